@@ -1,0 +1,54 @@
+"""An append-only log of what happens to conversations, in one SQLite table."""
+
+from eventlog import errors
+from eventlog.context import recording
+from eventlog.errors import EventLogError
+from eventlog.events import (
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    Event,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+from eventlog.integrity import Finding, Head, Verified
+from eventlog.log import Appended, EventLog, Recorded, append
+from eventlog.store import Transaction
+
+__all__ = [
+    "Appended",
+    "BranchCreated",
+    "BranchDeleted",
+    "BranchSwitched",
+    "ContentErased",
+    "Event",
+    "EventLog",
+    "EventLogError",
+    "Finding",
+    "Head",
+    "HistoryImported",
+    "ItemPopped",
+    "ItemRef",
+    "ItemsAdded",
+    "ItemsReplaced",
+    "MetadataSet",
+    "Recorded",
+    "RequestUsage",
+    "SessionCleared",
+    "SessionDeleted",
+    "Transaction",
+    "UsageRecorded",
+    "Verified",
+    "append",
+    "errors",
+    "recording",
+]

@@ -1,0 +1,165 @@
+"""
+Bytes and events: the one place where payloads enter and leave the table.
+
+A payload comes back as ``json.loads(json.dumps(payload))`` would give it. msgspec is used where it
+proves equal, by decoding what it wrote and comparing; where it is not (NaN, lone surrogates, keys that
+are no strings, types that JSON lacks) the standard library decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from eventlog.errors import UndecodableEventError, UnserialisableError
+from eventlog.events import EVENT_TYPES, JSON, Event, RequestUsage
+
+_E = TypeVar("_E", bound=Event)
+
+UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {}
+"""From (type, schema version) to a pure step that lifts the data to the next schema version."""
+
+
+class _Items(msgspec.Struct):
+    items: list[JSON]
+
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[str, msgspec.json.Decoder[Event]] = {
+    name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
+}
+_tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
+_items_decoder = msgspec.json.Decoder(list[_Items])
+_CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+_CANNOT_DECODE = (msgspec.MsgspecError, UnicodeDecodeError)
+
+
+def encode(event: Event) -> bytes:
+    """
+    Return the event's data as JSON.
+
+    Raises UnserialisableError (a TypeError) naming the place of what JSON cannot hold.
+    """
+    name = event.type_name()
+    try:
+        tagged = _encoder.encode(event)
+        if _decoders[name].decode(tagged) == event:
+            rest = tagged[len(_tags[name]) :]
+            return b"{}" if rest == b"}" else b"{" + rest[1:]
+    except _CANNOT_ENCODE:
+        pass
+    return encode_json(_fields(event), default=_plain)
+
+
+def encode_json(value: JSON, *, default: Callable[[Any], JSON] | None = None) -> bytes:
+    """Return what ``json.dumps`` writes; raise UnserialisableError for what it refuses."""
+    try:
+        return json.dumps(value, separators=(",", ":"), default=default).encode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        place, culprit = _locate(value, "$", default)
+        raise UnserialisableError(
+            f"{place} cannot be stored as JSON: {type(culprit).__name__}", place=place
+        ) from error
+
+
+def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -> Event:
+    """Return the event, lifted to its type's present shape. Raises UndecodableEventError."""
+    kind = EVENT_TYPES.get(type_name)
+    if kind is None or schema_version > kind.schema_version:
+        raise UndecodableEventError(
+            f"event at position {position} is a {type_name!r} of schema version {schema_version}, "
+            "which this release does not know",
+            position=position,
+        )
+    try:
+        if schema_version == kind.schema_version:
+            try:
+                return _decoders[type_name].decode(data)
+            except _CANNOT_DECODE:
+                pass  # the standard library may still know: NaN, lone surrogates
+        fields = json.loads(data)
+        for version in range(schema_version, kind.schema_version):
+            fields = UPCASTS[type_name, version](fields)
+        return msgspec.convert(fields, kind)
+    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
+        raise UndecodableEventError(
+            f"event at position {position} cannot be decoded as {type_name!r}", position=position
+        ) from error
+
+
+def decode_metadata(text: str) -> dict[str, JSON]:
+    """Return what was bound by ``recording``."""
+    try:
+        metadata: dict[str, JSON] = msgspec.json.decode(text)
+    except _CANNOT_DECODE:
+        metadata = json.loads(text)
+    return metadata
+
+
+def decode_items(payloads: Sequence[tuple[int, bytes]]) -> list[list[JSON]]:
+    """
+    Return the items of events that hold items, given as (position, data).
+
+    All are decoded as one document, which is several times faster than one by one.
+    """
+    try:
+        decoded = _items_decoder.decode(b"[" + b",".join(data for _, data in payloads) + b"]")
+        return [event.items for event in decoded]
+    except (*_CANNOT_DECODE, RecursionError):
+        return [_items_of(position, data) for position, data in payloads]
+
+
+def _items_of(position: int, data: bytes) -> list[JSON]:
+    try:
+        items = json.loads(data)["items"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UndecodableEventError(
+            f"the items of the event at position {position} cannot be decoded", position=position
+        ) from error
+    return list(items)
+
+
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    return {
+        field: value
+        for field, default in zip(
+            struct.__struct_fields__, _defaults(type(struct)), strict=True
+        )
+        if (value := getattr(struct, field)) is not default
+    }
+
+
+def _defaults(kind: type[msgspec.Struct]) -> Iterable[Any]:
+    fields = msgspec.structs.fields(kind)
+    return [field.default for field in fields]
+
+
+def _plain(value: Any) -> JSON:
+    if type(value) is RequestUsage:
+        return _fields(value)
+    raise TypeError(type(value).__name__)
+
+
+def _locate(value: Any, place: str, default: Callable[[Any], JSON] | None) -> tuple[str, Any]:
+    """Find what cannot be encoded: descend into the first child that cannot."""
+    children: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str | int | float | bool | None):
+                return f"{place} (a key)", key
+        children = ((f"{place}.{key}", child) for key, child in value.items())
+    elif isinstance(value, list | tuple):
+        children = ((f"{place}[{index}]", child) for index, child in enumerate(value))
+    for child_place, child in children:
+        try:
+            json.dumps(child, default=default)
+        except RecursionError:
+            return child_place, child
+        except (TypeError, ValueError, OverflowError):
+            if child is value:
+                return child_place, child
+            return _locate(child, child_place, default)
+    return place, value

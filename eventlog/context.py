@@ -1,0 +1,33 @@
+"""Who does it, and why: values that are recorded with each event, bound by the calling code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from eventlog.events import JSON
+
+_EMPTY: Mapping[str, JSON] = {}
+_recorded: ContextVar[Mapping[str, JSON]] = ContextVar("eventlog_recording", default=_EMPTY)
+
+
+@contextmanager
+def recording(**values: JSON) -> Iterator[None]:
+    """
+    Record these values in the metadata of every event appended inside the block.
+
+    Any JSON value under any name; usual are ``actor``, ``trace_id``, ``run_id``, ``source``. Blocks
+    nest, the inner ones win; None takes a name out. Tasks started inside the block inherit it.
+    """
+    merged = {**_recorded.get(), **values}
+    token = _recorded.set({name: value for name, value in merged.items() if value is not None})
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
+def recorded_values() -> Mapping[str, JSON]:
+    """Return the values bound by the surrounding ``recording`` blocks."""
+    return _recorded.get()

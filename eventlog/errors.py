@@ -1,0 +1,247 @@
+"""
+Everything that can go wrong, as one tree.
+
+    EventLogError
+    ├── OpenError (OSError)                 the file cannot be opened as a log
+    │   ├── NotADatabaseError               it is a folder, or no SQLite database
+    │   ├── ForeignFileError                it is another program's database
+    │   ├── NoLogError (ValueError)         there is no log in it, and none was to be made
+    │   ├── NewerFileError                  a newer release wrote it
+    │   └── ReadOnlyFileError               it, or its folder, cannot be written
+    ├── StoreError                          SQLite could not do its work; nothing was written
+    │   ├── BusyError (TimeoutError)        another process held the file for too long
+    │   ├── DiskFullError (OSError)         no room left
+    │   ├── DiskError (OSError)             the disk, or the file on it, failed
+    │   └── CorruptFileError                the file is damaged
+    ├── ClosedError (RuntimeError)          the log or session was closed before
+    ├── AppendError (ValueError)            the append was refused; nothing was written
+    │   ├── WrongExpectedVersionError       someone else appended first
+    │   ├── IdempotencyConflictError        the same key came with other events
+    │   └── InvalidEventError               an event or its place is not acceptable
+    ├── UnserialisableError (TypeError)     a payload is not JSON
+    ├── UndecodableEventError (ValueError)  a stored event cannot be read
+    ├── ProjectionError                     the projections and the log do not fit
+    │   ├── NewerProjectionError            a newer release built them
+    │   └── UnknownProjectionError (ValueError)
+    └── ConversationError (ValueError)      a command does not fit the conversation
+        ├── BranchNotFoundError
+        ├── BranchExistsError
+        ├── InvalidBranchError              blank name, main, or the current branch
+        ├── TurnNotFoundError
+        └── SessionDeletedError
+
+Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
+no conversation text, and survives pickling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EventLogError(Exception):
+    """The root of all errors of this distribution."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[EventLogError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> EventLogError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class OpenError(EventLogError, OSError):
+    """The file cannot be opened as a log. The message says why; nothing was changed."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotADatabaseError(OpenError):
+    """The path is a folder, or a file that is no SQLite database. Check the path."""
+
+
+class ForeignFileError(OpenError):
+    """The file belongs to another program. Give the log a file of its own."""
+
+
+class NoLogError(OpenError, ValueError):
+    """There is no log at this path, and none was to be made. Check the path, or allow creation."""
+
+
+class NewerFileError(OpenError):
+    """A newer release wrote this file. Upgrade ``agents-eventlog``."""
+
+    found: int
+    known: int
+
+
+class ReadOnlyFileError(OpenError):
+    """The file or its folder cannot be written. Change its permissions, or open it read-only."""
+
+
+class StoreError(EventLogError):
+    """SQLite could not do its work. Nothing of the operation was written."""
+
+
+class BusyError(StoreError, TimeoutError):
+    """Another process held the file longer than the busy timeout. Try again."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DiskFullError(StoreError, OSError):
+    """There is no room left on the disk. Make room, then repeat the operation."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DiskError(StoreError, OSError):
+    """The disk or the file on it failed. Look at the system's log; the message has SQLite's word."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CorruptFileError(StoreError):
+    """SQLite found the file damaged. Restore a copy; ``verify`` tells what is still whole."""
+
+
+class ClosedError(EventLogError, RuntimeError):
+    """The log or session was closed before this call. Open another."""
+
+
+class AppendError(EventLogError, ValueError):
+    """The append was refused. Nothing was written."""
+
+
+class WrongExpectedVersionError(AppendError):
+    """Someone else appended first. Read the session again, decide again, append again."""
+
+    session_id: str
+    expected: int | str
+    actual: int
+
+    def __init__(self, *, session_id: str, expected: int | str, actual: int) -> None:
+        super().__init__(
+            f"session {session_id!r} is at version {actual}, not {expected}",
+            session_id=session_id,
+            expected=expected,
+            actual=actual,
+        )
+
+
+class IdempotencyConflictError(AppendError):
+    """The key was used for other events in this session. Use one key for one append."""
+
+    session_id: str
+    idempotency_key: str
+
+    def __init__(self, *, session_id: str, idempotency_key: str) -> None:
+        super().__init__(
+            f"idempotency key {idempotency_key!r} of session {session_id!r} "
+            "was used before, for other events",
+            session_id=session_id,
+            idempotency_key=idempotency_key,
+        )
+
+
+class InvalidEventError(AppendError):
+    """An event, a session id or a branch id is not acceptable. The message says which and why."""
+
+
+class UnserialisableError(EventLogError, TypeError):
+    """A payload is not JSON. The message names the place; nothing was written."""
+
+    place: str
+
+
+class UndecodableEventError(EventLogError, ValueError):
+    """A stored event cannot be read. Its position is named; reading stops there, nothing is skipped."""
+
+    position: int
+
+
+class ProjectionError(EventLogError):
+    """The projections and the log do not fit."""
+
+
+class NewerProjectionError(ProjectionError):
+    """A newer release built this projection. Upgrade; until then, nothing is written."""
+
+    projection: str
+    found: int
+    known: int
+
+    def __init__(self, *, projection: str, found: int, known: int) -> None:
+        super().__init__(
+            f"projection {projection!r} is at version {found}, this program knows {known}: "
+            "upgrade agents-eventlog",
+            projection=projection,
+            found=found,
+            known=known,
+        )
+
+
+class UnknownProjectionError(ProjectionError, ValueError):
+    """No projection has this name. The message lists those there are."""
+
+
+class ConversationError(EventLogError, ValueError):
+    """A command does not fit the conversation. Nothing was written."""
+
+
+class BranchNotFoundError(ConversationError):
+    """The session has no such branch, or it was deleted. Switch to one that exists."""
+
+    branch_id: str
+
+    def __init__(self, branch_id: str) -> None:
+        super().__init__(f"Branch '{branch_id}' does not exist", branch_id=branch_id)
+
+
+class BranchExistsError(ConversationError):
+    """The id was used before in this session. Ids are never used twice; choose another."""
+
+    branch_id: str
+
+    def __init__(self, branch_id: str) -> None:
+        super().__init__(
+            f"Branch ID '{branch_id}' has already been used. Choose a new branch ID.",
+            branch_id=branch_id,
+        )
+
+
+class InvalidBranchError(ConversationError):
+    """The branch's name is blank, or the branch may not be deleted."""
+
+
+class TurnNotFoundError(ConversationError):
+    """The branch has no such turn. ``get_conversation_turns()`` lists those there are."""
+
+    turn: int | None
+    branch_id: str
+
+
+class SessionDeletedError(ConversationError):
+    """The session was deleted; its id is not used again. Use another id."""
+
+    session_id: str
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} was deleted; use another id", session_id=session_id
+        )

@@ -1,0 +1,165 @@
+"""
+The vocabulary: what can happen to a conversation.
+
+An event is a frozen record of one fact, named in the past tense, already resolved: it says which item
+was taken off, not "take one off", so that no later rule can change what it meant. Its tag is stored in
+the column ``type``, its fields as JSON in ``data``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import msgspec
+
+JSON: TypeAlias = Any
+"""Whatever ``json.loads`` can return."""
+
+
+class ItemRef(NamedTuple):
+    """An item's identity: the position of the event that brought it, and its index there, from 0."""
+
+    position: int
+    index: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """The base of all events. Subclasses set their tag; ``schema_version`` counts their shapes."""
+
+    schema_version: ClassVar[int] = 1
+
+    @classmethod
+    def type_name(cls) -> str:
+        """Return the event's name in the column ``type``."""
+        return str(cls.__struct_config__.tag)
+
+
+class ItemsAdded(Event, tag="items_added"):
+    """Items were added at the end of a branch, in this order, in one action."""
+
+    items: list[JSON]
+
+
+class ItemPopped(Event, tag="item_popped"):
+    """The newest item of a branch was taken off it; ``emptied_turn`` is its turn if it was the last."""
+
+    item: ItemRef
+    emptied_turn: int | None = None
+
+
+class ItemsReplaced(Event, tag="items_replaced"):
+    """From one item on (None: from the first), the branch's items were replaced by these."""
+
+    first_item: ItemRef | None
+    items: list[JSON]
+
+
+class BranchCreated(Event, tag="branch_created"):
+    """A branch now shares another branch's items, up to and including one of them (None: none)."""
+
+    branch_id: str
+    from_branch_id: str
+    last_item: ItemRef | None
+    before_turn: int | None = None
+    generated: bool = False
+
+
+class BranchSwitched(Event, tag="branch_switched"):
+    """A program moved from one branch to another."""
+
+    from_branch_id: str
+    branch_id: str
+
+
+class BranchDeleted(Event, tag="branch_deleted"):
+    """A branch was deleted. Its id stays taken."""
+
+    branch_id: str
+
+
+class SessionCleared(Event, tag="session_cleared"):
+    """All branches were emptied and deleted; the session starts again on main."""
+
+
+class SessionDeleted(Event, tag="session_deleted"):
+    """The session was deleted. What it cost stays."""
+
+    reason: str | None = None
+
+
+class MetadataSet(Event, tag="metadata_set"):
+    """The session was labelled; what is given replaces what was."""
+
+    user_id: str | None = None
+    metadata: dict[str, JSON] | None = None
+
+
+class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The tokens of one model request, or of ``requests`` of them where only their sum is known.
+
+    Cached input and cache writes are part of ``input_tokens``, reasoning of ``output_tokens``. The
+    details are what the provider told, as it told it. ``cost_usd`` is None where no price is known.
+    """
+
+    requests: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_tokens_details: dict[str, JSON] | None = None
+    output_tokens_details: dict[str, JSON] | None = None
+    response_id: str | None = None
+    model: str | None = None
+    agent: str | None = None
+    cost_usd: float | None = None
+    price_source: str | None = None
+
+
+class UsageRecorded(Event, tag="usage_recorded"):
+    """
+    A run's model requests were recorded; each request is recorded once.
+
+    ``turn`` is the turn that they belong to, from 1 (0: before the first user item), or None where that
+    turn was gone already. ``interrupted`` tells that the run waits for an approval and may go on.
+    """
+
+    run_id: str
+    turn: int | None
+    requests: list[RequestUsage]
+    interrupted: bool = False
+
+
+class ContentErased(Event, tag="content_erased"):
+    """The payloads of these events were blanked for good."""
+
+    positions: list[int]
+    reason: str | None = None
+
+
+class HistoryImported(Event, tag="history_imported"):
+    """What follows came from elsewhere; each such event tells in its metadata when it happened."""
+
+    source: str
+    counts: dict[str, int]
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    kind.type_name(): kind
+    for kind in (
+        ItemsAdded,
+        ItemPopped,
+        ItemsReplaced,
+        BranchCreated,
+        BranchSwitched,
+        BranchDeleted,
+        SessionCleared,
+        SessionDeleted,
+        MetadataSet,
+        UsageRecorded,
+        ContentErased,
+        HistoryImported,
+    )
+}

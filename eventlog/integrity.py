@@ -1,0 +1,164 @@
+"""
+The digest chain: what makes a change of history visible.
+
+    data_digest = SHA-256(data)
+    digest      = SHA-256(previous digest + columns)
+
+``previous digest`` is the one of the event before, 32 zero bytes for the first. ``columns`` is the JSON
+array ``[position, session_id, version, type, schema_version, branch_id, hex(data_digest), metadata,
+idempotency_key, recorded_at]`` in UTF-8 without spaces, as ``json.dumps(columns, ensure_ascii=False,
+separators=(",", ":"))`` writes it. An erased event keeps its ``data_digest`` and so its place in the
+chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from eventlog import codec
+from eventlog.errors import UndecodableEventError
+from eventlog.store import Row
+
+FIRST: Final = bytes(32)
+"""What the first event of a log is linked to."""
+
+EVENT_COLUMNS: Final = (
+    "position, session_id, version, type, schema_version, branch_id, "
+    "CAST(data AS BLOB), data_digest, metadata, idempotency_key, recorded_at, digest"
+)
+"""An event as a row, in the order that ``Recorded`` and ``check`` expect."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Head(NamedTuple):
+    """The end of the log: the last event's position (0: none yet) and digest."""
+
+    position: int
+    digest: bytes
+
+    def __str__(self) -> str:
+        return f"{self.position}:{self.digest.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
+        position, _, digest = text.partition(":")
+        head = cls(int(position), bytes.fromhex(digest))
+        if head.position < 0 or len(head.digest) != len(FIRST):
+            raise ValueError(f"{text!r} is not POSITION:DIGEST")
+        return head
+
+
+class Finding(NamedTuple):
+    """What is wrong with the log, and where."""
+
+    position: int
+    problem: str
+
+
+class Verified(NamedTuple):
+    """The result of a verification: the head that was reached, and what was found, at best nothing."""
+
+    head: Head
+    events: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+def data_digest(data: bytes) -> bytes:
+    """Return the digest of an event's payload."""
+    return hashlib.sha256(data).digest()
+
+
+def link(
+    previous: bytes,
+    position: int,
+    session_id: str,
+    version: int,
+    type_name: str,
+    schema_version: int,
+    branch_id: str | None,
+    payload_digest: bytes,
+    metadata: str | None,
+    idempotency_key: str | None,
+    recorded_at: int,
+) -> bytes:
+    """Return an event's digest, from the one before and the event's columns."""
+    columns = (
+        position,
+        session_id,
+        version,
+        type_name,
+        schema_version,
+        branch_id,
+        payload_digest.hex(),
+        metadata,
+        idempotency_key,
+        recorded_at,
+    )
+    return hashlib.sha256(previous + _encode(columns)).digest()
+
+
+class Verifier:
+    """Reads the log in order, once, and collects what is wrong. Memory grows with the sessions."""
+
+    def __init__(self, expect_head: Head | None = None) -> None:
+        self.head = Head(0, FIRST)
+        self.events = 0
+        self.findings: list[Finding] = []
+        self._versions: dict[str, int] = {}
+        self._expected = expect_head
+        self._expected_seen = expect_head is None or expect_head == self.head
+
+    def read(self, rows: Iterable[Row]) -> None:
+        """Take the next rows, in ascending position."""
+        for row in rows:
+            self.findings.extend(Finding(row[0], problem) for problem in self._problems(row))
+            self._advance(row)
+
+    def _problems(self, row: Row) -> Iterator[str]:
+        position, session_id, version, kind, schema_version, branch, data, digest_of_data = row[:8]
+        metadata, key, recorded_at, digest = row[8:]
+        if position != self.head.position + 1:
+            yield f"events {self.head.position + 1} to {position - 1} are missing"
+        expected_version = self._versions.get(session_id, 0) + 1
+        if version != expected_version:
+            yield f"session {session_id!r} goes on at version {version}, not {expected_version}"
+        if data is not None:
+            if data_digest(data) != digest_of_data:
+                yield "data is not what was recorded"
+            else:
+                try:
+                    codec.decode(kind, schema_version, data, position=position)
+                except UndecodableEventError:
+                    yield f"data cannot be decoded as {kind!r} of schema version {schema_version}"
+        columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
+        if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
+            yield "the chain is broken: this event, or its place, is not what was recorded"
+
+    def _advance(self, row: Row) -> None:
+        self.head = Head(row[0], row[11])
+        self.events += 1
+        self._versions[row[1]] = row[2]
+        if self.head == self._expected:
+            self._expected_seen = True
+
+    def finish(self, positions_given: int) -> Verified:
+        """End the verification. ``positions_given`` is the highest position ever given."""
+        if positions_given > self.head.position:
+            missing = f"events {self.head.position + 1} to {positions_given} are missing at the end"
+            self.findings.append(Finding(self.head.position + 1, missing))
+        if self._expected is not None and not self._expected_seen:
+            at = self._expected.position
+            problem = "the event that was expected here, by its digest, is not in the log"
+            self.findings.append(Finding(at, problem))
+        return Verified(self.head, self.events, tuple(self.findings))

@@ -1,0 +1,40 @@
+"""
+Logging: structlog's events, sent through the standard library.
+
+An unconfigured structlog prints to stdout. This one never does: a program that configured nothing sees
+nothing below WARNING, and nothing is configured globally.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import structlog
+
+from eventlog.events import JSON
+
+
+def _render(
+    _logger: logging.Logger, _method: str, event: structlog.typing.EventDict
+) -> tuple[tuple[str], dict[str, JSON]]:
+    exc_info = event.pop("exc_info", None)
+    message = str(event.pop("event"))
+    facts = " ".join(f"{key}={value!r}" for key, value in event.items())
+    text = f"{message} {facts}" if facts else message
+    return (text,), {"exc_info": exc_info} if exc_info else {}
+
+
+def get_logger(logger: str | logging.Logger) -> structlog.stdlib.BoundLogger:
+    """Return a structlog logger in front of a logger of the standard library."""
+    target = logging.getLogger(logger) if isinstance(logger, str) else logger
+    return cast(
+        structlog.stdlib.BoundLogger,
+        structlog.wrap_logger(
+            target,
+            processors=[structlog.stdlib.filter_by_level, _render],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=False,
+        ),
+    )

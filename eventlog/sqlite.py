@@ -1,0 +1,144 @@
+"""How connections are made, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from eventlog.errors import (
+    BusyError,
+    CorruptFileError,
+    DiskError,
+    DiskFullError,
+    NoLogError,
+    NotADatabaseError,
+    OpenError,
+    ReadOnlyFileError,
+    StoreError,
+)
+
+BUSY_TIMEOUT_SECONDS = 5.0
+"""How long a statement waits for another process before it fails with BusyError."""
+
+WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+"""To what size a write-ahead log is cut back once it has been checkpointed."""
+
+_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
+
+
+def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
+    """Open the one connection that writes. Changes nothing in the file."""
+    connection = _connect(path, mode="rwc")
+    connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
+    connection.execute("PRAGMA recursive_triggers=ON")  # or INSERT OR REPLACE slips past triggers
+    connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}")
+    return connection
+
+
+def connect_for_reading(path: str) -> sqlite3.Connection:
+    """Open a connection that cannot write."""
+    try:
+        connection = _connect(path, mode="ro")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        if _primary_code(error) != sqlite3.SQLITE_CANTOPEN or Path(f"{path}-wal").exists():
+            raise
+        # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
+        connection = _connect(path, mode="ro&immutable=1")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    target = path if path == ":memory:" else f"{Path(path).absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(
+        target,
+        uri=target != path,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        timeout=BUSY_TIMEOUT_SECONDS,
+    )
+
+
+def switch_to_wal(connection: sqlite3.Connection) -> None:
+    """
+    Make the file use a write-ahead log, once, waiting for others that do the same.
+
+    SQLite answers "locked" at once when several processes switch a new file together, whatever the
+    busy timeout.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def check_path(path: str, *, create: bool) -> None:
+    """Refuse, before SQLite is asked, what can never be a log. Raises an OpenError."""
+    file = Path(path)
+    if file.is_dir():
+        raise NotADatabaseError(f"{path} is a folder, not a file", path=path)
+    if not file.parent.is_dir():
+        raise OpenError(f"the folder {file.parent} does not exist", path=path)
+    if not create and (not file.exists() or file.stat().st_size == 0):
+        raise NoLogError(f"there is no event log at {path}", path=path)
+
+
+def read_only_error(path: str) -> ReadOnlyFileError:
+    """Return the error for writing where only reading is possible."""
+    return ReadOnlyFileError(f"{path} or its folder cannot be written", path=path)
+
+
+def translated(error: BaseException, path: str) -> BaseException:
+    """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    mapped = _mapped(error, path)
+    mapped.__cause__ = error
+    return mapped
+
+
+def _mapped(error: sqlite3.Error, path: str) -> BaseException:
+    code = _primary_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BusyError(
+            f"{path} was locked by another process for over {BUSY_TIMEOUT_SECONDS:g} seconds",
+            path=path,
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"no room left on the disk for {path}", path=path)
+    if code == sqlite3.SQLITE_IOERR:
+        return DiskError(f"the disk failed under {path}: {error}", path=path)
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotADatabaseError(f"{path} is not a SQLite database", path=path)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return CorruptFileError(f"{path} is damaged: {error}", path=path)
+    if code == sqlite3.SQLITE_READONLY:
+        return read_only_error(path)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return _cannot_open(error, path)
+    return StoreError(f"SQLite failed on {path}: {error}", path=path)
+
+
+def _cannot_open(error: sqlite3.Error, path: str) -> OpenError:
+    file = Path(path)
+    if file.exists() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+        return read_only_error(path)
+    if not file.exists() and not os.access(file.parent, os.W_OK):
+        return ReadOnlyFileError(f"the folder {file.parent} cannot be written", path=path)
+    return OpenError(f"{path} cannot be opened: {error}", path=path)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

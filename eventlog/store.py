@@ -1,0 +1,502 @@
+"""
+Connections, transactions and group commit. The store knows rows, not events.
+
+A unit of work is a plain function of an open transaction. It runs whole on the store's thread: one
+``BEGIN IMMEDIATE``, the units that were waiting (each under its own savepoint), one ``COMMIT``, and only
+then is anybody told. A unit that fails is rolled back alone; a commit that fails fails every unit of it.
+Reads run on a second, read-only connection with a thread of its own, so that no read waits for an fsync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from eventlog import sqlite
+from eventlog.context import recorded_values
+from eventlog.errors import ClosedError
+from eventlog.events import JSON
+from eventlog.worker import Worker
+
+T = TypeVar("T")
+Durability: TypeAlias = Literal["full", "normal"]
+Row: TypeAlias = tuple[Any, ...]
+Clock: TypeAlias = Callable[[], int]
+
+MEMORY = ":memory:"
+MAX_UNITS_PER_COMMIT = 1_000
+"""Bounds how long the first of a burst waits for the last of it."""
+
+
+def system_clock() -> int:
+    """Return the time in microseconds since 1970 UTC."""
+    return time.time_ns() // 1_000
+
+
+class Transaction:
+    """What a unit of work is given: statements, the time, and who asked."""
+
+    __slots__ = (
+        "_undo",
+        "connection",
+        "execute",
+        "executemany",
+        "now",
+        "participant",
+        "recording",
+        "state",
+    )
+
+    def __init__(
+        self, connection: sqlite3.Connection, now: int, participant: Any | None = None
+    ) -> None:
+        self.connection = connection
+        self.execute: Callable[..., sqlite3.Cursor] = connection.execute
+        self.executemany: Callable[..., sqlite3.Cursor] = connection.executemany
+        self.now = now
+        self.participant = participant
+        self.recording: Mapping[str, JSON] = {}
+        self.state: Any = None  # immutable; belongs to the store's participant
+        self._undo: list[Callable[[], None]] = []
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """Return the first row, or None."""
+        row: Row | None = self.execute(sql, parameters).fetchone()
+        return row
+
+    def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows."""
+        return self.execute(sql, parameters).fetchall()
+
+    def on_rollback(self, undo: Callable[[], None]) -> None:
+        """Call this if what the unit did is rolled back: it undoes what the unit did in memory."""
+        self._undo.append(undo)
+
+    def mark(self) -> tuple[int, Any]:
+        """Return the place to which ``undo_to`` goes back."""
+        return len(self._undo), self.state
+
+    def undo_to(self, mark: tuple[int, Any]) -> None:
+        """Undo in memory, last first, what was done since the mark."""
+        length, self.state = mark
+        while len(self._undo) > length:
+            self._undo.pop()()
+
+
+Unit: TypeAlias = Callable[[Transaction], T]
+
+
+class Participant(Protocol):
+    """What takes part in each writing transaction beside its units: the log."""
+
+    def begin(self, tx: Transaction) -> None:
+        """Load what the units need, before the first of them."""
+
+    def before_commit(self, tx: Transaction) -> None:
+        """Write what belongs to the whole transaction, after the last of them."""
+
+
+class Outcome(asyncio.Future[T]):
+    """
+    A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
+
+    ``cancel`` refuses and remembers the first message, so the task waits on and is then cancelled.
+    """
+
+    cancelled_with: str | None = None
+    was_cancelled = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Refuse; the work is under way and will be told."""
+        if not self.was_cancelled:
+            self.was_cancelled, self.cancelled_with = True, msg
+        return False
+
+
+async def settle(outcome: Outcome[T]) -> T:
+    """Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError."""
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        if not outcome.was_cancelled:
+            raise
+        message = outcome.cancelled_with
+        raise asyncio.CancelledError(*(() if message is None else (message,))) from None
+    finally:
+        if outcome.done() and not outcome.cancelled():
+            outcome.exception()  # retrieved: a cancelled caller need not hear of it
+
+
+class _Operation(Generic[T]):
+    """A unit on its way: what to run, for whom, and whom to tell."""
+
+    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
+
+    def __init__(
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        self.unit = unit
+        self.outcome = outcome
+        self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
+        self.then = then
+        self.recording = recorded_values()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def resolve(self) -> None:
+        if self.outcome.done():
+            return
+        if self.error is None:
+            self.outcome.set_result(self.result)
+        else:
+            self.outcome.set_exception(self.error)
+
+
+def _tell(operations: Iterable[_Operation[Any]]) -> None:
+    """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Operation[Any]]] = {}
+    for operation in operations:
+        if operation.then is not None:
+            operation.then()
+        if operation.loop is None:
+            operation.resolve()
+        else:
+            by_loop.setdefault(operation.loop, []).append(operation)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve_all, group)
+        except RuntimeError:
+            continue  # the loop was closed; nobody waits there any more
+
+
+def _resolve_all(operations: list[_Operation[Any]]) -> None:
+    for operation in operations:
+        operation.resolve()
+
+
+class Store:
+    """The connections of one file in one process. Made and shared by ``eventlog.shared``."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        durability: Durability = "full",
+        read_only: bool = False,
+        clock: Clock = system_clock,
+    ) -> None:
+        self.path = path
+        self.is_memory = path == MEMORY
+        self.read_only = read_only
+        self.durability: Durability = durability
+        self.clock = clock
+        self.participant: Participant | None = None
+        self.pid = os.getpid()
+        self.file_id = file_id(path)
+        self._closed = False
+        self._pending: deque[_Operation[Any]] = deque()
+        self._draining = False
+        self._lock = threading.Lock()
+        self._forked = threading.Event()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._start_workers()
+
+    def _start_workers(self) -> None:
+        name = Path(self.path).name
+        self._write_worker: Worker | None = None if self.read_only else Worker(f"eventlog {name}")
+        self._read_worker: Worker | None = None if self.is_memory else Worker(f"eventlog {name} r")
+
+    # -- asking -------------------------------------------------------------------------------
+
+    async def write(self, unit: Unit[T]) -> T:
+        """Run a unit in a writing transaction and return its result once that is committed."""
+        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        self.submit_write(unit, outcome)
+        return await settle(outcome)
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Run a unit in a reading transaction: it sees all that was committed before the call."""
+        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        self.submit_read(unit, outcome)
+        return await settle(outcome)
+
+    def write_sync(self, unit: Unit[T]) -> T:
+        """Do as ``write`` does, for callers without a running event loop. Blocks."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self.submit_write(unit, future)
+        return future.result()
+
+    def read_sync(self, unit: Unit[T]) -> T:
+        """Do as ``read`` does, for callers without a running event loop. Blocks."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self.submit_read(unit, future)
+        return future.result()
+
+    def prepare_file(self) -> None:
+        """Set what is set once for a new file, before its first table: write-ahead log, vacuum."""
+
+        def prepare(connection: sqlite3.Connection) -> None:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if not self.is_memory:
+                sqlite.switch_to_wal(connection)
+
+        self._on_writer(prepare)
+
+    def swap(self, scratch_path: str, unit: Unit[None]) -> None:
+        """Run a unit in a transaction of its own that sees another database as ``scratch``."""
+
+        def attached(connection: sqlite3.Connection) -> None:
+            connection.execute("ATTACH ? AS scratch", (scratch_path,))
+            try:
+                self._run_transaction(connection, unit)
+            finally:
+                connection.execute("DETACH scratch")
+
+        self._on_writer(attached)
+
+    def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            unit(Transaction(connection, self.clock()))
+            connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+    def _on_writer(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Run a function on the writing connection, outside of any transaction. Blocks."""
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                function(self._writing_connection())
+            except BaseException as error:  # noqa: BLE001 - the caller is told
+                done.set_exception(sqlite.translated(error, self.path))
+            else:
+                done.set_result(None)
+
+        if self._write_worker is None:
+            raise sqlite.read_only_error(self.path)
+        self._write_worker.post(run)
+        done.result()
+
+    def submit_write(
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Queue a unit for the next commit. ``then`` runs on the store's thread before the telling."""
+        if self._write_worker is None:
+            raise sqlite.read_only_error(self.path)
+        operation = _Operation(unit, outcome, then)
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the log is closed")
+            self._pending.append(operation)
+            if self._draining:
+                return
+            self._draining = True
+        self._write_worker.post(self._drain)
+
+    def submit_read(
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Queue a unit for the reading connection (for a database in memory: the writing one)."""
+        if self._read_worker is None:
+            self.submit_write(unit, outcome, then)
+            return
+        operation = _Operation(unit, outcome, then)
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the log is closed")
+            self._read_worker.post(lambda: self._run_read(operation))
+
+    # -- on the threads -----------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                count = min(len(self._pending), MAX_UNITS_PER_COMMIT)
+                batch = [self._pending.popleft() for _ in range(count)]
+                if not batch:
+                    self._draining = False
+                    return
+            try:
+                self._run_batch(batch)
+            except BaseException as error:  # noqa: BLE001 - a waiter must always be told
+                for operation in batch:
+                    operation.error = error
+            _tell(batch)
+
+    def _run_batch(self, batch: list[_Operation[Any]]) -> None:
+        """Run units in one transaction; each operation ends with a result or an error."""
+        try:
+            connection = self._writing_connection()
+            tx = Transaction(connection, self.clock(), self.participant)
+            start = tx.mark()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                if self.participant is not None:
+                    self.participant.begin(tx)
+                for operation in batch:
+                    self._run_unit(tx, operation, alone=len(batch) == 1)
+                if self.participant is not None:
+                    self.participant.before_commit(tx)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                tx.undo_to(start)
+                raise
+        except Exception as error:  # noqa: BLE001 - every kind of error reaches its waiters
+            failure = sqlite.translated(error, self.path)
+            for operation in batch:
+                operation.error = operation.error or failure
+
+    def _run_unit(self, tx: Transaction, operation: _Operation[Any], *, alone: bool) -> None:
+        tx.recording = operation.recording
+        tx.now = self.clock()
+        if alone:
+            operation.result = operation.unit(tx)
+            return
+        before = tx.mark()
+        tx.execute("SAVEPOINT unit")
+        try:
+            operation.result = operation.unit(tx)
+        except Exception as error:  # noqa: BLE001 - it fails alone, the others go on
+            if not tx.connection.in_transaction:
+                raise  # SQLite rolled all of it back
+            tx.execute("ROLLBACK TO unit")
+            tx.undo_to(before)
+            operation.error = sqlite.translated(error, self.path)
+        tx.execute("RELEASE unit")
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()  # opened anew by the next operation
+            if not self.is_memory:
+                self._writer = None
+
+    def _run_read(self, operation: _Operation[Any]) -> None:
+        try:
+            connection = self._reading_connection()
+            tx = Transaction(connection, self.clock())
+            connection.execute("BEGIN")
+            try:
+                operation.result = operation.unit(tx)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - a waiter must always be told
+            operation.error = sqlite.translated(error, self.path)
+        _tell([operation])
+
+    def _writing_connection(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = sqlite.connect_for_writing(self.path, self.durability)
+        return self._writer
+
+    def _reading_connection(self) -> sqlite3.Connection:
+        if self._reader is None:
+            self._reader = sqlite.connect_for_reading(self.path)
+        return self._reader
+
+    # -- the store's own life -----------------------------------------------------------------
+
+    def strengthen(self, durability: Durability) -> None:
+        """Keep the strictest durability that anybody asked of this file."""
+        if durability == "full" and self.durability == "normal":
+            self.durability = "full"
+            if self._write_worker is not None:
+                self._write_worker.post(self._close_writer)  # the next operation opens it stricter
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Finish what was asked, close the connections, end the threads. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._stop_workers(timeout_seconds)
+
+    def _stop_workers(self, timeout_seconds: float | None = None) -> None:
+        if self._read_worker is not None:
+            self._read_worker.post(self._close_reader)
+            self._read_worker.stop(timeout_seconds)
+        if self._write_worker is not None:
+            self._write_worker.post(self._close_writer)
+            self._write_worker.stop(timeout_seconds)
+
+    def before_fork(self) -> None:
+        """Finish the work under way and leave no connection open, so that the child inherits none."""
+        self._forked.clear()
+        for worker, close in (
+            (self._read_worker, self._close_reader),
+            (self._write_worker, self._park_writer),
+        ):
+            if worker is not None and not self._closed:
+                parked = threading.Event()
+                worker.post(partial(self._park, close, parked))
+                parked.wait()
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the connections are opened again by the next operation."""
+        self._lock.release()
+        self._forked.set()
+
+    def after_fork_in_child(self) -> None:
+        """Start threads of the child's own. What the parent had queued is the parent's."""
+        self._lock = threading.Lock()
+        self._forked = threading.Event()
+        self.pid = os.getpid()
+        self._pending.clear()
+        self._draining = False
+        if not self._closed:
+            self._start_workers()
+
+    def _park(self, close: Callable[[], None], parked: threading.Event) -> None:
+        close()
+        parked.set()
+        self._forked.wait()
+
+    def _park_writer(self) -> None:
+        if not self.is_memory:
+            self._close_writer()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def file_id(path: str) -> tuple[int, int] | None:
+    """Return what tells this file from another at the same path, or None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,66 @@
+"""What a projection is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Protocol
+
+from eventlog.events import Event
+from eventlog.log import Recorded
+from eventlog.store import Transaction
+
+
+class Projection(Protocol):
+    """
+    Tables derived from events by a builder; disposable.
+
+    A builder is deterministic: no clock, no randomness, no reading outside its own tables, so that the
+    same events always give the same rows. It is given its events in the order of the log, one at a
+    time or thousands, and must not care how they are cut into batches.
+    """
+
+    name: ClassVar[str]
+    """Under which its checkpoint is kept."""
+
+    version: ClassVar[int]
+    """Bump it when the builder or its tables change; the tables are then replayed."""
+
+    schema: ClassVar[Sequence[str]]
+    """The CREATE TABLE and CREATE INDEX statements. Only primary keys may be unique."""
+
+    handles: ClassVar[Sequence[type[Event]]]
+    """The events it wants to see."""
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        """Change the tables by what these events say."""
+
+
+class Table(NamedTuple):
+    """A projection's table: its columns, and those of them that make its primary key."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+def tables(projection: Projection) -> list[Table]:
+    """Return a projection's tables, as SQLite understands its schema."""
+    scratch = sqlite3.connect(":memory:")
+    try:
+        for statement in projection.schema:
+            scratch.execute(statement)
+        names = [
+            name
+            for (name,) in scratch.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
+        return [_table(scratch, name) for name in names]
+    finally:
+        scratch.close()
+
+
+def _table(connection: sqlite3.Connection, name: str) -> Table:
+    info = connection.execute("SELECT name, pk FROM pragma_table_info(?)", (name,)).fetchall()
+    columns = tuple(column for column, _ in info)
+    key = tuple(column for _, column in sorted((place, column) for column, place in info if place))
+    return Table(name, columns, key or columns)

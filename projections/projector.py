@@ -1,0 +1,175 @@
+"""Keeps projections up to date: with each append, and with what others appended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import structlog
+
+from eventlog import logs
+from eventlog.errors import NewerProjectionError, ProjectionError, UnknownProjectionError
+from eventlog.integrity import Head
+from eventlog.log import PAGE_EVENTS, Recorded, StaleProjections, read_events, read_head
+from eventlog.store import Store, Transaction
+from projections.projection import Projection, tables
+
+REPLAY_ON_OPEN_EVENTS = 20_000
+"""Projections further behind than this are replayed beside the live tables when a log is opened."""
+
+CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
+SET_CHECKPOINT = """
+    INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
+    ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
+"""
+log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
+
+
+class Checkpoint(NamedTuple):
+    """Up to which position, and by which version of the builder, a projection was built."""
+
+    version: int
+    position: int
+
+
+class Projections:
+    """
+    A set of projections that a log keeps up to date inside its transactions.
+
+    ``EventLog.open(path, projections=Projections(Conversations(), Usage(), Mine()))``.
+    """
+
+    def __init__(self, *projections: Projection) -> None:
+        self.by_name: dict[str, Projection] = {}
+        for projection in projections:
+            if projection.name in self.by_name:
+                raise ProjectionError(f"two projections are called {projection.name!r}")
+            self.by_name[projection.name] = projection
+        self._handlers: dict[str, list[Projection]] = {}
+        for projection in projections:
+            for kind in projection.handles:
+                self._handlers.setdefault(kind.type_name(), []).append(projection)
+        marks = ", ".join("?" * len(self.by_name))
+        self._advance = (
+            "UPDATE checkpoints SET position = ? "  # noqa: S608
+            f"WHERE position <> ? AND projection IN ({marks})"
+        )
+
+    def named(self, names: Sequence[str]) -> list[Projection]:
+        """Return the projections of these names, all for none. Raises UnknownProjectionError."""
+        for name in names:
+            if name not in self.by_name:
+                known = ", ".join(sorted(self.by_name))
+                raise UnknownProjectionError(
+                    f"there is no projection {name!r}, only {known}", projection=name
+                )
+        return [self.by_name[name] for name in names or self.by_name]
+
+    # -- the log's side (eventlog.log.Projector) -----------------------------------------------
+
+    def join(self, store: Store) -> Projections:
+        """Bring the tables up to date, and return the set that the file's store shall use."""
+        from projections.replay import rebuild  # noqa: PLC0415 - replay stands on this module
+
+        merged = self._merged_with(store)
+        behind = store.read_sync(merged._far_behind)  # noqa: SLF001
+        if behind:
+            log.info("replay.started", projections=[projection.name for projection in behind])
+            rebuild(store, behind)
+        store.write_sync(lambda tx: merged.begin(tx, tx.state))
+        return merged
+
+    def begin(self, tx: Transaction, head: Head) -> None:
+        """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
+        found = checkpoints(tx)
+        for name, projection in self.by_name.items():
+            checkpoint = found.get(name)
+            if checkpoint is None or checkpoint.version < projection.version:
+                create_tables(tx, projection)
+                checkpoint = Checkpoint(projection.version, 0)
+            elif checkpoint.version > projection.version:
+                raise NewerProjectionError(
+                    projection=name, found=checkpoint.version, known=projection.version
+                )
+            elif checkpoint.position == head.position:
+                continue
+            position = catch_up(tx, [projection], checkpoint.position)
+            set_checkpoint(tx, projection, max(position, head.position))
+
+    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        """Apply events that were just appended."""
+        if len(events) == 1:
+            for projection in self._handlers.get(events[0].type, ()):
+                projection.apply(tx, events)
+        else:
+            apply(tx, self.by_name.values(), events)
+
+    def before_commit(self, tx: Transaction, head: Head) -> None:
+        """Move the checkpoints, in the transaction of the rows."""
+        tx.execute(self._advance, (head.position, head.position, *self.by_name))
+
+    def require_fresh(self, tx: Transaction) -> None:
+        """Raise StaleProjections when the tables show less than the log holds."""
+        last = read_head(tx).position
+        found = checkpoints(tx)
+        for name, projection in self.by_name.items():
+            if found.get(name) != (projection.version, last):
+                raise StaleProjections(name)
+
+    def _merged_with(self, store: Store) -> Projections:
+        present = getattr(store.participant, "projector", None)
+        if not isinstance(present, Projections):
+            return self
+        if self.by_name.keys() <= present.by_name.keys():
+            return present
+        more = {name: p for name, p in self.by_name.items() if name not in present.by_name}
+        return Projections(*present.by_name.values(), *more.values())
+
+    def _far_behind(self, tx: Transaction) -> list[Projection]:
+        head = read_head(tx)
+        found = checkpoints(tx)
+        behind = []
+        for name, projection in self.by_name.items():
+            checkpoint = found.get(name)
+            if checkpoint is None or checkpoint.version < projection.version:
+                checkpoint = Checkpoint(projection.version, 0)
+            if head.position - checkpoint.position > REPLAY_ON_OPEN_EVENTS:
+                behind.append(projection)
+        return behind
+
+
+def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
+    """Return every projection's checkpoint."""
+    return {name: Checkpoint(version, at) for name, version, at in tx.execute(CHECKPOINTS)}
+
+
+def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
+    """Note how far a projection has been built."""
+    tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
+
+
+def create_tables(tx: Transaction, projection: Projection) -> None:
+    """Make a projection's tables anew, empty."""
+    for table in tables(projection):
+        tx.execute(f'DROP TABLE IF EXISTS "{table.name}"')
+    for statement in projection.schema:
+        tx.execute(statement)
+
+
+def catch_up(tx: Transaction, projections: Sequence[Projection], position: int) -> int:
+    """Apply all events after a position, in a unit of work; return the last one's position."""
+    while page := read_events(tx, position, limit=PAGE_EVENTS):
+        apply(tx, projections, page)
+        position = page[-1].position
+    return position
+
+
+def apply(
+    tx: Transaction, projections: Sequence[Projection], events: Sequence[Recorded]
+) -> None:
+    """Apply a batch of events: each projection sees those that it handles."""
+    for projection in projections:
+        wanted = {kind.type_name() for kind in projection.handles}
+        batch = [recorded for recorded in events if recorded.type in wanted]
+        if batch:
+            projection.apply(tx, batch)

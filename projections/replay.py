@@ -1,0 +1,318 @@
+"""
+Replay: projections built again from the first event, beside the live tables.
+
+The builders run on a scratch database of their own, fed by pages of events, while writers go on writing.
+What is built is then compared with the live tables (``check``), or swapped in for them in one
+transaction that first applies what was appended meanwhile. A replay that is killed has changed nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import structlog
+
+from eventlog import logs
+from eventlog.errors import ProjectionError
+from eventlog.log import EventLog, Recorded, read_events, read_head
+from eventlog.store import Row, Store, Transaction
+from projections import projector
+from projections.projection import Projection, Table, tables
+
+BATCH_EVENTS = 5_000
+SCRATCH_CACHE_KIB = 64 * 1024
+
+log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
+
+
+class Progress(NamedTuple):
+    """How far a replay is: events applied, events there are, seconds since it began."""
+
+    events: int
+    total: int
+    seconds: float
+
+
+class Difference(NamedTuple):
+    """A row that a replay gives differently: live None where it lacks, replayed None where it is too much."""
+
+    table: str
+    key: tuple[Any, ...]
+    live: dict[str, Any] | None
+    replayed: dict[str, Any] | None
+
+    def __str__(self) -> str:
+        where = f"{self.table} {'/'.join(map(str, self.key))}"
+        if self.live is None or self.replayed is None:
+            return f"{where}: {'missing' if self.live is None else 'should not exist'}"
+        changed = (name for name in self.live if self.live[name] != self.replayed[name])
+        return f"{where}: " + ", ".join(
+            f"{name} {self.live[name]!r} -> {self.replayed[name]!r}" for name in changed
+        )
+
+
+class Replayed(NamedTuple):
+    """One table's outcome: its rows after the replay, and the differences that a check found."""
+
+    projection: str
+    table: str
+    rows: int
+    differences: int
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+OnDifference: TypeAlias = Callable[[Difference], None]
+
+
+def replay(
+    log_: EventLog,
+    projections: Sequence[Projection],
+    *,
+    check: bool = False,
+    on_progress: OnProgress | None = None,
+    on_difference: OnDifference | None = None,
+) -> list[Replayed]:
+    """
+    Build projections again from the first event. Blocks; run it in a thread of its own.
+
+    check: compare with the live tables and change nothing; each differing row goes to
+        ``on_difference``.
+
+    Returns a line for each table. Raises UndecodableEventError for an event that cannot be read;
+    nothing has changed then.
+    """
+    if check:
+        return _check(log_.store, projections, on_progress, on_difference)
+    return rebuild(log_.store, projections, on_progress)
+
+
+def rebuild(
+    store: Store, projections: Sequence[Projection], on_progress: OnProgress | None = None
+) -> list[Replayed]:
+    """Build projections beside the live tables and swap them in."""
+    started = time.monotonic()
+    with _scratch_file(store) as path, _scratch(path) as scratch:
+        position = _build(store, scratch, projections, on_progress)
+        store.swap(path, lambda tx: _swap_in(tx, scratch, projections, position))
+        counts = [
+            Replayed(projection.name, table.name, _count(scratch, table), 0)
+            for projection in projections
+            for table in tables(projection)
+        ]
+    for projection in projections:
+        seconds = round(time.monotonic() - started, 3)
+        log.info("replay.finished", projection=projection.name, seconds=seconds)
+    return counts
+
+
+def _build(
+    store: Store,
+    scratch: Transaction,
+    projections: Sequence[Projection],
+    on_progress: OnProgress | None,
+) -> int:
+    """Apply all events that there are; return the last one's position."""
+    for projection in projections:
+        for statement in projection.schema:
+            scratch.execute(statement)
+    started = time.monotonic()
+    total = store.read_sync(read_head).position
+    position = 0
+    while page := store.read_sync(lambda tx, after=position: _page(tx, after)):
+        _apply(scratch, projections, page)
+        position = page[-1].position
+        if on_progress is not None:
+            on_progress(Progress(position, max(total, position), time.monotonic() - started))
+    return position
+
+
+def _page(tx: Transaction, after: int) -> list[Recorded]:
+    return read_events(tx, after, limit=BATCH_EVENTS)
+
+
+def _apply(
+    scratch: Transaction, projections: Sequence[Projection], page: Sequence[Recorded]
+) -> None:
+    scratch.execute("BEGIN")
+    projector.apply(scratch, projections, page)
+    scratch.execute("COMMIT")
+
+
+def _swap_in(
+    tx: Transaction, scratch: Transaction, projections: Sequence[Projection], position: int
+) -> None:
+    """Apply what was appended meanwhile, then put the scratch tables in place of the live ones."""
+    while page := read_events(tx, position, limit=BATCH_EVENTS):
+        _apply(scratch, projections, page)
+        position = page[-1].position
+    for projection in projections:
+        found = projector.checkpoints(tx).get(projection.name)
+        if found is not None and found.version > projection.version:
+            raise ProjectionError(
+                f"projection {projection.name!r} was replayed by a newer program meanwhile"
+            )
+        projector.create_tables(tx, projection)
+        for table in tables(projection):
+            columns = ", ".join(f'"{column}"' for column in table.columns)
+            tx.execute(
+                f'INSERT INTO main."{table.name}" ({columns}) '  # noqa: S608
+                f'SELECT {columns} FROM scratch."{table.name}"'
+            )
+        projector.set_checkpoint(tx, projection, read_head(tx).position)
+
+
+# -- comparing --------------------------------------------------------------------------------
+
+
+def _check(
+    store: Store,
+    projections: Sequence[Projection],
+    on_progress: OnProgress | None,
+    on_difference: OnDifference | None,
+) -> list[Replayed]:
+    with _scratch("") as scratch:
+        position = _build(store, scratch, projections, on_progress)
+
+        def compare(tx: Transaction) -> list[Replayed]:
+            nonlocal position
+            while page := read_events(tx, position, limit=BATCH_EVENTS):
+                _apply(scratch, projections, page)
+                position = page[-1].position
+            return [
+                _compared(tx, scratch, projection, table, on_difference)
+                for projection in projections
+                for table in tables(projection)
+            ]
+
+        return store.read_sync(compare)
+
+
+def _compared(
+    tx: Transaction,
+    scratch: Transaction,
+    projection: Projection,
+    table: Table,
+    on_difference: OnDifference | None,
+) -> Replayed:
+    differences = 0
+    for key, live, built in _differing(tx, scratch, table):
+        differences += 1
+        if on_difference is not None:
+            on_difference(Difference(table.name, key, _named(table, live), _named(table, built)))
+    return Replayed(projection.name, table.name, _count(scratch, table), differences)
+
+
+def _differing(
+    tx: Transaction, scratch: Transaction, table: Table
+) -> Iterator[tuple[tuple[Any, ...], Row | None, Row | None]]:
+    """Walk both tables in the order of their keys, side by side."""
+    missing = table.name not in _table_names(tx)
+    live_rows: Iterator[Row] = iter(()) if missing else _rows(tx, table)
+    places = [table.columns.index(column) for column in table.key]
+
+    def keyed(row: Row) -> tuple[Any, ...]:
+        return tuple(row[place] for place in places)
+
+    built_rows = _rows(scratch, table)
+    live, built = next(live_rows, None), next(built_rows, None)
+    while live is not None or built is not None:
+        if live is not None and built is not None and keyed(live) == keyed(built):
+            if live != built:
+                yield keyed(live), live, built
+            live, built = next(live_rows, None), next(built_rows, None)
+        elif built is None or (live is not None and _before(keyed(live), keyed(built))):
+            assert live is not None
+            yield keyed(live), live, None
+            live = next(live_rows, None)
+        else:
+            yield keyed(built), None, built
+            built = next(built_rows, None)
+
+
+def _rows(tx: Transaction, table: Table) -> Iterator[Row]:
+    columns = ", ".join(f'"{column}"' for column in table.columns)
+    order = ", ".join(f'"{column}"' for column in table.key)
+    return iter(tx.execute(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}'))  # noqa: S608
+
+
+def _before(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    """Compare keys as SQLite orders them: null, numbers, text by its bytes, blobs."""
+    return [_rank(value) for value in left] < [_rank(value) for value in right]
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    if value is None:
+        return 0, 0
+    if isinstance(value, int | float):
+        return 1, value
+    return (2, value.encode()) if isinstance(value, str) else (3, value)
+
+
+def _named(table: Table, row: Row | None) -> dict[str, Any] | None:
+    return None if row is None else dict(zip(table.columns, row, strict=True))
+
+
+def _count(tx: Transaction, table: Table) -> int:
+    row = tx.one(f'SELECT COUNT(*) FROM "{table.name}"')  # noqa: S608
+    return 0 if row is None else int(row[0])
+
+
+def _table_names(tx: Transaction) -> set[str]:
+    return {name for (name,) in tx.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+# -- the scratch database ---------------------------------------------------------------------
+
+
+@contextmanager
+def _scratch(path: str) -> Iterator[Transaction]:
+    """Open a database that may be lost: fast, and small in memory."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in (
+            "journal_mode=OFF",
+            "synchronous=OFF",
+            f"cache_size=-{SCRATCH_CACHE_KIB}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        yield Transaction(connection, now=0)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _scratch_file(store: Store) -> Iterator[str]:
+    """Give a file beside the log, on the same disk; what a killed replay left there goes."""
+    if store.is_memory:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(Path(folder) / "replay")
+        return
+    log_file = Path(store.path)
+    for old in log_file.parent.glob(f"{log_file.name}-replay-*"):
+        if not _is_running(old.name.rpartition("-")[2]):
+            old.unlink(missing_ok=True)
+    handle, path = tempfile.mkstemp(
+        prefix=f"{log_file.name}-replay-", suffix=f"-{os.getpid()}", dir=log_file.parent
+    )
+    os.close(handle)
+    try:
+        yield path
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True

@@ -1,0 +1,202 @@
+"""
+Segments and items: where a branch's items stand, and how they are found.
+
+A pointer (segment, length) names a place in a branch: its segment holds item number ``length``. The empty
+place is (None, 0). In any branch the items ascend by (position, index), so an item is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from eventlog.events import ItemRef
+from eventlog.store import Transaction
+
+SEGMENTS = """
+    CREATE TABLE segments (
+        segment_id        INTEGER NOT NULL PRIMARY KEY,
+        session_id        TEXT    NOT NULL,
+        parent_segment_id INTEGER,
+        parent_length     INTEGER NOT NULL
+    ) STRICT
+"""
+SEGMENTS_OF_SESSION = "CREATE INDEX segments_of_session ON segments (session_id)"
+SEGMENTS_OF_PARENT = """
+    CREATE INDEX segments_of_parent ON segments (parent_segment_id, parent_length)
+    WHERE parent_segment_id IS NOT NULL
+"""
+ITEMS = """
+    CREATE TABLE items (
+        segment_id     INTEGER NOT NULL,
+        number         INTEGER NOT NULL,
+        position       INTEGER NOT NULL,
+        index_in_event INTEGER NOT NULL,
+        type           TEXT    NOT NULL,
+        tool_name      TEXT,
+        is_tool_call   INTEGER NOT NULL,
+        turn           INTEGER NOT NULL,
+        PRIMARY KEY (segment_id, number)
+    ) STRICT, WITHOUT ROWID
+"""
+TURNS = "CREATE INDEX turns ON items (segment_id, turn) WHERE type = 'user'"
+SCHEMA = (SEGMENTS, SEGMENTS_OF_SESSION, SEGMENTS_OF_PARENT, ITEMS, TURNS)
+
+INSERT_SEGMENT = """
+    INSERT INTO segments (segment_id, session_id, parent_segment_id, parent_length)
+    VALUES (?, ?, ?, ?)
+"""
+INSERT_ITEM = """
+    INSERT INTO items (
+        segment_id, number, position, index_in_event, type, tool_name, is_tool_call, turn
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SELECT_PARENT = "SELECT parent_segment_id, parent_length FROM segments WHERE segment_id = ?"
+SELECT_END = "SELECT MAX(number) FROM items WHERE segment_id = ?"
+SELECT_ITEM = """
+    SELECT position, index_in_event, turn, type FROM items WHERE segment_id = ? AND number = ?
+"""
+SELECT_REACH = """
+    SELECT MAX(reach) FROM (
+        SELECT MAX(length) AS reach FROM branches WHERE segment_id = ?
+        UNION ALL
+        SELECT MAX(parent_length) FROM segments WHERE parent_segment_id = ?
+    ) AS reaches
+"""
+SELECT_TURN_NUMBER = """
+    SELECT MIN(number) FROM items
+    WHERE segment_id = ? AND turn = ? AND type = 'user' AND number <= ?
+"""
+COUNT_BEYOND = """
+    SELECT COUNT(*), COUNT(CASE WHEN type = 'user' THEN 1 END)
+    FROM items
+    WHERE segment_id = ? AND number > ?
+"""
+DELETE_BEYOND = "DELETE FROM items WHERE segment_id = ? AND number > ?"
+DELETE_SEGMENT = "DELETE FROM segments WHERE segment_id = ?"
+DELETE_ITEMS_OF_SESSION = """
+    DELETE FROM items
+    WHERE segment_id IN (SELECT segment_id FROM segments WHERE session_id = ?)
+"""
+DELETE_SEGMENTS_OF_SESSION = "DELETE FROM segments WHERE session_id = ?"
+
+
+class Pointer(NamedTuple):
+    """A place in a branch: the segment that holds item number ``length``."""
+
+    segment_id: int | None
+    length: int
+
+
+class Span(NamedTuple):
+    """A segment's part of a branch: the items numbered ``first`` to ``last`` in that segment."""
+
+    segment_id: int
+    first: int
+    last: int
+
+
+class Item(NamedTuple):
+    """An item's row: which it is, and its turn."""
+
+    ref: ItemRef
+    turn: int
+    type: str
+
+
+def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
+    """Walk a branch from its end to its beginning, segment by segment."""
+    segment_id, length = pointer
+    while segment_id is not None:
+        parent = tx.one(SELECT_PARENT, (segment_id,))
+        if parent is None:
+            return
+        yield Span(segment_id, parent[1] + 1, length)
+        segment_id, length = parent
+
+
+def end(tx: Transaction, segment_id: int) -> int:
+    """Return the number of a segment's last item."""
+    row = tx.one(SELECT_END, (segment_id,))
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def newest(tx: Transaction, pointer: Pointer) -> Item | None:
+    """Return the item that a pointer stands at; None at the empty place."""
+    row = None if pointer.segment_id is None else tx.one(SELECT_ITEM, pointer)
+    return None if row is None else Item(ItemRef(row[0], row[1]), row[2], row[3])
+
+
+def turn_at(tx: Transaction, pointer: Pointer) -> int:
+    """Return the turn of the item that a pointer stands at; 0 at the empty place."""
+    item = newest(tx, pointer)
+    return 0 if item is None else item.turn
+
+
+def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
+    """Return the place in the same branch after its first ``length`` items."""
+    if length > 0:
+        for span in spans(tx, pointer):
+            if span.first <= length:
+                return Pointer(span.segment_id, min(length, span.last))
+    return Pointer(None, 0)
+
+
+def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
+    """Return the place of an item in a branch, None if it is not in it. Takes O(log items)."""
+    for span in spans(tx, pointer):
+        low, high = span.first, span.last
+        while low <= high:
+            middle = (low + high) // 2
+            row = tx.one(SELECT_ITEM, (span.segment_id, middle))
+            if row is None:
+                return None
+            here = ItemRef(row[0], row[1])
+            if here == ref:
+                return Pointer(span.segment_id, middle)
+            if here < ref:
+                low = middle + 1
+            else:
+                high = middle - 1
+        if low > span.first:
+            return None  # it would stand in this span
+    return None
+
+
+def before_turn(tx: Transaction, pointer: Pointer, turn: int) -> Pointer | None:
+    """Return the place before the user item that opens a turn; None if the branch has no such turn."""
+    for span in spans(tx, pointer):
+        row = tx.one(SELECT_TURN_NUMBER, (span.segment_id, turn, span.last))
+        if row is not None and row[0] is not None:
+            return at_length(tx, pointer, row[0] - 1)
+    return None
+
+
+def trim(tx: Transaction, segment_id: int | None) -> tuple[int, int]:
+    """
+    Remove what neither a branch nor a child segment reaches, up through the parents.
+
+    Returns how many items went, and how many of them opened a turn.
+    """
+    items = turns = 0
+    while segment_id is not None:
+        parent = tx.one(SELECT_PARENT, (segment_id,))
+        if parent is None:
+            break
+        reached = tx.one(SELECT_REACH, (segment_id, segment_id))
+        reach = parent[1] if reached is None or reached[0] is None else reached[0]
+        beyond = tx.one(COUNT_BEYOND, (segment_id, reach))
+        if beyond is not None and beyond[0]:
+            items, turns = items + beyond[0], turns + beyond[1]
+            tx.execute(DELETE_BEYOND, (segment_id, reach))
+        if reach > parent[1]:
+            break
+        tx.execute(DELETE_SEGMENT, (segment_id,))
+        segment_id = parent[0]
+    return items, turns
+
+
+def delete_all(tx: Transaction, session_id: str) -> None:
+    """Remove all items and segments of a session."""
+    tx.execute(DELETE_ITEMS_OF_SESSION, (session_id,))
+    tx.execute(DELETE_SEGMENTS_OF_SESSION, (session_id,))

@@ -1,0 +1,113 @@
+"""
+What an item is: its type, the tool that it calls, whether it opens a turn.
+
+The one rule for all of them, applied to the few keys that it needs; the content is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from eventlog import codec
+from eventlog.events import JSON
+
+USER: Final = "user"
+"""The type of items that open a turn."""
+
+NAMED_BY_TYPE: Final = frozenset(
+    {
+        "apply_patch_call",
+        "code_interpreter_call",
+        "computer_call",
+        "file_search_call",
+        "shell_call",
+        "web_search_call",
+    }
+)
+"""Calls that carry no name; their type tells the tool."""
+
+TOOL_CALLS: Final = NAMED_BY_TYPE | {
+    "custom_tool_call",
+    "function_call",
+    "mcp_approval_request",
+    "mcp_call",
+    "tool_call",
+    "tool_search_call",
+}
+"""The types that count as the use of a tool."""
+
+
+class Shape(NamedTuple):
+    """An item as the projections see it."""
+
+    type: str
+    tool_name: str | None
+    is_tool_call: bool
+
+
+class _Keys(msgspec.Struct):
+    role: Any = UNSET
+    type: Any = UNSET
+    name: Any = UNSET
+    namespace: Any = UNSET
+    server_label: Any = UNSET
+    approval_request_id: Any = UNSET
+
+
+class _Items(msgspec.Struct):
+    items: list[_Keys]
+
+
+_KEYS = _Keys.__struct_fields__
+_decoder = msgspec.json.Decoder(_Items)
+_OTHER: Final = Shape("other", None, is_tool_call=False)
+
+
+def shapes(position: int, data: bytes) -> list[Shape]:
+    """Return the shapes of the items in an event's data."""
+    try:
+        return [_shape(keys) for keys in _decoder.decode(data).items]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # An item that is no object, or JSON beyond msgspec.
+        return [shape(item) for item in codec.decode_items([(position, data)])[0]]
+
+
+def shape(item: JSON) -> Shape:
+    """Return the shape of an item; of one that is no object, the type "other"."""
+    if not isinstance(item, Mapping):
+        return _OTHER
+    return _shape(_Keys(**{key: item[key] for key in _KEYS if key in item}))
+
+
+def _shape(keys: _Keys) -> Shape:
+    if keys.role in {USER, "assistant"} if isinstance(keys.role, str) else False:
+        return Shape(keys.role, None, is_tool_call=False)
+    kind = str(keys.type) if keys.type is not UNSET and keys.type else "other"
+    is_tool_call = kind in TOOL_CALLS and not (
+        kind == "mcp_call" and isinstance(keys.approval_request_id, str)  # its request counted
+    )
+    return Shape(kind, _tool_name(keys, kind), is_tool_call)
+
+
+def _tool_name(keys: _Keys, kind: str) -> str | None:
+    if kind in {"mcp_call", "mcp_approval_request"} and keys.server_label is not UNSET:
+        parts = [str(part) for part in (keys.server_label, keys.name) if part not in (UNSET, None)]
+        return ".".join(part for part in parts if part) or None
+    if kind in {"tool_search_call", "tool_search_output"}:
+        return "tool_search"
+    if kind in NAMED_BY_TYPE:
+        return kind
+    if keys.role is not UNSET or keys.name in (UNSET, None):
+        return None  # a message's name is its author's
+    name = str(keys.name)
+    namespace = "" if keys.namespace in (UNSET, None) else str(keys.namespace)
+    return name if not name or not namespace or namespace == name else f"{namespace}.{name}"
+
+
+def json_text(value: JSON) -> str:
+    """Return a value as the JSON text that is kept in a row."""
+    return codec.encode_json(value).decode()
