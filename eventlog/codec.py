@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from eventlog.errors import UndecodableEventError, UnserialisableError
-from eventlog.events import EVENT_TYPES, JSON, Event, RequestUsage
+from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
+from eventlog.events import EVENT_TYPES, JSON, Event, ItemRef, RequestUsage
 
 _E = TypeVar("_E", bound=Event)
 
@@ -140,6 +140,8 @@ def _defaults(kind: type[msgspec.Struct]) -> Iterable[Any]:
 def _plain(value: Any) -> JSON:
     if type(value) is RequestUsage:
         return _fields(value)
+    if type(value) is ItemRef:
+        return [value.position, value.index]
     raise TypeError(type(value).__name__)
 
 
@@ -163,3 +165,18 @@ def _locate(value: Any, place: str, default: Callable[[Any], JSON] | None) -> tu
                 return child_place, child
             return _locate(child, child_place, default)
     return place, value
+
+
+def readable(value: JSON) -> str:
+    """Return a value as JSON text for people."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def check_text(what: str, value: object) -> None:
+    """Raise InvalidEventError unless the value is text that a file can hold."""
+    if not isinstance(value, str):
+        raise InvalidEventError(f"{what} is a {type(value).__name__}, not a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError(f"{what} holds a lone surrogate, which is no text") from None

@@ -6,6 +6,7 @@ Everything that can go wrong, as one tree.
     │   ├── NotADatabaseError               it is a folder, or no SQLite database
     │   ├── ForeignFileError                it is another program's database
     │   ├── NoLogError (ValueError)         there is no log in it, and none was to be made
+    │   ├── WrongTablesError (ValueError)   it was claimed for other names of the SDK's tables
     │   ├── NewerFileError                  a newer release wrote it
     │   └── ReadOnlyFileError               it, or its folder, cannot be written
     ├── StoreError                          SQLite could not do its work; nothing was written
@@ -78,6 +79,10 @@ class ForeignFileError(OpenError):
 
 class NoLogError(OpenError, ValueError):
     """There is no log at this path, and none was to be made. Check the path, or allow creation."""
+
+
+class WrongTablesError(OpenError, ValueError):
+    """The file was claimed for another pair of table names. Give each pair a file of its own."""
 
 
 class NewerFileError(OpenError):

@@ -8,7 +8,7 @@ the column ``type``, its fields as JSON in ``data``.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -16,7 +16,7 @@ JSON: TypeAlias = Any
 """Whatever ``json.loads`` can return."""
 
 
-class ItemRef(NamedTuple):
+class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):
     """An item's identity: the position of the event that brought it, and its index there, from 0."""
 
     position: int
@@ -34,27 +34,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_de
         return str(cls.__struct_config__.tag)
 
 
-class ItemsAdded(Event, tag="items_added"):
+class ItemsAdded(Event, frozen=True, tag="items_added"):
     """Items were added at the end of a branch, in this order, in one action."""
 
     items: list[JSON]
 
 
-class ItemPopped(Event, tag="item_popped"):
+class ItemPopped(Event, frozen=True, tag="item_popped"):
     """The newest item of a branch was taken off it; ``emptied_turn`` is its turn if it was the last."""
 
     item: ItemRef
     emptied_turn: int | None = None
 
 
-class ItemsReplaced(Event, tag="items_replaced"):
+class ItemsReplaced(Event, frozen=True, tag="items_replaced"):
     """From one item on (None: from the first), the branch's items were replaced by these."""
 
     first_item: ItemRef | None
     items: list[JSON]
 
 
-class BranchCreated(Event, tag="branch_created"):
+class BranchCreated(Event, frozen=True, tag="branch_created"):
     """A branch now shares another branch's items, up to and including one of them (None: none)."""
 
     branch_id: str
@@ -64,30 +64,30 @@ class BranchCreated(Event, tag="branch_created"):
     generated: bool = False
 
 
-class BranchSwitched(Event, tag="branch_switched"):
+class BranchSwitched(Event, frozen=True, tag="branch_switched"):
     """A program moved from one branch to another."""
 
     from_branch_id: str
     branch_id: str
 
 
-class BranchDeleted(Event, tag="branch_deleted"):
+class BranchDeleted(Event, frozen=True, tag="branch_deleted"):
     """A branch was deleted. Its id stays taken."""
 
     branch_id: str
 
 
-class SessionCleared(Event, tag="session_cleared"):
+class SessionCleared(Event, frozen=True, tag="session_cleared"):
     """All branches were emptied and deleted; the session starts again on main."""
 
 
-class SessionDeleted(Event, tag="session_deleted"):
+class SessionDeleted(Event, frozen=True, tag="session_deleted"):
     """The session was deleted. What it cost stays."""
 
     reason: str | None = None
 
 
-class MetadataSet(Event, tag="metadata_set"):
+class MetadataSet(Event, frozen=True, tag="metadata_set"):
     """The session was labelled; what is given replaces what was."""
 
     user_id: str | None = None
@@ -118,7 +118,7 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     price_source: str | None = None
 
 
-class UsageRecorded(Event, tag="usage_recorded"):
+class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     """
     A run's model requests were recorded; each request is recorded once.
 
@@ -132,14 +132,14 @@ class UsageRecorded(Event, tag="usage_recorded"):
     interrupted: bool = False
 
 
-class ContentErased(Event, tag="content_erased"):
+class ContentErased(Event, frozen=True, tag="content_erased"):
     """The payloads of these events were blanked for good."""
 
     positions: list[int]
     reason: str | None = None
 
 
-class HistoryImported(Event, tag="history_imported"):
+class HistoryImported(Event, frozen=True, tag="history_imported"):
     """What follows came from elsewhere; each such event tells in its metadata when it happened."""
 
     source: str

@@ -342,6 +342,12 @@ class EventLog:
         log.__init__(store, target, read_only=False)  # type: ignore[misc]
         return log
 
+    def join(self, projections: Projector) -> None:
+        """Keep these projections up to date, too. Blocks while they catch up."""
+        if not self.read_only:
+            ledger = _ledger_of(self.store)
+            ledger.projector = projections.join(self.store)
+
     def close(self) -> None:
         """Finish what was asked and close; the file's last user closes its store. Idempotent."""
         if not self._closed:
@@ -593,14 +599,8 @@ def _encode_checked(event: Any) -> bytes:
 
 def _check_names(**names: str | None) -> None:
     for what, name in names.items():
-        if name is None and what != "session_id":
-            continue
-        if not isinstance(name, str):
-            raise InvalidEventError(f"{what} is a {type(name).__name__}, not a string")
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InvalidEventError(f"{what} holds a lone surrogate, which is no text") from None
+        if name is not None or what == "session_id":
+            codec.check_text(what, name)
 
 
 def _check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> None:
@@ -664,6 +664,11 @@ def _claim(
 
     def make(tx: Transaction) -> None:
         if not look(tx):  # another process may have been first
+            if clash := schema.table_names(tx.connection) & set(schema.TABLES):
+                raise ForeignFileError(
+                    f"{store.path} has a table {min(clash)!r} already, a name that the log needs",
+                    path=store.path,
+                )
             schema.create(tx)
             tx.participant, tx.state = Ledger(), read_head(tx)
             if on_create is not None:

@@ -146,12 +146,13 @@ class _Operation(Generic[T]):
         unit: Unit[T],
         outcome: Outcome[T] | concurrent.futures.Future[T],
         then: Callable[[], None] | None = None,
+        recording: Mapping[str, JSON] | None = None,
     ) -> None:
         self.unit = unit
         self.outcome = outcome
         self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
         self.then = then
-        self.recording = recorded_values()
+        self.recording = recorded_values() if recording is None else recording
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -298,11 +299,17 @@ class Store:
         unit: Unit[T],
         outcome: Outcome[T] | concurrent.futures.Future[T],
         then: Callable[[], None] | None = None,
+        recording: Mapping[str, JSON] | None = None,
     ) -> None:
-        """Queue a unit for the next commit. ``then`` runs on the store's thread before the telling."""
+        """
+        Queue a unit for the next commit.
+
+        ``then`` runs on the store's thread before the outcome is told. ``recording`` is what goes
+        into the metadata of its events, by default what the caller bound.
+        """
         if self._write_worker is None:
             raise sqlite.read_only_error(self.path)
-        operation = _Operation(unit, outcome, then)
+        operation = _Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
@@ -317,12 +324,13 @@ class Store:
         unit: Unit[T],
         outcome: Outcome[T] | concurrent.futures.Future[T],
         then: Callable[[], None] | None = None,
+        recording: Mapping[str, JSON] | None = None,
     ) -> None:
         """Queue a unit for the reading connection (for a database in memory: the writing one)."""
         if self._read_worker is None:
-            self.submit_write(unit, outcome, then)
+            self.submit_write(unit, outcome, then, recording)
             return
-        operation = _Operation(unit, outcome, then)
+        operation = _Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")

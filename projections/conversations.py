@@ -200,7 +200,7 @@ class _Batch:
 
     def apply(self, recorded: Recorded) -> None:
         session = self.session(recorded)
-        session.updated_at = recorded.occurred_at
+        session.updated_at = max(session.updated_at, recorded.occurred_at)
         handler = _HANDLERS.get(recorded.type)
         if handler is not None:
             handler(self, recorded, session)
@@ -337,6 +337,7 @@ class _Batch:
         branch.move(pointer, segments.turn_at(self.tx, pointer))
         branch.is_generated = int(event.generated)
         branch.from_branch_id = event.from_branch_id
+        session.branch_id = event.branch_id
         self.trim(session, before)
 
     def branch_switched(self, recorded: Recorded, session: _Session) -> None:

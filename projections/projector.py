@@ -71,7 +71,10 @@ class Projections:
         """Bring the tables up to date, and return the set that the file's store shall use."""
         from projections.replay import rebuild  # noqa: PLC0415 - replay stands on this module
 
-        merged = self._merged_with(store)
+        present = getattr(store.participant, "projector", None)
+        merged = self._merged_with(present)
+        if merged is present:
+            return merged
         behind = store.read_sync(merged._far_behind)  # noqa: SLF001
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
@@ -85,7 +88,7 @@ class Projections:
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             if checkpoint is None or checkpoint.version < projection.version:
-                create_tables(tx, projection)
+                create_tables(tx, projection, replace=checkpoint is not None)
                 checkpoint = Checkpoint(projection.version, 0)
             elif checkpoint.version > projection.version:
                 raise NewerProjectionError(
@@ -116,8 +119,7 @@ class Projections:
             if found.get(name) != (projection.version, last):
                 raise StaleProjections(name)
 
-    def _merged_with(self, store: Store) -> Projections:
-        present = getattr(store.participant, "projector", None)
+    def _merged_with(self, present: object) -> Projections:
         if not isinstance(present, Projections):
             return self
         if self.by_name.keys() <= present.by_name.keys():
@@ -148,10 +150,21 @@ def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> No
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 
-def create_tables(tx: Transaction, projection: Projection) -> None:
-    """Make a projection's tables anew, empty."""
+def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
+    """
+    Make a projection's tables, empty; ``replace`` those of an earlier build.
+
+    Raises ProjectionError when somebody else's table has such a name.
+    """
     for table in tables(projection):
-        tx.execute(f'DROP TABLE IF EXISTS "{table.name}"')
+        if replace:
+            tx.execute(f'DROP TABLE IF EXISTS "{table.name}"')
+        elif tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (table.name,)):
+            raise ProjectionError(
+                f"there is a table {table.name!r} already that projection {projection.name!r} "
+                "did not make",
+                projection=projection.name,
+            )
     for statement in projection.schema:
         tx.execute(statement)
 

@@ -158,7 +158,7 @@ def _swap_in(
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        projector.create_tables(tx, projection)
+        projector.create_tables(tx, projection, replace=found is not None)
         for table in tables(projection):
             columns = ", ".join(f'"{column}"' for column in table.columns)
             tx.execute(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from eventlog import codec
 from eventlog.events import (
     BranchDeleted,
     Event,
@@ -142,3 +143,162 @@ def _numbers(request: RequestUsage) -> tuple[int, ...]:
 
 def _details(details: dict[str, JSON] | None) -> str | None:
     return None if details is None else json_text(details)
+
+
+# -- what readers ask ---------------------------------------------------------------------------
+
+SUMS = """
+    SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens),
+    SUM(cached_input_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens)
+"""
+TURNS = """
+    SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
+        output_token_details
+    FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn IS NOT NULL AND is_live = 1
+    ORDER BY turn, position, index_in_event
+"""
+LIVE_TOTAL = """
+    SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), COUNT(*)
+    FROM (
+        SELECT SUM(requests) AS requests, SUM(input_tokens) AS input_tokens,
+            SUM(output_tokens) AS output_tokens, SUM(total_tokens) AS total_tokens
+        FROM usage
+        WHERE session_id = ? AND (? IS NULL OR branch_id = ?) AND is_live = 1
+        GROUP BY branch_id, turn
+    ) AS turns
+"""
+SPENT = f"""
+    SELECT COUNT(DISTINCT run_id), {SUMS}, SUM(cost_usd),
+        SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
+    FROM usage
+    WHERE session_id = ?
+"""  # noqa: S608
+INTERRUPTED_RUN = """
+    SELECT run_id FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1
+    ORDER BY position DESC
+    LIMIT 1
+"""
+REQUESTS_OF_RUN = """
+    SELECT is_interrupted, requests, input_tokens, output_tokens, total_tokens, cached_input_tokens,
+        cache_write_tokens, reasoning_tokens, response_id
+    FROM usage
+    WHERE session_id = ? AND run_id = ?
+    ORDER BY position, index_in_event
+"""
+
+
+class Tokens(NamedTuple):
+    """Sums of tokens. The details are summed key by key where they are numbers."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: dict[str, JSON] | None
+    output_tokens_details: dict[str, JSON] | None
+
+
+class Spent(NamedTuple):
+    """All that a session ever used, whatever became of its items."""
+
+    runs: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost_usd: float
+    unpriced_requests: int
+
+
+def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
+    """Return what each live turn of a branch used, by turn."""
+    turns: dict[int, Tokens] = {}
+    for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
+        used = Tokens(*numbers, _loaded(input_details), _loaded(output_details))
+        turns[turn] = used if turn not in turns else _plus(turns[turn], used)
+    return turns
+
+
+def live_total(
+    tx: Transaction, session_id: str, branch_id: str | None
+) -> tuple[int, int, int, int, int] | None:
+    """Return (requests, input, output, total tokens, turns) of live turns; None if there are none."""
+    row = tx.one(LIVE_TOTAL, (session_id, branch_id, branch_id))
+    return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3], row[4])
+
+
+def spent(tx: Transaction, session_id: str) -> Spent:
+    """Return all that a session ever used."""
+    row = tx.one(SPENT, (session_id,)) or ()
+    numbers = [value or 0 for value in row]
+    numbers[8] = float(numbers[8])
+    return Spent(*numbers)
+
+
+def interrupted_run(
+    tx: Transaction, session_id: str, branch_id: str, turn: int
+) -> tuple[str, list[RequestUsage]] | None:
+    """Return the id and requests of the turn's last run, if that waits for an approval."""
+    row = tx.one(INTERRUPTED_RUN, (session_id, branch_id, turn))
+    if row is None:
+        return None
+    rows = tx.all(REQUESTS_OF_RUN, (session_id, row[0]))
+    if not rows[-1][0]:
+        return None
+    requests = [
+        RequestUsage(
+            requests=requests,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=total_tokens,
+            cached_input_tokens=cached,
+            cache_write_tokens=written,
+            reasoning_tokens=reasoning,
+            response_id=response_id,
+        )
+        for (
+            _,
+            requests,
+            input_tokens,
+            output_tokens,
+            total_tokens,
+            cached,
+            written,
+            reasoning,
+            response_id,
+        ) in rows
+    ]
+    return row[0], requests
+
+
+def sum_details(
+    left: dict[str, JSON] | None, right: dict[str, JSON] | None
+) -> dict[str, JSON] | None:
+    """Add two details key by key; what is no number is taken from the later one."""
+    if left is None or right is None:
+        return right if left is None else left
+    summed = {**left, **right}
+    for key in left.keys() & right.keys():
+        if isinstance(left[key], int | float) and isinstance(right[key], int | float):
+            summed[key] = left[key] + right[key]
+    return summed
+
+
+def _plus(left: Tokens, right: Tokens) -> Tokens:
+    return Tokens(
+        left.requests + right.requests,
+        left.input_tokens + right.input_tokens,
+        left.output_tokens + right.output_tokens,
+        left.total_tokens + right.total_tokens,
+        sum_details(left.input_tokens_details, right.input_tokens_details),
+        sum_details(left.output_tokens_details, right.output_tokens_details),
+    )
+
+
+def _loaded(details: str | None) -> dict[str, JSON] | None:
+    return None if details is None else codec.decode_metadata(details)

@@ -1,0 +1,406 @@
+"""
+The commands on a conversation: read, decide, append. They know no SDK.
+
+Each is a plain function of an open transaction and of a seat, the place of one live session object.
+Turns are numbered from 1 here; 0 is what stands before the first user item.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from eventlog import codec
+from eventlog.errors import (
+    BranchExistsError,
+    BranchNotFoundError,
+    ConversationError,
+    InvalidBranchError,
+    SessionDeletedError,
+    TurnNotFoundError,
+)
+from eventlog.events import (
+    JSON,
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+from eventlog.log import append, append_all
+from eventlog.store import Transaction
+from projections import reading, segments
+from projections.conversations import MAIN
+from projections.reading import Place, UserItem
+from projections.segments import Pointer
+
+GENERATED_ID: Final = re.compile(r"branch_from_turn_-?\d+_\d+(_\d+)?")
+"""The form of branch ids that were made up; no given name can be mistaken for one by the log."""
+
+SELECT_LABELS = "SELECT user_id, metadata FROM sessions WHERE session_id = ?"
+
+
+class Seat:
+    """
+    Where one live session object stands: its branch, and the last clearing it knows of.
+
+    Changed only inside units of work, and changed back when they are rolled back.
+    """
+
+    __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
+
+    def __init__(
+        self,
+        session_id: str,
+        branch_id: str = MAIN,
+        labels: tuple[str | None, dict[str, JSON] | None] | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.branch_id = branch_id
+        self.cleared_version: int | None = None
+        self.labels = labels
+
+    def move(self, tx: Transaction, branch_id: str, cleared_version: int | None) -> None:
+        """Stand on another branch; undone if the transaction is rolled back."""
+        before = self.branch_id, self.cleared_version
+
+        def back() -> None:
+            self.branch_id, self.cleared_version = before
+
+        tx.on_rollback(back)
+        self.branch_id, self.cleared_version = branch_id, cleared_version
+
+
+# -- where a seat stands ----------------------------------------------------------------------
+
+
+def look(tx: Transaction, seat: Seat) -> Place:
+    """Return the place of a seat's branch; a seat that missed a clearing is on main now."""
+    here = reading.place(tx, seat.session_id, seat.branch_id)
+    if seat.cleared_version is None:
+        seat.move(tx, seat.branch_id, here.cleared_version)
+    elif seat.cleared_version != here.cleared_version:
+        seat.move(tx, MAIN, here.cleared_version)
+        here = reading.place(tx, seat.session_id, seat.branch_id)
+    return here
+
+
+def look_at(tx: Transaction, seat: Seat, branch_id: str | None) -> Place:
+    """Return the place of a given branch, or of the seat's own for None."""
+    if branch_id is None:
+        return look(tx, seat)
+    return reading.place(tx, seat.session_id, branch_id)
+
+
+def writable(tx: Transaction, seat: Seat) -> Place:
+    """Return the seat's place for writing. A deleted branch or session is never brought back."""
+    here = look(tx, seat)
+    if here.is_deleted:
+        raise SessionDeletedError(seat.session_id)
+    if seat.branch_id != MAIN and not here.branch_exists:
+        raise BranchNotFoundError(seat.branch_id)
+    if seat.labels is not None:
+        set_labels(tx, seat)
+    return here
+
+
+def set_labels(tx: Transaction, seat: Seat) -> None:
+    """Record the labels that the session object was made with, unless the session has them."""
+    labels, seat.labels = seat.labels, None
+    tx.on_rollback(lambda: setattr(seat, "labels", labels))
+    user_id, metadata = labels or (None, None)
+    row = tx.one(SELECT_LABELS, (seat.session_id,)) or (None, None)
+    encoded = None if metadata is None else codec.encode_json(metadata).decode()
+    if (user_id or row[0], encoded or row[1]) != tuple(row):
+        append(tx, seat.session_id, MetadataSet(user_id=user_id, metadata=metadata))
+
+
+# -- items ------------------------------------------------------------------------------------
+
+
+def add_items(tx: Transaction, seat: Seat, event: ItemsAdded, data: bytes) -> None:
+    """Add items at the end of the seat's branch, all or none."""
+    writable(tx, seat)
+    append_all(tx, seat.session_id, ((event, data),), branch_id=seat.branch_id)
+
+
+def pop_item(tx: Transaction, seat: Seat) -> JSON | None:
+    """
+    Take the newest item off the seat's branch and return it; None when the branch is empty.
+
+    The item stays in the log, and on every other branch that shares it.
+    """
+    here = writable(tx, seat)
+    newest = segments.newest(tx, here.pointer)
+    if newest is None:
+        return None
+    before = segments.at_length(tx, here.pointer, here.pointer.length - 1)
+    is_last_of_turn = before.length == 0 or segments.turn_at(tx, before) != newest.turn
+    content = reading.item(tx, newest.ref)
+    popped = ItemPopped(item=newest.ref, emptied_turn=newest.turn if is_last_of_turn else None)
+    append(tx, seat.session_id, popped, branch_id=seat.branch_id)
+    return content
+
+
+def replace_items(
+    tx: Transaction, seat: Seat, event: ItemsReplaced, data: bytes, expected: Sequence[ItemRef]
+) -> bool:
+    """
+    Put other items in place of those from ``event.first_item`` on; no other branch is touched.
+
+    Returns False, and changes nothing, unless the branch still ends with the expected items.
+    """
+    here = writable(tx, seat)
+    if expected and reading.refs(tx, here.pointer, len(expected)) != list(expected):
+        return False
+    append_all(tx, seat.session_id, ((event, data),), branch_id=seat.branch_id)
+    return True
+
+
+def clear_session(tx: Transaction, seat: Seat) -> None:
+    """Empty and delete all branches and stand on main; ids and what was spent stay."""
+    here = look(tx, seat)
+    if here.is_deleted:
+        raise SessionDeletedError(seat.session_id)
+    cleared_version = here.cleared_version
+    if here.session_exists:
+        cleared_version = append(tx, seat.session_id, SessionCleared()).version
+    seat.move(tx, MAIN, cleared_version)
+
+
+def get_items(
+    tx: Transaction, seat: Seat, branch_id: str | None, limit: int | None
+) -> list[JSON]:
+    """Return a branch's items, all or the newest so many; a negative limit is none."""
+    pointer = look_at(tx, seat, branch_id).pointer
+    if limit == 0:
+        return []
+    return reading.items(tx, pointer, None if limit is None or limit < 0 else limit)
+
+
+# -- branches ---------------------------------------------------------------------------------
+
+
+def check_branch_name(name: str | None) -> None:
+    """Raise InvalidBranchError for a blank name."""
+    if name is not None and not name.strip():
+        raise InvalidBranchError("Branch name cannot be empty")
+
+
+def create_branch(tx: Transaction, seat: Seat, name: str | None, label: int) -> str:
+    """Branch off at the end of the seat's branch and stand on the new one; return its id."""
+    here = writable(tx, seat)
+    return _branch_off(tx, seat, here.pointer, None, name, label + here.turn)
+
+
+def create_branch_from_turn(
+    tx: Transaction, seat: Seat, turn: int, name: str | None, *, include_turn: bool, label: int
+) -> str:
+    """
+    Branch off before a turn, or after it, and stand on the new branch; return its id.
+
+    Turn 0 is the very beginning. ``label`` is what the caller calls the turn.
+    """
+    here = writable(tx, seat)
+    pointer = segments.before_turn(tx, here.pointer, turn) if turn else Pointer(None, 0)
+    if pointer is None or turn < 0:
+        raise TurnNotFoundError(
+            f"Turn {label} does not contain a user message in branch '{seat.branch_id}'",
+            turn=label,
+            branch_id=seat.branch_id,
+        )
+    if include_turn:
+        turn += 1
+        pointer = segments.before_turn(tx, here.pointer, turn) or here.pointer
+    return _branch_off(tx, seat, pointer, turn, name, label)
+
+
+def _branch_off(
+    tx: Transaction,
+    seat: Seat,
+    pointer: Pointer,
+    before_turn: int | None,
+    name: str | None,
+    label: int,
+) -> str:
+    branch_id = _unused_id(tx, seat, label) if name is None else name
+    if branch_id == MAIN or tx.one(reading.BRANCH_EXISTS, (seat.session_id, branch_id)):
+        raise BranchExistsError(branch_id)
+    last = segments.newest(tx, pointer)
+    created = BranchCreated(
+        branch_id=branch_id,
+        from_branch_id=seat.branch_id,
+        last_item=None if last is None else last.ref,
+        before_turn=before_turn,
+        generated=name is None,
+    )
+    append(tx, seat.session_id, created, branch_id=seat.branch_id)
+    seat.move(tx, branch_id, seat.cleared_version)
+    return branch_id
+
+
+def _unused_id(tx: Transaction, seat: Seat, label: int) -> str:
+    """Make up an id that no branch and no session of the whole file has."""
+    base = f"branch_from_turn_{label}_{tx.now // 1_000_000}"
+    branch_id, count = base, 1
+    while (
+        tx.one(reading.GENERATED_BRANCH, (branch_id,))
+        or tx.one(reading.SESSION_EXISTS, (branch_id,))
+        or tx.one(reading.BRANCH_EXISTS, (seat.session_id, branch_id))
+    ):
+        count += 1
+        branch_id = f"{base}_{count}"
+    return branch_id
+
+
+def switch_to_branch(tx: Transaction, seat: Seat, branch_id: str) -> str:
+    """Stand on another branch; return the one left. Main can always be switched to."""
+    here = look(tx, seat)
+    if here.is_deleted:
+        raise SessionDeletedError(seat.session_id)
+    if branch_id != MAIN and not reading.place(tx, seat.session_id, branch_id).branch_exists:
+        raise BranchNotFoundError(branch_id)
+    before = seat.branch_id
+    if here.session_exists and (branch_id, branch_id) != (before, here.last_branch_id):
+        switched = BranchSwitched(from_branch_id=before, branch_id=branch_id)
+        append(tx, seat.session_id, switched, branch_id=branch_id)
+    seat.move(tx, branch_id, seat.cleared_version)
+    return before
+
+
+def delete_branch(tx: Transaction, seat: Seat, branch_id: str, *, force: bool) -> None:
+    """Delete a branch; its id stays taken, shared items stay where they are shared."""
+    here = look(tx, seat)
+    if not branch_id or not branch_id.strip():
+        raise InvalidBranchError("Branch ID cannot be empty")
+    if branch_id == MAIN:
+        raise InvalidBranchError("Cannot delete the 'main' branch")
+    if branch_id == seat.branch_id and not force:
+        raise InvalidBranchError(
+            f"Cannot delete current branch '{branch_id}'. Use force=True or switch branches first"
+        )
+    if here.is_deleted or not reading.place(tx, seat.session_id, branch_id).branch_exists:
+        raise BranchNotFoundError(branch_id)
+    append(tx, seat.session_id, BranchDeleted(branch_id=branch_id), branch_id=branch_id)
+    if branch_id == seat.branch_id:
+        seat.move(tx, MAIN, seat.cleared_version)
+
+
+def list_branches(tx: Transaction, seat: Seat) -> list[tuple[str, int, int, int]]:
+    """Return (id, items, user turns, created at) of the live branches; none of an empty session."""
+    if look(tx, seat).is_deleted:
+        return []
+    rows: list[Any] = tx.all(reading.BRANCHES, (seat.session_id,))
+    is_empty = all(branch_id == MAIN and length == 0 for branch_id, length, *_ in rows)
+    return [] if is_empty else rows
+
+
+# -- turns ------------------------------------------------------------------------------------
+
+
+def find_turns(tx: Transaction, seat: Seat, branch_id: str | None, term: str) -> list[UserItem]:
+    """Return a branch's turns whose user text contains the term; ASCII letters match either case."""
+    pattern = re.compile(re.escape(term), re.IGNORECASE | re.ASCII)
+    pointer = look_at(tx, seat, branch_id).pointer
+    return [
+        user_item
+        for user_item in reading.user_items(tx, pointer)
+        if any(pattern.search(text) for text in _texts(user_item.item))
+    ]
+
+
+def _texts(item: JSON) -> list[str]:
+    content = item.get("content", "") if isinstance(item, dict) else None
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text", "") for part in parts if isinstance(part, dict)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def create_branch_from_content(
+    tx: Transaction, seat: Seat, term: str, name: str | None, first_turn_number: int
+) -> str:
+    """Branch off before the earliest turn whose user text contains the term."""
+    found = find_turns(tx, seat, None, term)
+    if not found:
+        raise ConversationError(f"No user turns found containing '{term}'")
+    turn = found[0].turn
+    label = turn + first_turn_number - 1
+    return create_branch_from_turn(tx, seat, turn, name, include_turn=False, label=label)
+
+
+def count_tools(tx: Transaction, seat: Seat, branch_id: str | None) -> list[tuple[Any, int, int]]:
+    """Return (tool name, count, turn) by turn; a tool search counts by its call, or its output."""
+    rows = reading.tool_calls(tx, look_at(tx, seat, branch_id).pointer)
+    searched = {turn for turn, _, kind, _ in rows if kind == "tool_search_call"}
+    counts: dict[tuple[int, str | None], int] = {}
+    for turn, tool_name, kind, count in rows:
+        if kind != "tool_search_output" or turn not in searched:
+            counts[turn, tool_name] = counts.get((turn, tool_name), 0) + count
+    return [(tool_name, count, turn) for (turn, tool_name), count in counts.items()]
+
+
+# -- usage and the session itself -------------------------------------------------------------
+
+
+def record_usage(
+    tx: Transaction,
+    seat: Seat,
+    *,
+    run_id: str,
+    requests: Sequence[RequestUsage],
+    interrupted: bool,
+) -> None:
+    """
+    Record what a run's requests used, on the last turn of the seat's branch.
+
+    What was spent is recorded even when that turn is gone: then it belongs to none.
+    """
+    known = seat.cleared_version
+    branch_id = seat.branch_id
+    here = look(tx, seat)
+    was_cleared = known is not None and known != here.cleared_version
+    has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
+    used = UsageRecorded(
+        run_id=run_id,
+        turn=here.turn if has_turn else None,
+        requests=list(requests),
+        interrupted=interrupted,
+    )
+    append(tx, seat.session_id, used, branch_id=branch_id)
+
+
+def delete_session(tx: Transaction, seat: Seat, session_id: str, reason: str | None) -> bool:
+    """Delete a session; False when there is none. What it cost stays."""
+    here = reading.place(tx, session_id, MAIN)
+    if not here.session_exists or here.is_deleted:
+        return False
+    append(tx, session_id, SessionDeleted(reason=reason))
+    if session_id == seat.session_id:
+        seat.move(tx, MAIN, seat.cleared_version)
+    return True
+
+
+def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:
+    """
+    Return the session that a made-up branch id belongs to; None if it is a session's own id.
+
+    Raises BranchNotFoundError if that branch was deleted.
+    """
+    if not GENERATED_ID.fullmatch(branch_id) or tx.one(reading.SESSION_EXISTS, (branch_id,)):
+        return None
+    row = tx.one(reading.GENERATED_BRANCH, (branch_id,))
+    if row is None:
+        return None
+    if not row[1]:
+        raise BranchNotFoundError(branch_id)
+    return str(row[0])

@@ -1,0 +1,309 @@
+"""
+Histories from elsewhere, turned into events.
+
+``adopt`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
+branches, turns, usage and times. The SDK's tables stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import structlog
+
+from adapters.conversation import GENERATED_ID
+from eventlog import codec, logs
+from eventlog.errors import UnserialisableError
+from eventlog.events import (
+    JSON,
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    Event,
+    HistoryImported,
+    ItemRef,
+    ItemsAdded,
+    RequestUsage,
+    UsageRecorded,
+)
+from eventlog.log import append_all, microseconds
+from eventlog.schema import table_names
+from eventlog.store import Transaction
+from projections import shape
+from projections.conversations import MAIN
+
+STRUCTURE = "message_structure"
+USAGE = "turn_usage"
+RESERVATIONS = "branch_reservations"
+SOURCE = "openai-agents"
+ITEMS_PER_EVENT = 500
+
+log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
+
+
+class _Message(NamedTuple):
+    message_id: int
+    item: JSON
+    occurred_at: int
+
+
+@dataclass
+class _Branch:
+    """A branch of the SDK's: which messages it shows, and the turn that each stands in."""
+
+    message_ids: list[int] = field(default_factory=list)
+    sdk_turns: list[int] = field(default_factory=list)
+    created_at: int | None = None
+    refs: list[ItemRef] = field(default_factory=list)
+
+
+def structure_owner(tx: Transaction) -> tuple[str, str] | None:
+    """Return the pair of tables that the SDK's structure in this file refers to, if there is one."""
+    owners = {
+        column: table
+        for table, column in tx.execute(
+            'SELECT "table", "from" FROM pragma_foreign_key_list(?)', (STRUCTURE,)
+        )
+    }
+    if not {"session_id", "message_id"} <= owners.keys():
+        return None
+    return owners["session_id"], owners["message_id"]
+
+
+def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:
+    """Append the histories of all the SDK's sessions in this file, in the transaction at hand."""
+    source = _Source(tx, sessions_table, messages_table)
+    for session_id, created_at in source.sessions():
+        _Import(tx, session_id, source).run(created_at)
+
+
+class _Source:
+    """The SDK's tables in one file."""
+
+    def __init__(self, tx: Transaction, sessions_table: str, messages_table: str) -> None:
+        self.tx = tx
+        self.sessions_table = _quoted(sessions_table)
+        self.messages_table = _quoted(messages_table)
+        self.tables = table_names(tx.connection)
+
+    def sessions(self) -> list[tuple[str, int]]:
+        rows = self.tx.all(
+            f"SELECT session_id, MIN(created_at) FROM ("  # noqa: S608
+            f" SELECT session_id, created_at FROM {self.sessions_table}"
+            f" UNION ALL SELECT session_id, created_at FROM {self.messages_table}"
+            ") GROUP BY session_id ORDER BY 2, 1"
+        )
+        return [(session_id, self.time(created_at)) for session_id, created_at in rows]
+
+    def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
+        """Return a session's messages by id, and how many could not be read."""
+        found: dict[int, _Message] = {}
+        unreadable = 0
+        rows = self.tx.execute(
+            f"SELECT id, message_data, created_at FROM {self.messages_table} "  # noqa: S608
+            "WHERE session_id = ? ORDER BY id",
+            (session_id,),
+        )
+        for message_id, data, created_at in rows:
+            try:
+                item = json.loads(data)
+                codec.encode_json(item)
+            except (TypeError, ValueError, RecursionError, UnserialisableError):
+                unreadable += 1
+                continue
+            found[message_id] = _Message(message_id, item, self.time(created_at))
+        return found, unreadable
+
+    def branches(self, session_id: str) -> dict[str, _Branch]:
+        """Return a session's branches as the SDK's structure tells them, main first."""
+        branches = {MAIN: _Branch()}
+        if STRUCTURE in self.tables:
+            rows = self.tx.execute(
+                "SELECT branch_id, message_id, COALESCE(branch_turn_number, user_turn_number, 0), "
+                "created_at FROM message_structure WHERE session_id = ? ORDER BY sequence_number",
+                (session_id,),
+            )
+            for branch_id, message_id, turn, created_at in rows:
+                branch = branches.setdefault(branch_id, _Branch())
+                branch.message_ids.append(message_id)
+                branch.sdk_turns.append(turn)
+                branch.created_at = branch.created_at or self.time(created_at)
+        return branches
+
+    def usage(self, session_id: str) -> list[tuple[Any, ...]]:
+        if USAGE not in self.tables:
+            return []
+        return self.tx.all(
+            "SELECT id, branch_id, user_turn_number, requests, input_tokens, output_tokens, "
+            "total_tokens, input_tokens_details, output_tokens_details, created_at "
+            "FROM turn_usage WHERE session_id = ? ORDER BY id",
+            (session_id,),
+        )
+
+    def reserved_ids(self, session_id: str) -> list[str]:
+        if RESERVATIONS not in self.tables:
+            return []
+        rows = self.tx.all(
+            "SELECT branch_id FROM branch_reservations WHERE session_id = ? ORDER BY rowid",
+            (session_id,),
+        )
+        return [branch_id for (branch_id,) in rows]
+
+    def time(self, text: Any) -> int:
+        try:
+            return microseconds(datetime.fromisoformat(text).replace(tzinfo=UTC))
+        except (TypeError, ValueError):
+            return self.tx.now
+
+
+class _Import:
+    """One session on its way into the log."""
+
+    def __init__(self, tx: Transaction, session_id: str, source: _Source) -> None:
+        self.tx = tx
+        self.session_id = session_id
+        self.source = source
+        self.messages, self.unreadable = source.messages(session_id)
+        self.branches = source.branches(session_id)
+        self.usage = source.usage(session_id)
+        self._show_hidden()
+
+    def _show_hidden(self) -> None:
+        """Put messages without structure, which the SDK's class hides, on main in their order."""
+        shown = {mid for branch in self.branches.values() for mid in branch.message_ids}
+        hidden = self.messages.keys() - shown
+        main = self.branches[MAIN]
+        turns = dict(zip(main.message_ids, main.sdk_turns, strict=True))
+        if hidden:
+            main.message_ids = sorted({*main.message_ids, *hidden})
+        for branch in self.branches.values():
+            kept = [mid for mid in branch.message_ids if mid in self.messages]
+            known = dict(zip(branch.message_ids, branch.sdk_turns, strict=False))
+            branch.sdk_turns = [(turns if branch is main else known).get(mid, -1) for mid in kept]
+            branch.message_ids = kept
+
+    def run(self, created_at: int) -> None:
+        counts = {
+            "items": len(self.messages),
+            "branches": len(self.branches),
+            "usage": len(self.usage),
+            "unreadable": self.unreadable,
+        }
+        self._append(HistoryImported(source=SOURCE, counts=counts), None, created_at)
+        done: dict[str, _Branch] = {}
+        for branch_id, branch in self.branches.items():
+            kept = 0 if branch_id == MAIN else self._branch_off(branch_id, branch, done)
+            self._add(branch_id, branch, kept)
+            done[branch_id] = branch
+        gone = [bid for bid in self.source.reserved_ids(self.session_id) if bid not in done]
+        for branch_id in gone:
+            self._reserve(branch_id, created_at)
+        if len(done) > 1 or gone:
+            back = BranchSwitched(from_branch_id=list(done)[-1], branch_id=MAIN)
+            self._append(back, MAIN, created_at)
+        for row in self.usage:
+            self._record_usage(row)
+        log_line = log.warning if self.unreadable else log.info
+        log_line("history.imported", session_id=self.session_id, **counts)
+
+    def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
+        """Make a branch off the one that it shares the most with; return how many items it shares."""
+        parent_id, kept = MAIN, 0
+        for other_id, other in done.items():
+            shared = _common(other.message_ids, branch.message_ids)
+            if shared > kept:
+                parent_id, kept = other_id, shared
+        branch.refs = done[parent_id].refs[:kept]
+        created = BranchCreated(
+            branch_id=branch_id,
+            from_branch_id=parent_id,
+            last_item=branch.refs[-1] if kept else None,
+            generated=GENERATED_ID.fullmatch(branch_id) is not None,
+        )
+        self._append(created, parent_id, branch.created_at)
+        return kept
+
+    def _add(self, branch_id: str, branch: _Branch, kept: int) -> None:
+        messages = [self.messages[message_id] for message_id in branch.message_ids[kept:]]
+        for occurred_at, group in groupby(messages, key=lambda message: message.occurred_at):
+            for items in _chunks([message.item for message in group]):
+                position = self._append(ItemsAdded(items=items), branch_id, occurred_at)
+                branch.refs += [ItemRef(position, index) for index in range(len(items))]
+
+    def _reserve(self, branch_id: str, occurred_at: int) -> None:
+        """Keep an id taken whose branch the SDK has deleted, emptied or never filled."""
+        created = BranchCreated(branch_id=branch_id, from_branch_id=MAIN, last_item=None)
+        self._append(created, MAIN, occurred_at)
+        self._append(BranchDeleted(branch_id=branch_id), branch_id, occurred_at)
+
+    def _record_usage(self, row: tuple[Any, ...]) -> None:
+        usage_id, branch_id, sdk_turn, requests, read, written, total, *details, created_at = row
+        input_details, output_details = map(_loaded, details)
+        used = RequestUsage(
+            requests=requests or 0,
+            input_tokens=read or 0,
+            output_tokens=written or 0,
+            total_tokens=total or 0,
+            cached_input_tokens=_number(input_details, "cached_tokens"),
+            cache_write_tokens=_number(input_details, "cache_write_tokens"),
+            reasoning_tokens=_number(output_details, "reasoning_tokens"),
+            input_tokens_details=input_details,
+            output_tokens_details=output_details,
+        )
+        turn = self._turn(self.branches.get(branch_id), sdk_turn)
+        run_id = f"{SOURCE}:{self.session_id}:{usage_id}"
+        event = UsageRecorded(run_id=run_id, turn=turn, requests=[used])
+        self._append(event, branch_id, self.source.time(created_at))
+
+    def _turn(self, branch: _Branch | None, sdk_turn: int) -> int | None:
+        """Return our number of the SDK's turn; they differ where hidden messages opened turns."""
+        turn = 0
+        if branch is not None:
+            for message_id, old in zip(branch.message_ids, branch.sdk_turns, strict=True):
+                turn += shape.shape(self.messages[message_id].item).type == shape.USER
+                if old == sdk_turn:
+                    return turn
+        return None
+
+    def _append(self, event: Event, branch_id: str | None, occurred_at: int | None) -> int:
+        events = ((event, codec.encode(event)),)
+        recorded = append_all(
+            self.tx, self.session_id, events, branch_id=branch_id, occurred_at=occurred_at
+        )
+        return recorded[0].position
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _chunks(items: list[JSON]) -> Iterator[list[JSON]]:
+    for start in range(0, len(items), ITEMS_PER_EVENT):
+        yield items[start : start + ITEMS_PER_EVENT]
+
+
+def _loaded(text: Any) -> dict[str, JSON] | None:
+    try:
+        loaded = json.loads(text)
+    except (TypeError, ValueError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def _number(details: dict[str, JSON] | None, name: str) -> int:
+    value = (details or {}).get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,656 @@
+"""
+The session for the OpenAI Agents SDK.
+
+``from adapters import AdvancedSQLiteSession`` takes the place of
+``from agents.extensions.memory import AdvancedSQLiteSession``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from agents import _debug
+from agents.items import TResponseInputItem
+from agents.logger import log_model_action_error, log_model_and_tool_action_error
+from agents.memory.session import _CompactionSnapshot
+from agents.memory.session_settings import (
+    SessionSettings,
+    coerce_session_settings,
+    resolve_session_limit,
+)
+from agents.run_context import RunContextWrapper
+from agents.tracing import get_current_trace
+
+import projections
+from adapters import conversation, opening
+from adapters import usage as run_usage
+from adapters.conversation import Seat
+from adapters.lane import Kind, Lane
+from eventlog import codec, logs
+from eventlog.context import recorded_values
+from eventlog.errors import BranchNotFoundError, ClosedError, ConversationError, ProjectionError
+from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
+from eventlog.log import EventLog, StaleProjections
+from eventlog.store import Durability, Outcome, Transaction, settle
+from projections import reading
+from projections import usage as usage_tables
+from projections.conversations import MAIN
+from projections.reading import UserItem
+
+T = TypeVar("T")
+Wrapper = RunContextWrapper[Any]
+
+PREVIEW_CHARACTERS = 100
+
+
+class EventLogSession:
+    """
+    A conversation on an event log, as the Agents SDK's ``Session``.
+
+    log: an open ``EventLog``; the session's projections are added to it.
+    branch_id, resume: the branch to stand on: a given one, or the one last switched to.
+    user_id, metadata: labels of the session, recorded with its first write.
+    first_turn_number: how the first turn is called in every call and result, 1 or 0.
+    session_settings: the SDK's; ``limit`` bounds what ``get_items()`` returns.
+    logger: where to log instead of "eventlog.session".
+
+    All methods may be called from any task, loop and thread; those of one object run in call order.
+    A cancelled call waits for its outcome. Nothing needs to be closed. Writing raises
+    BranchNotFoundError on a deleted branch, SessionDeletedError on a deleted session, a StoreError
+    when SQLite fails; nothing of the operation was written then.
+    """
+
+    session_settings: SessionSettings | None
+
+    def __init__(
+        self,
+        session_id: str,
+        log: EventLog,
+        *,
+        logger: logging.Logger | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
+        branch_id: str = MAIN,
+        resume: bool = False,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        first_turn_number: int = 1,
+    ) -> None:
+        if first_turn_number not in (0, 1):
+            raise ValueError(f"first_turn_number is 0 or 1, not {first_turn_number!r}")
+        codec.check_text("session_id", session_id)
+        self.session_settings = (
+            SessionSettings()
+            if session_settings is None
+            else coerce_session_settings(session_settings)
+        )
+        self.log = log
+        self._projections = projections.default()
+        log.join(self._projections)
+        self._lane = Lane(log.store)
+        self._first_turn = first_turn_number
+        self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
+        self._events: structlog.stdlib.BoundLogger = logs.get_logger(self._logger)
+        self._closed = False
+        labels = (user_id, None if metadata is None else dict(metadata))
+        self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
+        self._take_seat(resume=resume)
+        self.session_id = self._seat.session_id
+
+    def _take_seat(self, *, resume: bool) -> None:
+        """Find the branch to stand on, where that takes a look at the file."""
+        seat = self._seat
+        if conversation.GENERATED_ID.fullmatch(seat.session_id):
+            owner = self._look(lambda tx: conversation.owner_of_branch(tx, seat.session_id))
+            if owner is not None:
+                seat.session_id, seat.branch_id = owner, seat.session_id
+        if resume or seat.branch_id != MAIN:
+            here = self._look(lambda tx: reading.place(tx, seat.session_id, seat.branch_id))
+            if resume and seat.branch_id == MAIN:
+                seat.branch_id = here.last_branch_id
+            elif not here.branch_exists:
+                raise BranchNotFoundError(seat.branch_id)
+
+    @property
+    def current_branch(self) -> str:
+        """The id of the branch that this object stands on."""
+        return self._seat.branch_id
+
+    @property
+    def _current_branch_id(self) -> str:
+        return self._seat.branch_id
+
+    # -- the SDK's protocol -------------------------------------------------------------------
+
+    async def get_items(
+        self,
+        limit: int | None = None,
+        branch_id: str | None = None,
+        *,
+        wrapper: Wrapper | None = None,
+    ) -> list[TResponseInputItem]:
+        """
+        Return a branch's items, oldest first: all, or the newest ``limit``.
+
+        branch_id: None for the current branch; an unknown one has no items.
+        """
+        newest = resolve_session_limit(limit, self.session_settings)
+        return await self._read(
+            lambda tx: conversation.get_items(tx, self._seat, branch_id, newest)
+        )
+
+    async def add_items(
+        self, items: list[TResponseInputItem], *, wrapper: Wrapper | None = None
+    ) -> None:
+        """
+        Add items at the end of the current branch, all or none.
+
+        Raises UnserialisableError (a TypeError) for what JSON cannot hold.
+        """
+        self._check_not_closed()
+        if not items:
+            return
+        try:
+            event = ItemsAdded(items=list(items))
+            data = codec.encode(event)
+            await self._write(lambda tx: conversation.add_items(tx, self._seat, event, data))
+        except Exception as error:
+            log_model_and_tool_action_error(self._logger, "Failed to add session items", error)
+            raise
+
+    async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
+        """Take the newest item off the current branch and return it; None when it is empty."""
+        popped: TResponseInputItem | None = await self._write(
+            lambda tx: conversation.pop_item(tx, self._seat)
+        )
+        return popped
+
+    async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
+        """Empty and delete all branches; ids stay taken, what was spent stays counted."""
+        await self._write(lambda tx: conversation.clear_session(tx, self._seat))
+
+    def close(self) -> None:
+        """Wait for what is under way and close. Idempotent; later calls raise RuntimeError."""
+        if not self._closed:
+            self._closed = True
+            self._lane.wait()
+
+    # -- branches -----------------------------------------------------------------------------
+
+    async def create_branch(self, branch_name: str | None = None) -> str:
+        """Branch off at the end of the current branch, move there, and return the new id."""
+        conversation.check_branch_name(branch_name)
+        label = self._first_turn - 1
+        return await self._write(
+            lambda tx: conversation.create_branch(tx, self._seat, branch_name, label)
+        )
+
+    async def create_branch_from_turn(
+        self, turn_number: int, branch_name: str | None = None, *, include_turn: bool = False
+    ) -> str:
+        """
+        Branch off before a turn of the current branch, move there, and return the new id.
+
+        turn_number: the turn that is left out with all after it; numbering from 1, turn 0 is the very
+            beginning.
+        branch_name: an id never used in this session; None makes one up, unique in the file.
+        include_turn: keep the turn itself, too.
+
+        Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueError).
+        """
+        conversation.check_branch_name(branch_name)
+
+        def unit(tx: Transaction) -> tuple[str, str]:
+            source = self._seat.branch_id
+            created = conversation.create_branch_from_turn(
+                tx,
+                self._seat,
+                self._internal(turn_number),
+                branch_name,
+                include_turn=include_turn,
+                label=turn_number,
+            )
+            return created, source
+
+        branch_id, source = await self._write(unit)
+        self._events.debug(f"Created branch '{branch_id}' from turn {turn_number} in '{source}'")
+        return branch_id
+
+    async def create_branch_from_content(
+        self, search_term: str, branch_name: str | None = None
+    ) -> str:
+        """
+        Branch off before the earliest turn whose user text contains a term; return the new id.
+
+        Raises ConversationError (a ValueError) when there is none; else as ``create_branch_from_turn``.
+        """
+        conversation.check_branch_name(branch_name)
+        first = self._first_turn
+        return await self._write(
+            lambda tx: conversation.create_branch_from_content(
+                tx, self._seat, search_term, branch_name, first
+            )
+        )
+
+    async def switch_to_branch(self, branch_id: str) -> None:
+        """Move to another branch. Raises BranchNotFoundError; main can always be switched to."""
+        before = await self._write(
+            lambda tx: conversation.switch_to_branch(tx, self._seat, branch_id)
+        )
+        self._events.info(f"Switched from branch '{before}' to '{branch_id}'")
+
+    async def delete_branch(self, branch_id: str, force: bool = False) -> None:
+        """
+        Delete a branch; its id stays taken.
+
+        force: delete it even if this object stands on it, which is on main then.
+
+        Raises InvalidBranchError, BranchNotFoundError (both ValueError).
+        """
+        await self._write(
+            lambda tx: conversation.delete_branch(tx, self._seat, branch_id, force=force)
+        )
+        self._events.info(f"Deleted branch '{branch_id}'")
+
+    async def list_branches(self) -> list[dict[str, Any]]:
+        """Return the branches in the order they were made, with the numbers of items and turns."""
+
+        def unit(tx: Transaction) -> list[dict[str, Any]]:
+            rows = conversation.list_branches(tx, self._seat)
+            return [
+                {
+                    "branch_id": branch_id,
+                    "message_count": length,
+                    "user_turns": turns,
+                    "is_current": branch_id == self._seat.branch_id,
+                    "created_at": as_text(created_at),
+                }
+                for branch_id, length, turns, created_at in rows
+            ]
+
+        return await self._read(unit)
+
+    # -- turns --------------------------------------------------------------------------------
+
+    async def get_current_turn(self) -> int:
+        """Return the number of the current branch's last turn."""
+        return await self._read(
+            lambda tx: self._external(conversation.look(tx, self._seat).turn),
+        )
+
+    async def get_conversation_turns(self, branch_id: str | None = None) -> list[dict[str, Any]]:
+        """Return a branch's user turns: number, preview, content, time (UTC), ``can_branch``."""
+
+        def unit(tx: Transaction) -> list[dict[str, Any]]:
+            pointer = conversation.look_at(tx, self._seat, branch_id).pointer
+            found = reading.user_items(tx, pointer)
+            return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
+
+        return await self._read(unit)
+
+    async def find_turns_by_content(
+        self, search_term: str, branch_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the turns whose user text contains a term, literally; ASCII in either case."""
+
+        def unit(tx: Transaction) -> list[dict[str, Any]]:
+            found = conversation.find_turns(tx, self._seat, branch_id, search_term)
+            return [self._turn(user_item, None) for user_item in found]
+
+        return await self._read(unit)
+
+    async def get_conversation_by_turns(
+        self, branch_id: str | None = None
+    ) -> dict[int, list[dict[str, str | None]]]:
+        """Return the type and tool name of each of a branch's items, by turn."""
+
+        def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
+            turns: dict[int, list[dict[str, str | None]]] = {}
+            pointer = conversation.look_at(tx, self._seat, branch_id).pointer
+            for turn, kind, tool_name in reading.structure(tx, pointer):
+                row = {"type": kind, "tool_name": tool_name}
+                turns.setdefault(self._external(turn), []).append(row)
+            return turns
+
+        return await self._read(unit)
+
+    async def get_tool_usage(self, branch_id: str | None = None) -> list[tuple[str, int, int]]:
+        """Return (tool name, calls, turn) for each tool and turn of a branch, by turn."""
+        counted = await self._read(lambda tx: conversation.count_tools(tx, self._seat, branch_id))
+        return [(tool_name, count, self._external(turn)) for tool_name, count, turn in counted]
+
+    # -- usage --------------------------------------------------------------------------------
+
+    async def store_run_usage(self, result: Any) -> None:
+        """
+        Record what a run used, on the current branch's last turn; each request counts once.
+
+        result: a ``RunResult``, or anything with ``.context_wrapper.usage``. Never raises an
+        Exception; failures are logged.
+        """
+        try:
+            self._check_not_closed()
+            usage = result.context_wrapper.usage
+            if usage is not None:
+                requests = run_usage.requests_of(result)
+                interrupted = bool(getattr(result, "interruptions", None))
+                await self._write(lambda tx: self._record(tx, usage, requests, interrupted))
+        except Exception as error:  # noqa: BLE001 - the SDK's promise
+            log_model_action_error(
+                self._logger,
+                "Failed to store session usage",
+                error,
+                diagnostic_extra=lambda: {"session_id": self.session_id},
+            )
+
+    def _record(
+        self,
+        tx: Transaction,
+        usage: Any,
+        requests: list[run_usage.RequestUsage],
+        interrupted: bool,  # noqa: FBT001
+    ) -> None:
+        before = run_usage.run_of(usage)
+        run = before or self._resumed_run(tx, requests) or run_usage.new_run()
+        new = run_usage.not_recorded(requests, run.recorded)
+        if new:
+            conversation.record_usage(
+                tx, self._seat, run_id=run.run_id, requests=new, interrupted=interrupted
+            )
+        tx.on_rollback(lambda: run_usage.remember(usage, before))
+        run_usage.remember(usage, run._replace(recorded=tuple(requests)))
+
+    def _resumed_run(
+        self, tx: Transaction, requests: list[run_usage.RequestUsage]
+    ) -> run_usage.Run | None:
+        """Return the interrupted run that these requests continue, if they do."""
+        here = conversation.look(tx, self._seat)
+        found = usage_tables.interrupted_run(
+            tx, self._seat.session_id, self._seat.branch_id, here.turn
+        )
+        if found is None or not run_usage.continues(requests, found[1]):
+            return None
+        return run_usage.Run(found[0], tuple(found[1]))
+
+    async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
+        """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""
+
+        def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
+            if conversation.look(tx, self._seat).is_deleted:
+                return None
+            return usage_tables.live_total(tx, self._seat.session_id, branch_id or None)
+
+        total = await self._read(unit)
+        names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
+        return None if total is None else dict(zip(names, total, strict=True))
+
+    async def get_turn_usage(
+        self, user_turn_number: int | None = None, branch_id: str | None = None
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """Return the tokens of one live turn ({} if there are none), or (None) a list of all turns'."""
+
+        def unit(tx: Transaction) -> dict[int, usage_tables.Tokens]:
+            if conversation.look_at(tx, self._seat, branch_id).is_deleted:
+                return {}
+            branch = self._seat.branch_id if branch_id is None else branch_id
+            return usage_tables.by_turn(tx, self._seat.session_id, branch)
+
+        turns = await self._read(unit)
+        if user_turn_number is not None:
+            used = turns.get(self._internal(user_turn_number))
+            return {} if used is None else used._asdict()
+        return [
+            {"user_turn_number": self._external(turn), **used._asdict()}
+            for turn, used in turns.items()
+        ]
+
+    async def get_usage_stats(self) -> dict[str, Any]:
+        """
+        Return all that the session ever used, whatever was popped, deleted or cleared since.
+
+        ``total_cost`` is in USD, the sum of what is priced; ``unpriced_requests`` counts the rest.
+        """
+        spent = await self._read(lambda tx: usage_tables.spent(tx, self._seat.session_id))
+        return {
+            "total_runs": spent.runs,
+            "total_requests": spent.requests,
+            "total_tokens": spent.total_tokens,
+            "input_tokens": spent.input_tokens,
+            "output_tokens": spent.output_tokens,
+            "cached_tokens": spent.cached_input_tokens,
+            "cache_write_tokens": spent.cache_write_tokens,
+            "reasoning_tokens": spent.reasoning_tokens,
+            "total_cost": spent.cost_usd,
+            "unpriced_requests": spent.unpriced_requests,
+        }
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    async def list_sessions(self) -> list[dict[str, Any]]:
+        """Return all sessions of the file, the last used first; times are UTC."""
+
+        def unit(tx: Transaction) -> list[dict[str, Any]]:
+            return [_session_row(row) for row in tx.all(reading.SESSIONS)]
+
+        return await self._read(unit)
+
+    async def delete_session(self, session_id: str | None = None) -> None:
+        """
+        Delete a session, by default this one: gone from every list and read, its cost stays counted.
+
+        Its id is not used again: writing to it raises SessionDeletedError. Raises ConversationError
+        (a ValueError) when there is no such session.
+        """
+        target = self.session_id if session_id is None else session_id
+        deleted = await self._write(
+            lambda tx: conversation.delete_session(tx, self._seat, target, None)
+        )
+        if not deleted and target != self.session_id:
+            raise ConversationError(f"session {target!r} does not exist", session_id=target)
+
+    # -- what the SDK's compaction asks for -----------------------------------------------------
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """Replace the current branch's items in one action; no other branch, no usage is touched."""
+        return not self._is_transformed() and await self._replace(None, items, ())
+
+    async def _get_compaction_snapshot(
+        self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
+    ) -> _CompactionSnapshot | None:
+        """Return the newest items, and how to replace some of them if nothing changed meanwhile."""
+        if self._is_transformed():
+            return None
+
+        def unit(tx: Transaction) -> tuple[list[ItemRef], list[JSON], bool]:
+            here = conversation.look(tx, self._seat)
+            refs = reading.refs(tx, here.pointer, limit)
+            complete = len(refs) == here.pointer.length
+            return refs, reading.items(tx, here.pointer, limit), complete
+
+        refs, items, complete = await self._read(unit)
+
+        async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
+            suffix = refs[start:]
+            return bool(suffix) and await self._replace(suffix[0], output, suffix)
+
+        return _CompactionSnapshot(items=items, complete=complete, replace_suffix=replace_suffix)
+
+    async def _replace(
+        self,
+        first_item: ItemRef | None,
+        items: list[TResponseInputItem],
+        expected: list[ItemRef] | tuple[()],
+    ) -> bool:
+        event = ItemsReplaced(first_item=first_item, items=list(items))
+        data = codec.encode(event)
+        return await self._write(
+            lambda tx: conversation.replace_items(tx, self._seat, event, data, expected)
+        )
+
+    def _is_transformed(self) -> bool:
+        """Whether a subclass changes what goes in or out, which a replacement would bypass."""
+        kind = type(self)
+        return (kind.get_items, kind.add_items) != (
+            EventLogSession.get_items,
+            EventLogSession.add_items,
+        )
+
+    # -- units of work ------------------------------------------------------------------------
+
+    async def _write(self, unit: Callable[[Transaction], T]) -> T:
+        return await self._run("write", unit)
+
+    async def _read(self, unit: Callable[[Transaction], T]) -> T:
+        def fresh(tx: Transaction) -> T:
+            self._projections.require_fresh(tx)
+            return unit(tx)
+
+        try:
+            return await self._run("read", fresh)
+        except StaleProjections as stale:
+            if self.log.read_only:
+                raise _behind(stale) from None
+            return await self._run("write", unit)  # a writer catches up first
+
+    async def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> T:
+        self._check_not_closed()
+        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        self._lane.submit(kind, unit, outcome, _recording())
+        return await settle(outcome)
+
+    def _look(self, unit: Callable[[Transaction], T]) -> T:
+        """Read from the constructor, where no event loop need be running."""
+
+        def fresh(tx: Transaction) -> T:
+            self._projections.require_fresh(tx)
+            return unit(tx)
+
+        try:
+            return self.log.store.read_sync(fresh)
+        except StaleProjections as stale:
+            if self.log.read_only:
+                raise _behind(stale) from None
+            return self.log.store.write_sync(unit)
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise ClosedError("SQLiteSession is closed")
+
+    def _internal(self, turn: int) -> int:
+        return turn - self._first_turn + 1
+
+    def _external(self, turn: int) -> int:
+        return turn + self._first_turn - 1
+
+    def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
+        content = user_item.item.get("content", "")
+        text = content if isinstance(content, str) else codec.readable(content)
+        if preview is not None and len(text) > preview:
+            text = text[:preview] + "..."
+        return {
+            "turn": self._external(user_item.turn),
+            "content": text,
+            "full_content": content,
+            "timestamp": as_text(user_item.occurred_at),
+            "can_branch": True,
+        }
+
+
+class AdvancedSQLiteSession(EventLogSession):
+    """
+    The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
+
+    session_id: any text. A branch id that was made up opens the session that it belongs to, on it.
+    db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
+    create_tables: False refuses a file that holds neither a log nor the SDK's tables.
+    durability: "full" survives power loss, "normal" may then lose the last commits.
+    sessions_table, messages_table: the names of the SDK's tables in a file that holds them; they are
+        adopted on first opening, and stay as they are.
+
+    The rest is as in ``EventLogSession``. Raises an OpenError, or ValueError for another pair of names.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        db_path: str | os.PathLike[str] = ":memory:",
+        create_tables: bool = True,
+        *,
+        logger: logging.Logger | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
+        branch_id: str = MAIN,
+        resume: bool = False,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        first_turn_number: int = 1,
+        durability: Durability = "full",
+        sessions_table: str = "agent_sessions",
+        messages_table: str = "agent_messages",
+    ) -> None:
+        log = opening.open_log(
+            db_path,
+            tables=opening.TablePair(sessions_table, messages_table),
+            create=create_tables,
+            durability=durability,
+        )
+        try:
+            super().__init__(
+                session_id,
+                log,
+                logger=logger,
+                session_settings=session_settings,
+                branch_id=branch_id,
+                resume=resume,
+                user_id=user_id,
+                metadata=metadata,
+                first_turn_number=first_turn_number,
+            )
+        except BaseException:
+            log.close()
+            raise
+        self.db_path = db_path
+        self.sessions_table = sessions_table
+        self.messages_table = messages_table
+
+    def close(self) -> None:
+        """Wait for what is under way and close; a file's last user closes its connections."""
+        super().close()
+        self.log.close()
+
+
+def as_text(microseconds: int) -> str:
+    """Return a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _session_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    session_id, created_at, updated_at, user_id, metadata, branch_id, items, turns, branches = row
+    return {
+        "session_id": session_id,
+        "created_at": as_text(created_at),
+        "updated_at": as_text(updated_at),
+        "item_count": items,
+        "turn_count": turns,
+        "branch_count": branches,
+        "current_branch": branch_id,
+        "user_id": user_id,
+        "metadata": None if metadata is None else codec.decode_metadata(metadata),
+    }
+
+
+def _recording() -> Mapping[str, JSON]:
+    """Return what is recorded with the events: what the caller bound, and the SDK's trace."""
+    recording = recorded_values()
+    trace = get_current_trace()
+    if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:
+        return recording
+    return {**recording, "trace_id": trace.trace_id}
+
+
+def _behind(stale: StaleProjections) -> ProjectionError:
+    return ProjectionError(f"projection {stale} is behind the log: run 'eventlog replay'")

@@ -1,0 +1,158 @@
+"""Opening a file as the SDK's class does: by path and table names, adopting what the SDK left there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import projections
+from adapters import importers
+from eventlog import schema, shared, sqlite
+from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
+from eventlog.log import EventLog
+from eventlog.store import MEMORY, Durability, Store, Transaction
+from projections.projection import tables as tables_of
+
+SDK_TABLES = "sdk_tables"
+"""The property that remembers which pair of the SDK's tables a file is claimed for."""
+
+_QUOTED = {'"': '"', "`": "`", "[": "]"}
+_PLAIN = re.compile(r"[^\W\d][\w$]*")
+_UPPER_TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+_pairs: WeakKeyDictionary[Store, TablePair] = WeakKeyDictionary()
+
+
+class TablePair(NamedTuple):
+    """The names of the SDK's sessions table and messages table, as SQL identifiers."""
+
+    sessions: str
+    messages: str
+
+    def resolved(self) -> TablePair:
+        """Return the names without quotes. Raises WrongTablesError for what is no identifier."""
+        return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
+
+    def __str__(self) -> str:
+        return f"{self.sessions}/{self.messages}"
+
+
+def open_log(
+    path: str | os.PathLike[str], *, tables: TablePair, create: bool, durability: Durability
+) -> EventLog:
+    """
+    Open the log of a file for sessions, claiming a new file for a pair of table names.
+
+    Raises an OpenError; WrongTablesError (also a ValueError) for a file claimed for other names.
+    """
+    pair = tables.resolved()
+    target = shared.resolve(path)
+    if not create and (target == MEMORY or not _holds_history(target)):
+        raise NoLogError(
+            f"there is no event log in {path}; construct the session with create_tables=True "
+            "to make one",
+            path=str(path),
+        )
+    log = EventLog.open_sync(
+        path,
+        durability=durability,
+        on_create=lambda tx: _claim(tx, pair, target),
+    )
+    try:
+        _check_pair(log, pair)
+        log.join(projections.default())
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def _claim(tx: Transaction, pair: TablePair, path: str) -> None:
+    """Take a file that nobody has claimed: adopt the SDK's tables, refuse anybody else's."""
+    names = {_folded(name): name for name in schema.table_names(tx.connection)}
+    others = set(names) - set(schema.TABLES)
+    owner = importers.structure_owner(tx)
+    if owner is not None and _same(TablePair(*owner), pair) is False:
+        raise _wrong_tables(path, TablePair(*owner), pair)
+    has_tables = {_folded(pair.sessions), _folded(pair.messages)} <= set(names)
+    if others and not has_tables:
+        raise ForeignFileError(
+            f"{path} holds tables of another program and none called {pair}", path=path
+        )
+    own = {table.name for projection in projections.default().named([]) for table in tables_of(projection)}
+    if clash := sorted(own & others):
+        raise ForeignFileError(
+            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
+        )
+    schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+    if has_tables:
+        found = TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
+        importers.adopt(tx, found.sessions, found.messages)
+
+
+def _check_pair(log: EventLog, pair: TablePair) -> None:
+    claimed = _pairs.get(log.store)
+    if claimed is None:
+        claimed = log.store.write_sync(lambda tx: _claimed_pair(tx, pair))
+        _pairs[log.store] = claimed
+    if not _same(claimed, pair):
+        raise _wrong_tables(log.path, claimed, pair)
+
+
+def _claimed_pair(tx: Transaction, pair: TablePair) -> TablePair:
+    """Return the pair that the log is claimed for; one made without a session is claimed now."""
+    text = schema.get_property(tx, SDK_TABLES)
+    if text is None:
+        schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+        return pair
+    return TablePair(*json.loads(text))
+
+
+def _holds_history(path: str) -> bool:
+    """Whether a file holds a log, or the SDK's tables with structure."""
+    sqlite.check_path(path, create=True)
+    file = Path(path)
+    if not file.exists() or file.stat().st_size == 0:
+        return False
+    try:
+        with closing(sqlite.connect_for_reading(path)) as connection:
+            names = schema.table_names(connection)
+            return schema.identify(connection, path) or importers.STRUCTURE in names
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error
+
+
+def _wrong_tables(path: str, claimed: TablePair, asked: TablePair) -> WrongTablesError:
+    return WrongTablesError(
+        f"{path} already belongs to '{claimed}', not to '{asked}': "
+        "give each pair of sessions_table and messages_table a file of its own",
+        path=path,
+        claimed=tuple(claimed),
+        asked=tuple(asked),
+    )
+
+
+def _same(left: TablePair, right: TablePair) -> bool:
+    return [_folded(name) for name in left] == [_folded(name) for name in right]
+
+
+def _folded(name: str) -> str:
+    """Fold a name as SQLite compares identifiers: ASCII letters only."""
+    return name.translate(_UPPER_TO_LOWER)
+
+
+def _unquoted(identifier: str) -> str:
+    end = _QUOTED.get(identifier[:1])
+    if end is not None and len(identifier) > 2 and identifier.endswith(end):
+        inner = identifier[1:-1].replace(end * 2, end)
+        if end * 2 in identifier[1:-1] or end not in identifier[1:-1]:
+            return inner
+    elif _PLAIN.fullmatch(identifier):
+        return identifier
+    raise WrongTablesError(f"{identifier!r} is no name of a table", path="")

@@ -1,0 +1,219 @@
+"""What readers ask of the conversations' tables. Plain functions of an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from eventlog import codec
+from eventlog.errors import UndecodableEventError
+from eventlog.events import JSON, ItemRef
+from eventlog.log import Recorded
+from eventlog.integrity import EVENT_COLUMNS
+from eventlog.store import Transaction
+from projections import segments
+from projections.conversations import MAIN
+from projections.segments import Pointer
+
+PLACE = """
+    SELECT s.cleared_version, s.deleted_at, s.branch_id, b.segment_id, b.length, b.turn, b.is_live
+    FROM sessions AS s
+    LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
+    WHERE s.session_id = ?
+"""
+PAYLOADS = """
+    SELECT r.position, CAST(e.data AS BLOB), r.first_index, r.items
+    FROM (
+        SELECT position, MIN(index_in_event) AS first_index, COUNT(*) AS items
+        FROM items
+        WHERE segment_id = ? AND number BETWEEN ? AND ?
+        GROUP BY position
+    ) AS r
+    JOIN events AS e ON e.position = r.position
+    ORDER BY r.position
+"""
+REFS = """
+    SELECT position, index_in_event FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
+USER_ITEMS = """
+    SELECT i.turn, i.position, i.index_in_event FROM items AS i
+    WHERE i.segment_id = ? AND i.type = 'user' AND i.number <= ?
+    ORDER BY i.turn
+"""
+STRUCTURE = """
+    SELECT turn, type, tool_name FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
+TOOL_CALLS = """
+    SELECT turn, tool_name, type, COUNT(*) FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+        AND (is_tool_call = 1 OR type = 'tool_search_output')
+    GROUP BY turn, tool_name, type
+"""
+BRANCHES = """
+    SELECT branch_id, length, turn, created_at FROM branches
+    WHERE session_id = ? AND is_live = 1
+    ORDER BY created_position, branch_id
+"""
+SESSIONS = """
+    SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count,
+        branch_count
+    FROM sessions
+    WHERE deleted_at IS NULL
+    ORDER BY updated_at DESC, session_id
+"""
+GENERATED_BRANCH = """
+    SELECT session_id, is_live FROM branches
+    WHERE branch_id = ? AND is_generated = 1
+"""
+SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
+BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
+
+
+class Place(NamedTuple):
+    """Where a branch stands: whether the session and the branch exist, its end and last turn."""
+
+    session_exists: bool
+    is_deleted: bool
+    cleared_version: int
+    last_branch_id: str
+    branch_exists: bool
+    pointer: Pointer
+    turn: int
+
+
+_NOWHERE = Place(
+    session_exists=False,
+    is_deleted=False,
+    cleared_version=0,
+    last_branch_id=MAIN,
+    branch_exists=False,
+    pointer=Pointer(None, 0),
+    turn=0,
+)
+
+
+class UserItem(NamedTuple):
+    """A user item that opens a turn, with its content and when it happened (µs since 1970 UTC)."""
+
+    turn: int
+    item: JSON
+    occurred_at: int
+
+
+def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
+    """Return where a branch stands. A branch or session that there is not stands at the beginning."""
+    row = tx.one(PLACE, (branch_id, session_id))
+    if row is None:
+        return _NOWHERE
+    cleared_version, deleted_at, last_branch_id, segment_id, length, turn, is_live = row
+    deleted = deleted_at is not None
+    if not is_live or deleted:
+        segment_id, length, turn = None, 0, 0
+    return Place(
+        session_exists=True,
+        is_deleted=deleted,
+        cleared_version=cleared_version,
+        last_branch_id=last_branch_id,
+        branch_exists=bool(is_live) and not deleted,
+        pointer=Pointer(segment_id, length),
+        turn=turn,
+    )
+
+
+def items(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[JSON]:
+    """Return a branch's items in order, all or the newest so many. Reads about as many rows."""
+    payloads: list[tuple[int, bytes]] = []
+    slices: list[tuple[int, int]] = []
+    for span in _newest_spans(tx, pointer, newest):
+        for position, data, first, count in tx.execute(PAYLOADS, span):
+            payloads.append((position, _present(position, data)))
+            slices.append((first, first + count))
+    found: list[JSON] = []
+    for event_items, (first, end) in zip(codec.decode_items(payloads), slices, strict=True):
+        found += event_items[first:end]
+    return found
+
+
+def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
+    """Return which items a branch holds, in order, all or the newest so many."""
+    return [
+        ItemRef(*row)
+        for span in _newest_spans(tx, pointer, newest)
+        for row in tx.execute(REFS, span)
+    ]
+
+
+def item(tx: Transaction, ref: ItemRef) -> JSON:
+    """Return an item's content."""
+    row = tx.one("SELECT CAST(data AS BLOB) FROM events WHERE position = ?", (ref.position,))
+    data = _present(ref.position, row[0] if row else None)
+    return codec.decode_items([(ref.position, data)])[0][ref.index]
+
+
+def user_items(tx: Transaction, pointer: Pointer) -> Iterator[UserItem]:
+    """Return the items that open a branch's turns, with their contents, by turn."""
+    found = [
+        (turn, ItemRef(position, index))
+        for span in _spans_in_order(tx, pointer)
+        for turn, position, index in tx.execute(USER_ITEMS, (span.segment_id, span.last))
+    ]
+    events = dict(_events(tx, pointer))
+    payloads = [(position, _present(position, event.data)) for position, event in events.items()]
+    decoded = dict(zip(events, codec.decode_items(payloads), strict=True))
+    for turn, ref in found:
+        contents = decoded[ref.position]
+        yield UserItem(turn, contents[ref.index], events[ref.position].occurred_at)
+
+
+def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:
+    """Return (turn, type, tool name) of each of a branch's items, in order."""
+    for span in _spans_in_order(tx, pointer):
+        yield from tx.execute(STRUCTURE, span)
+
+
+def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
+    """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
+    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
+    return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+
+
+def _events(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, Recorded]]:
+    sql = f"""
+        SELECT {EVENT_COLUMNS} FROM events WHERE position IN (
+            SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
+        )
+        ORDER BY position
+    """  # noqa: S608
+    for span in _spans_in_order(tx, pointer):
+        for row in tx.execute(sql, (span.segment_id, span.last)):
+            yield row[0], Recorded(row)
+
+
+def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[segments.Span]:
+    return list(segments.spans(tx, pointer))[::-1]
+
+
+def _newest_spans(
+    tx: Transaction, pointer: Pointer, newest: int | None
+) -> Iterable[segments.Span]:
+    """Return the spans that hold the newest items, in order."""
+    start = 1 if newest is None else max(1, pointer.length - newest + 1)
+    found = []
+    for span in segments.spans(tx, pointer):
+        if span.last >= start:
+            found.append(span._replace(first=max(span.first, start)))
+        if span.first <= start:
+            break
+    return found[::-1]
+
+
+def _present(position: int, data: bytes | None) -> bytes:
+    if data is None:
+        raise UndecodableEventError(
+            f"the content of the event at position {position} was erased", position=position
+        )
+    return data
