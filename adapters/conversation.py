@@ -176,9 +176,7 @@ def clear_session(tx: Transaction, seat: Seat) -> None:
     seat.move(tx, MAIN, cleared_version)
 
 
-def get_items(
-    tx: Transaction, seat: Seat, branch_id: str | None, limit: int | None
-) -> list[JSON]:
+def get_items(tx: Transaction, seat: Seat, branch_id: str | None, limit: int | None) -> list[JSON]:
     """Return a branch's items, all or the newest so many; a negative limit is none."""
     pointer = look_at(tx, seat, branch_id).pointer
     if limit == 0:

@@ -32,7 +32,7 @@ from eventlog.events import (
     UsageRecorded,
 )
 from eventlog.log import append_all, microseconds
-from eventlog.schema import table_names
+from eventlog.schema import get_property, set_property, table_names
 from eventlog.store import Transaction
 from projections import shape
 from projections.conversations import MAIN
@@ -42,6 +42,8 @@ USAGE = "turn_usage"
 RESERVATIONS = "branch_reservations"
 SOURCE = "openai-agents"
 ITEMS_PER_EVENT = 500
+ADOPTED = "adopted_message_id"
+"""The property that remembers the SDK's last message that was adopted."""
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
 
@@ -80,6 +82,16 @@ def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:
     source = _Source(tx, sessions_table, messages_table)
     for session_id, created_at in source.sessions():
         _Import(tx, session_id, source).run(created_at)
+    set_property(tx, ADOPTED, str(source.last_message_id()))
+
+
+def not_adopted(tx: Transaction, messages_table: str) -> int:
+    """Return how many messages an old program has left in the SDK's table since the adoption."""
+    if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
+        return 0
+    sql = f"SELECT COUNT(*) FROM {_quoted(messages_table)} WHERE id > ?"  # noqa: S608
+    row = tx.one(sql, (int(get_property(tx, ADOPTED) or 0),))
+    return 0 if row is None else int(row[0])
 
 
 class _Source:
@@ -100,12 +112,16 @@ class _Source:
         )
         return [(session_id, self.time(created_at)) for session_id, created_at in rows]
 
+    def last_message_id(self) -> int:
+        row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")  # noqa: S608
+        return 0 if row is None or row[0] is None else int(row[0])
+
     def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
         """Return a session's messages by id, and how many could not be read."""
         found: dict[int, _Message] = {}
         unreadable = 0
         rows = self.tx.execute(
-            f"SELECT id, message_data, created_at FROM {self.messages_table} "  # noqa: S608
+            f"SELECT id, CAST(message_data AS BLOB), created_at FROM {self.messages_table} "  # noqa: S608
             "WHERE session_id = ? ORDER BY id",
             (session_id,),
         )

@@ -111,6 +111,7 @@ class EventLogSession:
                 seat.session_id, seat.branch_id = owner, seat.session_id
         if resume or seat.branch_id != MAIN:
             here = self._look(lambda tx: reading.place(tx, seat.session_id, seat.branch_id))
+            seat.cleared_version = here.cleared_version
             if resume and seat.branch_id == MAIN:
                 seat.branch_id = here.last_branch_id
             elif not here.branch_exists:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+import structlog
+
 import projections
 from adapters import importers
-from eventlog import schema, shared, sqlite
+from eventlog import logs, schema, shared, sqlite
 from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from eventlog.log import EventLog
 from eventlog.store import MEMORY, Durability, Store, Transaction
@@ -25,6 +27,8 @@ SDK_TABLES = "sdk_tables"
 _QUOTED = {'"': '"', "`": "`", "[": "]"}
 _PLAIN = re.compile(r"[^\W\d][\w$]*")
 _UPPER_TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+_log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
 
 _pairs: WeakKeyDictionary[Store, TablePair] = WeakKeyDictionary()
 
@@ -62,6 +66,7 @@ def open_log(
     log = EventLog.open_sync(
         path,
         durability=durability,
+        accept=lambda tx: _to_adopt(tx, pair, target),
         on_create=lambda tx: _claim(tx, pair, target),
     )
     try:
@@ -74,7 +79,15 @@ def open_log(
 
 
 def _claim(tx: Transaction, pair: TablePair, path: str) -> None:
-    """Take a file that nobody has claimed: adopt the SDK's tables, refuse anybody else's."""
+    """Take a file that nobody has claimed, and adopt the SDK's tables."""
+    found = _to_adopt(tx, pair, path)
+    schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+    if found is not None:
+        importers.adopt(tx, found.sessions, found.messages)
+
+
+def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
+    """Return the SDK's tables in a file that holds no log yet; refuse a file of anybody else's."""
     names = {_folded(name): name for name in schema.table_names(tx.connection)}
     others = set(names) - set(schema.TABLES)
     owner = importers.structure_owner(tx)
@@ -85,33 +98,43 @@ def _claim(tx: Transaction, pair: TablePair, path: str) -> None:
         raise ForeignFileError(
             f"{path} holds tables of another program and none called {pair}", path=path
         )
-    own = {table.name for projection in projections.default().named([]) for table in tables_of(projection)}
+    own = {
+        table.name
+        for projection in projections.default().named([])
+        for table in tables_of(projection)
+    }
     if clash := sorted(own & others):
         raise ForeignFileError(
             f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
         )
-    schema.set_property(tx, SDK_TABLES, json.dumps(pair))
-    if has_tables:
-        found = TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
-        importers.adopt(tx, found.sessions, found.messages)
+    if not has_tables:
+        return None
+    return TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
 
 
 def _check_pair(log: EventLog, pair: TablePair) -> None:
     claimed = _pairs.get(log.store)
     if claimed is None:
-        claimed = log.store.write_sync(lambda tx: _claimed_pair(tx, pair))
+        claimed, late = log.store.write_sync(lambda tx: _claimed_pair(tx, pair))
         _pairs[log.store] = claimed
+        if late:
+            _log.warning("import.incomplete", path=log.path, messages_not_adopted=late)
     if not _same(claimed, pair):
         raise _wrong_tables(log.path, claimed, pair)
 
 
-def _claimed_pair(tx: Transaction, pair: TablePair) -> TablePair:
-    """Return the pair that the log is claimed for; one made without a session is claimed now."""
+def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
+    """
+    Return the pair that the log is claimed for; one made without a session is claimed now.
+
+    With it, how many messages an old program has left in those tables since they were adopted.
+    """
     text = schema.get_property(tx, SDK_TABLES)
     if text is None:
         schema.set_property(tx, SDK_TABLES, json.dumps(pair))
-        return pair
-    return TablePair(*json.loads(text))
+        return pair, 0
+    claimed = TablePair(*json.loads(text))
+    return claimed, importers.not_adopted(tx, claimed.resolved().messages)
 
 
 def _holds_history(path: str) -> bool:

@@ -125,9 +125,7 @@ def _items_of(position: int, data: bytes) -> list[JSON]:
 def _fields(struct: msgspec.Struct) -> dict[str, Any]:
     return {
         field: value
-        for field, default in zip(
-            struct.__struct_fields__, _defaults(type(struct)), strict=True
-        )
+        for field, default in zip(struct.__struct_fields__, _defaults(type(struct)), strict=True)
         if (value := getattr(struct, field)) is not default
     }
 

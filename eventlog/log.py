@@ -315,12 +315,15 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
+        accept: Callable[[Transaction], object] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
     ) -> EventLog:
-        """Do as ``open`` does, for callers without a running event loop. Blocks.
+        """
+        Do as ``open`` does, for callers without a running event loop. Blocks.
 
-        ``on_create`` runs in the transaction that makes the log's tables; with it, a file may
-        hold tables of others.
+        accept: looks at a file that holds no log yet and raises what refuses it, before anything
+            is written; with it, a file may hold tables of others.
+        on_create: runs in the transaction that makes the log's tables.
         """
         if durability not in ("full", "normal"):
             raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
@@ -332,7 +335,7 @@ class EventLog:
 
         def prepare(store: Store, is_new: bool) -> None:  # noqa: FBT001
             if is_new:
-                _claim(store, create=create, on_create=on_create)
+                _claim(store, create=create, accept=accept, on_create=on_create)
             ledger = _ledger_of(store)
             if projections is not None:
                 ledger.projector = projections.join(store)
@@ -649,26 +652,31 @@ def _open_read_only(path: str) -> Store:
 
 
 def _claim(
-    store: Store, *, create: bool, on_create: Callable[[Transaction], None] | None
+    store: Store,
+    *,
+    create: bool,
+    accept: Callable[[Transaction], object] | None,
+    on_create: Callable[[Transaction], None] | None,
 ) -> None:
     """Make sure that the file holds a log: look, and only then write."""
 
     def look(tx: Transaction) -> bool:
         if schema.identify(tx.connection, store.path):
             return True
-        if on_create is None and schema.table_names(tx.connection):
+        names = schema.table_names(tx.connection)
+        if names and accept is None:
+            raise ForeignFileError(f"{store.path} holds tables of another program", path=store.path)
+        if clash := [name for name in sorted(names) if name.lower() in schema.TABLES]:
             raise ForeignFileError(
-                f"{store.path} holds tables of another program", path=store.path
+                f"{store.path} has a table {clash[0]!r} already, a name that the log needs",
+                path=store.path,
             )
+        if accept is not None:
+            accept(tx)
         return False
 
     def make(tx: Transaction) -> None:
         if not look(tx):  # another process may have been first
-            if clash := schema.table_names(tx.connection) & set(schema.TABLES):
-                raise ForeignFileError(
-                    f"{store.path} has a table {min(clash)!r} already, a name that the log needs",
-                    path=store.path,
-                )
             schema.create(tx)
             tx.participant, tx.state = Ledger(), read_head(tx)
             if on_create is not None:

@@ -247,7 +247,9 @@ class _Batch:
             rows = [(*astuple(branch), *key) for key, branch in self.branches.items()]
             self.tx.executemany(UPSERT_BRANCH, rows)
         if self.sessions:
-            rows = [(*astuple(session), session_id) for session_id, session in self.sessions.items()]
+            rows = [
+                (*astuple(session), session_id) for session_id, session in self.sessions.items()
+            ]
             self.tx.executemany(UPSERT_SESSION, rows)
 
     # -- what the events do -------------------------------------------------------------------

@@ -177,9 +177,7 @@ def catch_up(tx: Transaction, projections: Sequence[Projection], position: int) 
     return position
 
 
-def apply(
-    tx: Transaction, projections: Sequence[Projection], events: Sequence[Recorded]
-) -> None:
+def apply(tx: Transaction, projections: Sequence[Projection], events: Sequence[Recorded]) -> None:
     """Apply a batch of events: each projection sees those that it handles."""
     for projection in projections:
         wanted = {kind.type_name() for kind in projection.handles}

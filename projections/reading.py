@@ -197,9 +197,7 @@ def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[segments.Span
     return list(segments.spans(tx, pointer))[::-1]
 
 
-def _newest_spans(
-    tx: Transaction, pointer: Pointer, newest: int | None
-) -> Iterable[segments.Span]:
+def _newest_spans(tx: Transaction, pointer: Pointer, newest: int | None) -> Iterable[segments.Span]:
     """Return the spans that hold the newest items, in order."""
     start = 1 if newest is None else max(1, pointer.length - newest + 1)
     found = []

@@ -1,0 +1,8 @@
+"""``python -m adapters``: the command line."""
+
+import sys
+
+from adapters.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Events and items in words: what a person is told of them, in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.terminal import printable
+from eventlog.events import (
+    JSON,
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    Event,
+    HistoryImported,
+    ItemPopped,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+from eventlog.log import Recorded
+
+SHORT_CHARACTERS = 48
+
+
+def account(recorded: Recorded) -> str:
+    """Return what an event says, in one printable line."""
+    event = recorded.event
+    return "its content was erased" if event is None else printable(_account(event))
+
+
+def _account(event: Event) -> str:  # noqa: PLR0911 - one line for each event
+    match event:
+        case ItemsAdded(items=items):
+            return "; ".join(brief(item) for item in items)
+        case ItemPopped(item=item):
+            return f"item {item.position}.{item.index} taken off"
+        case ItemsReplaced(items=items):
+            return f"{counted(len(items), 'item')} in the place of earlier ones"
+        case BranchCreated():
+            return _created(event)
+        case BranchSwitched():
+            return f"from {event.from_branch_id} to {event.branch_id}"
+        case BranchDeleted():
+            return f"{event.branch_id} is gone"
+        case UsageRecorded():
+            return _used(event)
+        case SessionCleared():
+            return "all branches emptied"
+        case SessionDeleted(reason=reason):
+            return f"deleted: {reason}" if reason else "deleted"
+        case MetadataSet():
+            return _labelled(event)
+        case ContentErased(positions=positions):
+            return f"content of {counted(len(positions), 'event')} erased"
+        case HistoryImported(source=source, counts=counts):
+            brought = ", ".join(f"{number} {what}" for what, number in counts.items())
+            return f"from {source}: {brought}"
+    return event.type_name()
+
+
+def _created(event: BranchCreated) -> str:
+    last = event.last_item
+    kept = "keeps nothing" if last is None else f"keeps all up to item {last.position}.{last.index}"
+    place = "" if event.before_turn is None else f" before turn {event.before_turn}"
+    return f"{event.branch_id} leaves {event.from_branch_id}{place}, {kept}"
+
+
+def _used(event: UsageRecorded) -> str:
+    read = sum(request.input_tokens for request in event.requests)
+    written = sum(request.output_tokens for request in event.requests)
+    requests = counted(sum(request.requests for request in event.requests), "request")
+    turn = "a turn that is gone" if event.turn is None else f"turn {event.turn}"
+    return f"{turn}: {requests}, {read:,} tokens in, {written:,} out"
+
+
+def _labelled(event: MetadataSet) -> str:
+    labels: list[str] = [] if event.user_id is None else [f"user {event.user_id}"]
+    if event.metadata is not None:
+        labels.append(", ".join(event.metadata) or "no metadata")
+    return "; ".join(labels) or "nothing"
+
+
+def brief(item: JSON) -> str:
+    """Return an item in a few words; not made printable yet."""
+    if not isinstance(item, Mapping):
+        return shortened(str(item))
+    kind = item.get("type")
+    if kind == "function_call":
+        return f"calls {call(item)}"
+    if kind == "function_call_output":
+        return f"gets {shortened(json_or_text(item.get('output')))}"
+    role = item.get("role")
+    return f"{role}: {shortened(content(item))}" if role else str(kind or "an item")
+
+
+def call(item: Mapping[str, Any]) -> str:
+    """Return a tool call as code would write it."""
+    arguments = item.get("arguments")
+    try:
+        given = json.loads(arguments) if isinstance(arguments, str) else None
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        return f"{item.get('name')}({shortened(json_or_text(arguments))})"
+    shown = ", ".join(f"{name}={json_or_text(value)}" for name, value in given.items())
+    return f"{item.get('name')}({shown})"
+
+
+def content(item: Mapping[str, Any]) -> str:
+    """Return the text of a message: its own, or that of its parts."""
+    parts = item.get("content")
+    if isinstance(parts, str):
+        return parts
+    if not isinstance(parts, list):
+        return ""
+    texts = (part.get("text") for part in parts if isinstance(part, Mapping))
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def json_or_text(value: JSON) -> str:
+    """Return a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def shortened(text: str) -> str:
+    """Return a text on one line, cut with an ellipsis where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHORT_CHARACTERS else f"{line[: SHORT_CHARACTERS - 1]}…"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,127 @@
+"""What the commands share: exit codes, consoles, one document a line, errors, opening a log."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from eventlog.errors import EventLogError, UnknownProjectionError
+from eventlog.events import JSON
+from eventlog.log import EventLog
+
+WIDEST = 100
+"""Lines longer than this are hard to read, however wide the terminal is."""
+
+_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    USAGE = 2
+    CANNOT_OPEN = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class Commands(TyperGroup):
+    """
+    The commands, with one way to end for all of them.
+
+    An error of the log or the file is one line on stderr; Ctrl-C and a reader that went away end in
+    silence. Anything else is a defect of the program and keeps its traceback.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # while a reader that went away can still be noticed
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            _forget_stdout()
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+        except UnknownProjectionError as error:
+            fail(ExitCode.USAGE, error)
+        except (EventLogError, OSError) as error:
+            fail(ExitCode.CANNOT_OPEN, error)
+        return result
+
+
+def fail(code: ExitCode, why: object) -> NoReturn:
+    """Say why on stderr, in one line, and end."""
+    line = Text.assemble(("error: ", "bold red"), printable(str(why)))
+    console(stderr=True).print(line, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for text that is data: no markup, no emoji codes, nothing highlighted."""
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    made.width = min(made.width, WIDEST)
+    return made
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """
+    Return a text in which control characters and terminal escapes are shown, not obeyed.
+
+    So are characters that turn the direction of writing, and halves of surrogate pairs. ``lines``
+    keeps line breaks.
+    """
+    return "".join(
+        character
+        if not _is_shown(character) or (lines and character == "\n")
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) in _SHOWN or character in _TURNING
+
+
+def print_json(document: dict[str, JSON]) -> None:
+    """Print a document on a line of its own, in ASCII."""
+    text = json.dumps(document, default=_as_json).replace("\x7f", "\\u007f")
+    sys.stdout.write(f"{text}\n")
+
+
+def _as_json(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def opened(path: Path, *, read_only: bool) -> Iterator[EventLog]:
+    """Open a log that exists, without its projections. Raises an OpenError."""
+    log = EventLog.open_sync(path, create=False, read_only=read_only)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _forget_stdout() -> None:
+    """Let what is left in the buffer go nowhere, or Python complains when it ends."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return  # stdout is no file
