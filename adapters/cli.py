@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapters import terminal
 from adapters.terminal import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DISTRIBUTION = "agents-eventlog"
 
@@ -41,7 +43,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback(epilog="Exit codes: 0 clean, 1 findings, 2 usage, 3 cannot open.")
 def eventlog(
-    show_version: Annotated[  # noqa: ARG001 - the callback acts on it
+    show_version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Print the version and end."

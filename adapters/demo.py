@@ -1,18 +1,17 @@
 """
 ``eventlog demo``: one conversation, from ``Runner.run`` to a replay of all that it left.
 
-A session on a file; a run with a tool; an exchange that is taken back; two branches; the usage. Then the
-events that were recorded, and the proof: the projections' tables are dropped and built again from them,
-and everything reads as before.
+A session on a file; a run with a tool; an exchange that is taken back; two branches; the usage.
+Then the events that were recorded, and the proof: the projections' tables are dropped and built
+again from them, and everything reads as before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException
@@ -23,10 +22,12 @@ from adapters import demo_talk, terminal
 from adapters.demo_view import View
 from adapters.openai_agents import AdvancedSQLiteSession
 from eventlog import recording
-from eventlog.log import EventLog, Recorded
-from eventlog.store import Transaction
+from eventlog.log import EventLog
 from projections import Replayed
 from projections.projection import tables
+
+if TYPE_CHECKING:
+    from eventlog.store import Transaction
 
 
 def run(path: Path | None) -> bool:
@@ -43,8 +44,8 @@ def run(path: Path | None) -> bool:
 
 
 async def _show(view: View, file: Path, agent: Agent[Any], model: str, config: RunConfig) -> bool:
-    session_id = await unused_id(file)
-    session = AdvancedSQLiteSession(session_id, file)
+    session = await open_unused(file)
+    session_id = session.session_id
     view.opening(file, session_id, model)
     with recording(actor="demo"):
         await Demo(view, session, agent, config).talk()
@@ -91,8 +92,8 @@ class Demo:
         view.step(f'await session.create_branch("{demo_talk.FAMILY}")')
         await session.create_branch(demo_talk.FAMILY)
         await self._ask(demo_talk.CHILDREN)
-        view.step('await session.switch_to_branch("main")')
-        await session.switch_to_branch("main")
+        view.step(f'await session.switch_to_branch("{demo_talk.RAINY}")')
+        await session.switch_to_branch(demo_talk.RAINY)
 
     async def _ask(self, question: str) -> None:
         self._view.user(question)
@@ -111,16 +112,15 @@ class Demo:
                 return
 
 
-async def unused_id(file: Path) -> str:
-    """Return a session id that the file has not seen: a demo never goes on with another's talk."""
-    if not file.exists() or not file.stat().st_size:
-        return "demo"
-    async with EventLog.open(file) as log:
-        number, session_id = 1, "demo"
-        while await log.version(session_id):
-            number += 1
-            session_id = f"demo-{number}"
-        return session_id
+async def open_unused(file: Path) -> AdvancedSQLiteSession:
+    """Open a session that the file has not seen: a demo never goes on with another's talk."""
+    number = 1
+    while True:
+        session = AdvancedSQLiteSession("demo" if number == 1 else f"demo-{number}", file)
+        if not await session.log.version(session.session_id):
+            return session
+        session.close()
+        number += 1
 
 
 async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
@@ -145,11 +145,6 @@ async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
     }
 
 
-def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the names of the reads that answer differently."""
-    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
-
-
 async def drop_and_replay(view: View, log: EventLog) -> list[Replayed]:
     """Drop the projections' tables, build them again from the events, and check them."""
     everything = projections.default().named([])
@@ -168,6 +163,3 @@ def _drop(tx: Transaction, names: list[str]) -> None:
         tx.execute(f'DROP TABLE "{name}"')
     for projection in projections.default().by_name:
         tx.execute("DELETE FROM checkpoints WHERE projection = ?", (projection,))
-
-
-__all__ = ["Demo", "Recorded", "differing", "drop_and_replay", "reads", "run", "unused_id"]

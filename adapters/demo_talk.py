@@ -69,9 +69,7 @@ def make_agent(*, live: bool) -> tuple[Agent[Any], str]:
         agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather])
         return agent, f"{get_default_model()} of OpenAI, as OPENAI_API_KEY is set"
     model = ScriptedModel(script())
-    agent = Agent[Any](
-        name="Planner", instructions=INSTRUCTIONS, tools=[get_weather], model=model
-    )
+    agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather], model=model)
     return agent, "a scripted one, as OPENAI_API_KEY is not set"
 
 

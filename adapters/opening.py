@@ -134,7 +134,7 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
         schema.set_property(tx, SDK_TABLES, json.dumps(pair))
         return pair, 0
     claimed = TablePair(*json.loads(text))
-    return claimed, importers.not_adopted(tx, claimed.resolved().messages)
+    return claimed, importers.not_adopted(tx, claimed.messages)
 
 
 def _holds_history(path: str) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,21 +20,30 @@ import projections
 from adapters import terminal
 from projections import Difference, Progress, Replayed
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
 
 def run(path: Path, names: Sequence[str], *, check: bool, as_json: bool) -> bool:
     """Replay, or check; return whether no row differs. Raises an EventLogError."""
     wanted = projections.default().named(list(dict.fromkeys(names)))
     out = terminal.console()
-    with terminal.opened(path, read_only=check) as log:
-        with _progress("checking" if check else "replaying", shown=not as_json) as bar:
+    what = "checking" if check else "replaying"
+    with (
+        terminal.opened(path, read_only=check) as log,
+        _progress(what, shown=not as_json) as bar,
+    ):
 
-            def differs(difference: Difference) -> None:
-                bar.stop()
-                _print_difference(out, difference, as_json=as_json)
+        def differs(difference: Difference) -> None:
+            bar.stop()
+            _print_difference(out, difference, as_json=as_json)
 
-            tables = projections.replay(
-                log, wanted, check=check, on_progress=bar.show, on_difference=differs
-            )
+        tables = projections.replay(
+            log, wanted, check=check, on_progress=bar.show, on_difference=differs
+        )
     _print_tables(out, tables, check=check, as_json=as_json)
     return not any(table.differences for table in tables)
 
@@ -83,9 +90,7 @@ class _Shown:
     def _show(self, progress: Progress) -> None:
         if self._bar is not None and self._task is not None:
             rate = progress.events / progress.seconds if progress.seconds else 0.0
-            self._bar.update(
-                self._task, completed=progress.events, total=progress.total, rate=rate
-            )
+            self._bar.update(self._task, completed=progress.events, total=progress.total, rate=rate)
 
     def stop(self) -> None:
         """Take the bar away; it does not come back."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from adapters.terminal import printable
 from eventlog.events import (
@@ -23,7 +23,9 @@ from eventlog.events import (
     SessionDeleted,
     UsageRecorded,
 )
-from eventlog.log import Recorded
+
+if TYPE_CHECKING:
+    from eventlog.log import Recorded
 
 SHORT_CHARACTERS = 48
 
@@ -34,34 +36,46 @@ def account(recorded: Recorded) -> str:
     return "its content was erased" if event is None else printable(_account(event))
 
 
-def _account(event: Event) -> str:  # noqa: PLR0911 - one line for each event
-    match event:
-        case ItemsAdded(items=items):
-            return "; ".join(brief(item) for item in items)
-        case ItemPopped(item=item):
-            return f"item {item.position}.{item.index} taken off"
-        case ItemsReplaced(items=items):
-            return f"{counted(len(items), 'item')} in the place of earlier ones"
-        case BranchCreated():
-            return _created(event)
-        case BranchSwitched():
-            return f"from {event.from_branch_id} to {event.branch_id}"
-        case BranchDeleted():
-            return f"{event.branch_id} is gone"
-        case UsageRecorded():
-            return _used(event)
-        case SessionCleared():
-            return "all branches emptied"
-        case SessionDeleted(reason=reason):
-            return f"deleted: {reason}" if reason else "deleted"
-        case MetadataSet():
-            return _labelled(event)
-        case ContentErased(positions=positions):
-            return f"content of {counted(len(positions), 'event')} erased"
-        case HistoryImported(source=source, counts=counts):
-            brought = ", ".join(f"{number} {what}" for what, number in counts.items())
-            return f"from {source}: {brought}"
-    return event.type_name()
+def _account(event: Event) -> str:
+    words = _WORDS.get(type(event))
+    return event.type_name() if words is None else words(event)
+
+
+def _added(event: ItemsAdded) -> str:
+    return "; ".join(brief(item) for item in event.items)
+
+
+def _popped(event: ItemPopped) -> str:
+    return f"item {event.item.position}.{event.item.index} taken off"
+
+
+def _replaced(event: ItemsReplaced) -> str:
+    return f"{counted(len(event.items), 'item')} in the place of earlier ones"
+
+
+def _switched(event: BranchSwitched) -> str:
+    return f"from {event.from_branch_id} to {event.branch_id}"
+
+
+def _branch_deleted(event: BranchDeleted) -> str:
+    return f"{event.branch_id} is gone"
+
+
+def _cleared(_event: SessionCleared) -> str:
+    return "all branches emptied"
+
+
+def _deleted(event: SessionDeleted) -> str:
+    return f"deleted: {event.reason}" if event.reason else "deleted"
+
+
+def _erased(event: ContentErased) -> str:
+    return f"content of {counted(len(event.positions), 'event')} erased"
+
+
+def _imported(event: HistoryImported) -> str:
+    brought = ", ".join(f"{number} {what}" for what, number in event.counts.items())
+    return f"from {event.source}: {brought or 'nothing'}"
 
 
 def _created(event: BranchCreated) -> str:
@@ -86,6 +100,22 @@ def _labelled(event: MetadataSet) -> str:
     return "; ".join(labels) or "nothing"
 
 
+_WORDS: dict[type[Event], Callable[[Any], str]] = {
+    ItemsAdded: _added,
+    ItemPopped: _popped,
+    ItemsReplaced: _replaced,
+    BranchCreated: _created,
+    BranchSwitched: _switched,
+    BranchDeleted: _branch_deleted,
+    SessionCleared: _cleared,
+    SessionDeleted: _deleted,
+    MetadataSet: _labelled,
+    UsageRecorded: _used,
+    ContentErased: _erased,
+    HistoryImported: _imported,
+}
+
+
 def brief(item: JSON) -> str:
     """Return an item in a few words; not made printable yet."""
     if not isinstance(item, Mapping):
@@ -108,7 +138,9 @@ def call(item: Mapping[str, Any]) -> str:
         given = None
     if not isinstance(given, dict):
         return f"{item.get('name')}({shortened(json_or_text(arguments))})"
-    shown = ", ".join(f"{name}={json_or_text(value)}" for name, value in given.items())
+    shown = ", ".join(
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()
+    )
     return f"{item.get('name')}({shown})"
 
 

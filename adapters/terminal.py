@@ -6,11 +6,9 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,8 +16,13 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from eventlog.errors import EventLogError, UnknownProjectionError
-from eventlog.events import JSON
 from eventlog.log import EventLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from eventlog.events import JSON
 
 WIDEST = 100
 """Lines longer than this are hard to read, however wide the terminal is."""

@@ -32,6 +32,9 @@ PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 """Reading goes in pages of at most so many events and about so many bytes, to keep memory flat."""
 
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""What ``occurred_at`` can be, in microseconds since 1970 UTC: the years 1 to 9999."""
+
 INSERT_EVENT = """
     INSERT INTO events (
         position, session_id, version, type, schema_version, branch_id, data,
@@ -93,8 +96,10 @@ class Recorded:
         """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
         if self.metadata_json is None or '"occurred_at"' not in self.metadata_json:
             return self.recorded_at
-        occurred_at = self.metadata.get("occurred_at", self.recorded_at)
-        return int(occurred_at)
+        occurred_at = self.metadata.get("occurred_at")
+        if type(occurred_at) is int and EARLIEST <= occurred_at <= LATEST:
+            return occurred_at
+        return self.recorded_at
 
     def __repr__(self) -> str:
         return (
@@ -142,7 +147,7 @@ class Ledger:
 
     def begin(self, tx: Transaction) -> None:
         """Load the head of the log."""
-        tx.state = read_head(tx)
+        tx.state = tx.cache.get("head") or read_head(tx)
         if self.projector is not None:
             self.projector.begin(tx, tx.state)
 
@@ -174,12 +179,12 @@ class Ledger:
             rest = (payload_digest, metadata, idempotency_key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
-            tx.execute(INSERT_EVENT, row)
+            tx.defer(INSERT_EVENT, row)
             head = Head(position, digest)
             recorded.append(Recorded(row))
-            recorded[-1].__dict__["event"] = event
             idempotency_key = None  # it stands with the first event only
-        tx.state = head
+        tx.state = tx.cache["head"] = head
+        tx.cache["version", session_id] = version
         if self.projector is not None:
             self.projector.project(tx, recorded)
         return recorded
@@ -216,8 +221,11 @@ def append_all(
 
 def session_version(tx: Transaction, session_id: str) -> int:
     """Return a session's version in a unit of work; 0 when it does not exist."""
-    row = tx.one(SESSION_VERSION, (session_id,))
-    return 0 if row is None or row[0] is None else int(row[0])
+    version: int | None = tx.cache.get(("version", session_id))
+    if version is None:
+        row = tx.one(SESSION_VERSION, (session_id,))
+        version = 0 if row is None or row[0] is None else int(row[0])
+    return version
 
 
 def read_head(tx: Transaction) -> Head:

@@ -78,6 +78,9 @@ GENERATED_BRANCHES = """
     CREATE INDEX generated_branches ON branches (branch_id) WHERE is_generated = 1
 """
 
+MAX_CACHED = 50_000
+"""Bounds how many rows a replay keeps in memory."""
+
 SELECT_SESSION = """
     SELECT created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
         cleared_version, deleted_at
@@ -112,12 +115,16 @@ UPSERT_BRANCH = """
         from_branch_id = excluded.from_branch_id, created_position = excluded.created_position,
         created_at = excluded.created_at, updated_at = excluded.updated_at
 """
-CLEAR_BRANCHES = """
-    UPDATE branches SET segment_id = NULL, length = 0, turn = 0, is_live = 0 WHERE session_id = ?
+GROW_SESSION = """
+    UPDATE sessions SET updated_at = ?, item_count = ?, turn_count = ? WHERE session_id = ?
 """
+GROW_BRANCH = """
+    UPDATE branches SET length = ?, turn = ?, updated_at = ? WHERE session_id = ? AND branch_id = ?
+"""
+BRANCH_IDS = "SELECT branch_id FROM branches WHERE session_id = ?"
 
 
-class _Session(msgspec.Struct):
+class Session(msgspec.Struct):
     """A row of ``sessions``, in the order of its statements, without the key."""
 
     created_at: int
@@ -132,7 +139,7 @@ class _Session(msgspec.Struct):
     deleted_at: int | None = None
 
 
-class _Branch(msgspec.Struct):
+class Branch(msgspec.Struct):
     """A row of ``branches``, in the order of its statements, without the key."""
 
     segment_id: int | None
@@ -147,11 +154,31 @@ class _Branch(msgspec.Struct):
 
     @property
     def pointer(self) -> Pointer:
+        """Where the branch ends."""
         return Pointer(self.segment_id, self.length)
 
     def move(self, pointer: Pointer, turn: int) -> None:
+        """End somewhere else."""
         self.segment_id, self.length = pointer
         self.turn = turn
+
+
+def session(tx: Transaction, session_id: str) -> Session | None:
+    """Return a session's row, from memory where the transaction has it there."""
+    key = ("session", session_id)
+    found: Session | None = tx.cache.get(key)
+    if found is None and (row := tx.one(SELECT_SESSION, (session_id,))):
+        found = tx.cache[key] = Session(*row)
+    return found
+
+
+def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
+    """Return a branch's row, from memory where the transaction has it there."""
+    key = ("branch", session_id, branch_id)
+    found: Branch | None = tx.cache.get(key)
+    if found is None and (row := tx.one(SELECT_BRANCH, key[1:])):
+        found = tx.cache[key] = Branch(*row)
+    return found
 
 
 class Conversations:
@@ -189,76 +216,95 @@ class Conversations:
 
 
 class _Batch:
-    """What a batch of events touches, loaded once, changed in memory, written back together."""
+    """What a batch of events touches, changed in memory and written back together."""
 
     def __init__(self, tx: Transaction) -> None:
+        if len(tx.cache) > MAX_CACHED:
+            tx.cache.clear()
         self.tx = tx
-        self.sessions: dict[str, _Session] = {}
-        self.branches: dict[tuple[str, str], _Branch] = {}
-        self.ends: dict[int, int] = {}
         self.new_items: list[tuple[Any, ...]] = []
+        # What was touched, each with whether more than its growth is to be written.
+        self.sessions: dict[str, bool] = {}
+        self.branches: dict[tuple[str, str], bool] = {}
 
     def apply(self, recorded: Recorded) -> None:
         session = self.session(recorded)
-        session.updated_at = max(session.updated_at, recorded.occurred_at)
+        if recorded.occurred_at > session.updated_at:
+            session.updated_at = recorded.occurred_at
+        if recorded.type == ITEMS_ADDED:
+            self.items_added(recorded, session)
+            return
         handler = _HANDLERS.get(recorded.type)
         if handler is not None:
             handler(self, recorded, session)
+        self.sessions[recorded.session_id] = True
 
-    # -- identity maps ------------------------------------------------------------------------
+    # -- rows in memory -----------------------------------------------------------------------
 
-    def session(self, recorded: Recorded) -> _Session:
+    def session(self, recorded: Recorded) -> Session:
         session_id = recorded.session_id
-        session = self.sessions.get(session_id)
-        if session is None:
-            row = self.tx.one(SELECT_SESSION, (session_id,))
+        found = session(self.tx, session_id)
+        if found is None:
             at = recorded.occurred_at
-            session = _Session(*row) if row else _Session(created_at=at, updated_at=at)
-            self.sessions[session_id] = session
-        return session
+            found = self.tx.cache["session", session_id] = Session(created_at=at, updated_at=at)
+            self.sessions[session_id] = True
+        self.sessions.setdefault(session_id, False)
+        return found
 
-    def branch(self, recorded: Recorded, branch_id: str) -> _Branch:
-        """Return a branch; one that there is not yet begins empty."""
+    def branch(self, recorded: Recorded, branch_id: str, *, grows: bool = False) -> Branch:
+        """Return a branch that is about to change; one that there is not yet begins empty."""
         key = (recorded.session_id, branch_id)
-        branch = self.branches.get(key)
-        if branch is None:
-            row = self.tx.one(SELECT_BRANCH, key)
+        found = branch(self.tx, *key)
+        if found is None:
             at = recorded.occurred_at
-            branch = _Branch(*(row or (None, 0, 0, 0, 0, None, recorded.position, at, at)))
-            self.branches[key] = branch
-        return branch
+            return Branch(None, 0, 0, 0, 0, None, recorded.position, at, at)  # kept once it is live
+        self.branches[key] = self.branches.get(key, False) or not grows
+        return found
 
-    def live_branch(self, recorded: Recorded, branch_id: str, session: _Session) -> _Branch:
+    def live_branch(
+        self, recorded: Recorded, branch_id: str, session: Session, *, grows: bool = False
+    ) -> Branch:
         """Return a branch that something happens on: whatever it was, it is live now."""
-        branch = self.branch(recorded, branch_id)
-        if not branch.is_live:
-            branch.is_live = 1
-            branch.created_at, branch.created_position = recorded.occurred_at, recorded.position
+        found = self.branch(recorded, branch_id, grows=grows)
+        if not found.is_live:
+            found.is_live = 1
+            self.tx.cache["branch", recorded.session_id, branch_id] = found
+            found.created_at, found.created_position = recorded.occurred_at, recorded.position
             session.branch_count += 1
-        branch.updated_at = recorded.occurred_at
-        return branch
+            self.sessions[recorded.session_id] = True
+            self.branches[recorded.session_id, branch_id] = True
+        found.updated_at = recorded.occurred_at
+        return found
 
     def flush(self) -> None:
-        """Write everything that is in memory, so that SQL sees it."""
-        if self.new_items:
-            self.tx.executemany(segments.INSERT_ITEM, self.new_items)
-            self.new_items = []
-        if self.branches:
-            rows = [(*astuple(branch), *key) for key, branch in self.branches.items()]
-            self.tx.executemany(UPSERT_BRANCH, rows)
-        if self.sessions:
-            rows = [
-                (*astuple(session), session_id) for session_id, session in self.sessions.items()
-            ]
-            self.tx.executemany(UPSERT_SESSION, rows)
+        """Write what was touched, so that SQL sees it. What is changed after is to be touched again."""
+        tx = self.tx
+        for row in self.new_items:
+            tx.defer(segments.INSERT_ITEM, row)
+        self.new_items.clear()
+        for key, is_whole in self.branches.items():
+            branch: Branch = tx.cache["branch", *key]
+            if is_whole:
+                tx.execute(UPSERT_BRANCH, (*astuple(branch), *key))
+            else:
+                tx.defer(GROW_BRANCH, (branch.length, branch.turn, branch.updated_at, *key))
+        self.branches.clear()
+        for session_id, is_whole in self.sessions.items():
+            session: Session = tx.cache["session", session_id]
+            if is_whole:
+                tx.execute(UPSERT_SESSION, (*astuple(session), session_id))
+            else:
+                counts = (session.updated_at, session.item_count, session.turn_count)
+                tx.defer(GROW_SESSION, (*counts, session_id))
+        self.sessions.clear()
 
     # -- what the events do -------------------------------------------------------------------
 
-    def items_added(self, recorded: Recorded, session: _Session) -> None:
-        branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
+    def items_added(self, recorded: Recorded, session: Session) -> None:
+        branch = self.live_branch(recorded, recorded.branch_id or MAIN, session, grows=True)
         self.extend(recorded, session, branch)
 
-    def extend(self, recorded: Recorded, session: _Session, branch: _Branch) -> None:
+    def extend(self, recorded: Recorded, session: Session, branch: Branch) -> None:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased: nothing of it is live any more
@@ -284,17 +330,17 @@ class _Batch:
             )
         session.item_count += len(found)
         session.turn_count += turn - branch.turn
+        key = recorded.session_id, recorded.branch_id or MAIN
+        self.branches[key] = self.branches.get(key, False) or segment_id != branch.segment_id
+        self.sessions.setdefault(recorded.session_id, False)
         branch.move(Pointer(segment_id, number), turn)
-        self.ends[segment_id] = number
+        self.tx.cache["end", segment_id] = number
 
-    def segment_to_extend(self, recorded: Recorded, branch: _Branch) -> int:
+    def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if it stands at its tip."""
         segment_id: int | None = branch.segment_id
         if segment_id is not None:
-            end = self.ends.get(segment_id)
-            if end is None:
-                end = self.ends[segment_id] = segments.end(self.tx, segment_id)
-            if end == branch.length:
+            if segments.end(self.tx, segment_id) == branch.length:
                 return segment_id
         self.tx.execute(
             segments.INSERT_SEGMENT,
@@ -302,20 +348,20 @@ class _Batch:
         )
         return recorded.position
 
-    def item_popped(self, recorded: Recorded, session: _Session) -> None:
+    def item_popped(self, recorded: Recorded, session: Session) -> None:
+        self.flush()
         event = recorded.event
         branch = self.branch(recorded, recorded.branch_id or MAIN)
-        self.flush()
         item = segments.newest(self.tx, branch.pointer)
         if not isinstance(event, ItemPopped) or item is None or item.ref != event.item:
             return
         branch.updated_at = recorded.occurred_at
         self.cut(session, branch, branch.length - 1)
 
-    def items_replaced(self, recorded: Recorded, session: _Session) -> None:
+    def items_replaced(self, recorded: Recorded, session: Session) -> None:
+        self.flush()
         event = recorded.event
         branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
-        self.flush()
         if isinstance(event, ItemsReplaced):
             if event.first_item is None:
                 self.cut(session, branch, 0)
@@ -325,7 +371,7 @@ class _Batch:
                     self.cut(session, branch, first.length - 1)
         self.extend(recorded, session, branch)
 
-    def branch_created(self, recorded: Recorded, session: _Session) -> None:
+    def branch_created(self, recorded: Recorded, session: Session) -> None:
         event = recorded.event
         if not isinstance(event, BranchCreated):
             return
@@ -342,11 +388,11 @@ class _Batch:
         session.branch_id = event.branch_id
         self.trim(session, before)
 
-    def branch_switched(self, recorded: Recorded, session: _Session) -> None:
+    def branch_switched(self, recorded: Recorded, session: Session) -> None:
         if isinstance(recorded.event, BranchSwitched):
             session.branch_id = recorded.event.branch_id
 
-    def branch_deleted(self, recorded: Recorded, session: _Session) -> None:
+    def branch_deleted(self, recorded: Recorded, session: Session) -> None:
         event = recorded.event
         if not isinstance(event, BranchDeleted):
             return
@@ -358,21 +404,22 @@ class _Batch:
             session.branch_id = MAIN
         self.cut(session, branch, 0)
 
-    def session_cleared(self, recorded: Recorded, session: _Session) -> None:
+    def session_cleared(self, recorded: Recorded, session: Session) -> None:
         self.flush()
-        session_id = recorded.session_id
-        segments.delete_all(self.tx, session_id)
-        self.tx.execute(CLEAR_BRANCHES, (session_id,))
-        self.branches = {key: b for key, b in self.branches.items() if key[0] != session_id}
-        self.ends.clear()
+        self.sessions[recorded.session_id] = True
+        segments.delete_all(self.tx, recorded.session_id)
+        for (branch_id,) in self.tx.all(BRANCH_IDS, (recorded.session_id,)):
+            branch = self.branch(recorded, branch_id)
+            branch.is_live = 0
+            branch.move(Pointer(None, 0), 0)
         session.item_count = session.turn_count = session.branch_count = 0
         session.cleared_version = recorded.version
         session.branch_id = MAIN
 
-    def session_deleted(self, recorded: Recorded, session: _Session) -> None:
+    def session_deleted(self, recorded: Recorded, session: Session) -> None:
         session.deleted_at = recorded.occurred_at
 
-    def metadata_set(self, recorded: Recorded, session: _Session) -> None:
+    def metadata_set(self, recorded: Recorded, session: Session) -> None:
         event = recorded.event
         if isinstance(event, MetadataSet):
             if event.user_id is not None:
@@ -382,14 +429,14 @@ class _Batch:
 
     # -- cutting ------------------------------------------------------------------------------
 
-    def cut(self, session: _Session, branch: _Branch, length: int) -> None:
+    def cut(self, session: Session, branch: Branch, length: int) -> None:
         """Shorten a branch; items that no branch reaches any more go."""
         before = branch.pointer
         pointer = segments.at_length(self.tx, before, length)
         branch.move(pointer, segments.turn_at(self.tx, pointer))
         self.trim(session, before)
 
-    def trim(self, session: _Session, pointer: Pointer) -> None:
+    def trim(self, session: Session, pointer: Pointer) -> None:
         """Remove what nobody reaches any more in the segment of a pointer that has moved on."""
         if pointer.segment_id is None:
             return
@@ -397,7 +444,6 @@ class _Batch:
         items, turns = segments.trim(self.tx, pointer.segment_id)
         session.item_count -= items
         session.turn_count -= turns
-        self.ends.clear()
 
 
 def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Pointer:
@@ -405,8 +451,8 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
     return found or Pointer(None, 0)
 
 
-_HANDLERS: dict[str, Callable[[_Batch, Recorded, _Session], None]] = {
-    ItemsAdded.type_name(): _Batch.items_added,
+ITEMS_ADDED: Final = ItemsAdded.type_name()
+_HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
     ItemPopped.type_name(): _Batch.item_popped,
     ItemsReplaced.type_name(): _Batch.items_replaced,
     BranchCreated.type_name(): _Batch.branch_created,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -72,9 +72,9 @@ class Projections:
         from projections.replay import rebuild  # noqa: PLC0415 - replay stands on this module
 
         present = getattr(store.participant, "projector", None)
-        merged = self._merged_with(present)
+        merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
-            return merged
+            return merged  # looked after already
         behind = store.read_sync(merged._far_behind)  # noqa: SLF001
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
@@ -84,6 +84,8 @@ class Projections:
 
     def begin(self, tx: Transaction, head: Head) -> None:
         """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
+        if tx.cache.get("built to") == (self, head.position):
+            return
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
@@ -109,7 +111,9 @@ class Projections:
 
     def before_commit(self, tx: Transaction, head: Head) -> None:
         """Move the checkpoints, in the transaction of the rows."""
-        tx.execute(self._advance, (head.position, head.position, *self.by_name))
+        if tx.cache.get("built to") != (self, head.position):
+            tx.execute(self._advance, (head.position, head.position, *self.by_name))
+            tx.cache["built to"] = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjections when the tables show less than the log holds."""
@@ -119,9 +123,7 @@ class Projections:
             if found.get(name) != (projection.version, last):
                 raise StaleProjections(name)
 
-    def _merged_with(self, present: object) -> Projections:
-        if not isinstance(present, Projections):
-            return self
+    def _merged_with(self, present: Projections) -> Projections:
         if self.by_name.keys() <= present.by_name.keys():
             return present
         more = {name: p for name, p in self.by_name.items() if name not in present.by_name}
@@ -169,7 +171,7 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
         tx.execute(statement)
 
 
-def catch_up(tx: Transaction, projections: Sequence[Projection], position: int) -> int:
+def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
     """Apply all events after a position, in a unit of work; return the last one's position."""
     while page := read_events(tx, position, limit=PAGE_EVENTS):
         apply(tx, projections, page)
@@ -177,7 +179,7 @@ def catch_up(tx: Transaction, projections: Sequence[Projection], position: int) 
     return position
 
 
-def apply(tx: Transaction, projections: Sequence[Projection], events: Sequence[Recorded]) -> None:
+def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
     """Apply a batch of events: each projection sees those that it handles."""
     for projection in projections:
         wanted = {kind.type_name() for kind in projection.handles}

@@ -11,16 +11,10 @@ from eventlog.events import JSON, ItemRef
 from eventlog.log import Recorded
 from eventlog.integrity import EVENT_COLUMNS
 from eventlog.store import Transaction
-from projections import segments
+from projections import conversations, segments
 from projections.conversations import MAIN
 from projections.segments import Pointer
 
-PLACE = """
-    SELECT s.cleared_version, s.deleted_at, s.branch_id, b.segment_id, b.length, b.turn, b.is_live
-    FROM sessions AS s
-    LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
-    WHERE s.session_id = ?
-"""
 PAYLOADS = """
     SELECT r.position, CAST(e.data AS BLOB), r.first_index, r.items
     FROM (
@@ -56,7 +50,7 @@ TOOL_CALLS = """
 BRANCHES = """
     SELECT branch_id, length, turn, created_at FROM branches
     WHERE session_id = ? AND is_live = 1
-    ORDER BY created_position, branch_id
+    ORDER BY created_position, branch_id <> 'main', branch_id
 """
 SESSIONS = """
     SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count,
@@ -106,21 +100,20 @@ class UserItem(NamedTuple):
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     """Return where a branch stands. A branch or session that there is not stands at the beginning."""
-    row = tx.one(PLACE, (branch_id, session_id))
-    if row is None:
+    session = conversations.session(tx, session_id)
+    if session is None:
         return _NOWHERE
-    cleared_version, deleted_at, last_branch_id, segment_id, length, turn, is_live = row
-    deleted = deleted_at is not None
-    if not is_live or deleted:
-        segment_id, length, turn = None, 0, 0
+    branch = conversations.branch(tx, session_id, branch_id)
+    is_deleted = session.deleted_at is not None
+    is_live = branch is not None and bool(branch.is_live) and not is_deleted
     return Place(
         session_exists=True,
-        is_deleted=deleted,
-        cleared_version=cleared_version,
-        last_branch_id=last_branch_id,
-        branch_exists=bool(is_live) and not deleted,
-        pointer=Pointer(segment_id, length),
-        turn=turn,
+        is_deleted=is_deleted,
+        cleared_version=session.cleared_version,
+        last_branch_id=session.branch_id,
+        branch_exists=is_live,
+        pointer=branch.pointer if branch is not None and is_live else Pointer(None, 0),
+        turn=branch.turn if branch is not None and is_live else 0,
     )
 
 

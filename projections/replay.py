@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -125,7 +126,7 @@ def _build(
     started = time.monotonic()
     total = store.read_sync(read_head).position
     position = 0
-    while page := store.read_sync(lambda tx, after=position: _page(tx, after)):
+    while page := store.read_sync(partial(_page, after=position)):
         _apply(scratch, projections, page)
         position = page[-1].position
         if on_progress is not None:

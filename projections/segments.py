@@ -116,9 +116,13 @@ def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
 
 
 def end(tx: Transaction, segment_id: int) -> int:
-    """Return the number of a segment's last item."""
-    row = tx.one(SELECT_END, (segment_id,))
-    return 0 if row is None or row[0] is None else int(row[0])
+    """Return the number of a segment's last item, from memory where the transaction has it there."""
+    key = ("end", segment_id)
+    last: int | None = tx.cache.get(key)
+    if last is None:
+        row = tx.one(SELECT_END, (segment_id,))
+        last = tx.cache[key] = 0 if row is None or row[0] is None else int(row[0])
+    return last
 
 
 def newest(tx: Transaction, pointer: Pointer) -> Item | None:
@@ -189,6 +193,7 @@ def trim(tx: Transaction, segment_id: int | None) -> tuple[int, int]:
         if beyond is not None and beyond[0]:
             items, turns = items + beyond[0], turns + beyond[1]
             tx.execute(DELETE_BEYOND, (segment_id, reach))
+            tx.cache.pop(("end", segment_id), None)
         if reach > parent[1]:
             break
         tx.execute(DELETE_SEGMENT, (segment_id,))

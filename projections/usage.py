@@ -219,7 +219,9 @@ def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Token
     """Return what each live turn of a branch used, by turn."""
     turns: dict[int, Tokens] = {}
     for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
-        used = Tokens(*numbers, _loaded(input_details), _loaded(output_details))
+        requests, read, written, total = numbers
+        details = (_loaded(input_details), _loaded(output_details))
+        used = Tokens(requests, read, written, total, *details)
         turns[turn] = used if turn not in turns else _plus(turns[turn], used)
     return turns
 
