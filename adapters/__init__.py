@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
     """Import the session when it is first asked for: the SDK takes long to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adapters import openai_agents  # noqa: PLC0415 - the purpose of this function
+    from adapters import openai_agents
 
     globals()[name] = found = getattr(openai_agents, name)
     return found

@@ -31,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Database = Annotated[Path, typer.Argument(help="The log's file.", show_default=False)]
+Database = Annotated[Path, typer.Argument(metavar="DB", help="The log's file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")]
 
 
@@ -78,7 +78,7 @@ def replay(
 
     Example: [bold]eventlog replay conversations.db --check[/bold]
     """
-    from adapters import replaying  # noqa: PLC0415 - not for --help
+    from adapters import replaying
 
     clean = replaying.run(db, projection or [], check=check, as_json=as_json)
     raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
@@ -105,7 +105,7 @@ def demo(
 
     Example: [bold]eventlog demo --db conversations.db[/bold]
     """
-    from adapters import demo  # noqa: PLC0415 - the SDK takes long to import
+    from adapters import demo
 
     clean = demo.run(db)
     raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)

@@ -35,8 +35,8 @@ from eventlog.events import (
     SessionDeleted,
     UsageRecorded,
 )
-from eventlog.log import append, append_all
-from eventlog.store import Transaction
+from eventlog.ledger import append, append_all
+from eventlog.transaction import Transaction
 from projections import reading, segments
 from projections.conversations import MAIN
 from projections.reading import Place, UserItem

@@ -21,13 +21,12 @@ import projections
 from adapters import demo_talk, terminal
 from adapters.demo_view import View
 from adapters.openai_agents import AdvancedSQLiteSession
-from eventlog import recording
-from eventlog.log import EventLog
+from eventlog import EventLog, recording
 from projections import Replayed
 from projections.projection import tables
 
 if TYPE_CHECKING:
-    from eventlog.store import Transaction
+    from eventlog.transaction import Transaction
 
 
 def run(path: Path | None) -> bool:

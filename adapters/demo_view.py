@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from eventlog.log import Recorded
+    from eventlog.recorded import Recorded
     from projections import Replayed
 
 WHO_WIDTH = 8

@@ -31,9 +31,10 @@ from eventlog.events import (
     RequestUsage,
     UsageRecorded,
 )
-from eventlog.log import append_all, microseconds
+from eventlog.ledger import append_all
+from eventlog.query import microseconds
 from eventlog.schema import get_property, set_property, table_names
-from eventlog.store import Transaction
+from eventlog.transaction import Transaction
 from projections import shape
 from projections.conversations import MAIN
 
@@ -62,6 +63,8 @@ class _Branch:
     sdk_turns: list[int] = field(default_factory=list)
     created_at: int | None = None
     refs: list[ItemRef] = field(default_factory=list)
+    turns: dict[int, int] = field(default_factory=dict)
+    """Our number of each of the SDK's turns; they differ where hidden messages opened turns."""
 
 
 def structure_owner(tx: Transaction) -> tuple[str, str] | None:
@@ -89,7 +92,7 @@ def not_adopted(tx: Transaction, messages_table: str) -> int:
     """Return how many messages an old program has left in the SDK's table since the adoption."""
     if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
         return 0
-    sql = f"SELECT COUNT(*) FROM {_quoted(messages_table)} WHERE id > ?"  # noqa: S608
+    sql = f"SELECT COUNT(*) FROM {_quoted(messages_table)} WHERE id > ?"
     row = tx.one(sql, (int(get_property(tx, ADOPTED) or 0),))
     return 0 if row is None else int(row[0])
 
@@ -105,7 +108,7 @@ class _Source:
 
     def sessions(self) -> list[tuple[str, int]]:
         rows = self.tx.all(
-            f"SELECT session_id, MIN(created_at) FROM ("  # noqa: S608
+            f"SELECT session_id, MIN(created_at) FROM ("
             f" SELECT session_id, created_at FROM {self.sessions_table}"
             f" UNION ALL SELECT session_id, created_at FROM {self.messages_table}"
             ") GROUP BY session_id ORDER BY 2, 1"
@@ -113,7 +116,7 @@ class _Source:
         return [(session_id, self.time(created_at)) for session_id, created_at in rows]
 
     def last_message_id(self) -> int:
-        row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")  # noqa: S608
+        row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")
         return 0 if row is None or row[0] is None else int(row[0])
 
     def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
@@ -121,7 +124,7 @@ class _Source:
         found: dict[int, _Message] = {}
         unreadable = 0
         rows = self.tx.execute(
-            f"SELECT id, CAST(message_data AS BLOB), created_at FROM {self.messages_table} "  # noqa: S608
+            f"SELECT id, CAST(message_data AS BLOB), created_at FROM {self.messages_table} "
             "WHERE session_id = ? ORDER BY id",
             (session_id,),
         )
@@ -202,6 +205,13 @@ class _Import:
             known = dict(zip(branch.message_ids, branch.sdk_turns, strict=False))
             branch.sdk_turns = [(turns if branch is main else known).get(mid, -1) for mid in kept]
             branch.message_ids = kept
+            self._number_turns(branch)
+
+    def _number_turns(self, branch: _Branch) -> None:
+        turn = 0
+        for message_id, sdk_turn in zip(branch.message_ids, branch.sdk_turns, strict=True):
+            turn += shape.shape(self.messages[message_id].item).type == shape.USER
+            branch.turns.setdefault(sdk_turn, turn)
 
     def run(self, created_at: int) -> None:
         counts = {
@@ -271,20 +281,11 @@ class _Import:
             input_tokens_details=input_details,
             output_tokens_details=output_details,
         )
-        turn = self._turn(self.branches.get(branch_id), sdk_turn)
+        branch = self.branches.get(branch_id)
+        turn = None if branch is None else branch.turns.get(sdk_turn)
         run_id = f"{SOURCE}:{self.session_id}:{usage_id}"
         event = UsageRecorded(run_id=run_id, turn=turn, requests=[used])
         self._append(event, branch_id, self.source.time(created_at))
-
-    def _turn(self, branch: _Branch | None, sdk_turn: int) -> int | None:
-        """Return our number of the SDK's turn; they differ where hidden messages opened turns."""
-        turn = 0
-        if branch is not None:
-            for message_id, old in zip(branch.message_ids, branch.sdk_turns, strict=True):
-                turn += shape.shape(self.messages[message_id].item).type == shape.USER
-                if old == sdk_turn:
-                    return turn
-        return None
 
     def _append(self, event: Event, branch_id: str | None, occurred_at: int | None) -> int:
         events = ((event, codec.encode(event)),)

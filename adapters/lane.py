@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from eventlog.events import JSON
-from eventlog.store import Outcome, Store, Unit
+from eventlog.operation import Outcome
+from eventlog.store import Store
+from eventlog.transaction import Unit
 
 Kind: TypeAlias = Literal["read", "write"]
 
@@ -81,7 +83,7 @@ class Lane:
     def _start_or_fail(self, queued: _Queued) -> bool:
         try:
             return self._start(queued)
-        except Exception as error:  # noqa: BLE001 - whoever waits for it is told
+        except Exception as error:
             _fail(queued.outcome, error)
             return True
 

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from agents import _debug
 from agents.items import TResponseInputItem
 from agents.logger import log_model_action_error, log_model_and_tool_action_error
 from agents.memory.session import _CompactionSnapshot
@@ -35,9 +34,12 @@ from adapters.lane import Kind, Lane
 from eventlog import codec, logs
 from eventlog.context import recorded_values
 from eventlog.errors import BranchNotFoundError, ClosedError, ConversationError, ProjectionError
-from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
-from eventlog.log import EventLog, StaleProjections
-from eventlog.store import Durability, Outcome, Transaction, settle
+from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced, RequestUsage
+from eventlog.ledger import StaleProjections
+from eventlog.log import EventLog
+from eventlog.operation import Outcome, settle
+from eventlog.store import Durability
+from eventlog.transaction import Transaction
 from projections import reading
 from projections import usage as usage_tables
 from projections.conversations import MAIN
@@ -341,7 +343,7 @@ class EventLogSession:
                 requests = run_usage.requests_of(result)
                 interrupted = bool(getattr(result, "interruptions", None))
                 await self._write(lambda tx: self._record(tx, usage, requests, interrupted))
-        except Exception as error:  # noqa: BLE001 - the SDK's promise
+        except Exception as error:
             log_model_action_error(
                 self._logger,
                 "Failed to store session usage",
@@ -353,8 +355,8 @@ class EventLogSession:
         self,
         tx: Transaction,
         usage: Any,
-        requests: list[run_usage.RequestUsage],
-        interrupted: bool,  # noqa: FBT001
+        requests: list[RequestUsage],
+        interrupted: bool,
     ) -> None:
         before = run_usage.run_of(usage)
         run = before or self._resumed_run(tx, requests) or run_usage.new_run()
@@ -366,9 +368,7 @@ class EventLogSession:
         tx.on_rollback(lambda: run_usage.remember(usage, before))
         run_usage.remember(usage, run._replace(recorded=tuple(requests)))
 
-    def _resumed_run(
-        self, tx: Transaction, requests: list[run_usage.RequestUsage]
-    ) -> run_usage.Run | None:
+    def _resumed_run(self, tx: Transaction, requests: list[RequestUsage]) -> run_usage.Run | None:
         """Return the interrupted run that these requests continue, if they do."""
         here = conversation.look(tx, self._seat)
         found = usage_tables.interrupted_run(

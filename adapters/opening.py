@@ -18,7 +18,8 @@ from adapters import importers
 from eventlog import logs, schema, shared, sqlite
 from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from eventlog.log import EventLog
-from eventlog.store import MEMORY, Durability, Store, Transaction
+from eventlog.store import MEMORY, Durability, Store
+from eventlog.transaction import Transaction
 from projections.projection import tables as tables_of
 
 SDK_TABLES = "sdk_tables"

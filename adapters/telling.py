@@ -25,7 +25,7 @@ from eventlog.events import (
 )
 
 if TYPE_CHECKING:
-    from eventlog.log import Recorded
+    from eventlog.recorded import Recorded
 
 SHORT_CHARACTERS = 48
 

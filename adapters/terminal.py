@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from eventlog import EventLog
 from eventlog.errors import EventLogError, UnknownProjectionError
-from eventlog.log import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +74,16 @@ def fail(code: ExitCode, why: object) -> NoReturn:
     raise typer.Exit(code)
 
 
+class _Console(Console):
+    """A console that leaves it to the commands how to end when its reader went away."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console for text that is data: no markup, no emoji codes, nothing highlighted."""
-    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    made = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     made.width = min(made.width, WIDEST)
     return made
 

@@ -1,6 +1,7 @@
 """An append-only log of what happens to conversations, in one SQLite table."""
 
 from eventlog import errors
+from eventlog.appending import Appended
 from eventlog.context import recording
 from eventlog.errors import EventLogError
 from eventlog.events import (
@@ -21,8 +22,10 @@ from eventlog.events import (
     UsageRecorded,
 )
 from eventlog.integrity import Finding, Head, Verified
-from eventlog.log import Appended, EventLog, Recorded, append
-from eventlog.store import Transaction
+from eventlog.ledger import append
+from eventlog.log import EventLog
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
 
 __all__ = [
     "Appended",

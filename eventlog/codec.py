@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
 from eventlog.events import EVENT_TYPES, JSON, Event, ItemRef, RequestUsage
-
-_E = TypeVar("_E", bound=Event)
 
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {}
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
@@ -116,10 +114,16 @@ def _items_of(position: int, data: bytes) -> list[JSON]:
     try:
         items = json.loads(data)["items"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UndecodableEventError(
-            f"the items of the event at position {position} cannot be decoded", position=position
-        ) from error
-    return list(items)
+        raise _undecodable_items(position) from error
+    if not isinstance(items, list):
+        raise _undecodable_items(position)
+    return items
+
+
+def _undecodable_items(position: int) -> UndecodableEventError:
+    return UndecodableEventError(
+        f"the items of the event at position {position} cannot be decoded", position=position
+    )
 
 
 def _fields(struct: msgspec.Struct) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import msgspec
 
 from eventlog import codec
 from eventlog.errors import UndecodableEventError
-from eventlog.store import Row
+from eventlog.transaction import Row
 
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from eventlog.errors import ForeignFileError, NewerFileError, NoLogError
-from eventlog.store import Transaction
+from eventlog.transaction import Transaction
 
 APPLICATION_ID: Final = 0x65766C67  # "evlg"
 USER_VERSION: Final = 1
@@ -109,9 +109,10 @@ def identify(connection: sqlite3.Connection, path: str) -> bool:
 
 
 def table_names(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of the file's tables, SQLite's own left out."""
+    """Return the names of the file's tables and views, SQLite's own left out."""
     rows = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        "SELECT name FROM sqlite_schema "
+        "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
     return {name for (name,) in rows}
 

@@ -124,7 +124,7 @@ def _close_idle() -> None:
 
 
 def _hook() -> None:
-    global _hooked  # noqa: PLW0603 - hooks cannot be taken off again, so they are set once
+    global _hooked  # noqa: PLW0603 - hooks cannot be taken off again
     with _guard:
         if _hooked:
             return

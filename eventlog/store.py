@@ -20,20 +20,20 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from eventlog import sqlite
-from eventlog.context import recorded_values
 from eventlog.errors import ClosedError
 from eventlog.events import JSON
+from eventlog.operation import Operation, Outcome, settle, tell
+from eventlog.transaction import Transaction, Unit
 from eventlog.worker import Worker
 
 T = TypeVar("T")
 Durability: TypeAlias = Literal["full", "normal"]
-Row: TypeAlias = tuple[Any, ...]
 Clock: TypeAlias = Callable[[], int]
 
 MEMORY = ":memory:"
@@ -48,91 +48,6 @@ def system_clock() -> int:
     return time.time_ns() // 1_000
 
 
-class Transaction:
-    """
-    What a unit of work is given: statements, the time, and who asked.
-
-    Rows may be deferred: they are written together, before the next statement or the commit, which is
-    several times faster than one by one.
-    """
-
-    __slots__ = (
-        "_deferred",
-        "_undo",
-        "cache",
-        "connection",
-        "now",
-        "participant",
-        "recording",
-        "state",
-    )
-
-    def __init__(
-        self, connection: sqlite3.Connection, now: int, participant: Any | None = None
-    ) -> None:
-        self.connection = connection
-        self.now = now
-        self.participant = participant
-        self.recording: Mapping[str, JSON] = {}
-        self.state: Any = None  # immutable; belongs to the store's participant
-        self.cache: dict[Any, Any] = {}  # rows in memory: what is in it is what is in the tables
-        self._deferred: dict[str, list[Sequence[Any]]] = {}
-        self._undo: list[Callable[[], None]] = []
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement."""
-        if self._deferred:
-            self.flush()
-        return self.connection.execute(sql, parameters)
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
-        """Run a statement for each row."""
-        if self._deferred:
-            self.flush()
-        return self.connection.executemany(sql, rows)
-
-    def defer(self, sql: str, row: Sequence[Any]) -> None:
-        """Run a statement for this row before the next statement, or the commit."""
-        self._deferred.setdefault(sql, []).append(row)
-
-    def flush(self) -> None:
-        """Run what was deferred, statement by statement in the order they first came."""
-        deferred, self._deferred = self._deferred, {}
-        for sql, rows in deferred.items():
-            self.connection.executemany(sql, rows)
-
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        """Return the first row, or None."""
-        row: Row | None = self.execute(sql, parameters).fetchone()
-        return row
-
-    def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Return all rows."""
-        return self.execute(sql, parameters).fetchall()
-
-    def writes(self) -> int:
-        """Return a number that grows with each row written or deferred."""
-        return self.connection.total_changes + sum(map(len, self._deferred.values()))
-
-    def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Call this if what the unit did is rolled back: it undoes what the unit did in memory."""
-        self._undo.append(undo)
-
-    def mark(self) -> tuple[int, Any]:
-        """Return the place to which ``undo_to`` goes back."""
-        return len(self._undo), self.state
-
-    def undo_to(self, mark: tuple[int, Any]) -> None:
-        """Undo in memory, last first, what was done since the mark."""
-        length, self.state = mark
-        self._deferred.clear()
-        while len(self._undo) > length:
-            self._undo.pop()()
-
-
-Unit: TypeAlias = Callable[[Transaction], T]
-
-
 class Participant(Protocol):
     """What takes part in each writing transaction beside its units: the log."""
 
@@ -143,90 +58,8 @@ class Participant(Protocol):
         """Write what belongs to the whole transaction, after the last of them."""
 
 
-class Outcome(asyncio.Future[T]):
-    """
-    A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
-
-    ``cancel`` refuses and remembers the first message, so the task waits on and is then cancelled.
-    """
-
-    cancelled_with: str | None = None
-    was_cancelled = False
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Refuse; the work is under way and will be told."""
-        if not self.was_cancelled:
-            self.was_cancelled, self.cancelled_with = True, msg
-        return False
-
-
-async def settle(outcome: Outcome[T]) -> T:
-    """Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError."""
-    try:
-        return await outcome
-    except asyncio.CancelledError:
-        if not outcome.was_cancelled:
-            raise
-        message = outcome.cancelled_with
-        raise asyncio.CancelledError(*(() if message is None else (message,))) from None
-    finally:
-        if outcome.done() and not outcome.cancelled():
-            outcome.exception()  # retrieved: a cancelled caller need not hear of it
-
-
-class _Failed(Exception):  # noqa: N818 - a signal, never seen outside
+class _Failed(Exception):  # noqa: N818 - a signal
     """A unit failed after it had written, beside others that did not."""
-
-
-class _Operation(Generic[T]):
-    """A unit on its way: what to run, for whom, and whom to tell."""
-
-    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
-
-    def __init__(
-        self,
-        unit: Unit[T],
-        outcome: Outcome[T] | concurrent.futures.Future[T],
-        then: Callable[[], None] | None = None,
-        recording: Mapping[str, JSON] | None = None,
-    ) -> None:
-        self.unit = unit
-        self.outcome = outcome
-        self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
-        self.then = then
-        self.recording = recorded_values() if recording is None else recording
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def resolve(self) -> None:
-        if self.outcome.done():
-            return
-        if self.error is None:
-            self.outcome.set_result(self.result)
-        else:
-            self.outcome.set_exception(self.error)
-
-
-def _tell(operations: Iterable[_Operation[Any]]) -> None:
-    """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Operation[Any]]] = {}
-    for operation in operations:
-        if operation.then is not None:
-            operation.then()
-        if operation.loop is None:
-            operation.resolve()
-        else:
-            by_loop.setdefault(operation.loop, []).append(operation)
-    for loop, group in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve_all, group)
-        except RuntimeError:
-            continue  # the loop was closed; nobody waits there any more
-
-
-def _resolve_all(operations: list[_Operation[Any]]) -> None:
-    for operation in operations:
-        operation.resolve()
 
 
 class Store:
@@ -249,7 +82,7 @@ class Store:
         self.pid = os.getpid()
         self.file_id = file_id(path)
         self._closed = False
-        self._pending: deque[_Operation[Any]] = deque()
+        self._pending: deque[Operation[Any]] = deque()
         self._draining = False
         self._lock = threading.Lock()
         self._forked = threading.Event()
@@ -330,7 +163,7 @@ class Store:
             self._cache.clear()
             try:
                 function(self._writing_connection())
-            except BaseException as error:  # noqa: BLE001 - the caller is told
+            except BaseException as error:
                 done.set_exception(sqlite.translated(error, self.path))
             else:
                 done.set_result(None)
@@ -355,7 +188,7 @@ class Store:
         """
         if self._write_worker is None:
             raise sqlite.read_only_error(self.path)
-        operation = _Operation(unit, outcome, then, recording)
+        operation = Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
@@ -376,7 +209,7 @@ class Store:
         if self._read_worker is None:
             self.submit_write(unit, outcome, then, recording)
             return
-        operation = _Operation(unit, outcome, then, recording)
+        operation = Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
@@ -394,27 +227,27 @@ class Store:
                     return
             try:
                 self._run_batch(batch)
-            except BaseException as error:  # noqa: BLE001 - a waiter must always be told
+            except BaseException as error:
                 for operation in batch:
                     operation.error = error
-            _tell(batch)
+            tell(batch)
 
-    def _run_batch(self, batch: list[_Operation[Any]]) -> None:
+    def _run_batch(self, batch: list[Operation[Any]]) -> None:
         """Run units in one transaction; each operation ends with a result or an error."""
         try:
             try:
                 self._run_together(batch, run_unit=self._run_unguarded)
             except _Failed:
                 self._run_together(batch, run_unit=self._run_guarded)
-        except Exception as error:  # noqa: BLE001 - every kind of error reaches its waiters
+        except Exception as error:
             failure = sqlite.translated(error, self.path)
             for operation in batch:
                 operation.error = operation.error or failure
 
     def _run_together(
         self,
-        batch: list[_Operation[Any]],
-        run_unit: Callable[[Transaction, _Operation[Any], bool], None],
+        batch: list[Operation[Any]],
+        run_unit: Callable[[Transaction, Operation[Any], bool], None],
     ) -> None:
         connection = self._writing_connection()
         tx = Transaction(connection, self.clock(), self.participant)
@@ -437,21 +270,21 @@ class Store:
             tx.undo_to(start)
             raise
 
-    def _run_unguarded(self, tx: Transaction, operation: _Operation[Any], alone: bool) -> None:
+    def _run_unguarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
         """Run a unit in the hope that it succeeds, or fails before it writes."""
         before = tx.mark()
         written = tx.writes()
         try:
             operation.result = operation.unit(tx)
         except Exception as error:
-            if alone or isinstance(error, sqlite3.Error):
+            if alone:
                 raise
-            if tx.writes() != written:
+            if tx.writes() != written or isinstance(error, sqlite3.Error):
                 raise _Failed from error
             tx.undo_to(before)
             operation.error = error
 
-    def _run_guarded(self, tx: Transaction, operation: _Operation[Any], alone: bool) -> None:  # noqa: ARG002
+    def _run_guarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
         """Run a unit under a savepoint, to be rolled back alone."""
         before = tx.mark()
         tx.execute("SAVEPOINT unit")
@@ -460,7 +293,8 @@ class Store:
         except Exception as error:
             if not tx.connection.in_transaction:
                 raise  # SQLite rolled all of it back
-            tx.connection.execute("ROLLBACK TO unit")
+            tx.forget_deferred()
+            tx.execute("ROLLBACK TO unit")
             tx.undo_to(before)
             tx.cache.clear()
             operation.error = sqlite.translated(error, self.path)
@@ -484,7 +318,7 @@ class Store:
             if not self.is_memory:
                 self._writer = None
 
-    def _run_read(self, operation: _Operation[Any]) -> None:
+    def _run_read(self, operation: Operation[Any]) -> None:
         try:
             connection = self._reading_connection()
             tx = Transaction(connection, self.clock())
@@ -494,9 +328,9 @@ class Store:
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001 - a waiter must always be told
+        except BaseException as error:
             operation.error = sqlite.translated(error, self.path)
-        _tell([operation])
+        tell([operation])
 
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -585,7 +419,7 @@ class Store:
 def file_id(path: str) -> tuple[int, int] | None:
     """Return what tells this file from another at the same path, or None if there is none."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino

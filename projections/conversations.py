@@ -33,8 +33,8 @@ from eventlog.events import (
     SessionDeleted,
     UsageRecorded,
 )
-from eventlog.log import Recorded
-from eventlog.store import Transaction
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
 from projections import segments, shape
 from projections.segments import Pointer
 
@@ -229,8 +229,7 @@ class _Batch:
 
     def apply(self, recorded: Recorded) -> None:
         session = self.session(recorded)
-        if recorded.occurred_at > session.updated_at:
-            session.updated_at = recorded.occurred_at
+        session.updated_at = max(session.updated_at, recorded.occurred_at)
         if recorded.type == ITEMS_ADDED:
             self.items_added(recorded, session)
             return
@@ -339,9 +338,8 @@ class _Batch:
     def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if it stands at its tip."""
         segment_id: int | None = branch.segment_id
-        if segment_id is not None:
-            if segments.end(self.tx, segment_id) == branch.length:
-                return segment_id
+        if segment_id is not None and segments.end(self.tx, segment_id) == branch.length:
+            return segment_id
         self.tx.execute(
             segments.INSERT_SEGMENT,
             (recorded.position, recorded.session_id, segment_id, branch.length),

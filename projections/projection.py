@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from eventlog.events import Event
-from eventlog.log import Recorded
-from eventlog.store import Transaction
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
 
 
 class Projection(Protocol):

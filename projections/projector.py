@@ -10,8 +10,10 @@ import structlog
 from eventlog import logs
 from eventlog.errors import NewerProjectionError, ProjectionError, UnknownProjectionError
 from eventlog.integrity import Head
-from eventlog.log import PAGE_EVENTS, Recorded, StaleProjections, read_events, read_head
-from eventlog.store import Store, Transaction
+from eventlog.ledger import PAGE_EVENTS, StaleProjections, read_events, read_head
+from eventlog.recorded import Recorded
+from eventlog.store import Store
+from eventlog.transaction import Transaction
 from projections.projection import Projection, tables
 
 REPLAY_ON_OPEN_EVENTS = 20_000
@@ -51,8 +53,7 @@ class Projections:
                 self._handlers.setdefault(kind.type_name(), []).append(projection)
         marks = ", ".join("?" * len(self.by_name))
         self._advance = (
-            "UPDATE checkpoints SET position = ? "  # noqa: S608
-            f"WHERE position <> ? AND projection IN ({marks})"
+            f"UPDATE checkpoints SET position = ? WHERE position <> ? AND projection IN ({marks})"
         )
 
     def named(self, names: Sequence[str]) -> list[Projection]:
@@ -69,13 +70,13 @@ class Projections:
 
     def join(self, store: Store) -> Projections:
         """Bring the tables up to date, and return the set that the file's store shall use."""
-        from projections.replay import rebuild  # noqa: PLC0415 - replay stands on this module
+        from projections.replay import rebuild
 
-        present = getattr(store.participant, "projector", None)
+        present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
             return merged  # looked after already
-        behind = store.read_sync(merged._far_behind)  # noqa: SLF001
+        behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
             rebuild(store, behind)
@@ -117,6 +118,8 @@ class Projections:
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjections when the tables show less than the log holds."""
+        if tx.participant is not None:
+            return  # a writing transaction has caught up; its checkpoints move when it commits
         last = read_head(tx).position
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
@@ -129,7 +132,8 @@ class Projections:
         more = {name: p for name, p in self.by_name.items() if name not in present.by_name}
         return Projections(*present.by_name.values(), *more.values())
 
-    def _far_behind(self, tx: Transaction) -> list[Projection]:
+    def far_behind(self, tx: Transaction) -> list[Projection]:
+        """Return the projections that are better replayed than caught up."""
         head = read_head(tx)
         found = checkpoints(tx)
         behind = []

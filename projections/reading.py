@@ -8,9 +8,9 @@ from typing import NamedTuple
 from eventlog import codec
 from eventlog.errors import UndecodableEventError
 from eventlog.events import JSON, ItemRef
-from eventlog.log import Recorded
 from eventlog.integrity import EVENT_COLUMNS
-from eventlog.store import Transaction
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
 from projections import conversations, segments
 from projections.conversations import MAIN
 from projections.segments import Pointer
@@ -180,7 +180,7 @@ def _events(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, Recorded]]
             SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
         )
         ORDER BY position
-    """  # noqa: S608
+    """
     for span in _spans_in_order(tx, pointer):
         for row in tx.execute(sql, (span.segment_id, span.last)):
             yield row[0], Recorded(row)

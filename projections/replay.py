@@ -8,6 +8,7 @@ transaction that first applies what was appended meanwhile. A replay that is kil
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import tempfile
@@ -22,8 +23,11 @@ import structlog
 
 from eventlog import logs
 from eventlog.errors import ProjectionError
-from eventlog.log import EventLog, Recorded, read_events, read_head
-from eventlog.store import Row, Store, Transaction
+from eventlog.ledger import read_events, read_head
+from eventlog.log import EventLog
+from eventlog.recorded import Recorded
+from eventlog.store import Store
+from eventlog.transaction import Row, Transaction
 from projections import projector
 from projections.projection import Projection, Table, tables
 
@@ -42,7 +46,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay gives differently: live None where it lacks, replayed None where it is too much."""
+    """A row that a replay gives differently: live is None where it lacks, replayed where it is too much."""
 
     table: str
     key: tuple[Any, ...]
@@ -163,7 +167,7 @@ def _swap_in(
         for table in tables(projection):
             columns = ", ".join(f'"{column}"' for column in table.columns)
             tx.execute(
-                f'INSERT INTO main."{table.name}" ({columns}) '  # noqa: S608
+                f'INSERT INTO main."{table.name}" ({columns}) '
                 f'SELECT {columns} FROM scratch."{table.name}"'
             )
         projector.set_checkpoint(tx, projection, read_head(tx).position)
@@ -228,11 +232,10 @@ def _differing(
             if live != built:
                 yield keyed(live), live, built
             live, built = next(live_rows, None), next(built_rows, None)
-        elif built is None or (live is not None and _before(keyed(live), keyed(built))):
-            assert live is not None
+        elif live is not None and (built is None or _before(keyed(live), keyed(built))):
             yield keyed(live), live, None
             live = next(live_rows, None)
-        else:
+        elif built is not None:
             yield keyed(built), None, built
             built = next(built_rows, None)
 
@@ -240,7 +243,7 @@ def _differing(
 def _rows(tx: Transaction, table: Table) -> Iterator[Row]:
     columns = ", ".join(f'"{column}"' for column in table.columns)
     order = ", ".join(f'"{column}"' for column in table.key)
-    return iter(tx.execute(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}'))  # noqa: S608
+    return iter(tx.execute(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}'))
 
 
 def _before(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
@@ -261,7 +264,7 @@ def _named(table: Table, row: Row | None) -> dict[str, Any] | None:
 
 
 def _count(tx: Transaction, table: Table) -> int:
-    row = tx.one(f'SELECT COUNT(*) FROM "{table.name}"')  # noqa: S608
+    row = tx.one(f'SELECT COUNT(*) FROM "{table.name}"')
     return 0 if row is None else int(row[0])
 
 
@@ -296,7 +299,7 @@ def _scratch_file(store: Store) -> Iterator[str]:
             yield str(Path(folder) / "replay")
         return
     log_file = Path(store.path)
-    for old in log_file.parent.glob(f"{log_file.name}-replay-*"):
+    for old in log_file.parent.glob(f"{glob.escape(log_file.name)}-replay-*"):
         if not _is_running(old.name.rpartition("-")[2]):
             old.unlink(missing_ok=True)
     handle, path = tempfile.mkstemp(

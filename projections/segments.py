@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from eventlog.events import ItemRef
-from eventlog.store import Transaction
+from eventlog.transaction import Transaction
 
 SEGMENTS = """
     CREATE TABLE segments (

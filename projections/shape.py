@@ -86,7 +86,7 @@ def shape(item: JSON) -> Shape:
 def _shape(keys: _Keys) -> Shape:
     if keys.role in {USER, "assistant"} if isinstance(keys.role, str) else False:
         return Shape(keys.role, None, is_tool_call=False)
-    kind = str(keys.type) if keys.type is not UNSET and keys.type else "other"
+    kind = _text(keys.type) if keys.type is not UNSET and keys.type else "other"
     is_tool_call = kind in TOOL_CALLS and not (
         kind == "mcp_call" and isinstance(keys.approval_request_id, str)  # its request counted
     )
@@ -95,7 +95,9 @@ def _shape(keys: _Keys) -> Shape:
 
 def _tool_name(keys: _Keys, kind: str) -> str | None:
     if kind in {"mcp_call", "mcp_approval_request"} and keys.server_label is not UNSET:
-        parts = [str(part) for part in (keys.server_label, keys.name) if part not in (UNSET, None)]
+        parts = [
+            _text(part) for part in (keys.server_label, keys.name) if part not in (UNSET, None)
+        ]
         return ".".join(part for part in parts if part) or None
     if kind in {"tool_search_call", "tool_search_output"}:
         return "tool_search"
@@ -103,9 +105,15 @@ def _tool_name(keys: _Keys, kind: str) -> str | None:
         return kind
     if keys.role is not UNSET or keys.name in (UNSET, None):
         return None  # a message's name is its author's
-    name = str(keys.name)
-    namespace = "" if keys.namespace in (UNSET, None) else str(keys.namespace)
+    name = _text(keys.name)
+    namespace = "" if keys.namespace in (UNSET, None) else _text(keys.namespace)
     return name if not name or not namespace or namespace == name else f"{namespace}.{name}"
+
+
+def _text(value: JSON) -> str:
+    """Return a value as text that a row can hold: of a lone surrogate, a question mark remains."""
+    text = str(value)
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def json_text(value: JSON) -> str:

@@ -20,7 +20,7 @@ from projections.shape import USER, Shape, shape
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from eventlog.log import Recorded
+    from eventlog.recorded import Recorded
 
 MAIN: Final = "main"
 
@@ -134,7 +134,7 @@ class State:
 
     sessions: dict[str, Session] = field(default_factory=dict)
 
-    def apply(self, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def apply(self, recorded: Recorded) -> None:
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         if recorded.type == events.ContentErased.type_name():
             return  # about payloads, not about the conversation

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, NamedTuple
 
 from eventlog import codec
 from eventlog.events import (
+    JSON,
     BranchDeleted,
     Event,
     ItemPopped,
-    JSON,
     RequestUsage,
     SessionCleared,
     UsageRecorded,
 )
-from eventlog.log import Recorded
-from eventlog.store import Transaction
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
 from projections.shape import json_text
 
 USAGE = """
@@ -48,7 +48,7 @@ USAGE = """
     ) STRICT, WITHOUT ROWID
 """
 USAGE_OF_TURN = "CREATE INDEX usage_of_turn ON usage (session_id, branch_id, turn)"
-INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 23)})"  # noqa: S608
+INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 23)})"
 END_TURN = """
     UPDATE usage SET is_live = 0
     WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1
@@ -173,7 +173,7 @@ SPENT = f"""
         SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
     FROM usage
     WHERE session_id = ?
-"""  # noqa: S608
+"""
 INTERRUPTED_RUN = """
     SELECT run_id FROM usage
     WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1

@@ -1,0 +1,77 @@
+"""What an append promises: an expected version, and that the same append happens once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from eventlog import codec, integrity
+from eventlog.errors import (
+    IdempotencyConflictError,
+    InvalidEventError,
+    WrongExpectedVersionError,
+)
+from eventlog.events import Event
+from eventlog.transaction import Transaction
+
+ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
+
+
+class Appended(NamedTuple):
+    """What an append did: the last version and position given, and how many events there were."""
+
+    version: int
+    position: int
+    events: int
+
+
+def encode_checked(event: Any) -> bytes:
+    """Return an event's data; raise InvalidEventError for what is no event."""
+    if not isinstance(event, Event) or type(event) is Event:
+        raise InvalidEventError(f"{type(event).__name__} is no event of the vocabulary")
+    return codec.encode(event)
+
+
+def check_names(**names: str | None) -> None:
+    """Raise InvalidEventError for a name that is no text; only the session's is needed."""
+    for what, name in names.items():
+        if name is not None or what == "session_id":
+            codec.check_text(what, name)
+
+
+def check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> None:
+    """Raise WrongExpectedVersionError unless the session is where the caller thinks."""
+    if expected == "any" or (expected == "exists" and actual > 0):
+        return
+    if expected == actual or (expected == "new" and actual == 0):
+        return
+    if not isinstance(expected, int) and expected not in ("new", "exists"):
+        raise InvalidEventError(
+            f"expected_version is a version, 'any', 'new' or 'exists', not {expected!r}"
+        )
+    raise WrongExpectedVersionError(session_id=session_id, expected=expected, actual=actual)
+
+
+def first_result(
+    tx: Transaction, session_id: str, key: str, events: Sequence[tuple[Event, bytes]]
+) -> Appended | None:
+    """Return what the first append with this key returned; None when there was none."""
+    first = tx.one(
+        "SELECT version, metadata FROM events WHERE session_id = ? AND idempotency_key = ?",
+        (session_id, key),
+    )
+    if first is None:
+        return None
+    version, metadata = first
+    count = msgspec.json.decode(metadata)["events_in_append"]
+    rows = tx.all(
+        "SELECT type, data_digest, position FROM events "
+        "WHERE session_id = ? AND version >= ? AND version < ? ORDER BY version",
+        (session_id, version, version + count),
+    )
+    before = [(kind, digest) for kind, digest, _ in rows]
+    if before != [(event.type_name(), integrity.data_digest(data)) for event, data in events]:
+        raise IdempotencyConflictError(session_id=session_id, idempotency_key=key)
+    return Appended(version + count - 1, rows[-1][2], count)

@@ -1,0 +1,181 @@
+"""The log inside a transaction: its head, its versions, and how events are appended and read there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from eventlog import codec, integrity
+from eventlog.events import JSON, Event
+from eventlog.integrity import EVENT_COLUMNS, Head
+from eventlog.recorded import Recorded
+from eventlog.store import Store
+from eventlog.transaction import Row, Transaction
+
+PAGE_EVENTS = 1_000
+PAGE_BYTES = 8 * 1024 * 1024
+"""Reading goes in pages of at most so many events and about so many bytes, to keep memory flat."""
+
+
+INSERT_EVENT = """
+    INSERT INTO events (
+        position, session_id, version, type, schema_version, branch_id, data,
+        data_digest, metadata, idempotency_key, recorded_at, digest
+    ) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?)
+"""
+LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
+LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
+SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
+
+
+class Projector(Protocol):
+    """What keeps projections up to date inside the log's transactions (see ``projections``)."""
+
+    def join(self, store: Store) -> Projector:
+        """Bring this projector's tables up to date and return the one that the store shall use."""
+
+    def begin(self, tx: Transaction, head: Head) -> None:
+        """Refuse newer tables, catch up with what others appended."""
+
+    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        """Apply events that were just appended."""
+
+    def before_commit(self, tx: Transaction, head: Head) -> None:
+        """Write the checkpoints."""
+
+    def require_fresh(self, tx: Transaction) -> None:
+        """Raise StaleProjections when a reader would see less than the log holds."""
+
+
+class StaleProjections(Exception):  # noqa: N818 - a signal between layers
+    """Somebody who does not know the projections appended; a writer has to catch up first."""
+
+
+class Ledger:
+    """The log's part in each writing transaction: it knows the head, and carries it forward."""
+
+    def __init__(self) -> None:
+        self.projector: Projector | None = None
+
+    def begin(self, tx: Transaction) -> None:
+        """Load the head of the log."""
+        tx.state = tx.cache.get("head") or read_head(tx)
+        if self.projector is not None:
+            self.projector.begin(tx, tx.state)
+
+    def before_commit(self, tx: Transaction) -> None:
+        """Write the checkpoints."""
+        if self.projector is not None:
+            self.projector.before_commit(tx, tx.state)
+
+    def append(
+        self,
+        tx: Transaction,
+        session_id: str,
+        events: Iterable[tuple[Event, bytes]],
+        *,
+        branch_id: str | None,
+        version: int,
+        metadata: str | None,
+        idempotency_key: str | None = None,
+    ) -> list[Recorded]:
+        """Append encoded events after ``version``, link them, and project them."""
+        recorded = []
+        head: Head = tx.state
+        for event, data in events:
+            version += 1
+            position = head.position + 1
+            payload_digest = integrity.data_digest(data)
+            name = event.type_name()
+            columns = (position, session_id, version, name, event.schema_version, branch_id)
+            rest = (payload_digest, metadata, idempotency_key, tx.now)
+            digest = integrity.link(head.digest, *columns, *rest)
+            row = (*columns, data, *rest, digest)
+            tx.defer(INSERT_EVENT, row)
+            head = Head(position, digest)
+            recorded.append(Recorded(row))
+            idempotency_key = None  # it stands with the first event only
+        tx.state = tx.cache["head"] = head
+        tx.cache["version", session_id] = version
+        if self.projector is not None:
+            self.projector.project(tx, recorded)
+        return recorded
+
+
+def append(
+    tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
+) -> Recorded:
+    """Append one event in a unit of work. What the unit then reads from projections includes it."""
+    return append_all(tx, session_id, ((event, codec.encode(event)),), branch_id=branch_id)[0]
+
+
+def append_all(
+    tx: Transaction,
+    session_id: str,
+    events: Iterable[tuple[Event, bytes]],
+    *,
+    branch_id: str | None = None,
+    occurred_at: int | None = None,
+) -> list[Recorded]:
+    """Append events with their encoded data, in a unit of work."""
+    recording = tx.recording
+    if occurred_at is not None:
+        recording = {**recording, "occurred_at": occurred_at}
+    return ledger(tx).append(
+        tx,
+        session_id,
+        events,
+        branch_id=branch_id,
+        version=session_version(tx, session_id),
+        metadata=metadata_json(recording),
+    )
+
+
+def session_version(tx: Transaction, session_id: str) -> int:
+    """Return a session's version in a unit of work; 0 when it does not exist."""
+    version: int | None = tx.cache.get(("version", session_id))
+    if version is None:
+        row = tx.one(SESSION_VERSION, (session_id,))
+        version = 0 if row is None or row[0] is None else int(row[0])
+    return version
+
+
+def read_head(tx: Transaction) -> Head:
+    """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
+    last = tx.one(LAST_DIGEST)
+    given = tx.one(LAST_POSITION)
+    if last is None:
+        return Head(0 if given is None else given[0], integrity.FIRST)
+    return Head(last[0] if given is None else max(last[0], given[0]), last[1])
+
+
+def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
+    """Return the next page of events after a position as rows, in a unit of work."""
+    return list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+
+
+def read_events(tx: Transaction, after: int, *, limit: int = PAGE_EVENTS) -> list[Recorded]:
+    """Return the next page of events after a position, in a unit of work."""
+    return [Recorded(row) for row in read_rows(tx, after, limit)]
+
+
+def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:
+    """Take rows until their payloads make up a page."""
+    size = 0
+    for row in rows:
+        yield row
+        size += len(row[6] or b"")
+        if size > PAGE_BYTES:
+            return
+
+
+def ledger(tx: Transaction) -> Ledger:
+    """Return the log's part in this transaction."""
+    participant: Ledger = tx.participant  # type: ignore[assignment]
+    return participant
+
+
+def metadata_json(recording: Mapping[str, JSON]) -> str | None:
+    """Return what is recorded with an event as its column holds it."""
+    return codec.encode_json(dict(recording)).decode() if recording else None

@@ -1,0 +1,97 @@
+"""Units on their way to the store's threads, and how their outcomes come back."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from eventlog.context import recorded_values
+from eventlog.events import JSON
+from eventlog.transaction import Unit
+
+T = TypeVar("T")
+
+
+class Outcome(asyncio.Future[T]):
+    """
+    A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
+
+    ``cancel`` refuses and remembers the first message, so the task waits on and is then cancelled.
+    """
+
+    cancelled_with: str | None = None
+    was_cancelled = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Refuse; the work is under way and will be told."""
+        if not self.was_cancelled:
+            self.was_cancelled, self.cancelled_with = True, msg
+        return False
+
+
+async def settle(outcome: Outcome[T]) -> T:
+    """Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError."""
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        if not outcome.was_cancelled:
+            raise
+        message = outcome.cancelled_with
+        raise asyncio.CancelledError(*(() if message is None else (message,))) from None
+    finally:
+        if outcome.done() and not outcome.cancelled():
+            outcome.exception()  # retrieved: a cancelled caller need not hear of it
+
+
+class Operation(Generic[T]):
+    """A unit on its way: what to run, for whom, and whom to tell."""
+
+    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
+
+    def __init__(
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        then: Callable[[], None] | None = None,
+        recording: Mapping[str, JSON] | None = None,
+    ) -> None:
+        self.unit = unit
+        self.outcome = outcome
+        self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
+        self.then = then
+        self.recording = recorded_values() if recording is None else recording
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def resolve(self) -> None:
+        """Tell whoever waits; runs on their loop's thread."""
+        if self.outcome.done():
+            return
+        if self.error is None:
+            self.outcome.set_result(self.result)
+        else:
+            self.outcome.set_exception(self.error)
+
+
+def tell(operations: Iterable[Operation[Any]]) -> None:
+    """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = {}
+    for operation in operations:
+        if operation.then is not None:
+            operation.then()
+        if operation.loop is None:
+            operation.resolve()
+        else:
+            by_loop.setdefault(operation.loop, []).append(operation)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve_all, group)
+        except RuntimeError:
+            continue  # the loop was closed; nobody waits there any more
+
+
+def _resolve_all(operations: list[Operation[Any]]) -> None:
+    for operation in operations:
+        operation.resolve()

@@ -1,0 +1,77 @@
+"""Questions to the events table that are answered page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from eventlog.events import Event
+from eventlog.integrity import EVENT_COLUMNS
+from eventlog.ledger import up_to_page_bytes
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
+
+
+class Query:
+    """A question to the events table that is answered page by page."""
+
+    def __init__(
+        self,
+        session_id: str | None,
+        branch_id: str | None,
+        types: Sequence[str | type[Event]] | None,
+        after: int,
+        until: int | None,
+        since: datetime | None,
+        before: datetime | None,
+        *,
+        backward: bool,
+    ) -> None:
+        conditions: list[tuple[str, Any]] = [("position > ?", after)]
+        if session_id is not None:
+            conditions.append(("session_id = ?", session_id))
+        if branch_id is not None:
+            conditions.append(("branch_id = ?", branch_id))
+        if until is not None:
+            conditions.append(("position <= ?", until))
+        if since is not None:
+            conditions.append(("recorded_at >= ?", microseconds(since)))
+        if before is not None:
+            conditions.append(("recorded_at < ?", microseconds(before)))
+        if types is not None:
+            names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
+            marks = ", ".join("?" * len(names))
+            conditions.extend([(f"type IN ({marks})", None)])
+            self._type_names = names
+        else:
+            self._type_names = []
+        self._conditions = conditions
+        self._backward = backward
+        # A session's events are found by its own index, in the same order.
+        self._order = "version" if session_id is not None else "position"
+
+    def seek(self, position: int) -> None:
+        """Go on behind this position."""
+        if self._backward:
+            self._conditions = [c for c in self._conditions if c[0] != "position < ?"]
+            self._conditions.append(("position < ?", position))
+        else:
+            self._conditions[0] = ("position > ?", position)
+
+    def page(self, tx: Transaction, size: int) -> list[Recorded]:
+        """Return the next events, at most ``size``; an empty list at the end."""
+        where = " AND ".join(condition for condition, _ in self._conditions)
+        parameters: list[Any] = []
+        for condition, value in self._conditions:
+            parameters.extend(self._type_names if "IN" in condition else [value])
+        direction = "DESC" if self._backward else "ASC"
+        sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY {self._order} {direction}"
+        rows = tx.execute(f"{sql} LIMIT ?", (*parameters, size))
+        return [Recorded(row) for row in up_to_page_bytes(rows)]
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
