@@ -17,6 +17,7 @@ from eventlog.errors import (
     BranchNotFoundError,
     ConversationError,
     InvalidBranchError,
+    InvalidEventError,
     SessionDeletedError,
     TurnNotFoundError,
 )
@@ -36,6 +37,7 @@ from eventlog.events import (
     UsageRecorded,
 )
 from eventlog.ledger import append, append_all
+from eventlog.store import system_clock
 from eventlog.transaction import Transaction
 from projections import reading, segments
 from projections.conversations import MAIN
@@ -55,7 +57,7 @@ class Seat:
     Changed only inside units of work, and changed back when they are rolled back.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
+    __slots__ = ("branch_id", "cleared_version", "labels", "session_id", "taken_at")
 
     def __init__(
         self,
@@ -65,8 +67,15 @@ class Seat:
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
+        self.taken_at = system_clock()
         self.cleared_version: int | None = None
         self.labels = labels
+
+    def missed_clearing(self, here: Place) -> bool:
+        """Whether the session was cleared by somebody else since this seat was last used."""
+        if self.cleared_version is None:
+            return here.cleared_at > self.taken_at
+        return here.cleared_version != self.cleared_version
 
     def move(self, tx: Transaction, branch_id: str, cleared_version: int | None) -> None:
         """Stand on another branch; undone if the transaction is rolled back."""
@@ -85,11 +94,11 @@ class Seat:
 def look(tx: Transaction, seat: Seat) -> Place:
     """Return the place of a seat's branch; a seat that missed a clearing is on main now."""
     here = reading.place(tx, seat.session_id, seat.branch_id)
-    if seat.cleared_version is None:
-        seat.move(tx, seat.branch_id, here.cleared_version)
-    elif seat.cleared_version != here.cleared_version:
+    if seat.missed_clearing(here):
         seat.move(tx, MAIN, here.cleared_version)
         here = reading.place(tx, seat.session_id, seat.branch_id)
+    elif seat.cleared_version is None:
+        seat.move(tx, seat.branch_id, here.cleared_version)
     return here
 
 
@@ -188,9 +197,23 @@ def get_items(tx: Transaction, seat: Seat, branch_id: str | None, limit: int | N
 
 
 def check_branch_name(name: str | None) -> None:
-    """Raise InvalidBranchError for a blank name."""
-    if name is not None and not name.strip():
+    """Raise InvalidBranchError for a name that is blank, or no text."""
+    if name is None:
+        return
+    try:
+        codec.check_text("branch name", name)
+    except InvalidEventError as error:
+        raise InvalidBranchError(str(error)) from None
+    if not name.strip():
         raise InvalidBranchError("Branch name cannot be empty")
+
+
+def check_branch_id(branch_id: str) -> None:
+    """Raise BranchNotFoundError for what no branch can be called; SQLite would take 7 for "7"."""
+    try:
+        codec.check_text("branch id", branch_id)
+    except InvalidEventError:
+        raise BranchNotFoundError(branch_id) from None
 
 
 def create_branch(tx: Transaction, seat: Seat, name: str | None, label: int) -> str:
@@ -208,8 +231,10 @@ def create_branch_from_turn(
     Turn 0 is the very beginning. ``label`` is what the caller calls the turn.
     """
     here = writable(tx, seat)
-    pointer = segments.before_turn(tx, here.pointer, turn) if turn else Pointer(None, 0)
-    if pointer is None or turn < 0:
+    pointer = Pointer(None, 0) if turn == 0 else None
+    if 0 < turn <= here.turn:
+        pointer = segments.before_turn(tx, here.pointer, turn)
+    if pointer is None:
         raise TurnNotFoundError(
             f"Turn {label} does not contain a user message in branch '{seat.branch_id}'",
             turn=label,
@@ -261,6 +286,7 @@ def _unused_id(tx: Transaction, seat: Seat, label: int) -> str:
 
 def switch_to_branch(tx: Transaction, seat: Seat, branch_id: str) -> str:
     """Stand on another branch; return the one left. Main can always be switched to."""
+    check_branch_id(branch_id)
     here = look(tx, seat)
     if here.is_deleted:
         raise SessionDeletedError(seat.session_id)
@@ -277,8 +303,9 @@ def switch_to_branch(tx: Transaction, seat: Seat, branch_id: str) -> str:
 def delete_branch(tx: Transaction, seat: Seat, branch_id: str, *, force: bool) -> None:
     """Delete a branch; its id stays taken, shared items stay where they are shared."""
     here = look(tx, seat)
-    if not branch_id or not branch_id.strip():
+    if not branch_id or not str(branch_id).strip():
         raise InvalidBranchError("Branch ID cannot be empty")
+    check_branch_id(branch_id)
     if branch_id == MAIN:
         raise InvalidBranchError("Cannot delete the 'main' branch")
     if branch_id == seat.branch_id and not force:
@@ -324,16 +351,12 @@ def _texts(item: JSON) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def create_branch_from_content(
-    tx: Transaction, seat: Seat, term: str, name: str | None, first_turn_number: int
-) -> str:
-    """Branch off before the earliest turn whose user text contains the term."""
+def first_turn_with(tx: Transaction, seat: Seat, term: str) -> int:
+    """Return the earliest turn whose user text contains the term. Raises ConversationError."""
     found = find_turns(tx, seat, None, term)
     if not found:
         raise ConversationError(f"No user turns found containing '{term}'")
-    turn = found[0].turn
-    label = turn + first_turn_number - 1
-    return create_branch_from_turn(tx, seat, turn, name, include_turn=False, label=label)
+    return found[0].turn
 
 
 def count_tools(tx: Transaction, seat: Seat, branch_id: str | None) -> list[tuple[Any, int, int]]:
@@ -363,10 +386,9 @@ def record_usage(
 
     What was spent is recorded even when that turn is gone: then it belongs to none.
     """
-    known = seat.cleared_version
     branch_id = seat.branch_id
+    was_cleared = seat.missed_clearing(reading.place(tx, seat.session_id, branch_id))
     here = look(tx, seat)
-    was_cleared = known is not None and known != here.cleared_version
     has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
     used = UsageRecorded(
         run_id=run_id,

@@ -46,6 +46,9 @@ ITEMS_PER_EVENT = 500
 ADOPTED = "adopted_message_id"
 """The property that remembers the SDK's last message that was adopted."""
 
+_SESSION_COLUMNS = {"session_id", "created_at"}
+_MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
+
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
 
 
@@ -78,6 +81,16 @@ def structure_owner(tx: Transaction) -> tuple[str, str] | None:
     if not {"session_id", "message_id"} <= owners.keys():
         return None
     return owners["session_id"], owners["message_id"]
+
+
+def are_of_the_sdk(tx: Transaction, sessions_table: str, messages_table: str) -> bool:
+    """Whether two tables have the columns that the SDK's have."""
+    needed = ((sessions_table, _SESSION_COLUMNS), (messages_table, _MESSAGE_COLUMNS))
+    return all(
+        columns
+        <= {name for (name,) in tx.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        for table, columns in needed
+    )
 
 
 def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:

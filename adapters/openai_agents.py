@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
+from agents import _debug
 from agents.items import TResponseInputItem
 from agents.logger import log_model_action_error, log_model_and_tool_action_error
 from agents.memory.session import _CompactionSnapshot
@@ -49,6 +50,7 @@ T = TypeVar("T")
 Wrapper = RunContextWrapper[Any]
 
 PREVIEW_CHARACTERS = 100
+LOGGED_CHARACTERS = 50
 
 
 class EventLogSession:
@@ -86,6 +88,7 @@ class EventLogSession:
         if first_turn_number not in (0, 1):
             raise ValueError(f"first_turn_number is 0 or 1, not {first_turn_number!r}")
         codec.check_text("session_id", session_id)
+        conversation.check_branch_id(branch_id)
         self.session_settings = (
             SessionSettings()
             if session_settings is None
@@ -207,22 +210,10 @@ class EventLogSession:
         Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueError).
         """
         conversation.check_branch_name(branch_name)
-
-        def unit(tx: Transaction) -> tuple[str, str]:
-            source = self._seat.branch_id
-            created = conversation.create_branch_from_turn(
-                tx,
-                self._seat,
-                self._internal(turn_number),
-                branch_name,
-                include_turn=include_turn,
-                label=turn_number,
-            )
-            return created, source
-
-        branch_id, source = await self._write(unit)
-        self._events.debug(f"Created branch '{branch_id}' from turn {turn_number} in '{source}'")
-        return branch_id
+        turn = self._internal(turn_number) if type(turn_number) is int else -1
+        return await self._branch_before(
+            lambda _: turn, branch_name, include_turn=include_turn, label=turn_number
+        )
 
     async def create_branch_from_content(
         self, search_term: str, branch_name: str | None = None
@@ -232,13 +223,39 @@ class EventLogSession:
 
         Raises ConversationError (a ValueError) when there is none; else as ``create_branch_from_turn``.
         """
-        conversation.check_branch_name(branch_name)
-        first = self._first_turn
-        return await self._write(
-            lambda tx: conversation.create_branch_from_content(
-                tx, self._seat, search_term, branch_name, first
-            )
+        return await self._branch_before(
+            lambda tx: conversation.first_turn_with(tx, self._seat, search_term), branch_name
         )
+
+    async def _branch_before(
+        self,
+        choose: Callable[[Transaction], int],
+        branch_name: str | None,
+        *,
+        include_turn: bool = False,
+        label: int | None = None,
+    ) -> str:
+        def unit(tx: Transaction) -> tuple[str, str]:
+            turn = choose(tx)
+            conversation.check_branch_name(branch_name)
+            called = self._external(turn) if label is None else label
+            account = f"turn {called}{self._preview(tx, turn)} in '{self._seat.branch_id}'"
+            created = conversation.create_branch_from_turn(
+                tx, self._seat, turn, branch_name, include_turn=include_turn, label=called
+            )
+            return created, account
+
+        branch_id, account = await self._write(unit)
+        self._events.debug(f"Created branch '{branch_id}' from {account}")
+        return branch_id
+
+    def _preview(self, tx: Transaction, turn: int) -> str:
+        """Return the beginning of a turn's text for the log, where model data may be logged."""
+        if _debug.DONT_LOG_MODEL_DATA:
+            return ""
+        pointer = conversation.look(tx, self._seat).pointer
+        opening = next((u for u in reading.user_items(tx, pointer) if u.turn == turn), None)
+        return "" if opening is None else f" ('{_text(opening.item, LOGGED_CHARACTERS)}')"
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Move to another branch. Raises BranchNotFoundError; main can always be switched to."""
@@ -370,10 +387,9 @@ class EventLogSession:
 
     def _resumed_run(self, tx: Transaction, requests: list[RequestUsage]) -> run_usage.Run | None:
         """Return the interrupted run that these requests continue, if they do."""
-        here = conversation.look(tx, self._seat)
-        found = usage_tables.interrupted_run(
-            tx, self._seat.session_id, self._seat.branch_id, here.turn
-        )
+        seat = self._seat
+        turn = reading.place(tx, seat.session_id, seat.branch_id).turn
+        found = usage_tables.interrupted_run(tx, seat.session_id, seat.branch_id, turn)
         if found is None or not run_usage.continues(requests, found[1]):
             return None
         return run_usage.Run(found[0], tuple(found[1]))
@@ -549,14 +565,10 @@ class EventLogSession:
         return turn + self._first_turn - 1
 
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
-        content = user_item.item.get("content", "")
-        text = content if isinstance(content, str) else codec.readable(content)
-        if preview is not None and len(text) > preview:
-            text = text[:preview] + "..."
         return {
             "turn": self._external(user_item.turn),
-            "content": text,
-            "full_content": content,
+            "content": _text(user_item.item, preview),
+            "full_content": user_item.item.get("content", ""),
             "timestamp": as_text(user_item.occurred_at),
             "can_branch": True,
         }
@@ -622,6 +634,13 @@ class AdvancedSQLiteSession(EventLogSession):
         """Wait for what is under way and close; a file's last user closes its connections."""
         super().close()
         self.log.close()
+
+
+def _text(item: dict[str, JSON], limit: int | None) -> str:
+    """Return a user item's content as text, cut after so many characters."""
+    content = item.get("content", "")
+    text = content if isinstance(content, str) else codec.readable(content)
+    return text if limit is None or len(text) <= limit else text[:limit] + "..."
 
 
 def as_text(microseconds: int) -> str:

@@ -110,7 +110,12 @@ def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
         )
     if not has_tables:
         return None
-    return TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
+    found = TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
+    if not importers.are_of_the_sdk(tx, found.sessions, found.messages):
+        raise ForeignFileError(
+            f"{path} holds tables called {found} that are another program's", path=path
+        )
+    return found
 
 
 def _check_pair(log: EventLog, pair: TablePair) -> None:

@@ -54,10 +54,10 @@ def requests_of(result: Any) -> list[RequestUsage]:
     Where the SDK's list of requests does not add up to its totals, one entry holds the sum of all.
     """
     usage = result.context_wrapper.usage
-    total = _request(usage, requests=_count(usage, "requests"))
+    total = _request(usage, requests=int(usage.requests or 0))
     entries = [_request(entry) for entry in getattr(usage, "request_usage_entries", None) or ()]
     if not entries or not _same(added(entries), total):
-        return [total] if _is_something(total) else []
+        return [total]
     responses = getattr(result, "raw_responses", None) or ()
     if len(responses) != len(entries):
         return entries
@@ -102,9 +102,9 @@ def _request(usage: Any, *, requests: int = 1) -> RequestUsage:
     output_details = _details(getattr(usage, "output_tokens_details", None))
     return RequestUsage(
         requests=requests,
-        input_tokens=_count(usage, "input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        total_tokens=_count(usage, "total_tokens"),
+        input_tokens=int(usage.input_tokens or 0),
+        output_tokens=int(usage.output_tokens or 0),
+        total_tokens=int(usage.total_tokens or 0),
         cached_input_tokens=_count(input_details, "cached_tokens"),
         cache_write_tokens=_count(input_details, "cache_write_tokens"),
         reasoning_tokens=_count(output_details, "reasoning_tokens"),
@@ -113,9 +113,9 @@ def _request(usage: Any, *, requests: int = 1) -> RequestUsage:
     )
 
 
-def _count(holder: Any, name: str) -> int:
-    value = holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
-    return int(value or 0)
+def _count(details: dict[str, JSON] | None, name: str) -> int:
+    value = (details or {}).get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _details(details: Any) -> dict[str, JSON] | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import msgspec
-
 from eventlog import codec, integrity
 from eventlog.errors import (
     IdempotencyConflictError,
@@ -55,7 +53,11 @@ def check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> N
 
 
 def first_result(
-    tx: Transaction, session_id: str, key: str, events: Sequence[tuple[Event, bytes]]
+    tx: Transaction,
+    session_id: str,
+    key: str,
+    events: Sequence[tuple[Event, bytes]],
+    branch_id: str | None,
 ) -> Appended | None:
     """Return what the first append with this key returned; None when there was none."""
     first = tx.one(
@@ -65,13 +67,14 @@ def first_result(
     if first is None:
         return None
     version, metadata = first
-    count = msgspec.json.decode(metadata)["events_in_append"]
+    count = codec.decode_metadata(metadata)["events_in_append"]
     rows = tx.all(
-        "SELECT type, data_digest, position FROM events "
+        "SELECT type, data_digest, branch_id, position FROM events "
         "WHERE session_id = ? AND version >= ? AND version < ? ORDER BY version",
         (session_id, version, version + count),
     )
-    before = [(kind, digest) for kind, digest, _ in rows]
-    if before != [(event.type_name(), integrity.data_digest(data)) for event, data in events]:
+    before = [tuple(row[:3]) for row in rows]
+    now = [(event.type_name(), integrity.data_digest(data), branch_id) for event, data in events]
+    if before != now:
         raise IdempotencyConflictError(session_id=session_id, idempotency_key=key)
-    return Appended(version + count - 1, rows[-1][2], count)
+    return Appended(version + count - 1, rows[-1][3], count)

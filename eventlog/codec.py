@@ -15,10 +15,14 @@ from typing import Any
 import msgspec
 
 from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
-from eventlog.events import EVENT_TYPES, JSON, Event, ItemRef, RequestUsage
+from eventlog.events import EVENT_TYPES, JSON, Event, ItemRef, RequestUsage, UsageRecorded
 
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {}
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
+
+
+MAX_PLACE_LEVELS = 16
+"""How deep the place of what is no JSON is told; what contains itself has no end."""
 
 
 class _Items(msgspec.Struct):
@@ -39,7 +43,8 @@ def encode(event: Event) -> bytes:
     """
     Return the event's data as JSON.
 
-    Raises UnserialisableError (a TypeError) naming the place of what JSON cannot hold.
+    Raises UnserialisableError (a TypeError) naming the place of what JSON cannot hold, and
+    InvalidEventError for a field of the wrong type.
     """
     name = event.type_name()
     try:
@@ -49,7 +54,9 @@ def encode(event: Event) -> bytes:
             return b"{}" if rest == b"}" else b"{" + rest[1:]
     except _CANNOT_ENCODE:
         pass
-    return encode_json(_fields(event), default=_plain)
+    data = encode_json(_fields(event), default=_plain)
+    _check_readable(event, data)
+    return data
 
 
 def encode_json(value: JSON, *, default: Callable[[Any], JSON] | None = None) -> bytes:
@@ -126,6 +133,21 @@ def _undecodable_items(position: int) -> UndecodableEventError:
     )
 
 
+def _check_readable(event: Event, data: bytes) -> None:
+    """Refuse what could be written, but not be read again as this event, or not stand in a row."""
+    name = event.type_name()
+    try:
+        read = decode(name, event.schema_version, data, position=0)
+    except UndecodableEventError as error:
+        if isinstance(error.__cause__, RecursionError):
+            raise UnserialisableError("$ is nested too deeply", place="$") from error
+        raise InvalidEventError(f"a field of {name!r} is not of its type") from error
+    for part in (read, *(read.requests if isinstance(read, UsageRecorded) else ())):
+        for field in part.__struct_fields__:
+            if isinstance(value := getattr(part, field), str):
+                check_text(field, value)
+
+
 def _fields(struct: msgspec.Struct) -> dict[str, Any]:
     return {
         field: value
@@ -147,8 +169,12 @@ def _plain(value: Any) -> JSON:
     raise TypeError(type(value).__name__)
 
 
-def _locate(value: Any, place: str, default: Callable[[Any], JSON] | None) -> tuple[str, Any]:
-    """Find what cannot be encoded: descend into the first child that cannot."""
+def _locate(
+    value: Any, place: str, default: Callable[[Any], JSON] | None, levels: int = MAX_PLACE_LEVELS
+) -> tuple[str, Any]:
+    """Find what cannot be encoded: descend into the first child that cannot, so many levels."""
+    if levels == 0:
+        return place, value
     children: Iterable[tuple[str, Any]] = ()
     if isinstance(value, dict):
         for key in value:
@@ -160,12 +186,8 @@ def _locate(value: Any, place: str, default: Callable[[Any], JSON] | None) -> tu
     for child_place, child in children:
         try:
             json.dumps(child, default=default)
-        except RecursionError:
-            return child_place, child
-        except (TypeError, ValueError, OverflowError):
-            if child is value:
-                return child_place, child
-            return _locate(child, child_place, default)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return _locate(child, child_place, default, levels - 1)
     return place, value
 
 

@@ -182,7 +182,7 @@ class EventLog:
         def unit(tx: Transaction) -> Appended:
             version = session_version(tx, session_id)
             if idempotency_key is not None:
-                first = first_result(tx, session_id, idempotency_key, encoded)
+                first = first_result(tx, session_id, idempotency_key, encoded, branch_id)
                 if first is not None:
                     return first
             check_expected(session_id, expected_version, version)

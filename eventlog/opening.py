@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventlog import schema, shared
-from eventlog.errors import ForeignFileError, NoLogError
+from eventlog.errors import ForeignFileError, NoLogError, ReadOnlyFileError
 from eventlog.ledger import Ledger, read_head
 from eventlog.store import Store
 from eventlog.transaction import Transaction
@@ -42,7 +42,7 @@ def claim(
             if on_create is not None:
                 on_create(tx)
 
-    is_log = _exists(store.path) and store.read_sync(look)
+    is_log = _exists(store.path) and _answer(store, look)
     if not is_log and not create:
         raise NoLogError(f"there is no event log in {store.path}", path=store.path)
     if not is_log:
@@ -50,6 +50,13 @@ def claim(
         store.write_sync(make)
     store.participant = Ledger()
     store.write_sync(lambda _: None)  # can it be written at all?
+
+
+def _answer(store: Store, look: Callable[[Transaction], bool]) -> bool:
+    try:
+        return store.read_sync(look)
+    except ReadOnlyFileError:  # whoever was killed left a journal that only a writer can roll back
+        return store.write_sync(look)
 
 
 def _refuse_others(

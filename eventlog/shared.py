@@ -75,12 +75,13 @@ def acquire(
 def private(store: Store, prepare: Callable[[Store], None]) -> Store:
     """Prepare a store that is not shared; it is closed again when that fails."""
     _hook()
+    with _guard:
+        _all.add(store)  # before it does anything, so that a fork waits for what it does
     try:
         prepare(store)
     except BaseException:
         store.close()
         raise
-    _all.add(store)
     return store
 
 

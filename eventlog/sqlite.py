@@ -43,7 +43,8 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
         connection = _connect(path, mode="ro")
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
-        if _primary_code(error) != sqlite3.SQLITE_CANTOPEN or Path(f"{path}-wal").exists():
+        no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        if not no_right or Path(f"{path}-wal").exists():
             raise
         # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
         connection = _connect(path, mode="ro&immutable=1")

@@ -262,6 +262,7 @@ class Store:
                 tx.recording = operation.recording
                 tx.now = self.clock()
                 run_unit(tx, operation, len(batch) == 1)
+            self._flush(tx, alone=len(batch) == 1)
             if self.participant is not None:
                 self.participant.before_commit(tx)
             tx.execute("COMMIT")
@@ -279,10 +280,20 @@ class Store:
         except Exception as error:
             if alone:
                 raise
-            if tx.writes() != written or isinstance(error, sqlite3.Error):
+            wrote = tx.writes() != written or tx.has_lost_rows
+            if wrote or isinstance(error, sqlite3.Error):
                 raise _Failed from error
             tx.undo_to(before)
             operation.error = error
+
+    def _flush(self, tx: Transaction, *, alone: bool) -> None:
+        """Write what the units deferred; whose row it is that fails, their next run tells."""
+        try:
+            tx.flush()
+        except Exception as error:
+            if alone:
+                raise
+            raise _Failed from error
 
     def _run_guarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
         """Run a unit under a savepoint, to be rolled back alone."""
@@ -290,6 +301,7 @@ class Store:
         tx.execute("SAVEPOINT unit")
         try:
             operation.result = operation.unit(tx)
+            tx.flush()
         except Exception as error:
             if not tx.connection.in_transaction:
                 raise  # SQLite rolled all of it back
@@ -371,14 +383,23 @@ class Store:
     def before_fork(self) -> None:
         """Finish the work under way and leave no connection open, so that the child inherits none."""
         self._forked.clear()
-        for worker, close in (
-            (self._read_worker, self._close_reader),
-            (self._write_worker, self._park_writer),
-        ):
-            if worker is not None and not self._closed:
-                parked = threading.Event()
-                worker.post(partial(self._park, close, parked))
-                parked.wait()
+        parked: list[threading.Event] = []
+        with self._lock:
+            workers = [
+                (worker, close)
+                for worker, close in (
+                    (self._read_worker, self._close_reader),
+                    (self._write_worker, self._park_writer),
+                )
+                if worker is not None
+            ]
+            for worker, close in () if self._closed else workers:
+                parked.append(threading.Event())
+                worker.post(partial(self._park, close, parked[-1]))
+        for event in parked:
+            event.wait()
+        for worker, _ in () if parked else workers:
+            worker.join()  # it is closing
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:

@@ -25,6 +25,7 @@ class Transaction:
         "_undo",
         "cache",
         "connection",
+        "has_lost_rows",
         "now",
         "participant",
         "recording",
@@ -40,6 +41,7 @@ class Transaction:
         self.recording: Mapping[str, JSON] = {}
         self.state: Any = None  # immutable; belongs to the store's participant
         self.cache: dict[Any, Any] = {}  # rows in memory: what is in it is what is in the tables
+        self.has_lost_rows = False
         self._deferred: dict[str, list[Sequence[Any]]] = {}
         self._undo: list[Callable[[], None]] = []
 
@@ -62,8 +64,12 @@ class Transaction:
     def flush(self) -> None:
         """Run what was deferred, statement by statement in the order they first came."""
         deferred, self._deferred = self._deferred, {}
-        for sql, rows in deferred.items():
-            self.connection.executemany(sql, rows)
+        try:
+            for sql, rows in deferred.items():
+                self.connection.executemany(sql, rows)
+        except BaseException:
+            self.has_lost_rows = True  # not those of whoever happens to run now
+            raise
 
     def forget_deferred(self) -> None:
         """Drop what was deferred and has not run."""

@@ -10,6 +10,7 @@ unclosed log never keeps a program from ending.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Callable
 
 from aiosqlite import core
@@ -17,6 +18,9 @@ from aiosqlite import core
 
 def _no_connector() -> sqlite3.Connection:
     raise RuntimeError("the store opens its connections itself")
+
+
+_STOP = (None, lambda: core._STOP_RUNNING_SENTINEL)  # noqa: SLF001
 
 
 class Worker:
@@ -29,12 +33,19 @@ class Worker:
         self._thread.daemon = True
         self._thread.name = name
         self._thread.start()
+        # Without a reference to the worker: whoever forgets to stop it leaves no thread behind.
+        weakref.finalize(self, self._queue.put_nowait, _STOP).atexit = False
 
     def post(self, function: Callable[[], None]) -> None:
         """Run a function on the thread after those posted before. It must not raise."""
-        self._queue.put_nowait((None, function))
+        held = [function]  # not by the thread, which remembers its last function while it waits
+        self._queue.put_nowait((None, lambda: held.pop()()))
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """End the thread once everything posted has run, and wait for its end."""
-        self._queue.put_nowait((None, lambda: core._STOP_RUNNING_SENTINEL))  # noqa: SLF001
+        self._queue.put_nowait(_STOP)
+        self.join(timeout_seconds)
+
+    def join(self, timeout_seconds: float | None = None) -> None:
+        """Wait for the end of a thread that somebody stops."""
         self._thread.join(timeout_seconds)

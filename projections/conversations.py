@@ -52,6 +52,7 @@ SESSIONS = """
         turn_count      INTEGER NOT NULL,
         branch_count    INTEGER NOT NULL,
         cleared_version INTEGER NOT NULL,
+        cleared_at      INTEGER NOT NULL,
         deleted_at      INTEGER
     ) STRICT, WITHOUT ROWID
 """
@@ -83,20 +84,21 @@ MAX_CACHED = 50_000
 
 SELECT_SESSION = """
     SELECT created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, deleted_at
+        cleared_version, cleared_at, deleted_at
     FROM sessions
     WHERE session_id = ?
 """
 UPSERT_SESSION = """
     INSERT INTO sessions (
         created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, deleted_at, session_id
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        cleared_version, cleared_at, deleted_at, session_id
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id) DO UPDATE SET
         updated_at = excluded.updated_at, user_id = excluded.user_id, metadata = excluded.metadata,
         branch_id = excluded.branch_id, item_count = excluded.item_count,
         turn_count = excluded.turn_count, branch_count = excluded.branch_count,
-        cleared_version = excluded.cleared_version, deleted_at = excluded.deleted_at
+        cleared_version = excluded.cleared_version, cleared_at = excluded.cleared_at,
+        deleted_at = excluded.deleted_at
 """
 SELECT_BRANCH = """
     SELECT segment_id, length, turn, is_live, is_generated, from_branch_id, created_position,
@@ -136,6 +138,7 @@ class Session(msgspec.Struct):
     turn_count: int = 0
     branch_count: int = 0
     cleared_version: int = 0
+    cleared_at: int = 0
     deleted_at: int | None = None
 
 
@@ -411,7 +414,7 @@ class _Batch:
             branch.is_live = 0
             branch.move(Pointer(None, 0), 0)
         session.item_count = session.turn_count = session.branch_count = 0
-        session.cleared_version = recorded.version
+        session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
         session.branch_id = MAIN
 
     def session_deleted(self, recorded: Recorded, session: Session) -> None:

@@ -89,6 +89,7 @@ class Session:
     metadata: dict[str, JSON] | None = None
     branch_id: str = MAIN
     cleared_version: int = 0
+    cleared_at: int = 0
     deleted_at: int | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
     usage: list[Used] = field(default_factory=list)
@@ -134,7 +135,7 @@ class State:
 
     sessions: dict[str, Session] = field(default_factory=dict)
 
-    def apply(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         if recorded.type == events.ContentErased.type_name():
             return  # about payloads, not about the conversation
@@ -226,7 +227,7 @@ def _clear(session: Session, recorded: Recorded) -> None:
     for branch in session.branches.values():
         branch.is_live, branch.items = False, []
     session.branch_id = MAIN
-    session.cleared_version = recorded.version
+    session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
     session.end_usage()
 
 

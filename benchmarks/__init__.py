@@ -1,0 +1,1 @@
+"""Measurements beside the SDK's class and beside plain sqlite3: `python -m benchmarks`."""

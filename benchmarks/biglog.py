@@ -1,0 +1,116 @@
+"""Replaying, verifying and opening a log of ten thousand and of a million events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import projections
+from benchmarks.results import Figure
+from benchmarks.turns import adds
+from eventlog import EventLog, ItemsAdded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.histories import Histories
+
+EVENTS_PER_SESSION = 1_000
+EVENTS_PER_APPEND = 100
+SHORT_EVENTS = 10
+
+
+@dataclass(frozen=True)
+class _Run:
+    seconds: float
+    peak_megabytes: float
+
+
+def _session_ids(events: int) -> list[str]:
+    return [f"session {number}" for number in range(max(1, events // EVENTS_PER_SESSION))]
+
+
+async def _build(path: Path, events: int) -> None:
+    """Append so many items_added events, their sessions mixed as they are when many are at work."""
+    session_ids = _session_ids(events)
+    each = events // len(session_ids)
+    made = [
+        ItemsAdded(items=list(items))
+        for number in range(1, (each + 1) // 2 + 1)
+        for items in adds(number)
+    ][:each]
+    async with EventLog.open(path, projections=projections.default(), durability="normal") as log:
+        for first in range(0, each, EVENTS_PER_APPEND):
+            some = made[first : first + EVENTS_PER_APPEND]
+            await asyncio.gather(
+                *(log.append(name, some, branch_id="main") for name in session_ids)
+            )
+
+
+def _replay(path: Path) -> _Run:
+    command = [sys.executable, "-m", "benchmarks.child"]
+    command += [sys.executable, "-m", "adapters", "replay", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    if report["exit_code"] != 0:
+        raise RuntimeError(f"the replay ended with {report['exit_code']}: {done.stderr}")
+    return _Run(report["seconds"], report["peak_bytes"] / 1_000_000)
+
+
+def _open(path: Path, events: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.opening", str(path), _session_ids(events)[-1]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return seconds
+
+
+async def measure_log(histories: Histories, sizes: Sequence[int], rounds: int) -> list[Figure]:
+    """
+    Measure replay, verify and opening at each length.
+
+    A replay is a command: what it takes for ten events is taken off, so that what is left is the
+    work. The longest log is replayed once.
+    """
+    short = histories.new_path()
+    await _build(short, SHORT_EVENTS)
+    start_seconds = statistics.median(_replay(short).seconds for _ in range(3))
+    figures = []
+    peaks = []
+    for events in sizes:
+        path = histories.new_path()
+        await _build(path, events)
+        runs = [_replay(path) for _ in range(1 if events >= 1_000_000 else rounds)]
+        seconds = statistics.median(run.seconds for run in runs) - start_seconds
+        peaks.append(statistics.median(run.peak_megabytes for run in runs))
+        opened = _open(path, events)
+        histories.discard(path)
+        figures += [
+            _figure("replay", events, "events/s", (events - SHORT_EVENTS) / seconds, 50_000),
+            _figure("replay, peak memory", events, "MB", peaks[-1]),
+            _figure("verify", events, "events/s", events / opened["verify_seconds"]),
+            _figure(
+                "open and read the newest 20 items", events, "ms", opened["open_seconds"] * 1e3
+            ),
+        ]
+    figures.append(
+        Figure(
+            section="growth",
+            name="replay, peak memory",
+            size=sizes[-1],
+            unit=f"times {sizes[0]} events",
+            ours=peaks[-1] / peaks[0],
+            target=1.25,
+            bound="at most",
+        )
+    )
+    return figures
+
+
+def _figure(name: str, events: int, unit: str, ours: float, target: float | None = None) -> Figure:
+    return Figure(section="log", name=name, size=events, unit=unit, ours=ours, target=target)

@@ -1,0 +1,100 @@
+"""Measuring the contestants side by side, in turns, so that a disturbance hits both alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from benchmarks.operations import Call, Operation
+from benchmarks.results import Figure, median_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.contestants import Session
+    from benchmarks.histories import Histories
+
+T = TypeVar("T")
+WARM_UP_CALLS = 3  # the first calls on a fresh copy find cold caches, at any length
+
+
+def in_turns(starters: Sequence[T], rounds: int) -> Iterator[T]:
+    """Yield all starters once in each round, the other way round in every second one."""
+    for number in range(rounds):
+        yield from starters if number % 2 == 0 else reversed(starters)
+
+
+async def measure(
+    operation: Operation, histories: Histories, sizes: Sequence[int], rounds: int
+) -> list[Figure]:
+    """Measure an operation at those of its lengths that are asked for, and how ours grows."""
+    asked = [turns for turns in operation.targets if turns in sizes]
+    medians = await _medians(operation, histories, asked, rounds)
+    figures = [
+        Figure(
+            section="operations",
+            name=operation.title,
+            size=turns,
+            sdk=medians["sdk", turns],
+            ours=medians["ours", turns],
+            ratio=medians["sdk", turns] / medians["ours", turns],
+            target=operation.targets[turns],
+        )
+        for turns in asked
+    ]
+    if not operation.reads_all and len(asked) > 1:
+        short, long = asked[0], asked[-1]
+        figures.append(
+            Figure(
+                section="growth",
+                name=operation.title,
+                size=long,
+                unit=f"times {short} turns",
+                sdk=medians["sdk", long] / medians["sdk", short],
+                ours=medians["ours", long] / medians["ours", short],
+                target=1.3,
+                bound="at most",
+            )
+        )
+    return figures
+
+
+async def _medians(
+    operation: Operation, histories: Histories, sizes: Sequence[int], rounds: int
+) -> dict[tuple[str, int], float]:
+    seconds: dict[tuple[str, int], list[float]] = {}
+    answers: dict[tuple[str, int], list[Any]] = {}
+    for turns in sizes:
+        await histories.prepare(turns, operation.branches)
+    starts = [(contestant, turns) for turns in sizes for contestant in histories.contestants]
+    for contestant, turns in in_turns(starts, rounds):
+        path = histories.copy(contestant, turns, operation.branches)
+        taken, given = await _round(operation, contestant.open(path), turns)
+        histories.discard(path)
+        key = contestant.name, turns
+        seconds.setdefault(key, []).extend(taken)
+        answers.setdefault(key, []).extend(given)
+    for turns in sizes:
+        first, *others = (answers[c.name, turns] for c in histories.contestants)
+        if any(other != first for other in others):
+            raise RuntimeError(f"{operation.title} at {turns} turns: the answers differ")
+    return {key: median_ms(taken) for key, taken in seconds.items()}
+
+
+async def _round(
+    operation: Operation, session: Session, turns: int
+) -> tuple[list[float], list[Any]]:
+    seconds = []
+    answers = []
+    gc.collect()
+    for number in range(1, WARM_UP_CALLS + operation.calls_per_round + 1):
+        call = Call(session, turns, turns + number)
+        prepared = await operation.prepare(call)
+        start = time.perf_counter()
+        result = await operation.run(call, prepared)
+        if number > WARM_UP_CALLS:
+            seconds.append(time.perf_counter() - start)
+        answers.append(operation.answer(result))
+    session.close()
+    return seconds, answers

@@ -1,0 +1,164 @@
+"""The operations that are measured, each with what it must reach beside the SDK's class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.turns import adds, marker, run_result
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from benchmarks.contestants import Session
+
+
+@dataclass(frozen=True)
+class Call:
+    """One measured call: on which session, of how many turns, and a number never used before."""
+
+    session: Session
+    turns: int
+    number: int
+
+
+async def _nothing(call: Call) -> None:
+    """Prepare nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """
+    One line of the comparison, at several lengths of history.
+
+    ``prepare`` runs outside the measured time and hands its result to ``run``. ``answer`` reduces
+    the result to what both contestants must agree on. ``targets`` says, by turns, how many times
+    faster ours must be; None where the length is measured for its growth alone.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Call, Any], Awaitable[Any]]
+    targets: Mapping[int, float | None]
+    prepare: Callable[[Call], Awaitable[Any]] = _nothing
+    answer: Callable[[Any], Any] = field(default=lambda result: result)
+    branches: int = 0
+    calls_per_round: int = 5
+    reads_all: bool = False
+
+
+async def _batches(call: Call) -> Any:
+    return adds(call.number)
+
+
+async def _add_turn(call: Call, batches: Any) -> None:
+    for items in batches:
+        await call.session.add_items(items)
+
+
+async def _finished_run(call: Call) -> Any:
+    await _add_turn(call, adds(call.number))
+    return run_result(call.number)
+
+
+async def _store_usage(call: Call, result: Any) -> None:
+    await call.session.store_run_usage(result)
+
+
+async def _newest(call: Call, _: None) -> Any:
+    return await call.session.get_items(limit=20)
+
+
+async def _whole(call: Call, _: None) -> Any:
+    return await call.session.get_items()
+
+
+async def _pop(call: Call, _: None) -> Any:
+    return await call.session.pop_item()
+
+
+async def _to_main(call: Call) -> None:
+    await call.session.switch_to_branch("main")
+
+
+async def _branch_at_half(call: Call, _: None) -> Any:
+    return await call.session.create_branch_from_turn(call.turns // 2, f"branch {call.number}")
+
+
+async def _list_branches(call: Call, _: None) -> Any:
+    return await call.session.list_branches()
+
+
+def _branch_sizes(branches: Any) -> Any:
+    return sorted((b["branch_id"], b["message_count"], b["user_turns"]) for b in branches)
+
+
+async def _find(call: Call, _: None) -> Any:
+    return await call.session.find_turns_by_content(marker(call.turns // 2))
+
+
+def _found(turns: Any) -> Any:
+    return [(turn["turn"], turn["content"]) for turn in turns]
+
+
+OPERATIONS = (
+    Operation(
+        name="add_items",
+        title="a turn's two add_items",
+        prepare=_batches,
+        run=_add_turn,
+        targets={10: 1.3, 1_000: 2.5, 10_000: 15},
+    ),
+    Operation(
+        name="store_run_usage",
+        title="store_run_usage",
+        prepare=_finished_run,
+        run=_store_usage,
+        targets={10: 1.2, 1_000: 1.2, 10_000: 1.5},
+    ),
+    Operation(
+        name="get_items_limit",
+        title="get_items(limit=20)",
+        run=_newest,
+        targets={10: 1.5, 1_000: 15, 10_000: 150},
+        calls_per_round=10,
+    ),
+    Operation(
+        name="get_items",
+        title="get_items(), whole",
+        run=_whole,
+        targets={1_000: 3, 10_000: 3},
+        calls_per_round=3,
+        reads_all=True,
+    ),
+    Operation(
+        name="pop_item",
+        title="pop_item()",
+        run=_pop,
+        targets={10: 1.2, 1_000: 6, 10_000: 75},
+    ),
+    Operation(
+        name="create_branch",
+        title="create_branch_from_turn(half)",
+        prepare=_to_main,
+        run=_branch_at_half,
+        targets={10: 1.2, 1_000: 30, 10_000: 300},
+        calls_per_round=3,
+    ),
+    Operation(
+        name="list_branches",
+        title="list_branches(), ten branches",
+        run=_list_branches,
+        answer=_branch_sizes,
+        targets={10: None, 1_000: 20, 10_000: 200},
+        branches=10,
+    ),
+    Operation(
+        name="find_turns",
+        title="find_turns_by_content",
+        run=_find,
+        answer=_found,
+        targets={10: 1, 1_000: 1, 10_000: 1},
+        reads_all=True,
+    ),
+)

@@ -1,0 +1,70 @@
+"""An event of each type with every field set, as its golden file has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventlog import (
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+
+if TYPE_CHECKING:
+    from eventlog import Event
+
+REQUEST = RequestUsage(
+    requests=2,
+    input_tokens=120,
+    output_tokens=45,
+    total_tokens=165,
+    cached_input_tokens=100,
+    cache_write_tokens=7,
+    reasoning_tokens=30,
+    input_tokens_details={"cached_tokens": 100, "cache_write_tokens": 7},
+    output_tokens_details={"reasoning_tokens": 30},
+    response_id="resp_1",
+    model="gpt-5",
+    agent="Assistant",
+    cost_usd=0.00125,
+    price_source="table of 2026-01",
+)
+EVENTS: list[Event] = [
+    ItemsAdded(
+        items=[
+            {"role": "user", "content": "Grüße, 世界 🍕"},
+            {"type": "function_call", "name": "look", "arguments": '{"a": 1}', "n": None},
+            [1, -2, 0.5, True, {"deep": []}],
+        ]
+    ),
+    ItemPopped(item=ItemRef(12, 3), emptied_turn=4),
+    ItemsReplaced(first_item=ItemRef(5, 0), items=[{"type": "compaction"}]),
+    BranchCreated(
+        branch_id="branch_from_turn_2_1700000000",
+        from_branch_id="main",
+        last_item=ItemRef(3, 1),
+        before_turn=2,
+        generated=True,
+    ),
+    BranchSwitched(from_branch_id="main", branch_id="draft"),
+    BranchDeleted(branch_id="draft"),
+    SessionCleared(),
+    SessionDeleted(reason="asked to"),
+    MetadataSet(user_id="alice", metadata={"plan": "free", "tags": ["a", "b"]}),
+    UsageRecorded(
+        run_id="run_1", turn=3, requests=[REQUEST, RequestUsage(total_tokens=1)], interrupted=True
+    ),
+    ContentErased(positions=[3, 5], reason="asked to"),
+    HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
+]

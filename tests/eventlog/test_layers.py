@@ -1,0 +1,32 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_packages_import_only_downwards_and_only_adapters_know_the_sdk() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def test_the_log_and_the_projections_work_where_the_sdk_is_not_installed() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('agents', 'openai', 'typer', 'rich', 'pydantic'):\n"
+        "    sys.modules[name] = None\n"
+        "import eventlog, projections, projections.state\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,353 @@
+"""Units of work: together in a commit, each failing alone, in order; readers that wait for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventlog import EventLog, ItemsAdded, Transaction, append, errors, sqlite
+from eventlog.ledger import session_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ONE = ItemsAdded(items=["one"])
+TABLE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT"
+NOTE = "INSERT INTO notes VALUES (?, ?)"
+
+
+@pytest.fixture
+def notes(log: EventLog) -> EventLog:
+    """A log in whose file stands one more table, for units of work to write to."""
+    log.store.write_sync(lambda tx: tx.execute(TABLE) and None)
+    return log
+
+
+def note(number: Any, text: Any = "text") -> Any:
+    """Return a unit that writes a row and says so."""
+
+    def unit(tx: Transaction) -> Any:
+        tx.execute(NOTE, (number, text))
+        return number
+
+    return unit
+
+
+def written(log: EventLog) -> list[int]:
+    """Return which rows there are, in the order in which they were written."""
+    rows = log.store.read_sync(lambda tx: tx.all("SELECT id FROM notes ORDER BY rowid"))
+    return [number for (number,) in rows]
+
+
+@contextmanager
+def held(log: EventLog) -> Iterator[None]:
+    """Keep the writer busy, so that what is asked meanwhile goes into one commit together."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def wait(tx: Transaction) -> None:
+        started.set()
+        go_on.wait(10)
+
+    thread = threading.Thread(target=lambda: log.store.write_sync(wait))
+    thread.start()
+    started.wait(10)
+    try:
+        yield
+    finally:
+        go_on.set()
+        thread.join()
+
+
+async def together(log: EventLog, *units: Any) -> list[Any]:
+    """Run units in one commit; return what each gave, a value or an error."""
+    with held(log):
+        tasks = [asyncio.ensure_future(log.write(unit)) for unit in units]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Commits:
+    """What a log's writing connection does, by its statements."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.statements: list[str] = []
+        log.store.write_sync(lambda tx: tx.connection.set_trace_callback(self.statements.append))
+        self.statements.clear()
+
+    def count(self, beginning: str) -> int:
+        """Return how many statements began like this."""
+        return sum(statement.startswith(beginning) for statement in self.statements)
+
+
+async def test_units_that_wait_share_one_commit(notes: EventLog) -> None:
+    commits = Commits(notes)
+    assert await together(notes, *map(note, range(30))) == list(range(30))
+    assert commits.count("COMMIT") == 2  # of the unit that kept the writer busy, and of the rest
+    assert written(notes) == list(range(30))
+
+
+async def test_units_run_in_the_order_in_which_they_were_asked(notes: EventLog) -> None:
+    order: list[int] = []
+    await asyncio.gather(*(notes.write(lambda tx, n=n: order.append(n)) for n in range(50)))
+    assert order == list(range(50))
+
+
+def failing(number: int, error: Exception) -> Any:
+    """Return a unit that fails after it has written."""
+
+    def unit(tx: Transaction) -> None:
+        tx.execute(NOTE, (number, "lost"))
+        raise error
+
+    return unit
+
+
+async def test_a_unit_that_fails_after_writing_fails_alone(notes: EventLog) -> None:
+    error = LookupError("no")
+    done = await together(notes, note(1), failing(2, error), note(3), failing(5, error), note(4))
+    assert done == [1, error, 3, error, 4]
+    assert written(notes) == [1, 3, 4]
+
+
+async def test_a_unit_that_fails_before_writing_fails_alone(notes: EventLog) -> None:
+    error = LookupError("no")
+
+    def unit(tx: Transaction) -> None:
+        raise error
+
+    assert await together(notes, note(1), unit, note(2)) == [1, error, 2]
+    assert written(notes) == [1, 2]
+
+
+async def test_a_unit_whose_statement_fails_fails_alone_by_a_documented_error(
+    notes: EventLog,
+) -> None:
+    done = await together(notes, note(1), note(1), note(2, None), note(3))
+    assert (done[0], done[3]) == (1, 3)
+    assert [type(error) for error in done[1:3]] == [errors.StoreError, errors.StoreError]
+    assert written(notes) == [1, 3]
+
+
+@pytest.mark.parametrize("bad", [(1, "twice"), (2, None), (2**70, "too large"), (2, "\ud800")])
+async def test_a_unit_whose_deferred_row_cannot_be_written_fails_alone(
+    notes: EventLog, bad: tuple[Any, Any]
+) -> None:
+    def later(number: Any, text: Any = "text") -> Any:
+        def unit(tx: Transaction) -> Any:
+            tx.defer(NOTE, (number, text))
+            return number
+
+        return unit
+
+    done = await together(notes, later(1), later(*bad), later(3))
+    assert (done[0], done[2]) == (1, 3)
+    assert isinstance(done[1], Exception)
+    assert written(notes) == [1, 3]
+
+
+async def test_a_failed_unit_leaves_nothing_in_memory_either(log: EventLog) -> None:
+    undone: list[str] = []
+    versions: list[int] = []
+
+    def appends(tx: Transaction, *, fails: bool = False) -> None:
+        append(tx, "a", ONE)
+        versions.append(session_version(tx, "a"))
+        tx.on_rollback(lambda: undone.append("first"))
+        tx.on_rollback(lambda: undone.append("second"))
+        if fails:
+            raise LookupError
+
+    done = await together(log, appends, lambda tx: appends(tx, fails=True), appends)
+    assert [type(outcome) for outcome in done] == [type(None), LookupError, type(None)]
+    assert undone[-2:] == ["second", "first"]
+    assert versions[-1] == 2
+    assert await log.version("a") == 2
+    assert (await log.verify()).ok
+
+
+async def test_a_unit_that_fails_by_itself_is_rolled_back_and_undone(notes: EventLog) -> None:
+    undone: list[int] = []
+
+    def unit(tx: Transaction) -> None:
+        tx.execute(NOTE, (1, "lost"))
+        tx.on_rollback(lambda: undone.append(1))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await notes.write(unit)
+    assert undone == [1]
+    assert written(notes) == []
+
+
+async def test_a_commit_that_fails_fails_every_unit_and_acknowledges_none(notes: EventLog) -> None:
+    notes.store.write_sync(
+        lambda tx: (
+            tx.execute(
+                "CREATE TABLE children (parent INTEGER REFERENCES notes (id)"
+                " DEFERRABLE INITIALLY DEFERRED) STRICT"
+            )
+            and None
+        )
+    )
+    commits = Commits(notes)
+
+    def orphan(tx: Transaction) -> None:
+        tx.execute("INSERT INTO children VALUES (99)")  # found out at the commit
+
+    with held(notes):
+        # Outside of any transaction, where alone this can be set.
+        keys = threading.Thread(
+            target=lambda: notes.store._on_writer(
+                lambda connection: connection.execute("PRAGMA foreign_keys=ON") and None
+            )
+        )
+        keys.start()
+    keys.join()
+    done = await together(notes, note(1), orphan, note(2))
+    assert all(isinstance(outcome, errors.StoreError) for outcome in done)
+    assert commits.count("ROLLBACK") == 1
+    assert written(notes) == []
+    assert await notes.write(note(5)) == 5
+
+
+async def test_a_read_waits_for_no_writer(notes: EventLog) -> None:
+    await notes.write(note(1))
+    with held(notes):
+        assert await asyncio.wait_for(asyncio.to_thread(written, notes), 5) == [1]
+        assert await asyncio.wait_for(notes.version("a"), 5) == 0
+
+
+async def test_a_read_sees_every_write_that_was_acknowledged_before(notes: EventLog) -> None:
+    for number in range(20):
+        await notes.write(note(number))
+        assert written(notes) == list(range(number + 1))
+
+
+async def test_a_read_cannot_write(notes: EventLog) -> None:
+    with pytest.raises(errors.EventLogError):
+        await notes.query(note(1))
+    assert written(notes) == []
+
+
+async def test_a_cancelled_writer_learns_the_outcome_first(notes: EventLog) -> None:
+    with held(notes):
+        task = asyncio.ensure_future(notes.write(note(1)))
+        await asyncio.sleep(0)
+        task.cancel("first")
+        task.cancel("second")
+        await asyncio.sleep(0.05)
+        assert not task.done()
+    with pytest.raises(asyncio.CancelledError, match="first"):
+        await task
+    assert written(notes) == [1]
+
+
+# -- another process ---------------------------------------------------------------------------
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+connection.execute("COMMIT")
+"""
+
+
+@contextmanager
+def held_by_another_process(path: Path) -> Iterator[None]:
+    """Let another process hold the file's write lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            process.wait(10)
+
+
+async def test_a_file_that_another_process_holds_too_long_is_busy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.2)
+    async with EventLog.open(path, durability="normal") as log:
+        await log.append("a", ONE)
+        with held_by_another_process(path):
+            with pytest.raises(errors.BusyError, match=r"0\.2 seconds") as caught:
+                await log.append("a", ONE)
+            assert isinstance(caught.value, TimeoutError)
+            assert caught.value.path == str(path)  # type: ignore[attr-defined]
+            assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+            assert await log.version("a") == 1  # reading goes on
+        assert (await log.append("a", ONE)).version == 2
+
+
+async def test_a_writer_waits_for_another_process_to_let_go(path: Path) -> None:
+    async with EventLog.open(path, durability="normal") as log:
+        with held_by_another_process(path):
+            task = asyncio.ensure_future(log.append("a", ONE))
+            await asyncio.sleep(0.1)
+            assert not task.done()
+        assert (await task).version == 1
+
+
+async def test_what_another_process_appends_is_gone_on_from(path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from eventlog import EventLog, ItemsAdded\n"
+        "async def main():\n"
+        "    async with EventLog.open(sys.argv[1]) as log:\n"
+        "        await log.append('a', ItemsAdded(items=['theirs']))\n"
+        "asyncio.run(main())\n"
+    )
+    async with EventLog.open(path, durability="normal") as log:
+        await log.append("a", ONE)
+        command = [sys.executable, "-c", script, str(path)]
+        await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+        assert (await log.append("a", ONE)).version == 3
+        assert (await log.verify()).ok
+
+
+# -- durability -------------------------------------------------------------------------------
+
+FULL, NORMAL = 2, 1
+
+
+def synchronous(log: EventLog) -> int:
+    """Return what SQLite is set to wait for."""
+    ((level,),) = log.store.write_sync(lambda tx: tx.all("PRAGMA synchronous"))
+    return int(level)
+
+
+@pytest.mark.parametrize(("durability", "level"), [("full", FULL), ("normal", NORMAL)])
+def test_a_durability_is_what_was_asked_for(path: Path, durability: Any, level: int) -> None:
+    with closing(EventLog.open_sync(path, durability=durability)) as log:
+        assert synchronous(log) == level
+
+
+def test_the_strictest_durability_that_anybody_asked_for_holds(path: Path) -> None:
+    with closing(EventLog.open_sync(path, durability="normal")) as weak:
+        assert synchronous(weak) == NORMAL
+        with closing(EventLog.open_sync(path, durability="full")) as strong:
+            assert weak.store is strong.store
+            assert synchronous(weak) == synchronous(strong) == FULL
+        with closing(EventLog.open_sync(path, durability="normal")):
+            assert synchronous(weak) == FULL
+
+
+def test_a_file_is_written_ahead_and_guards_its_triggers(path: Path) -> None:
+    with closing(EventLog.open_sync(path)) as log:
+        assert log.store.write_sync(lambda tx: tx.one("PRAGMA journal_mode")) == ("wal",)
+        assert log.store.write_sync(lambda tx: tx.one("PRAGMA recursive_triggers")) == (1,)

@@ -1,0 +1,141 @@
+"""The thread for a connection, and what of aiosqlite it stands on: fails loudly if that changes."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import threading
+import time
+import weakref
+from importlib.metadata import version
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import pytest
+from aiosqlite import core
+
+from eventlog.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_SECONDS = 10
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """Return a running worker."""
+    made = Worker("under test")
+    yield made
+    made.stop(PATIENCE_SECONDS)
+
+
+def test_aiosqlite_is_a_version_that_was_looked_at() -> None:
+    assert version("aiosqlite").startswith("0.22."), (
+        "read aiosqlite.core again: eventlog/worker.py uses its thread, its queue and its sentinel"
+    )
+
+
+def test_aiosqlite_still_has_the_thread_the_queue_and_the_sentinel() -> None:
+    parameters = list(inspect.signature(core.Connection).parameters)
+    assert parameters[:2] == ["connector", "iter_chunk_size"]
+    connection = core.Connection(lambda: pytest.fail("nothing connects"), iter_chunk_size=64)
+    assert isinstance(connection._thread, threading.Thread)
+    assert not connection._thread.is_alive()  # started by whoever needs it
+    assert not connection._thread.daemon  # why the worker makes it one
+    assert isinstance(connection._tx, SimpleQueue)
+    assert core._STOP_RUNNING_SENTINEL is not None
+
+
+def test_aiosqlites_thread_takes_pairs_of_a_future_and_a_function() -> None:
+    connection = core.Connection(lambda: pytest.fail("nothing connects"), iter_chunk_size=64)
+    ran: list[int] = []
+    connection._tx.put_nowait((None, lambda: ran.append(threading.get_ident())))
+    connection._tx.put_nowait((None, lambda: core._STOP_RUNNING_SENTINEL))
+    connection._tx.put_nowait((None, lambda: ran.append(0)))
+    connection._thread.start()
+    connection._thread.join(PATIENCE_SECONDS)
+    assert not connection._thread.is_alive()
+    assert ran == [connection._thread.ident]  # on its thread, and nothing behind the sentinel
+
+
+def test_a_worker_runs_functions_in_order_on_one_thread_of_its_own(worker: Worker) -> None:
+    ran: list[tuple[int, int]] = []
+    done = threading.Event()
+    for n in range(1_000):
+        worker.post(lambda n=n: ran.append((n, threading.get_ident())))  # type: ignore[misc]
+    worker.post(done.set)
+    assert done.wait(PATIENCE_SECONDS)
+    assert [n for n, _ in ran] == list(range(1_000))
+    assert {thread for _, thread in ran} == {worker._thread.ident}
+    assert worker._thread.ident != threading.get_ident()
+
+
+def test_a_worker_never_keeps_a_program_from_ending(worker: Worker) -> None:
+    assert worker._thread.daemon
+    assert worker._thread.name == "under test"
+
+
+def test_a_worker_that_stops_has_run_what_was_posted() -> None:
+    worker = Worker("under test")
+    gate = threading.Event()
+    ran: list[int] = []
+    worker.post(lambda: gate.wait(PATIENCE_SECONDS) and None)
+    for n in range(10):
+        worker.post(lambda n=n: ran.append(n))  # type: ignore[misc]
+    threading.Timer(0.05, gate.set).start()
+    worker.stop(PATIENCE_SECONDS)
+    assert ran == list(range(10))
+    assert not worker._thread.is_alive()
+
+
+def test_a_worker_survives_a_function_that_raises(worker: Worker) -> None:
+    def fail() -> None:
+        raise LookupError("it must not, but it did")
+
+    done = threading.Event()
+    worker.post(fail)
+    worker.post(done.set)
+    assert done.wait(PATIENCE_SECONDS)
+
+
+def test_a_worker_that_nobody_refers_to_any_more_ends() -> None:
+    worker = Worker("under test")
+    thread = worker._thread
+    done = threading.Event()
+    worker.post(done.set)
+    assert done.wait(PATIENCE_SECONDS)
+    del worker
+    gc.collect()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
+def test_a_worker_remembers_nothing_of_what_it_ran(worker: Worker) -> None:
+    class Held:
+        def run(self) -> None:
+            """Do nothing."""
+
+    held = Held()
+    gone = weakref.ref(held)
+    done = threading.Event()
+    worker.post(held.run)
+    worker.post(done.set)
+    worker.post(held.run)
+    assert done.wait(PATIENCE_SECONDS)
+    del held
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert gone() is None
+
+
+def test_a_worker_stops_only_so_long_as_it_was_told_to_wait() -> None:
+    worker = Worker("under test")
+    gate = threading.Event()
+    worker.post(lambda: gate.wait(PATIENCE_SECONDS) and None)
+    worker.stop(0.01)
+    assert worker._thread.is_alive()
+    gate.set()
+    worker._thread.join(PATIENCE_SECONDS)
+    assert not worker._thread.is_alive()

@@ -1,0 +1,164 @@
+"""What the other processes do. Each gets its end of a pipe, its number, and a path."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from adapters import AdvancedSQLiteSession
+from eventlog import EventLog
+from eventlog.events import ItemsAdded
+from tests.faults.support import batch, ran, user
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+def say(connection: Connection, value: Any) -> None:
+    """Tell the parent something."""
+    connection.send(("said", value))
+
+
+def wait_for_go(connection: Connection) -> None:
+    """Say that all is loaded, and wait for the others."""
+    say(connection, "ready")
+    assert connection.recv() == "go"
+
+
+def add_batches(connection: Connection, number: int, path: str, count: int) -> None:
+    """Add batches to one session, by two objects of it in turn."""
+    wait_for_go(connection)
+
+    async def add() -> None:
+        sessions = [AdvancedSQLiteSession("s", path) for _ in range(2)]
+        for n in range(count):
+            await sessions[n % 2].add_items(batch(f"{number}:{n}"))
+
+    asyncio.run(add())
+
+
+def pop_until_empty(connection: Connection, number: int, path: str) -> list[Any]:
+    """Pop until there is nothing left; return what came."""
+    session = AdvancedSQLiteSession("s", path)
+    wait_for_go(connection)
+
+    async def pop() -> list[Any]:
+        popped = []
+        while (item := await session.pop_item()) is not None:
+            popped.append(item)
+        return popped
+
+    return asyncio.run(pop())
+
+
+def branch_off(
+    connection: Connection, number: int, path: str, count: int, own: bool
+) -> list[tuple[str, str]]:
+    """Create branches with made-up ids, in one session or in one of its own."""
+    session_id = f"s{number}" if own else "s"
+    wait_for_go(connection)
+
+    async def branch() -> list[tuple[str, str]]:
+        session = AdvancedSQLiteSession(session_id, path)
+        if own:
+            await session.add_items([user("one"), user("two")])
+        made = []
+        for _ in range(count):
+            await session.switch_to_branch("main")
+            made.append((session_id, await session.create_branch_from_turn(2)))
+        return made
+
+    return asyncio.run(branch())
+
+
+def claim_name(connection: Connection, number: int, path: str) -> str:
+    """Create the branch that all want to create; return what came of it."""
+    session = AdvancedSQLiteSession("s", path)
+    wait_for_go(connection)
+    try:
+        return asyncio.run(session.create_branch_from_turn(2, "wanted"))
+    except ValueError as error:
+        return type(error).__name__
+
+
+def open_and_add(connection: Connection, number: int, path: str) -> None:
+    """Open a file that may not be there yet, and add a batch."""
+    wait_for_go(connection)
+    asyncio.run(AdvancedSQLiteSession("s", path).add_items(batch(number)))
+
+
+def record_runs(connection: Connection, number: int, path: str, count: int) -> None:
+    """Record runs of 15 tokens each."""
+    wait_for_go(connection)
+
+    async def record() -> None:
+        session = AdvancedSQLiteSession("s", path)
+        for _ in range(count):
+            await session.store_run_usage(ran(15))
+
+    asyncio.run(record())
+
+
+def append_only(connection: Connection, number: int, path: str, count: int) -> None:
+    """Append events with a log that knows no projections."""
+    wait_for_go(connection)
+
+    async def append() -> None:
+        async with EventLog.open(path) as log:
+            for n in range(count):
+                await log.append("s", ItemsAdded(items=batch(f"{number}:{n}")), branch_id="main")
+
+    asyncio.run(append())
+
+
+def obey(connection: Connection, number: int, path: str, **options: Any) -> None:
+    """Call methods of one session object as told, until told to stop."""
+
+    async def serve() -> None:
+        session = AdvancedSQLiteSession("s", path, **options)
+        say(connection, "ready")
+        while (asked := connection.recv()) != "stop":
+            method, *args = asked
+            try:
+                found = await getattr(session, method)(*args)
+            except ValueError as error:
+                found = type(error).__name__
+            say(connection, found)
+
+    asyncio.run(serve())
+
+
+async def act(session: Any, n: int) -> None:
+    """Do the n-th action of a history that depends on nothing but n."""
+    if n % 7 == 3:
+        await session.pop_item()
+    elif n % 7 == 5:
+        await session.store_run_usage(ran(n + 10))
+    elif n % 23 == 6:
+        await session.create_branch(f"branch {n}")
+    elif n % 23 == 13:
+        await session.switch_to_branch("main")
+    elif n % 101 == 100:
+        await session.clear_session()
+    else:
+        await session.add_items(batch(n, items=1 + n % 4))
+
+
+def write_until_killed(
+    connection: Connection, number: int, path: str, begin: dict[str, int]
+) -> None:
+    """Go on with every session's history, all at once; report each action when it is acknowledged."""
+
+    async def go_on(session_id: str, first: int) -> None:
+        session = AdvancedSQLiteSession(session_id, path, resume=True)
+        n = first
+        while True:
+            await act(session, n)
+            say(connection, (session_id, n))
+            n += 1
+
+    async def go_on_with_all() -> None:
+        await asyncio.gather(*(go_on(session_id, first) for session_id, first in begin.items()))
+
+    wait_for_go(connection)
+    asyncio.run(go_on_with_all())

@@ -1,0 +1,286 @@
+"""A process that forks with the store open: parent and child both go on, each with its own connections."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, closed_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from adapters import AdvancedSQLiteSession
+
+    Opened = Callable[..., AdvancedSQLiteSession]
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run something in a forked child, which ends with 0 if it went well; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def exit_status(child: int) -> int:
+    """Wait for a child and return how it ended; one that hangs is ended."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError("the child hangs")
+
+
+def add(session: AdvancedSQLiteSession, name: str, count: int = 10) -> None:
+    """Add batches, in a loop of its own."""
+
+    async def add_all() -> None:
+        for n in range(count):
+            await session.add_items(batch(f"{name}{n}"))
+
+    asyncio.run(add_all())
+
+
+def names_of(session: AdvancedSQLiteSession) -> list[str]:
+    return batches(asyncio.run(session.get_items()))
+
+
+def test_parent_and_child_both_go_on_with_the_session(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before")
+    child = fork(lambda: add(session, "child"))
+    add(session, "parent")
+    assert exit_status(child) == 0
+    names = names_of(session)
+    assert sorted(names) == sorted(
+        f"{who}{n}" for who in ("before", "child", "parent") for n in range(10)
+    )
+    assert [name for name in names if name.startswith("child")] == [f"child{n}" for n in range(10)]
+    session.close()
+    check_sound(path)
+
+
+def test_neither_keeps_the_connections_of_the_other(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before")
+
+    def check_nothing_inherited() -> None:
+        for descriptor in os.listdir("/proc/self/fd"):
+            try:
+                target = os.readlink(f"/proc/self/fd/{descriptor}")
+            except FileNotFoundError:
+                continue
+            assert not target.startswith(str(path)), target
+
+    assert exit_status(fork(check_nothing_inherited)) == 0
+
+
+def test_the_child_may_close_what_the_parent_goes_on_with(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before")
+
+    def close() -> None:
+        add(session, "child", 1)
+        session.close()
+
+    assert exit_status(fork(close)) == 0
+    add(session, "parent", 1)
+    assert names_of(session)[-2:] == ["child0", "parent0"]
+    session.close()
+    check_sound(path)
+
+
+def test_forks_of_forks_go_on(path: Path, opened: Opened) -> None:
+    session = opened()
+
+    def child() -> None:
+        add(session, "child", 2)
+        assert exit_status(fork(lambda: add(session, "grandchild", 2))) == 0
+
+    assert exit_status(fork(child)) == 0
+    add(session, "parent", 1)
+    expected = ["child0", "child1", "grandchild0", "grandchild1", "parent0"]
+    assert names_of(session) == expected
+
+
+def test_what_the_parent_has_queued_is_written_by_the_parent_alone(
+    path: Path, opened: Opened
+) -> None:
+    session = opened()
+
+    async def fork_with_calls_queued() -> int:
+        with closed_gate(session.log.store) as gate:
+            tasks = [asyncio.ensure_future(session.add_items(batch(n))) for n in range(5)]
+            await asyncio.sleep(0)
+            gate.open_after(0.1)  # the fork waits for what is under way
+            child = fork(lambda: add(session, "child", 1))
+            await asyncio.gather(*tasks)
+        return child
+
+    assert exit_status(asyncio.run(fork_with_calls_queued())) == 0
+    names = names_of(session)
+    assert sorted(names) == ["0", "1", "2", "3", "4", "child0"]
+    session.close()
+    check_sound(path)
+
+
+def test_the_child_may_close_while_the_parent_has_calls_queued(path: Path, opened: Opened) -> None:
+    session = opened()
+
+    async def fork_with_calls_queued() -> int:
+        with closed_gate(session.log.store) as gate:
+            tasks = [asyncio.ensure_future(session.add_items(batch(n))) for n in range(5)]
+            await asyncio.sleep(0)
+            gate.open_after(0.1)
+            child = fork(session.close)
+            await asyncio.gather(*tasks)
+        return child
+
+    assert exit_status(asyncio.run(fork_with_calls_queued())) == 0
+    assert names_of(session) == ["0", "1", "2", "3", "4"]
+
+
+def test_the_child_is_not_held_by_a_thread_that_was_calling(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before", 1)
+    with session._lane._idle:  # as a thread does that has just been told of an outcome
+        child = fork(lambda: threading.Thread(target=add, args=(session, "child", 1)).run())
+    assert exit_status(child) == 0
+    assert names_of(session) == ["before0", "child0"]
+
+
+def test_the_child_of_a_fork_inside_a_loop_can_run_a_loop(path: Path, opened: Opened) -> None:
+    session = opened()
+
+    async def fork_here() -> int:
+        await session.add_items(batch("before"))
+        return fork(lambda: add(session, "child", 1))
+
+    assert exit_status(asyncio.run(fork_here())) == 0
+    assert names_of(session) == ["before", "child0"]
+
+
+def test_forks_while_other_threads_write_do_no_harm(path: Path, opened: Opened) -> None:
+    session, mine = opened(), opened("mine")
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    added: list[int] = []
+
+    async def write() -> None:
+        while not stop.is_set():
+            await session.add_items(batch(len(added)))
+            await session.get_items(limit=1)
+            added.append(len(added))
+
+    def run() -> None:
+        try:
+            asyncio.run(write())
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for n in range(12):
+            assert exit_status(fork(lambda n=n: add(mine, f"child{n}-", 1))) == 0  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+    assert not failures
+    assert names_of(session) == [str(n) for n in added]
+    assert names_of(mine) == [f"child{n}-0" for n in range(12)]
+    session.log.close()
+    mine.log.close()
+    check_sound(path)
+
+
+def test_a_fork_while_files_are_opened_and_closed_goes_through(tmp_path: Path) -> None:
+    from adapters import AdvancedSQLiteSession
+
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def open_and_close() -> None:
+        try:
+            while not stop.is_set():
+                AdvancedSQLiteSession("s", tmp_path / "other.db").close()
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    session = AdvancedSQLiteSession("s", tmp_path / "conversations.db")
+    thread = threading.Thread(target=open_and_close)
+    thread.start()
+    try:
+        for n in range(15):
+            assert exit_status(fork(lambda n=n: add(session, f"child{n}-", 1))) == 0  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert not failures
+    assert names_of(session) == [f"child{n}-0" for n in range(15)]
+    session.close()
+
+
+def _add_in_process(session: Any, name: str) -> None:
+    add(session, name, 3)
+
+
+def test_multiprocessing_may_fork_with_the_session_open(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before", 1)
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_add_in_process, args=(session, f"child{n}-")) for n in range(3)
+    ]
+    for process in processes:
+        process.start()
+    add(session, "parent", 3)
+    for process in processes:
+        process.join(PATIENCE_SECONDS)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    names = names_of(session)
+    children = [f"child{n}-{i}" for n in range(3) for i in range(3)]
+    assert sorted(names) == sorted(["before0", *children, "parent0", "parent1", "parent2"])
+    session.close()
+    check_sound(path)
+
+
+def test_a_database_in_memory_parts_at_the_fork() -> None:
+    from adapters import AdvancedSQLiteSession
+
+    session = AdvancedSQLiteSession("s")
+    add(session, "before", 1)
+
+    def child() -> None:
+        add(session, "child", 1)
+        assert names_of(session) == ["before0", "child0"]
+
+    process = fork(child)
+    add(session, "parent", 1)
+    assert exit_status(process) == 0
+    assert names_of(session) == ["before0", "parent0"]
+    session.close()

@@ -1,0 +1,187 @@
+"""Sessions come and go unclosed, one per request: threads and open files stay as many as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters import AdvancedSQLiteSession
+from eventlog import EventLog, shared
+from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Opened = Callable[..., AdvancedSQLiteSession]
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that this process has open, one for each time."""
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = Path(os.readlink(descriptor))
+        except FileNotFoundError:
+            continue  # the descriptor that listed the others
+        if target.parent == folder:
+            names.append(target.name)
+    return sorted(names)
+
+
+def threads(path: Path) -> int:
+    """Return how many threads work for a file."""
+    return sum(path.name in thread.name for thread in threading.enumerate())
+
+
+async def test_thousands_of_unclosed_sessions_share_two_connections(path: Path) -> None:
+    async def request(number: int) -> None:
+        session = AdvancedSQLiteSession(f"s{number % 50}", path)
+        await session.add_items(batch(number))
+        await session.get_items(limit=2)
+
+    await asyncio.gather(*(request(n) for n in range(50)))
+    before = open_files(path.parent), threads(path), threading.active_count()
+    assert before[1] == 2
+    assert before[0].count(path.name) == 2  # one writes and checkpoints, one reads
+    for start in range(50, 2_050, 50):
+        await asyncio.gather(*(request(start + n) for n in range(50)))
+    assert (open_files(path.parent), threads(path), threading.active_count()) == before
+    found = batches(await AdvancedSQLiteSession("s7", path).get_items())
+    assert found == [str(n) for n in range(7, 2_050, 50)]
+
+
+def test_sessions_that_are_gone_leave_nothing_behind_in_memory(path: Path) -> None:
+    def use(count: int) -> int:
+        for _ in range(count):
+            asyncio.run(AdvancedSQLiteSession("s", path).get_items())
+        gc.collect()
+        return sum(isinstance(thing, AdvancedSQLiteSession | EventLog) for thing in gc.get_objects())
+
+    assert use(2) == use(20)
+
+
+async def test_unclosed_sessions_in_memory_leave_no_thread_behind() -> None:
+    async def request() -> None:
+        session = AdvancedSQLiteSession("s")
+        await session.add_items([user("one")])
+        assert await session.get_items() == [user("one")]
+
+    before = threading.active_count()
+    for _ in range(30):
+        await request()
+    gc.collect()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while threading.active_count() > before and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_the_reading_connection_cannot_write(opened: Opened) -> None:
+    session = opened()
+    asyncio.run(session.add_items([user("one")]))
+    with pytest.raises(OSError, match="cannot be written"):
+        session.log.store.read_sync(lambda tx: tx.execute("DELETE FROM items"))
+    assert asyncio.run(session.get_items()) == [user("one")]
+
+
+def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
+    def use(number: int) -> None:
+        session = AdvancedSQLiteSession("s", tmp_path / f"{number}.db")
+        asyncio.run(session.add_items(batch(number)))
+
+    most = 0
+    files = 2 * shared.IDLE_STORES
+    for number in range(files):
+        use(number)
+        gc.collect(1)
+        most = max(most, sum(name.endswith(".db") for name in open_files(tmp_path)))
+    assert most <= 2 * (shared.IDLE_STORES + 1)
+    ours = [path for path in shared._entries if path.startswith(str(tmp_path))]
+    assert len(ours) <= shared.IDLE_STORES + 1
+    assert sum(str(number) + ".db" in thread.name for thread in threading.enumerate()) <= most
+    for number in (0, 9, files - 1):  # closed or not, all is there
+        found = asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").get_items())
+        assert batches(found) == [str(number)]
+
+
+def test_a_file_in_use_stays_open_however_many_others_come_and_go(tmp_path: Path) -> None:
+    kept = AdvancedSQLiteSession("s", tmp_path / "kept.db")
+    store = kept.log.store
+    for number in range(shared.IDLE_STORES + 3):
+        asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").add_items(batch(number)))
+        gc.collect(1)
+    asyncio.run(kept.add_items(batch("kept")))
+    assert AdvancedSQLiteSession("s", tmp_path / "kept.db").log.store is store
+
+
+def test_the_last_to_close_closes_the_file(path: Path) -> None:
+    first, second = (AdvancedSQLiteSession(name, path) for name in ("first", "second"))
+    asyncio.run(first.add_items(batch("one")))
+    wal = path.with_name(f"{path.name}-wal")
+    assert wal.exists()
+    first.close()
+    assert wal.exists()
+    asyncio.run(second.add_items(batch("two")))
+    second.close()
+    assert not wal.exists()
+    assert open_files(path.parent) == []
+    assert threads(path) == 0
+    second.close()  # idempotent
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(second.add_items(batch("late")))
+    check_sound(path)
+
+
+def test_a_file_that_was_closed_opens_again(path: Path) -> None:
+    for n in range(5):
+        session = AdvancedSQLiteSession("s", path)
+        asyncio.run(session.add_items(batch(n)))
+        session.close()
+    reopened = AdvancedSQLiteSession("s", path)
+    assert batches(asyncio.run(reopened.get_items())) == [str(n) for n in range(5)]
+
+
+def test_two_names_of_one_file_are_one_file(path: Path) -> None:
+    session = AdvancedSQLiteSession("s", path)
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    other = AdvancedSQLiteSession("s", str(link))
+    relative = AdvancedSQLiteSession("s", os.path.relpath(path))
+    assert session.log.store is other.log.store is relative.log.store
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced"])
+def test_a_file_that_was_deleted_is_not_written_to_any_more(path: Path, is_replaced: bool) -> None:
+    old = AdvancedSQLiteSession("s", path)
+    asyncio.run(old.add_items(batch("old")))
+    if is_replaced:
+        template = path.with_name("template.db")
+        made = AdvancedSQLiteSession("s", template)
+        asyncio.run(made.add_items(batch("template")))
+        made.close()
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink()
+        template.replace(path)
+    else:
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+    new = AdvancedSQLiteSession("s", path)
+    asyncio.run(new.add_items(batch("new")))
+    expected = ["template", "new"] if is_replaced else ["new"]
+    assert batches(asyncio.run(new.get_items())) == expected
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(old.add_items(batch("lost")))  # rather than into a file that is gone
+    with closing(sqlite3.connect(path)) as connection:
+        [events] = connection.execute("SELECT COUNT(*) FROM events").fetchone()
+    assert events == len(expected)
+    new.close()
+    check_sound(path)

@@ -1,0 +1,224 @@
+"""
+Histories for tests: recorded events without a log, tables built from them, and what the fold says.
+
+`seen` and `meant` give the same picture, one from the tables and one from the fold, so that a test
+can ask for their equality.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eventlog import codec, integrity
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
+from projections import projector
+from projections.projection import Projection, tables
+from projections.segments import Pointer, spans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from eventlog import Event
+    from projections.state import Session, State
+
+START = 1_700_000_000_000_000
+"""When the first event of a made-up history happens, in microseconds since 1970 UTC."""
+
+
+class Entry(NamedTuple):
+    """An event, and where it happened."""
+
+    event: Event
+    session_id: str = "s"
+    branch_id: str | None = "main"
+
+
+def recorded(position: int, version: int, entry: Entry) -> Recorded:
+    """Return an entry as it would stand in a log: encoded, and decoded again when asked for."""
+    data = codec.encode(entry.event)
+    columns = (position, entry.session_id, version, entry.event.type_name())
+    stored = (entry.event.schema_version, entry.branch_id, data, integrity.data_digest(data))
+    return Recorded((*columns, *stored, None, None, START + position, bytes(32)))
+
+
+def history(entries: Iterable[Entry]) -> list[Recorded]:
+    """Return entries as a log's events, at positions and versions from 1."""
+    versions: dict[str, int] = {}
+    events = []
+    for position, entry in enumerate(entries, start=1):
+        version = versions[entry.session_id] = versions.get(entry.session_id, 0) + 1
+        events.append(recorded(position, version, entry))
+    return events
+
+
+def empty(projections: Sequence[Projection]) -> Transaction:
+    """Return a database in memory that holds the projections' tables. Close its connection."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for projection in projections:
+        for statement in projection.schema:
+            connection.execute(statement)
+    return Transaction(connection, now=0)
+
+
+def build(
+    tx: Transaction,
+    projections: Sequence[Projection],
+    events: Sequence[Recorded],
+    cuts: Iterable[int] = (),
+    *,
+    forgetful: bool = False,
+) -> None:
+    """Apply events in the batches that the cuts leave; ``forgetful``: remember nothing between."""
+    edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(events)}), len(events)]
+    for start, end in pairwise(edges):
+        if forgetful:
+            tx.cache.clear()
+        projector.apply(tx, projections, events[start:end])
+
+
+def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of the projections' tables, with each value's storage class."""
+    found = {}
+    for projection in projections:
+        for table in tables(projection):
+            columns = ", ".join(f'"{name}", typeof("{name}")' for name in table.columns)
+            order = ", ".join(f'"{name}"' for name in table.key)
+            found[table.name] = tx.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}')
+    return found
+
+
+# -- the picture, from the tables --------------------------------------------------------------
+
+
+def seen(tx: Transaction) -> dict[str, dict[str, Any]]:
+    """Return each session as the tables have it."""
+    return {
+        row[0]: _seen_session(tx, row)
+        for row in tx.all(
+            "SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count,"
+            " turn_count, branch_count, cleared_version, cleared_at, deleted_at FROM sessions"
+        )
+    }
+
+
+def _seen_session(tx: Transaction, row: tuple[Any, ...]) -> dict[str, Any]:
+    session_id, created_at, updated_at, user_id, metadata, branch_id, *numbers = row
+    return {
+        "times": (created_at, updated_at),
+        "labels": (user_id, None if metadata is None else json.loads(metadata)),
+        "on": branch_id,
+        "counts, cleared, deleted": tuple(numbers),
+        "branches": _seen_branches(tx, session_id),
+        "usage": tx.all(
+            "SELECT position, index_in_event, branch_id, turn, is_live, run_id, is_interrupted,"
+            " requests, total_tokens, response_id, cost_usd, occurred_at"
+            " FROM usage WHERE session_id = ? ORDER BY position, index_in_event",
+            (session_id,),
+        ),
+    }
+
+
+def _seen_branches(tx: Transaction, session_id: str) -> dict[str, Any]:
+    rows = tx.all(
+        "SELECT branch_id, segment_id, length, turn, is_live, is_generated, from_branch_id,"
+        " created_position, created_at, updated_at FROM branches WHERE session_id = ?",
+        (session_id,),
+    )
+    return {
+        branch_id: (turn, rest, items_of(tx, Pointer(segment_id, length)))
+        for branch_id, segment_id, length, turn, *rest in rows
+    }
+
+
+def items_of(tx: Transaction, pointer: Pointer) -> list[tuple[Any, ...]]:
+    """Return a branch's item rows, in order, by walking its segments; numbers must have no gap."""
+    rows = [
+        row
+        for span in list(spans(tx, pointer))[::-1]
+        for row in tx.all(
+            "SELECT number, position, index_in_event, type, tool_name, is_tool_call, turn"
+            " FROM items WHERE segment_id = ? AND number BETWEEN ? AND ? ORDER BY number",
+            span,
+        )
+    ]
+    assert [number for number, *_ in rows] == list(range(1, pointer.length + 1))
+    return [tuple(row[1:]) for row in rows]
+
+
+# -- the picture, from the fold ----------------------------------------------------------------
+
+
+def meant(state: State) -> dict[str, dict[str, Any]]:
+    """Return each session as the fold has it."""
+    return {name: _meant_session(session) for name, session in state.sessions.items()}
+
+
+def _meant_session(session: Session) -> dict[str, Any]:
+    return {
+        "times": (session.created_at, session.updated_at),
+        "labels": (session.user_id, session.metadata),
+        "on": session.branch_id,
+        "counts, cleared, deleted": (
+            session.item_count,
+            session.turn_count,
+            session.branch_count,
+            session.cleared_version,
+            session.cleared_at,
+            session.deleted_at,
+        ),
+        "branches": {
+            branch_id: (
+                branch.turn,
+                [
+                    int(branch.is_live),
+                    int(branch.is_generated),
+                    branch.from_branch_id,
+                    branch.created_position,
+                    branch.created_at,
+                    branch.updated_at,
+                ],
+                [
+                    (*_place(item.ref), *item.shape[:2], int(item.shape.is_tool_call), item.turn)
+                    for item in branch.items
+                ],
+            )
+            for branch_id, branch in session.branches.items()
+        },
+        "usage": [
+            (
+                used.position,
+                used.index,
+                used.branch_id,
+                used.turn,
+                int(used.is_live),
+                used.run_id,
+                int(used.interrupted),
+                used.request.requests,
+                used.request.total_tokens,
+                used.request.response_id,
+                used.request.cost_usd,
+                used.occurred_at,
+            )
+            for used in session.usage
+        ],
+    }
+
+
+def _place(ref: Any) -> tuple[int, int]:
+    return ref.position, ref.index
+
+
+def live_refs(state: State) -> list[tuple[int, int]]:
+    """Return which items stand on any live branch of any session, each once, in order."""
+    return sorted(
+        {
+            _place(item.ref)
+            for session in state.sessions.values()
+            for branch in session.branches.values()
+            for item in branch.items
+        }
+    )

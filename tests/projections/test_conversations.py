@@ -1,0 +1,232 @@
+"""What each event does to sessions and branches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventlog import (
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    HistoryImported,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    SessionCleared,
+    SessionDeleted,
+    recording,
+)
+from tests.history import START
+from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
+
+if TYPE_CHECKING:
+    from tests.history import Entry
+    from tests.projections.given import Given
+
+SECOND = 1_000_000
+
+
+def test_items_stand_in_the_order_in_which_they_were_added(given: Given) -> None:
+    given(added(USER, ANSWER)).when(added(USER, ANSWER))
+    assert given.refs() == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_a_user_item_opens_a_turn_and_what_stands_before_the_first_is_turn_0(given: Given) -> None:
+    given(added(ANSWER, USER, ANSWER, USER)).when(added(ANSWER))
+    assert given.turns() == [0, 1, 1, 2, 2]
+    assert given.session("turn_count") == 2
+
+
+def test_a_session_counts_a_shared_item_once(given: Given) -> None:
+    given(added(), added(), branched("b", (1, 1))).when(on("b", added()))
+    assert given.session("item_count") == 6
+    assert given.session("turn_count") == 3
+    assert given.session("branch_count") == 2
+
+
+def test_a_popped_item_is_gone_from_its_branch_alone(given: Given) -> None:
+    given(added(), branched("b", (1, 1))).when(popped(1, 1))
+    assert given.refs() == [(1, 0)]
+    assert given.refs("b") == [(1, 0), (1, 1)]
+    assert given.session("item_count") == 2
+
+
+def test_a_pop_of_an_item_that_is_not_the_newest_changes_nothing(given: Given) -> None:
+    given(added()).when(popped(1, 0))
+    assert given.refs() == [(1, 0), (1, 1)]
+
+
+def test_a_pop_gives_the_turn_of_the_item_below(given: Given) -> None:
+    given(added(USER, ANSWER, USER)).when(popped(1, 2), added(USER))
+    assert given.turns() == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        on("ghost", popped(1, 0)),
+        on("ghost", BranchDeleted(branch_id="ghost")),
+        on("ghost", branched("b", (1, 0), source="ghost")),
+    ],
+    ids=["a pop", "a deletion", "a branch that leaves it"],
+)
+def test_a_branch_that_never_was_takes_no_id_by_being_named(given: Given, entry: Entry) -> None:
+    given(added()).when(entry)
+    assert given.ask("SELECT branch_id FROM branches WHERE branch_id = 'ghost'") == []
+
+
+def test_a_branch_keeps_what_stands_up_to_the_item_it_leaves_at(given: Given) -> None:
+    given(added(), added()).when(branched("b", (2, 0)))
+    assert given.refs("b") == [(1, 0), (1, 1), (2, 0)]
+    assert given.turns("b") == [1, 1, 2]
+
+
+def test_a_branch_from_the_very_beginning_is_live_and_empty(given: Given) -> None:
+    given(added()).when(branched("b", None))
+    assert given.branches() == ["main", "b"]
+    assert given.refs("b") == []
+
+
+def test_a_branch_from_an_item_that_its_source_lacks_is_empty(given: Given) -> None:
+    given(added()).when(branched("b", (9, 9)))
+    assert given.branches() == ["main", "b"]
+    assert given.refs("b") == []
+
+
+def test_a_branch_of_an_empty_session_comes_after_main(given: Given) -> None:
+    given.when(branched("alpha", None))
+    assert given.branches() == ["main", "alpha"]
+
+
+def test_branches_are_told_in_the_order_in_which_they_were_made(given: Given) -> None:
+    given(added(), branched("z", None)).when(branched("a", None), branched("k", None))
+    assert given.branches() == ["main", "z", "a", "k"]
+
+
+def test_a_branch_remembers_where_it_came_from_and_whether_its_id_was_made_up(
+    given: Given,
+) -> None:
+    given(added()).when(branched("b", (1, 0), generated=True))
+    row = given.ask("SELECT from_branch_id, is_generated FROM branches WHERE branch_id = 'b'")
+    assert row == [("main", 1)]
+
+
+def test_a_session_stands_where_it_was_last_switched_to(given: Given) -> None:
+    given(added(), branched("b", None))
+    assert given.session("branch_id") == "b"
+    given.when(on("main", BranchSwitched(from_branch_id="b", branch_id="main")))
+    assert given.session("branch_id") == "main"
+
+
+def test_a_session_whose_branch_is_deleted_stands_on_main(given: Given) -> None:
+    given(added(), branched("b", None)).when(on("b", BranchDeleted(branch_id="b")))
+    assert given.session("branch_id") == "main"
+
+
+def test_a_deleted_branch_is_not_live_and_its_id_stays_taken(given: Given) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added()))
+    given.when(on("b", BranchDeleted(branch_id="b")))
+    assert given.branches() == ["main"]
+    assert given.value("SELECT is_live FROM branches WHERE branch_id = 'b'") == 0
+    assert given.session("item_count") == 2
+
+
+def test_items_added_to_a_deleted_branch_bring_it_to_life_empty(given: Given) -> None:
+    given(added(), branched("b", (1, 1)), on("b", BranchDeleted(branch_id="b")))
+    given.when(on("b", added(ANSWER)))
+    assert given.refs("b") == [(4, 0)]
+    assert given.session("branch_count") == 2
+
+
+def test_replacing_from_an_item_on_keeps_what_stands_before_it(given: Given) -> None:
+    given(added(), added()).when(ItemsReplaced(first_item=ItemRef(1, 1), items=[ANSWER]))
+    assert given.refs() == [(1, 0), (3, 0)]
+    assert given.session("item_count") == 2
+
+
+def test_replacing_all_leaves_what_is_given_and_numbers_turns_anew(given: Given) -> None:
+    given(added(), added()).when(ItemsReplaced(first_item=None, items=[USER]))
+    assert given.refs() == [(3, 0)]
+    assert given.turns() == [1]
+
+
+def test_replacing_touches_no_other_branch(given: Given) -> None:
+    given(added(), branched("b", (1, 1))).when(
+        on("b", ItemsReplaced(first_item=None, items=[ANSWER]))
+    )
+    assert given.refs() == [(1, 0), (1, 1)]
+    assert given.refs("b") == [(3, 0)]
+
+
+def test_clearing_empties_and_ends_every_branch(given: Given) -> None:
+    given(added(), branched("b", (1, 0)), on("b", added())).when(SessionCleared())
+    assert given.branches() == []
+    assert given.ask("SELECT * FROM items") == given.ask("SELECT * FROM segments") == []
+    columns = "item_count || ' ' || turn_count || ' ' || branch_count || ' ' || branch_id"
+    assert given.session(columns) == "0 0 0 main"
+    assert given.session("cleared_version") == 4
+
+
+def test_clearing_touches_no_other_session(given: Given) -> None:
+    given(added(), on("main", added(), "other")).when(SessionCleared())
+    assert given.refs(session_id="other") == [(2, 0), (2, 1)]
+
+
+def test_a_cleared_session_begins_again_at_turn_1(given: Given) -> None:
+    given(added(), SessionCleared()).when(added())
+    assert given.turns() == [1, 1]
+    assert given.branches() == ["main"]
+
+
+def test_a_deleted_session_knows_when(given: Given) -> None:
+    given(added()).when(SessionDeleted(reason="asked to"))
+    assert given.session("deleted_at") == START + 2 * SECOND
+
+
+def test_labels_replace_what_they_name_and_leave_the_rest(given: Given) -> None:
+    given(MetadataSet(user_id="alice", metadata={"plan": "free"})).when(MetadataSet(user_id="bob"))
+    assert given.session("user_id") == "bob"
+    assert given.session("metadata") == '{"plan":"free"}'
+    given.when(MetadataSet(metadata={}))
+    assert given.session("metadata") == "{}"
+
+
+def test_a_session_was_made_with_its_first_event_and_used_with_its_last(given: Given) -> None:
+    given(added()).when(popped(1, 1), used(1, 5))
+    assert given.session("created_at") == START + SECOND
+    assert given.session("updated_at") == START + 3 * SECOND
+
+
+def test_an_imported_event_happened_when_its_source_says(given: Given) -> None:
+    with recording(occurred_at=START - 5):
+        given.when(added())
+    assert given.session("created_at") == START - 5
+
+
+@pytest.mark.parametrize("time", ["yesterday", 1.5, float("nan"), True, [1], 10**30, -(10**30)])
+def test_an_event_whose_metadata_names_no_time_happened_when_it_was_recorded(
+    given: Given, time: Any
+) -> None:
+    with recording(occurred_at=time):
+        given.when(added())
+    assert given.session("created_at") == START + SECOND
+
+
+def test_the_opening_of_an_import_makes_the_session(given: Given) -> None:
+    given.when(HistoryImported(source="elsewhere", counts={}))
+    assert given.session("item_count") == 0
+    assert given.branches() == []
+
+
+def test_an_erasure_alone_makes_no_session(given: Given) -> None:
+    given.when(ContentErased(positions=[]))
+    assert given.ask("SELECT * FROM sessions") == []
+
+
+def test_adding_no_items_makes_the_branch_and_nothing_else(given: Given) -> None:
+    given.when(ItemsAdded(items=[]))
+    assert given.branches() == ["main"]
+    assert given.ask("SELECT * FROM segments") == []

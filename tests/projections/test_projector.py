@@ -1,0 +1,346 @@
+"""Keeping up: with every append, with what others appended, with new versions; and a user's own."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+import projections
+from eventlog import (
+    Event,
+    EventLog,
+    ItemPopped,
+    ItemsAdded,
+    Recorded,
+    SessionCleared,
+    Transaction,
+    append,
+    errors,
+)
+from projections import Conversations, Projections, Usage, projector
+from projections.projection import Table, tables
+from tests.projections.given import added, popped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Tally:
+    """A user's own projection: how many items each session ever got."""
+
+    name: ClassVar[str] = "tally"
+    version: ClassVar[int] = 1
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE tally (session_id TEXT NOT NULL PRIMARY KEY, items INTEGER NOT NULL) STRICT",
+    )
+    handles: ClassVar[Sequence[type[Event]]] = (ItemsAdded,)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        self.batches.append(len(events))
+        for recorded in events:
+            assert isinstance(recorded.event, ItemsAdded)
+            tx.execute(
+                "INSERT INTO tally VALUES (?, ?)"
+                " ON CONFLICT (session_id) DO UPDATE SET items = items + excluded.items",
+                (recorded.session_id, len(recorded.event.items)),
+            )
+
+
+class WeightedTally(Tally):
+    """The same in a newer version, which counts by tens in a table of another shape."""
+
+    version: ClassVar[int] = 2
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE tally (session_id TEXT NOT NULL PRIMARY KEY, items INTEGER NOT NULL,"
+        " weight INTEGER NOT NULL DEFAULT 10) STRICT",
+    )
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        for recorded in events:
+            tx.execute(
+                "INSERT INTO tally VALUES (?, 10, 10)"
+                " ON CONFLICT (session_id) DO UPDATE SET items = items + 10",
+                (recorded.session_id,),
+            )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the log is."""
+    return tmp_path / "log.db"
+
+
+def opened(path: Path, *kept_up: Any) -> EventLog:
+    """Open a log that keeps these projections up to date."""
+    chosen = Projections(*kept_up) if kept_up else None
+    return EventLog.open_sync(path, projections=chosen, durability="normal")
+
+
+def add(log: EventLog, session_id: str = "s", times: int = 1) -> None:
+    """Append turns, all in one transaction."""
+
+    def unit(tx: Transaction) -> None:
+        for _ in range(times):
+            append(tx, session_id, added(), branch_id="main")
+
+    log.store.write_sync(unit)
+
+
+def tally(log: EventLog) -> list[tuple[Any, ...]]:
+    """Return the user's own table."""
+    return log.store.read_sync(lambda tx: tx.all("SELECT * FROM tally ORDER BY session_id"))
+
+
+def checkpoints(log: EventLog) -> dict[str, tuple[int, int]]:
+    """Return each projection's version and position."""
+    return {
+        name: tuple(checkpoint)
+        for name, checkpoint in log.store.read_sync(projector.checkpoints).items()
+    }
+
+
+# -- with every append ---------------------------------------------------------------------------
+
+
+def test_a_projection_is_kept_up_with_in_the_transaction_of_the_append(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+
+        def unit(tx: Transaction) -> list[tuple[Any, ...]]:
+            append(tx, "s", added())
+            return tx.all("SELECT * FROM tally")
+
+        assert log.store.write_sync(unit) == [("s", 2)]
+        assert checkpoints(log) == {"tally": (1, 1)}
+
+
+def test_a_checkpoint_moves_past_events_that_the_projection_does_not_handle(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        log.store.write_sync(lambda tx: append(tx, "s", SessionCleared()))
+        assert checkpoints(log) == {"tally": (1, 1)}
+        assert tally(log) == []
+
+
+def test_a_projection_sees_only_what_it_handles(path: Path) -> None:
+    own = Tally()
+    with closing(opened(path, own)) as log:
+
+        def unit(tx: Transaction) -> None:
+            append(tx, "s", added())
+            append(tx, "s", popped(1, 1))
+
+        log.store.write_sync(unit)
+        assert own.batches == [1]
+    assert ItemPopped not in own.handles
+
+
+def test_a_projection_that_fails_refuses_the_append(path: Path) -> None:
+    class Fussy(Tally):
+        def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+            super().apply(tx, events)
+            raise LookupError
+
+    with closing(opened(path, Fussy())) as log:
+        with pytest.raises(LookupError):
+            add(log)
+        assert tally(log) == []
+        assert log.store.read_sync(lambda tx: tx.all("SELECT * FROM events")) == []
+
+
+def test_projections_do_not_see_each_other_s_batches(path: Path) -> None:
+    with closing(opened(path, Conversations(), Usage(), Tally())) as log:
+        add(log, times=3)
+        assert checkpoints(log) == {name: (1, 3) for name in ("conversations", "usage", "tally")}
+        assert tally(log) == [("s", 6)]
+
+
+# -- with what others appended ------------------------------------------------------------------
+
+
+def test_a_log_without_projections_appends_and_leaves_them_behind(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+    with closing(opened(path)) as plain:
+        add(plain)
+        assert checkpoints(plain) == {"tally": (1, 1)}
+    with closing(opened(path, Tally())) as log:
+        assert checkpoints(log) == {"tally": (1, 2)}
+        assert tally(log) == [("s", 4)]
+
+
+def test_a_writer_that_knows_the_projections_catches_up_before_it_appends(path: Path) -> None:
+    own = Tally()
+    with closing(opened(path, own)) as log:
+        add(log)
+        append_elsewhere(path)
+        own.batches.clear()
+        add(log)
+        assert own.batches == [1, 1]
+        assert tally(log) == [("s", 2), ("t", 1)] or tally(log) == [("s", 4), ("t", 1)]
+        assert dict(tally(log)) == {"s": 4, "t": 1}
+
+
+def append_elsewhere(path: Path) -> None:
+    """Append as another program that knows no projection, in a session ``t``."""
+    import subprocess
+    import sys
+
+    script = (
+        "import asyncio, sys\n"
+        "from eventlog import EventLog, ItemsAdded\n"
+        "async def main():\n"
+        "    async with EventLog.open(sys.argv[1]) as log:\n"
+        "        await log.append('t', ItemsAdded(items=['theirs']))\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+
+
+def test_a_reader_learns_that_its_tables_are_behind_and_a_writer_brings_them_up(
+    path: Path,
+) -> None:
+    kept_up = Projections(Tally())
+    with closing(EventLog.open_sync(path, projections=kept_up)) as log:
+        add(log)
+        log.store.read_sync(kept_up.require_fresh)
+        append_elsewhere(path)
+        with pytest.raises(Exception, match="tally") as caught:
+            log.store.read_sync(kept_up.require_fresh)
+        assert type(caught.value).__name__ == "StaleProjections"
+        log.store.write_sync(kept_up.require_fresh)
+        log.store.read_sync(kept_up.require_fresh)
+        assert dict(tally(log)) == {"s": 2, "t": 1}
+
+
+async def test_a_session_reads_what_a_program_without_projections_appended(path: Path) -> None:
+    from adapters import AdvancedSQLiteSession
+
+    with closing(AdvancedSQLiteSession("t", path)) as session:
+        await session.add_items([{"role": "user", "content": "ours"}])
+        append_elsewhere(path)
+        assert (await session.get_items())[1:] == ["theirs"]
+
+
+def test_a_projection_that_joins_later_is_built_from_the_first_event(path: Path) -> None:
+    with closing(opened(path)) as log:
+        add(log)
+        log.join(Projections(Tally()))
+        assert tally(log) == [("s", 2)]
+        add(log)
+        log.join(Projections(Conversations()))
+        add(log)
+        assert tally(log) == [("s", 6)]
+        assert checkpoints(log) == {"tally": (1, 3), "conversations": (1, 3)}
+
+
+# -- versions -----------------------------------------------------------------------------------
+
+
+def test_a_newer_version_of_a_projection_is_replayed_when_the_log_is_opened(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log, times=2)
+    with closing(opened(path, WeightedTally())) as log:
+        assert tally(log) == [("s", 20, 10)]
+        assert checkpoints(log) == {"tally": (2, 2)}
+        add(log)
+        assert tally(log) == [("s", 30, 10)]
+
+
+def test_a_projection_that_a_newer_program_built_is_refused_and_left_alone(path: Path) -> None:
+    with closing(opened(path, WeightedTally())) as log:
+        add(log)
+    with pytest.raises(errors.NewerProjectionError) as caught:
+        opened(path, Tally())
+    assert (caught.value.projection, caught.value.found, caught.value.known) == ("tally", 2, 1)
+    with closing(opened(path, WeightedTally())) as log:
+        assert tally(log) == [("s", 10, 10)]
+
+
+def test_a_program_whose_projection_was_renewed_by_another_writes_no_more(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("UPDATE checkpoints SET version = 2 WHERE projection = 'tally'")
+        with pytest.raises(errors.NewerProjectionError):
+            add(log)
+        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (1,)
+
+
+@pytest.mark.parametrize("own", [Tally(), WeightedTally()])
+def test_a_projection_far_behind_is_replayed_beside_the_live_tables(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, own: Tally
+) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+    with closing(opened(path)) as log:
+        add(log, times=30)
+    monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 20)
+    caplog.set_level(logging.INFO)
+    with closing(opened(path, own)) as log:
+        assert [r.getMessage() for r in caplog.records if "replay.started" in r.getMessage()]
+        assert tally(log)[0][1] == {1: 62, 2: 310}[own.version]
+        assert checkpoints(log) == {"tally": (own.version, 31)}
+
+
+def test_a_projection_a_little_behind_is_caught_up_in_place(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(opened(path)) as log:
+        add(log, times=30)
+    caplog.set_level(logging.INFO)
+    with closing(opened(path, Tally())) as log:
+        assert tally(log) == [("s", 60)]
+    assert not [r for r in caplog.records if "replay.started" in r.getMessage()]
+
+
+def test_catching_up_goes_page_by_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(opened(path)) as log:
+        add(log, times=7)
+    monkeypatch.setattr(projector, "PAGE_EVENTS", 3)
+    own = Tally()
+    with closing(opened(path, own)) as log:
+        assert tally(log) == [("s", 14)]
+    assert own.batches == [3, 3, 1]
+
+
+# -- what a set of projections is --------------------------------------------------------------
+
+
+def test_two_projections_of_one_name_are_refused() -> None:
+    with pytest.raises(errors.ProjectionError, match="tally"):
+        Projections(Tally(), WeightedTally())
+
+
+def test_projections_are_asked_for_by_name() -> None:
+    kept_up = projections.default()
+    assert [p.name for p in kept_up.named([])] == ["conversations", "usage"]
+    assert [p.name for p in kept_up.named(["usage"])] == ["usage"]
+    with pytest.raises(errors.UnknownProjectionError, match="conversations, usage"):
+        kept_up.named(["usage", "nothing"])
+
+
+def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
+    with closing(opened(path)) as log:
+        log.store.write_sync(lambda tx: tx.execute("CREATE TABLE tally (mine)") and None)
+    with pytest.raises(errors.ProjectionError, match="'tally' already"):
+        opened(path, Tally())
+    with closing(sqlite3.connect(path)) as connection:
+        assert [name for _, name, *_ in connection.execute("PRAGMA table_info(tally)")] == ["mine"]
+
+
+def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
+    assert tables(Tally()) == [Table("tally", ("session_id", "items"), ("session_id",))]
+    keys = {table.name: table.key for table in tables(Conversations())}
+    assert keys == {
+        "sessions": ("session_id",),
+        "branches": ("session_id", "branch_id"),
+        "segments": ("segment_id",),
+        "items": ("segment_id", "number"),
+    }

@@ -1,0 +1,93 @@
+"""What an item is: its type, its tool, whether it opens a turn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from projections.shape import NAMED_BY_TYPE, TOOL_CALLS, Shape, shape, shapes
+
+CALL = {"is_tool_call": True}
+NOT = {"is_tool_call": False}
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({"role": "user", "content": "x"}, Shape("user", None, **NOT)),
+        ({"role": "user", "type": "message"}, Shape("user", None, **NOT)),
+        ({"role": "user", "name": "ada"}, Shape("user", None, **NOT)),
+        ({"role": "assistant", "type": "message"}, Shape("assistant", None, **NOT)),
+        ({"role": "system", "type": "message"}, Shape("message", None, **NOT)),
+        ({"role": "developer", "content": []}, Shape("other", None, **NOT)),
+        ({"role": ["user"]}, Shape("other", None, **NOT)),
+        ({"type": "reasoning"}, Shape("reasoning", None, **NOT)),
+        ({"type": "function_call", "name": "look"}, Shape("function_call", "look", **CALL)),
+        (
+            {"type": "function_call", "name": "look", "namespace": "web"},
+            Shape("function_call", "web.look", **CALL),
+        ),
+        (
+            {"type": "function_call", "name": "look", "namespace": "look"},
+            Shape("function_call", "look", **CALL),
+        ),
+        ({"type": "function_call", "name": None}, Shape("function_call", None, **CALL)),
+        ({"type": "function_call"}, Shape("function_call", None, **CALL)),
+        (
+            {"type": "function_call_output", "output": "x"},
+            Shape("function_call_output", None, **NOT),
+        ),
+        (
+            {"type": "mcp_call", "name": "find", "server_label": "docs"},
+            Shape("mcp_call", "docs.find", **CALL),
+        ),
+        (
+            {
+                "type": "mcp_call",
+                "name": "find",
+                "server_label": "docs",
+                "approval_request_id": "1",
+            },
+            Shape("mcp_call", "docs.find", **NOT),
+        ),
+        ({"type": "mcp_approval_request", "name": "f"}, Shape("mcp_approval_request", "f", **CALL)),
+        ({"type": "web_search_call"}, Shape("web_search_call", "web_search_call", **CALL)),
+        ({"type": "tool_search_call"}, Shape("tool_search_call", "tool_search", **CALL)),
+        ({"type": "tool_search_output"}, Shape("tool_search_output", "tool_search", **NOT)),
+        ({"type": 7}, Shape("7", None, **NOT)),
+        ({"type": None}, Shape("other", None, **NOT)),
+        ({}, Shape("other", None, **NOT)),
+        (None, Shape("other", None, **NOT)),
+        ("user", Shape("other", None, **NOT)),
+        (["role", "user"], Shape("other", None, **NOT)),
+    ],
+)
+def test_an_item_is_known_by_a_few_of_its_keys(item: Any, expected: Shape) -> None:
+    assert shape(item) == expected
+    data = json.dumps({"items": [item, {"role": "user"}]}).encode()
+    assert shapes(1, data) == [expected, Shape("user", None, is_tool_call=False)]
+
+
+@pytest.mark.parametrize("kind", sorted(TOOL_CALLS))
+def test_every_kind_of_call_counts_as_a_tool_s_use(kind: str) -> None:
+    found = shape({"type": kind, "name": "n"})
+    assert found.is_tool_call
+    assert found.tool_name == (
+        {"tool_search_call": "tool_search"}.get(kind, "n") if kind not in NAMED_BY_TYPE else kind
+    )
+
+
+def test_an_item_that_only_the_standard_library_reads_is_known_all_the_same() -> None:
+    data = b'{"items":[{"role":"user","content":NaN},{"type":"function_call","name":"\\ud800x"}]}'
+    assert shapes(1, data) == [
+        Shape("user", None, is_tool_call=False),
+        Shape("function_call", "?x", is_tool_call=True),
+    ]
+
+
+def test_the_content_never_decides() -> None:
+    assert shape({"content": {"role": "user"}, "summary": [{"type": "function_call"}]}) == Shape(
+        "other", None, is_tool_call=False
+    )

@@ -1,0 +1,193 @@
+"""Random histories: what sensible programs record, and nonsense that fits nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from eventlog import (
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+from projections.state import State
+from tests.history import Entry, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventlog import Event
+    from eventlog.recorded import Recorded
+    from projections.state import Branch, Session
+
+USER = {"role": "user", "content": "hello"}
+ITEMS: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        USER,
+        USER,
+        {"role": "assistant", "content": "hi"},
+        {"type": "function_call", "name": "look", "namespace": "web", "arguments": "{}"},
+        {"type": "function_call_output", "output": "sunny"},
+        {"type": "mcp_call", "name": "find", "server_label": "docs"},
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "content": float("nan")},
+        {},
+        None,
+        "text",
+    ]
+)
+BATCHES = st.lists(ITEMS, min_size=1, max_size=4)
+SESSION_IDS = st.sampled_from(["a", "a", "a", "b"])
+BRANCH_IDS = st.sampled_from(["main", "x", "y", "z"])
+REFS = st.builds(ItemRef, st.integers(0, 30), st.integers(0, 3))
+MAYBE_REFS = st.none() | REFS
+COUNTS = st.integers(0, 9)
+REQUESTS = st.builds(
+    RequestUsage,
+    requests=COUNTS,
+    total_tokens=COUNTS,
+    response_id=st.none() | st.text(max_size=3).filter(str.isprintable),
+    cost_usd=st.none() | st.floats(0, 10),
+    input_tokens_details=st.none() | st.just({"cached_tokens": 3}),
+)
+LABELS = st.none() | st.sampled_from(["alice", "bob"])
+METADATA = st.none() | st.dictionaries(
+    st.sampled_from("ab"), st.floats(allow_nan=False), max_size=2
+)
+
+NONSENSE: st.SearchStrategy[Event] = st.one_of(
+    st.builds(ItemsAdded, items=st.lists(ITEMS, max_size=3)),
+    st.builds(ItemPopped, item=REFS, emptied_turn=st.none() | st.integers(0, 3)),
+    st.builds(ItemsReplaced, first_item=MAYBE_REFS, items=st.lists(ITEMS, max_size=3)),
+    st.builds(
+        BranchCreated,
+        branch_id=BRANCH_IDS,
+        from_branch_id=BRANCH_IDS,
+        last_item=MAYBE_REFS,
+        generated=st.booleans(),
+    ),
+    st.builds(BranchSwitched, from_branch_id=BRANCH_IDS, branch_id=BRANCH_IDS),
+    st.builds(BranchDeleted, branch_id=BRANCH_IDS),
+    st.just(SessionCleared()),
+    st.builds(SessionDeleted, reason=LABELS),
+    st.builds(MetadataSet, user_id=LABELS, metadata=METADATA),
+    st.builds(
+        UsageRecorded,
+        run_id=st.sampled_from(["r1", "r2"]),
+        turn=st.none() | st.integers(0, 3),
+        requests=st.lists(REQUESTS, max_size=2),
+        interrupted=st.booleans(),
+    ),
+    st.builds(ContentErased, positions=st.lists(st.integers(1, 30), max_size=2)),
+    st.just(HistoryImported(source="elsewhere", counts={"items": 1})),
+)
+
+
+def _add(draw: Any, session: Session | None, branch_id: str) -> Event:
+    return ItemsAdded(items=draw(BATCHES))
+
+
+def _branch(session: Session | None, branch_id: str) -> Branch | None:
+    return None if session is None else session.branches.get(branch_id)
+
+
+def _pop(draw: Any, session: Session | None, branch_id: str) -> Event:
+    branch = _branch(session, branch_id)
+    if branch is None or not branch.items:
+        return _add(draw, session, branch_id)
+    *before, last = branch.items
+    is_last = not before or before[-1].turn != last.turn
+    return ItemPopped(item=last.ref, emptied_turn=last.turn if is_last else None)
+
+
+def _create(draw: Any, session: Session | None, branch_id: str) -> Event:
+    branch = _branch(session, branch_id)
+    refs = [None, *([] if branch is None else [item.ref for item in branch.items])]
+    taken = {} if session is None else session.branches
+    return BranchCreated(
+        branch_id=next(f"b{n}" for n in range(len(taken) + 1) if f"b{n}" not in taken),
+        from_branch_id=branch_id,
+        last_item=draw(st.sampled_from(refs[::-1])),
+        generated=draw(st.booleans()),
+    )
+
+
+def _replace(draw: Any, session: Session | None, branch_id: str) -> Event:
+    branch = _branch(session, branch_id)
+    refs = [None, *([] if branch is None else [item.ref for item in branch.items])]
+    first = draw(st.sampled_from(refs[::-1]))
+    return ItemsReplaced(first_item=first, items=draw(st.lists(ITEMS, max_size=3)))
+
+
+def _switch(draw: Any, session: Session | None, branch_id: str) -> Event:
+    return BranchSwitched(from_branch_id="main", branch_id=branch_id)
+
+
+def _delete(draw: Any, session: Session | None, branch_id: str) -> Event:
+    return BranchDeleted(branch_id=branch_id)
+
+
+def _clear(draw: Any, session: Session | None, branch_id: str) -> Event:
+    return SessionCleared()
+
+
+def _use(draw: Any, session: Session | None, branch_id: str) -> Event:
+    branch = _branch(session, branch_id)
+    return UsageRecorded(
+        run_id=draw(st.sampled_from(["r1", "r2"])),
+        turn=None if branch is None else branch.turn,
+        requests=draw(st.lists(REQUESTS, min_size=1, max_size=2)),
+    )
+
+
+COMMANDS: list[Callable[[Any, Session | None, str], Event]] = [
+    *(3 * [_add]),
+    *(3 * [_pop]),
+    *(2 * [_create]),
+    *(2 * [_replace]),
+    _switch,
+    _delete,
+    _clear,
+    _use,
+]
+
+
+@st.composite
+def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[Recorded]:
+    """Return a log's events: commands that the present allows, and nonsense between."""
+    state = State()
+    versions: dict[str, int] = {}
+    events: list[Recorded] = []
+    for position in range(1, draw(st.integers(1, max_size)) + 1):
+        session_id = draw(SESSION_IDS)
+        entry = (
+            Entry(draw(NONSENSE), session_id, draw(st.none() | BRANCH_IDS))
+            if nonsense and draw(st.integers(0, 2)) == 0
+            else draw(_sensible(state.sessions.get(session_id), session_id))
+        )
+        version = versions[session_id] = versions.get(session_id, 0) + 1
+        events.append(recorded(position, version, entry))
+        state.apply(events[-1])
+    return events
+
+
+@st.composite
+def _sensible(draw: Any, session: Session | None, session_id: str) -> Entry:
+    live = [] if session is None else [name for name, b in session.branches.items() if b.is_live]
+    branch_id = draw(st.sampled_from(live or ["main"]))
+    command = draw(st.sampled_from(COMMANDS))
+    if command is _delete and branch_id == "main":
+        command = _add
+    return Entry(command(draw, session, branch_id), session_id, branch_id)

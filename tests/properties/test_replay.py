@@ -1,0 +1,125 @@
+"""What a log keeps up to date with each append is what a replay gives, and what the fold says."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import projections
+from eventlog import EventLog, append
+from eventlog.ledger import read_events
+from projections import Conversations, Usage, replay
+from projections.projection import tables
+from projections.state import fold
+from tests.history import dump, meant, seen
+from tests.properties.profiles import examples
+from tests.properties.strategies import histories
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventlog import Recorded, Transaction
+
+BOTH = (Conversations(), Usage())
+
+
+class RefusedError(Exception):
+    """A unit of work failed after it had appended."""
+
+
+def write(log: EventLog, events: Sequence[Recorded], *, fails: bool = False) -> None:
+    """Append events in one unit of work, which then may fail."""
+
+    def unit(tx: Transaction) -> None:
+        for recorded in events:
+            if recorded.event is not None:
+                append(tx, recorded.session_id, recorded.event, branch_id=recorded.branch_id)
+        if fails:
+            raise RefusedError
+
+    try:
+        log.store.write_sync(unit)
+    except RefusedError:
+        assert fails
+
+
+def stored(log: EventLog) -> list[Recorded]:
+    """Return all events of a log."""
+    return log.store.read_sync(lambda tx: read_events(tx, 0))
+
+
+def rows(log: EventLog) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of the projections' tables."""
+    return log.store.read_sync(lambda tx: dump(tx, BOTH))
+
+
+def opened(path: Path) -> EventLog:
+    """Open a log with the default projections."""
+    return EventLog.open_sync(path, projections=projections.default(), durability="normal")
+
+
+@given(st.lists(st.tuples(histories(max_size=6), st.booleans()), min_size=1, max_size=5))
+@examples(40)
+def test_inline_equals_replay_equals_fold(units: list[tuple[list[Recorded], bool]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
+        for events, fails in units:
+            write(log, events, fails=fails)
+        inline = rows(log)
+        assert log.store.read_sync(seen) == meant(fold(stored(log)))
+        different: list[object] = []
+        replay(log, BOTH, check=True, on_difference=different.append)
+        assert different == []
+        replay(log, BOTH)
+        assert rows(log) == inline
+        replay(log, BOTH)
+        assert rows(log) == inline
+
+
+@given(histories(), histories(max_size=5))
+@examples(25)
+def test_dropped_tables_come_back_byte_for_byte(
+    events: list[Recorded], later: list[Recorded]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "l.db"
+        with closing(opened(path)) as log:
+            for recorded in events:
+                write(log, [recorded])
+            before = rows(log)
+        forget(path)
+        with closing(opened(path)) as log:
+            assert rows(log) == before
+            write(log, later)
+            assert log.store.read_sync(seen) == meant(fold(stored(log)))
+
+
+def forget(path: Path) -> None:
+    """Drop the projections' tables and their checkpoints."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for projection in BOTH:
+            for table in tables(projection):
+                connection.execute(f'DROP TABLE "{table.name}"')
+        connection.execute("DELETE FROM checkpoints")
+
+
+@given(histories(), histories(max_size=8), st.booleans())
+@examples(25)
+def test_what_a_program_without_projections_appends_is_caught_up_with(
+    events: list[Recorded], others: list[Recorded], again: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "l.db"
+        with closing(opened(path)) as log:
+            write(log, events)
+        with closing(EventLog.open_sync(path, durability="normal")) as plain:
+            write(plain, others)
+        with closing(opened(path)) as log:
+            if again:
+                write(log, events[:3])
+            assert log.store.read_sync(seen) == meant(fold(stored(log)))
