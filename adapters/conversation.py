@@ -333,13 +333,18 @@ def list_branches(tx: Transaction, seat: Seat) -> list[tuple[str, int, int, int]
 
 def find_turns(tx: Transaction, seat: Seat, branch_id: str | None, term: str) -> list[UserItem]:
     """Return a branch's turns whose user text contains the term; ASCII letters match either case."""
-    pattern = re.compile(re.escape(term), re.IGNORECASE | re.ASCII)
+    needle = _folded(term)
     pointer = look_at(tx, seat, branch_id).pointer
     return [
         user_item
-        for user_item in reading.user_items(tx, pointer)
-        if any(pattern.search(text) for text in _texts(user_item.item))
+        for user_item in reading.user_items(tx, pointer, term)
+        if any(needle in _folded(text) for text in _texts(user_item.item))
     ]
+
+
+def _folded(text: str) -> bytes:
+    """Fold the case of ASCII letters, and of nothing else."""
+    return text.encode("utf-8", "surrogatepass").lower()
 
 
 def _texts(item: JSON) -> list[str]:

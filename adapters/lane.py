@@ -16,6 +16,9 @@ from eventlog.transaction import Unit
 Kind: TypeAlias = Literal["read", "write"]
 
 
+_first_call = threading.Lock()
+
+
 class _Queued(NamedTuple):
     kind: Kind
     unit: Unit[Any]
@@ -44,14 +47,14 @@ class Lane:
     ) -> None:
         """Run a unit after everything that was submitted before it."""
         queued = _Queued(kind, unit, outcome, recording)
+        self._forget_parent()
         with self._idle:
-            if self._pid != os.getpid():
-                self._forget_parent()
             if self._waiting or not self._start(queued):
                 self._waiting.append(queued)
 
     def wait(self) -> None:
         """Block until nothing is under way."""
+        self._forget_parent()
         with self._idle:
             self._idle.wait_for(lambda: not (self._waiting or any(self._under_way.values())))
 
@@ -88,10 +91,15 @@ class Lane:
             return True
 
     def _forget_parent(self) -> None:
-        """Take over in a forked child: what the parent has under way is the parent's."""
-        self._pid = os.getpid()
-        self._waiting.clear()
-        self._under_way = {"read": 0, "write": 0}
+        """In a forked child, begin anew: the lock, and what is under way, are the parent's."""
+        if self._pid == os.getpid():
+            return
+        with _first_call:
+            if self._pid != os.getpid():
+                self._idle = threading.Condition()
+                self._waiting = deque()
+                self._under_way = {"read": 0, "write": 0}
+                self._pid = os.getpid()
 
 
 def _fail(outcome: Outcome[Any], error: Exception) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -49,6 +49,7 @@ from projections.reading import UserItem
 T = TypeVar("T")
 Wrapper = RunContextWrapper[Any]
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, printed without its zone
 PREVIEW_CHARACTERS = 100
 LOGGED_CHARACTERS = 50
 
@@ -645,7 +646,7 @@ def _text(item: dict[str, JSON], limit: int | None) -> str:
 
 def as_text(microseconds: int) -> str:
     """Return a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    return datetime.fromtimestamp(microseconds // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return str(_EPOCH + timedelta(seconds=microseconds // 1_000_000))
 
 
 def _session_row(row: tuple[Any, ...]) -> dict[str, Any]:

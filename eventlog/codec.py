@@ -72,13 +72,7 @@ def encode_json(value: JSON, *, default: Callable[[Any], JSON] | None = None) ->
 
 def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -> Event:
     """Return the event, lifted to its type's present shape. Raises UndecodableEventError."""
-    kind = EVENT_TYPES.get(type_name)
-    if kind is None or schema_version > kind.schema_version:
-        raise UndecodableEventError(
-            f"event at position {position} is a {type_name!r} of schema version {schema_version}, "
-            "which this release does not know",
-            position=position,
-        )
+    kind = check_known(type_name, schema_version, position=position)
     try:
         if schema_version == kind.schema_version:
             try:
@@ -93,6 +87,18 @@ def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -
         raise UndecodableEventError(
             f"event at position {position} cannot be decoded as {type_name!r}", position=position
         ) from error
+
+
+def check_known(type_name: str, schema_version: int, *, position: int) -> type[Event]:
+    """Return an event's type. Raises UndecodableEventError for one of a newer release."""
+    kind = EVENT_TYPES.get(type_name)
+    if kind is None or schema_version > kind.schema_version:
+        raise UndecodableEventError(
+            f"event at position {position} is a {type_name!r} of schema version {schema_version}, "
+            "which this release does not know",
+            position=position,
+        )
+    return kind
 
 
 def decode_metadata(text: str) -> dict[str, JSON]:
@@ -189,6 +195,14 @@ def _locate(
         except (TypeError, ValueError, OverflowError, RecursionError):
             return _locate(child, child_place, default, levels - 1)
     return place, value
+
+
+def encode_text(text: str) -> bytes:
+    """Return text as it stands inside a payload, without its quotes; empty if it has no fast form."""
+    try:
+        return _encoder.encode(text)[1:-1]
+    except UnicodeEncodeError:
+        return b""
 
 
 def readable(value: JSON) -> str:

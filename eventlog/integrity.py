@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from types import NoneType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +32,22 @@ EVENT_COLUMNS: Final = (
     "CAST(data AS BLOB), data_digest, metadata, idempotency_key, recorded_at, digest"
 )
 """An event as a row, in the order that ``Recorded`` and ``check`` expect."""
+
+_COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
+    ("position", (int,)),
+    ("session_id", (str,)),
+    ("version", (int,)),
+    ("type", (str,)),
+    ("schema_version", (int,)),
+    ("branch_id", (str, NoneType)),
+    ("data", (bytes, NoneType)),
+    ("data_digest", (bytes,)),
+    ("metadata", (str, NoneType)),
+    ("idempotency_key", (str, NoneType)),
+    ("recorded_at", (int,)),
+    ("digest", (bytes,)),
+)
+"""What each column holds; a text that is not UTF-8 is read as bytes."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -115,7 +132,7 @@ class Verifier:
         self.head = Head(0, FIRST)
         self.events = 0
         self.findings: list[Finding] = []
-        self._versions: dict[str, int] = {}
+        self._versions: dict[Any, int] = {}
         self._expected = expect_head
         self._expected_seen = expect_head is None or expect_head == self.head
 
@@ -130,6 +147,13 @@ class Verifier:
         metadata, key, recorded_at, digest = row[8:]
         if position != self.head.position + 1:
             yield f"events {self.head.position + 1} to {position - 1} are missing"
+        if strange := [
+            name
+            for (name, kinds), value in zip(_COLUMNS, row, strict=True)
+            if not isinstance(value, kinds)
+        ]:
+            yield f"{' and '.join(strange)} cannot be read: not UTF-8, or of the wrong type"
+            return
         expected_version = self._versions.get(session_id, 0) + 1
         if version != expected_version:
             yield f"session {session_id!r} goes on at version {version}, not {expected_version}"
@@ -141,16 +165,25 @@ class Verifier:
                     codec.decode(kind, schema_version, data, position=position)
                 except UndecodableEventError:
                     yield f"data cannot be decoded as {kind!r} of schema version {schema_version}"
+        if metadata is not None and not _is_metadata(metadata):
+            yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
         if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
             yield "the chain is broken: this event, or its place, is not what was recorded"
 
     def _advance(self, row: Row) -> None:
-        self.head = Head(row[0], row[11])
+        position, session_id, version, digest = row[0], row[1], row[2], row[11]
+        self.head = Head(position, digest if isinstance(digest, bytes) else FIRST)
         self.events += 1
-        self._versions[row[1]] = row[2]
+        if isinstance(version, int):
+            self._versions[session_id] = version
         if self.head == self._expected:
             self._expected_seen = True
+
+    def stop(self, why: object) -> None:
+        """Note that the file cannot be read any further."""
+        problem = f"the file cannot be read from here on: {why}"
+        self.findings.append(Finding(self.head.position + 1, problem))
 
     def finish(self, positions_given: int) -> Verified:
         """End the verification. ``positions_given`` is the highest position ever given."""
@@ -162,3 +195,10 @@ class Verifier:
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))
         return Verified(self.head, self.events, tuple(self.findings))
+
+
+def _is_metadata(text: str) -> bool:
+    try:
+        return isinstance(codec.decode_metadata(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -155,6 +155,23 @@ def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row
     return list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
 
 
+def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
+    """Do as ``read_rows`` does; a text that is not UTF-8 comes as bytes."""
+    before = tx.connection.text_factory
+    tx.connection.text_factory = _text_or_bytes
+    try:
+        return read_rows(tx, after, limit)
+    finally:
+        tx.connection.text_factory = before
+
+
+def _text_or_bytes(stored: bytes) -> str | bytes:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
 def read_events(tx: Transaction, after: int, *, limit: int = PAGE_EVENTS) -> list[Recorded]:
     """Return the next page of events after a position, in a unit of work."""
     return [Recorded(row) for row in read_rows(tx, after, limit)]

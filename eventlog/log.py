@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -19,8 +19,9 @@ from eventlog.appending import (
     encode_checked,
     first_result,
 )
-from eventlog.errors import ClosedError
+from eventlog.errors import ClosedError, CorruptFileError
 from eventlog.events import Event
+from eventlog.following import follow
 from eventlog.integrity import Head, Verified, Verifier
 from eventlog.ledger import (
     LAST_DIGEST,
@@ -29,7 +30,7 @@ from eventlog.ledger import (
     Projector,
     ledger,
     metadata_json,
-    read_rows,
+    read_rows_as_stored,
     session_version,
 )
 from eventlog.opening import claim, ledger_of, open_read_only
@@ -137,10 +138,16 @@ class EventLog:
         """Finish what was asked and close; the file's last user closes its store. Idempotent."""
         if not self._closed:
             self._closed = True
+            self.store.bell.ring()  # subscriptions end
             if self.read_only:
                 self.store.close()
             else:
                 shared.release(self.store, self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this object was closed."""
+        return self._closed
 
     async def __aenter__(self) -> EventLog:  # noqa: PYI034
         return self
@@ -240,6 +247,31 @@ class EventLog:
             query.seek(page[-1].position)
             left = None if left is None else left - len(page)
 
+    def subscribe(
+        self,
+        session_id: str | None = None,
+        *,
+        branch_id: str | None = None,
+        types: Sequence[str | type[Event]] | None = None,
+        after: int = 0,
+        poll_seconds: float = 0.25,
+    ) -> AsyncGenerator[Recorded, None]:
+        """
+        Read events as ``read`` does, then go on with what is appended: in order, each once, none lost.
+
+        after: the position to begin behind; 0 begins with the first event, ``(await log.head()).position``
+            with the next one.
+        poll_seconds: how often to look for what other processes appended; appends of this process
+            wake at once.
+
+        Ends when the log is closed. To stop earlier, leave the loop; ``contextlib.aclosing`` then lets
+        go at once. An error of the store ends it, too; go on after the last event's position.
+        """
+        if not poll_seconds > 0:
+            raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
+        self._check_open()
+        return follow(self, session_id, branch_id, types, after, poll_seconds)
+
     async def version(self, session_id: str) -> int:
         """Return a session's version: how many events it has; 0 when it does not exist."""
         return await self.query(lambda tx: session_version(tx, session_id))
@@ -255,10 +287,18 @@ class EventLog:
         Recompute every digest from what is read back, and check positions, versions, decodability.
 
         expect_head: a head that was kept elsewhere; the log must contain it.
+
+        What cannot be read is found, too: it raises nothing for a damaged file.
         """
         verifier = Verifier(expect_head)
         while True:
-            rows = await self.query(partial(read_rows, after=verifier.head.position))
+            try:
+                rows = await self.query(
+                    partial(read_rows_as_stored, after=verifier.head.position)
+                )
+            except CorruptFileError as error:
+                verifier.stop(error)
+                return verifier.finish(0)
             if not rows:
                 break
             await asyncio.to_thread(verifier.read, rows)

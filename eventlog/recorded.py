@@ -60,15 +60,18 @@ class Recorded:
     @property
     def occurred_at(self) -> int:
         """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
-        if self.metadata_json is None or '"occurred_at"' not in self.metadata_json:
-            return self.recorded_at
-        occurred_at = self.metadata.get("occurred_at")
-        if type(occurred_at) is int and EARLIEST <= occurred_at <= LATEST:
-            return occurred_at
-        return self.recorded_at
+        return occurred_at(self.recorded_at, self.metadata_json)
 
     def __repr__(self) -> str:
         return (
             f"Recorded(position={self.position}, session_id={self.session_id!r}, "
             f"version={self.version}, type={self.type!r}, branch_id={self.branch_id!r})"
         )
+
+
+def occurred_at(recorded_at: int, metadata_json: str | None) -> int:
+    """Return when an event happened, from its columns."""
+    if metadata_json is None or '"occurred_at"' not in metadata_json:
+        return recorded_at
+    told = codec.decode_metadata(metadata_json).get("occurred_at")
+    return told if type(told) is int and EARLIEST <= told <= LATEST else recorded_at

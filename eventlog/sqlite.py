@@ -25,6 +25,9 @@ BUSY_TIMEOUT_SECONDS = 5.0
 WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 """To what size a write-ahead log is cut back once it has been checkpointed."""
 
+SMALLEST_DATABASE_BYTES = 512
+"""SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
+
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -92,7 +95,10 @@ def check_path(path: str, *, create: bool) -> None:
         raise NotADatabaseError(f"{path} is a folder, not a file", path=path)
     if not file.parent.is_dir():
         raise OpenError(f"the folder {file.parent} does not exist", path=path)
-    if not create and (not file.exists() or file.stat().st_size == 0):
+    size = file.stat().st_size if file.exists() else 0
+    if 0 < size < SMALLEST_DATABASE_BYTES:  # SQLite itself would take it for an empty one
+        raise NotADatabaseError(f"{path} is not a SQLite database", path=path)
+    if not create and size == 0:
         raise NoLogError(f"there is no event log at {path}", path=path)
 
 

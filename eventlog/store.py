@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from eventlog import sqlite
+from eventlog.bell import Bell
 from eventlog.errors import ClosedError
 from eventlog.events import JSON
 from eventlog.operation import Operation, Outcome, settle, tell
@@ -78,6 +79,7 @@ class Store:
         self.read_only = read_only
         self.durability: Durability = durability
         self.clock = clock
+        self.bell = Bell()
         self.participant: Participant | None = None
         self.pid = os.getpid()
         self.file_id = file_id(path)
@@ -252,6 +254,7 @@ class Store:
         connection = self._writing_connection()
         tx = Transaction(connection, self.clock(), self.participant)
         start = tx.mark()
+        written = tx.writes()
         try:
             connection.execute("BEGIN IMMEDIATE")
             tx.cache = self._valid_cache(connection)
@@ -270,6 +273,8 @@ class Store:
             self._roll_back(connection)
             tx.undo_to(start)
             raise
+        if tx.writes() != written:
+            self.bell.ring()
 
     def _run_unguarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
         """Run a unit in the hope that it succeeds, or fails before it writes."""
@@ -370,6 +375,7 @@ class Store:
             if self._closed:
                 return
             self._closed = True
+        self.bell.ring()
         self._stop_workers(timeout_seconds)
 
     def _stop_workers(self, timeout_seconds: float | None = None) -> None:
@@ -411,6 +417,7 @@ class Store:
         """Start threads of the child's own. What the parent had queued is the parent's."""
         self._lock = threading.Lock()
         self._forked = threading.Event()
+        self.bell = Bell()  # the parent's tasks are not woken from here
         self.pid = os.getpid()
         self._pending.clear()
         self._draining = False

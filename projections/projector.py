@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
-from eventlog import logs
+from eventlog import codec, logs
 from eventlog.errors import NewerProjectionError, ProjectionError, UnknownProjectionError
 from eventlog.integrity import Head
 from eventlog.ledger import PAGE_EVENTS, StaleProjections, read_events, read_head
@@ -164,7 +164,7 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     """
     for table in tables(projection):
         if replace:
-            tx.execute(f'DROP TABLE IF EXISTS "{table.name}"')
+            tx.execute(f'DROP TABLE IF EXISTS main."{table.name}"')
         elif tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (table.name,)):
             raise ProjectionError(
                 f"there is a table {table.name!r} already that projection {projection.name!r} "
@@ -184,7 +184,13 @@ def catch_up(tx: Transaction, projections: Collection[Projection], position: int
 
 
 def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
-    """Apply a batch of events: each projection sees those that it handles."""
+    """
+    Apply a batch of events: each projection sees those that it handles.
+
+    Raises UndecodableEventError for an event of a newer release; nothing is skipped in silence.
+    """
+    for recorded in events:
+        codec.check_known(recorded.type, recorded.schema_version, position=recorded.position)
     for projection in projections:
         wanted = {kind.type_name() for kind in projection.handles}
         batch = [recorded for recorded in events if recorded.type in wanted]

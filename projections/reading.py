@@ -8,23 +8,19 @@ from typing import NamedTuple
 from eventlog import codec
 from eventlog.errors import UndecodableEventError
 from eventlog.events import JSON, ItemRef
-from eventlog.integrity import EVENT_COLUMNS
-from eventlog.recorded import Recorded
+from eventlog.recorded import occurred_at
 from eventlog.transaction import Transaction
 from projections import conversations, segments
 from projections.conversations import MAIN
 from projections.segments import Pointer
 
 PAYLOADS = """
-    SELECT r.position, CAST(e.data AS BLOB), r.first_index, r.items
-    FROM (
-        SELECT position, MIN(index_in_event) AS first_index, COUNT(*) AS items
-        FROM items
-        WHERE segment_id = ? AND number BETWEEN ? AND ?
-        GROUP BY position
-    ) AS r
-    JOIN events AS e ON e.position = r.position
-    ORDER BY r.position
+    SELECT i.position, i.index_in_event, i.number, CAST(e.data AS BLOB)
+    FROM items AS i
+    JOIN events AS e ON e.position = i.position
+    WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
+        AND (i.index_in_event = 0 OR i.number = ?)
+    ORDER BY i.number
 """
 REFS = """
     SELECT position, index_in_event FROM items
@@ -35,6 +31,13 @@ USER_ITEMS = """
     SELECT i.turn, i.position, i.index_in_event FROM items AS i
     WHERE i.segment_id = ? AND i.type = 'user' AND i.number <= ?
     ORDER BY i.turn
+"""
+USER_EVENTS = """
+    SELECT position, CAST(data AS BLOB), recorded_at, metadata FROM events
+    WHERE position IN (
+        SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
+    )
+    ORDER BY position
 """
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
@@ -125,9 +128,12 @@ def items(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[
     payloads: list[tuple[int, bytes]] = []
     slices: list[tuple[int, int]] = []
     for span in _newest_spans(tx, pointer, newest):
-        for position, data, first, count in tx.execute(PAYLOADS, span):
+        # An event's items follow each other, so the next event's first number ends them.
+        rows = tx.all(PAYLOADS, (*span, span.first))
+        numbers = [row[2] for row in rows] + [span.last + 1]
+        for (position, index, number, data), following in zip(rows, numbers[1:], strict=True):
             payloads.append((position, _present(position, data)))
-            slices.append((first, first + count))
+            slices.append((index, index + following - number))
     found: list[JSON] = []
     for event_items, (first, end) in zip(codec.decode_items(payloads), slices, strict=True):
         found += event_items[first:end]
@@ -150,19 +156,32 @@ def item(tx: Transaction, ref: ItemRef) -> JSON:
     return codec.decode_items([(ref.position, data)])[0][ref.index]
 
 
-def user_items(tx: Transaction, pointer: Pointer) -> Iterator[UserItem]:
-    """Return the items that open a branch's turns, with their contents, by turn."""
-    found = [
-        (turn, ItemRef(position, index))
-        for span in _spans_in_order(tx, pointer)
-        for turn, position, index in tx.execute(USER_ITEMS, (span.segment_id, span.last))
+def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> list[UserItem]:
+    """
+    Return the items that open a branch's turns, with their contents, by turn.
+
+    text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
+        need not hold it either.
+    """
+    needle = None if text is None else codec.encode_text(text).lower()
+    payloads: dict[int, bytes] = {}
+    times: dict[int, int] = {}
+    found: list[tuple[int, int, int]] = []
+    for span in _spans_in_order(tx, pointer):
+        where = (span.segment_id, span.last)
+        for position, data, recorded_at, metadata in tx.execute(USER_EVENTS, where):
+            payload = _present(position, data)
+            if needle is None or needle in payload.lower() or b"\\u" in payload:
+                payloads[position] = payload
+                times[position] = occurred_at(recorded_at, metadata)
+        if payloads:
+            found += tx.all(USER_ITEMS, where)
+    decoded = dict(zip(payloads, codec.decode_items(list(payloads.items())), strict=True))
+    return [
+        UserItem(turn, decoded[position][index], times[position])
+        for turn, position, index in found
+        if position in decoded
     ]
-    events = dict(_events(tx, pointer))
-    payloads = [(position, _present(position, event.data)) for position, event in events.items()]
-    decoded = dict(zip(events, codec.decode_items(payloads), strict=True))
-    for turn, ref in found:
-        contents = decoded[ref.position]
-        yield UserItem(turn, contents[ref.index], events[ref.position].occurred_at)
 
 
 def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:
@@ -175,18 +194,6 @@ def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None,
     """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
     rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
     return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
-
-
-def _events(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, Recorded]]:
-    sql = f"""
-        SELECT {EVENT_COLUMNS} FROM events WHERE position IN (
-            SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
-        )
-        ORDER BY position
-    """
-    for span in _spans_in_order(tx, pointer):
-        for row in tx.execute(sql, (span.segment_id, span.last)):
-            yield row[0], Recorded(row)
 
 
 def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[segments.Span]:

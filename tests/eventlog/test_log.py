@@ -300,9 +300,7 @@ async def test_a_reader_that_is_read_only_sees_what_others_append(path: Path) ->
 
 
 @pytest.mark.parametrize("keywords", [{"create": False}, {"read_only": True}])
-async def test_a_file_that_is_not_there_is_not_made_unasked(
-    path: Path, keywords: dict[str, bool]
-) -> None:
+async def test_a_file_that_is_not_there_is_not_made_unasked(path: Path, keywords: Any) -> None:
     with pytest.raises(errors.NoLogError):
         await EventLog.open(path, **keywords)
     assert not is_there(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -193,6 +194,6 @@ def test_a_property_is_remembered_until_it_is_set_again(path: Path) -> None:
     with closing(EventLog.open_sync(path)) as log:
         assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) is None
         for value in ("red", "blue"):
-            log.store.write_sync(lambda tx, v=value: schema.set_property(tx, "colour", v))
+            log.store.write_sync(partial(schema.set_property, name="colour", value=value))
     with closing(EventLog.open_sync(path)) as log:
         assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) == "blue"

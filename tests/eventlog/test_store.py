@@ -27,7 +27,7 @@ NOTE = "INSERT INTO notes VALUES (?, ?)"
 @pytest.fixture
 def notes(log: EventLog) -> EventLog:
     """A log in whose file stands one more table, for units of work to write to."""
-    log.store.write_sync(lambda tx: tx.execute(TABLE) and None)
+    log.store.write_sync(lambda tx: tx.all(TABLE))
     return log
 
 
@@ -96,7 +96,11 @@ async def test_units_that_wait_share_one_commit(notes: EventLog) -> None:
 
 async def test_units_run_in_the_order_in_which_they_were_asked(notes: EventLog) -> None:
     order: list[int] = []
-    await asyncio.gather(*(notes.write(lambda tx, n=n: order.append(n)) for n in range(50)))
+
+    def noting(number: int) -> Any:
+        return lambda tx: order.append(number)
+
+    await asyncio.gather(*(notes.write(noting(number)) for number in range(50)))
     assert order == list(range(50))
 
 
@@ -189,12 +193,9 @@ async def test_a_unit_that_fails_by_itself_is_rolled_back_and_undone(notes: Even
 
 async def test_a_commit_that_fails_fails_every_unit_and_acknowledges_none(notes: EventLog) -> None:
     notes.store.write_sync(
-        lambda tx: (
-            tx.execute(
-                "CREATE TABLE children (parent INTEGER REFERENCES notes (id)"
-                " DEFERRABLE INITIALLY DEFERRED) STRICT"
-            )
-            and None
+        lambda tx: tx.all(
+            "CREATE TABLE children (parent INTEGER REFERENCES notes (id)"
+            " DEFERRABLE INITIALLY DEFERRED) STRICT"
         )
     )
     commits = Commits(notes)
@@ -202,15 +203,10 @@ async def test_a_commit_that_fails_fails_every_unit_and_acknowledges_none(notes:
     def orphan(tx: Transaction) -> None:
         tx.execute("INSERT INTO children VALUES (99)")  # found out at the commit
 
-    with held(notes):
-        # Outside of any transaction, where alone this can be set.
-        keys = threading.Thread(
-            target=lambda: notes.store._on_writer(
-                lambda connection: connection.execute("PRAGMA foreign_keys=ON") and None
-            )
-        )
-        keys.start()
-    keys.join()
+    def heed_references(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")  # outside of any transaction
+
+    await asyncio.to_thread(notes.store._on_writer, heed_references)
     done = await together(notes, note(1), orphan, note(2))
     assert all(isinstance(outcome, errors.StoreError) for outcome in done)
     assert commits.count("ROLLBACK") == 1

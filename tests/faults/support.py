@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eventlog.store import Store
     from eventlog.transaction import Transaction
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 6.0
 """How long a test waits for what must happen. Only a failing test waits so long."""
 
 
@@ -123,6 +123,19 @@ def verify(log: EventLog, expect_head: Any = None) -> Any:
     thread.start()
     thread.join()
     return answered.result()
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that this process has open, one for each time."""
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = descriptor.readlink()
+        except FileNotFoundError:
+            continue  # the descriptor that listed the others
+        if target.parent == folder:
+            names.append(target.name)
+    return sorted(names)
 
 
 class Gate:

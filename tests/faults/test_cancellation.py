@@ -87,7 +87,10 @@ async def session(opened: Opened) -> AdvancedSQLiteSession:
 
 async def outcomes(session: Any, name: str, tmp_path: Path) -> tuple[Any, Any]:
     """Return what the session shows now, and what it will show once the call has been made."""
-    twin, other = type(session)("s", tmp_path / "twin.db"), type(session)("other", tmp_path / "twin.db")
+    twin, other = (
+        type(session)("s", tmp_path / "twin.db"),
+        type(session)("other", tmp_path / "twin.db"),
+    )
     await furnish(twin, other)
     before = await shown(twin)
     assert before == await shown(session)
@@ -107,7 +110,7 @@ async def check_usable(session: Any) -> None:
 
 async def begun(task: asyncio.Task[Any]) -> None:
     """Wait until a task waits for its outcome."""
-    while task._fut_waiter is None:  # type: ignore[attr-defined]
+    while task._fut_waiter is None:  # type: ignore[attr-defined]  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
@@ -155,7 +158,7 @@ async def test_a_call_cancelled_when_its_outcome_is_there_has_happened(
     task = asyncio.ensure_future(CALLS[name](session))
     await begun(task)
     outcome = task._fut_waiter  # type: ignore[attr-defined]
-    while not outcome.done():
+    while not outcome.done():  # noqa: ASYNC110 - just then, not later
         await asyncio.sleep(0)
     assert not task.done()  # the outcome is there, the task has not been woken yet
     task.cancel("too late")
@@ -297,7 +300,7 @@ async def test_a_task_group_that_fails_leaves_whole_batches_in_order(session: An
 
     with closed_gate(session.log.store) as gate:
         gate.open_after(0.1)
-        with pytest.raises(ExceptionGroup) as failed:
+        with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012
             async with asyncio.TaskGroup() as group:
                 for n in range(10):
                     group.create_task(session.add_items(batch(n)))
@@ -336,7 +339,7 @@ async def test_an_async_context_that_is_cancelled_can_still_write_as_it_unwinds(
             await asyncio.sleep(PATIENCE_SECONDS)
 
     task = asyncio.create_task(work())
-    while texts(await session.get_items())[-1] != "working":
+    while texts(await session.get_items())[-1] != "working":  # noqa: ASYNC110
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -70,32 +70,33 @@ async def furnished(opened: Opened, session_id: str) -> AdvancedSQLiteSession:
 
 @FAILURES
 async def test_a_failed_commit_fails_every_call_in_it(opened: Opened, failing_commit: Any) -> None:
-    sessions = [await furnished(opened, name) for name in ("adds", "branches", "switches", "clears")]
+    sessions = [
+        await furnished(opened, name) for name in ("adds", "branches", "switches", "clears")
+    ]
     adds, branches, switches, clears = sessions
     used = ran()
     store = adds.log.store
     before = [await shown(session) for session in sessions]
     head = await adds.log.head()
 
-    with failing_commit(store):
-        with closed_gate(store) as gate:
-            tasks = [
-                asyncio.ensure_future(call)
-                for call in (
-                    adds.add_items(batch("lost")),
-                    adds.pop_item(),
-                    branches.create_branch("new"),
-                    branches.add_items(batch("lost on new")),
-                    switches.switch_to_branch("draft"),
-                    switches.delete_branch("draft", force=True),
-                    clears.switch_to_branch("draft"),
-                    clears.clear_session(),
-                    adds.store_run_usage(used),
-                )
-            ]
-            await asyncio.sleep(0)
-            gate.open()
-            answers = await asyncio.gather(*tasks, return_exceptions=True)
+    with failing_commit(store), closed_gate(store) as gate:
+        tasks = [
+            asyncio.ensure_future(call)
+            for call in (
+                adds.add_items(batch("lost")),
+                adds.pop_item(),
+                branches.create_branch("new"),
+                branches.add_items(batch("lost on new")),
+                switches.switch_to_branch("draft"),
+                switches.delete_branch("draft", force=True),
+                clears.switch_to_branch("draft"),
+                clears.clear_session(),
+                adds.store_run_usage(used),
+            )
+        ]
+        await asyncio.sleep(0)
+        gate.open()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(answer, StoreError) for answer in answers[:-1]] == [True] * 8
     assert answers[-1] is None  # it never raises
     assert [session.current_branch for session in sessions] == ["main"] * 4
@@ -143,9 +144,8 @@ async def test_the_labels_of_a_session_survive_a_failed_commit(
 ) -> None:
     await opened("other").add_items([user("hello")])
     session = opened("s", user_id="alice", metadata={"plan": "free"})
-    with failing_commit(session.log.store):
-        with pytest.raises(StoreError):
-            await session.add_items([user("one")])
+    with failing_commit(session.log.store), pytest.raises(StoreError):
+        await session.add_items([user("one")])
     await session.add_items([user("one")])
     [row] = [row for row in await session.list_sessions() if row["session_id"] == "s"]
     assert (row["user_id"], row["metadata"]) == ("alice", {"plan": "free"})
@@ -157,12 +157,11 @@ async def test_a_call_cancelled_in_a_failing_commit_raises_its_cancellation(
 ) -> None:
     session = await furnished(opened, "s")
     before = await shown(session)
-    with failing_commit(session.log.store):
-        with closed_gate(session.log.store) as gate:
-            task = asyncio.ensure_future(session.create_branch("new"))
-            await asyncio.sleep(0)
-            task.cancel("enough")
-            gate.open()
-            with pytest.raises(asyncio.CancelledError, match="enough"):
-                await task
+    with failing_commit(session.log.store), closed_gate(session.log.store) as gate:
+        task = asyncio.ensure_future(session.create_branch("new"))
+        await asyncio.sleep(0)
+        task.cancel("enough")
+        gate.open()
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
     assert await shown(session) == before

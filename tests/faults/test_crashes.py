@@ -71,7 +71,9 @@ def run_and_kill(path: Path, begin: dict[str, int], seconds: float) -> dict[str,
     return done
 
 
-async def actions_found(path: Path, acknowledged: dict[str, int], twins: dict[str, Twin]) -> dict[str, int]:
+async def actions_found(
+    path: Path, acknowledged: dict[str, int], twins: dict[str, Twin]
+) -> dict[str, int]:
     """Check that each session stands at its acknowledged actions, or one action that was under way."""
     found = {}
     for session_id, count in acknowledged.items():

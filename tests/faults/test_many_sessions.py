@@ -16,25 +16,12 @@ import pytest
 
 from adapters import AdvancedSQLiteSession
 from eventlog import EventLog, shared
-from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, user
+from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, open_files, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Opened = Callable[..., AdvancedSQLiteSession]
-
-
-def open_files(folder: Path) -> list[str]:
-    """Return the names of the files in a folder that this process has open, one for each time."""
-    names = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            target = Path(os.readlink(descriptor))
-        except FileNotFoundError:
-            continue  # the descriptor that listed the others
-        if target.parent == folder:
-            names.append(target.name)
-    return sorted(names)
 
 
 def threads(path: Path) -> int:
@@ -64,7 +51,9 @@ def test_sessions_that_are_gone_leave_nothing_behind_in_memory(path: Path) -> No
         for _ in range(count):
             asyncio.run(AdvancedSQLiteSession("s", path).get_items())
         gc.collect()
-        return sum(isinstance(thing, AdvancedSQLiteSession | EventLog) for thing in gc.get_objects())
+        return sum(
+            isinstance(thing, AdvancedSQLiteSession | EventLog) for thing in gc.get_objects()
+        )
 
     assert use(2) == use(20)
 
@@ -80,7 +69,7 @@ async def test_unclosed_sessions_in_memory_leave_no_thread_behind() -> None:
         await request()
     gc.collect()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while threading.active_count() > before and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert threading.active_count() <= before
 

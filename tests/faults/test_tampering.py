@@ -122,9 +122,7 @@ async def test_an_erased_payload_leaves_the_chain_whole(path: Path, head: Head) 
 
 
 @pytest.mark.parametrize("position", [1, 4, EVENTS - 1])
-async def test_a_removed_event_is_found_at_its_place(
-    path: Path, head: Head, position: int
-) -> None:
+async def test_a_removed_event_is_found_at_its_place(path: Path, head: Head, position: int) -> None:
     verified = await tampered(
         path,
         lambda connection: connection.execute("DELETE FROM events WHERE position = ?", (position,)),

@@ -67,7 +67,9 @@ async def test_made_up_branch_ids_are_never_given_twice(
 ) -> None:
     session = opened()
     await session.add_items([user("one"), user("two")])
-    made = [pair for pairs in all_at_once(3, actors.branch_off, str(path), 8, own) for pair in pairs]
+    made = [
+        pair for pairs in all_at_once(3, actors.branch_off, str(path), 8, own) for pair in pairs
+    ]
     ids = [branch_id for _, branch_id in made]
     assert len(ids) == len(set(ids)) == 24
     for session_id in {session_id for session_id, _ in made}:
@@ -153,9 +155,7 @@ async def test_a_session_deleted_elsewhere_takes_no_more_writes(
     assert await session.list_sessions() == []
 
 
-async def test_what_one_process_writes_the_other_sees_at_once(
-    opened: Opened, other: Child
-) -> None:
+async def test_what_one_process_writes_the_other_sees_at_once(opened: Opened, other: Child) -> None:
     session = opened()
     for n in range(10):
         await session.add_items(batch(n))

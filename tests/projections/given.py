@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import projections
@@ -43,7 +44,7 @@ class Given:
         for each in entries:
             entry = each if isinstance(each, Entry) else Entry(each)
             self.now += 1_000_000
-            self.write(lambda tx, e=entry: append(tx, e.session_id, e.event, branch_id=e.branch_id))
+            self.write(partial(_append, entry=entry))
         return self
 
     when = __call__
@@ -93,6 +94,10 @@ class Given:
     def spent(self, session_id: str = "s") -> Spent:
         """Return all that was ever used."""
         return self.log.store.read_sync(lambda tx: usage_tables.spent(tx, session_id))
+
+
+def _append(tx: Transaction, entry: Entry) -> None:
+    append(tx, entry.session_id, entry.event, branch_id=entry.branch_id)
 
 
 def on(branch_id: str, event: Event, session_id: str = "s") -> Entry:

@@ -143,7 +143,7 @@ def test_an_item_that_is_not_json_is_refused_by_its_place_and_nothing_is_written
 
 
 def test_an_item_that_holds_itself_is_refused(tmp_path: Path) -> None:
-    item: dict[str, Any] = {"role": "user"}
+    item: Any = {"role": "user"}
     item["content"] = [item]
 
     async def refused() -> None:

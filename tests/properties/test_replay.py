@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import projections
-from eventlog import EventLog, append
+from eventlog import EventLog, ItemsAdded, ItemsReplaced, append
 from eventlog.ledger import read_events
-from projections import Conversations, Usage, replay
+from projections import Conversations, Usage, reading, replay, segments
 from projections.projection import tables
 from projections.state import fold
 from tests.history import dump, meant, seen
@@ -123,3 +123,39 @@ def test_what_a_program_without_projections_appends_is_caught_up_with(
             if again:
                 write(log, events[:3])
             assert log.store.read_sync(seen) == meant(fold(stored(log)))
+
+
+@given(histories(max_size=40), st.integers(0, 5))
+@examples(25)
+def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
+    events: list[Recorded], newest: int
+) -> None:
+    def read(tx: Transaction) -> None:
+        contents = {event.position: event for event in read_events(tx, 0)}
+        for session_id, session in fold(contents.values()).sessions.items():
+            for branch_id, branch in session.branches.items():
+                refs = [item.ref for item in branch.items]
+                expected = [content_of(contents[ref.position], ref.index) for ref in refs]
+                place = reading.place(tx, session_id, branch_id)
+                if session.deleted_at is not None:
+                    assert (place.is_deleted, place.branch_exists) == (True, False)
+                    continue
+                assert place.branch_exists == branch.is_live
+                assert place.turn == branch.turn
+                assert reading.refs(tx, place.pointer) == refs
+                assert repr(reading.items(tx, place.pointer)) == repr(expected)
+                last = expected[len(expected) - newest :] if newest < len(expected) else expected
+                assert repr(reading.items(tx, place.pointer, newest)) == repr(last)
+                for number, item in enumerate(branch.items, start=1):
+                    found = segments.find(tx, place.pointer, item.ref)
+                    assert found == segments.at_length(tx, place.pointer, number)
+
+    with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
+        write(log, events)
+        log.store.read_sync(read)
+
+
+def content_of(recorded: Recorded, index: int) -> Any:
+    """Return an item's content, from the event that brought it."""
+    assert isinstance(recorded.event, ItemsAdded | ItemsReplaced)
+    return recorded.event.items[index]

@@ -1,0 +1,194 @@
+"""No hot statement scans a table: each finds its rows by a key, however long the history is."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from adapters import AdvancedSQLiteSession
+from eventlog import EventLog, ItemsAdded, ledger
+from projections import conversations, default, reading, segments, usage
+from projections.projection import tables
+from tests.projections.given import added, branched, on, used
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import ModuleType
+
+    from tests.projections.given import Given
+
+USER: Any = {"role": "user", "content": "hello"}
+ANSWER: Any = {"role": "assistant", "content": "hi"}
+STATEMENT = re.compile(r"\s*(SELECT|UPDATE|DELETE)\b")
+TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(p)}
+WHOLE_BY_NATURE = {
+    "LAST_DIGEST",  # the last event: the table's own end, one row
+    "LAST_POSITION",  # sqlite_sequence has one row
+    "SESSIONS",  # the list of all sessions is asked for
+}
+
+
+def statements(module: ModuleType) -> list[Any]:
+    """Return the statements that a module has as constants."""
+    return [
+        pytest.param(value, id=f"{module.__name__}.{name}")
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str) and STATEMENT.match(value)
+        if name not in WHOLE_BY_NATURE
+    ]
+
+
+def scans(given: Given, sql: str, parameters: Any = None) -> list[str]:
+    """Return which steps of a statement's plan read a whole table."""
+    if parameters is None:
+        parameters = [None] * sql.count("?")
+    plan = [detail for *_, detail in given.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
+    assert plan
+    return [step for step in plan if scanned(step, sql)]
+
+
+def scanned(step: str, sql: str) -> bool:
+    """Tell whether a step of a plan reads a whole table, by its own name or an alias."""
+    found = re.match(r"SCAN (\w+)", step)
+    if found is None:
+        return False
+    name = found[1]
+    alias = re.search(rf"\b({'|'.join(TABLES)})\s+AS\s+{name}\b", sql, re.IGNORECASE)
+    return name in TABLES or alias is not None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        statement
+        for module in (conversations, segments, reading, usage, ledger)
+        for statement in statements(module)
+    ],
+)
+def test_a_statement_finds_its_rows_by_a_key(given: Given, sql: str) -> None:
+    assert scans(given, sql) == []
+
+
+def test_a_scan_would_be_found(given: Given) -> None:
+    assert scans(given, "SELECT * FROM usage WHERE run_id = ?")
+    assert scans(given, "SELECT * FROM events AS e WHERE e.recorded_at > ?")
+    assert scans(given, reading.SESSIONS)
+    assert not scans(given, "SELECT * FROM (SELECT 1 AS one) AS r JOIN usage ON position = one")
+
+
+def test_the_last_event_is_read_from_the_end_and_alone(given: Given) -> None:
+    given(*[added() for _ in range(50)])
+    steps = 0
+
+    def unit(tx: Any) -> None:
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        tx.one(ledger.LAST_DIGEST)  # the schema has been read now
+        tx.connection.set_progress_handler(count, 1)
+        tx.one(ledger.LAST_DIGEST)
+        tx.connection.set_progress_handler(None, 1)
+
+    given.log.store.read_sync(unit)
+    assert 0 < steps < 40
+
+
+# -- whatever is run, wherever it stands -------------------------------------------------------
+
+
+@contextmanager
+def watched(log: EventLog) -> Iterator[list[str]]:
+    """Collect every statement of a log's two connections."""
+    seen: list[str] = []
+    store = log.store
+    store.write_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    seen.clear()
+    yield seen
+    store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
+    store.read_sync(lambda tx: tx.connection.set_trace_callback(None))
+
+
+def is_plain(sql: str) -> bool:
+    """Tell whether a statement is one that reads or changes rows by a condition."""
+    return STATEMENT.match(sql) is not None and "sqlite_sequence" not in sql
+
+
+async def test_nothing_that_a_session_does_scans_a_table(given: Given, tmp_path: Path) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added()), used(1, 5))
+    session = AdvancedSQLiteSession("s", tmp_path / "log.db", durability="normal")
+    with closing(session), watched(session.log) as seen:
+        await session.add_items([USER, ANSWER])
+        await session.pop_item()
+        await session.get_items()
+        await session.get_items(limit=2)
+        await session.create_branch_from_turn(1, "c")
+        await session.add_items([USER])
+        await session.create_branch()
+        await session.switch_to_branch("b")
+        await session.delete_branch("c")
+        await session.list_branches()
+        await session.get_current_turn()
+        await session.get_conversation_turns()
+        await session.find_turns_by_content("hell")
+        await session.get_conversation_by_turns()
+        await session.get_tool_usage()
+        await session.get_session_usage()
+        await session.get_turn_usage()
+        await session.get_usage_stats()
+        await session.clear_session()
+    hot = sorted(
+        {sql for sql in seen if is_plain(sql) and "ORDER BY position DESC LIMIT 1" not in sql}
+    )
+    assert len(hot) > 25
+    found = {sql: scans(given, sql, ()) for sql in hot}
+    assert {sql: steps for sql, steps in found.items() if steps} == {}
+
+
+async def test_nothing_that_a_log_does_with_one_session_scans_a_table(
+    given: Given, tmp_path: Path
+) -> None:
+    given(*[added() for _ in range(5)])
+    one = ItemsAdded(items=["one"])
+    async with EventLog.open(tmp_path / "log.db", durability="normal") as log:
+        with watched(log) as seen:
+            for _ in range(2):
+                await log.append("s", one, idempotency_key="k", expected_version="any")
+            await log.version("s")
+            for backward in (False, True):
+                _ = [r async for r in log.read("s", types=[ItemsAdded], backward=backward)]
+                _ = [r async for r in log.read("s", branch_id="main", after=2, backward=backward)]
+    hot = sorted({sql for sql in seen if is_plain(sql) and "DESC LIMIT 1" not in sql})
+    assert len(hot) >= 6
+    found = {sql: scans(given, sql, ()) for sql in hot}
+    assert {sql: steps for sql, steps in found.items() if steps} == {}
+
+
+async def test_reading_a_session_of_a_large_log_takes_no_more_steps_than_in_a_small_one(
+    given: Given, tmp_path: Path
+) -> None:
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    async def read(log: EventLog) -> int:
+        nonlocal steps
+        log.store.read_sync(lambda tx: tx.connection.set_progress_handler(count, 1))
+        steps = 0
+        assert len([r async for r in log.read("s", after=1)]) == 4
+        log.store.read_sync(lambda tx: tx.connection.set_progress_handler(None, 1))
+        return steps
+
+    given(*[added() for _ in range(5)])
+    small = await read(given.log)
+    given(*[on("main", added(), "other") for _ in range(300)])
+    assert await read(given.log) <= 1.2 * small
