@@ -29,6 +29,7 @@ Everything that can go wrong, as one tree.
         ├── BranchExistsError
         ├── InvalidBranchError              blank name, main, or the current branch
         ├── TurnNotFoundError
+        ├── VersionNotFoundError            the session never had this version
         └── SessionDeletedError
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
@@ -239,6 +240,22 @@ class TurnNotFoundError(ConversationError):
 
     turn: int | None
     branch_id: str
+
+
+class VersionNotFoundError(ConversationError):
+    """The session has not come to this version. ``version`` of the log tells how far it is."""
+
+    session_id: str
+    version: int
+    actual: int
+
+    def __init__(self, *, session_id: str, version: int, actual: int) -> None:
+        super().__init__(
+            f"session {session_id!r} has the versions 0 to {actual}, not {version}",
+            session_id=session_id,
+            version=version,
+            actual=actual,
+        )
 
 
 class SessionDeletedError(ConversationError):

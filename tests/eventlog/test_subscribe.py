@@ -205,14 +205,16 @@ async def test_following_ends_when_the_log_is_closed(path: Path) -> None:
 
 
 async def test_another_user_who_closes_ends_nobody_elses_following(path: Path) -> None:
-    async with EventLog.open(path, durability="normal") as log:
-        async with aclosing(log.subscribe(poll_seconds=NEVER)) as events:
-            coming = asyncio.create_task(positions(events, 1))
-            async with EventLog.open(path) as other:
-                await asyncio.sleep(0.02)
-            assert other.is_closed
-            await log.append("s", added(0))
-            assert await coming == [1]
+    async with (
+        EventLog.open(path, durability="normal") as log,
+        aclosing(log.subscribe(poll_seconds=NEVER)) as events,
+    ):
+        coming = asyncio.create_task(positions(events, 1))
+        async with EventLog.open(path) as other:
+            await asyncio.sleep(0.02)
+        assert other.is_closed
+        await log.append("s", added(0))
+        assert await coming == [1]
 
 
 async def test_a_closed_log_cannot_be_followed(path: Path) -> None:

@@ -1,0 +1,133 @@
+"""The manual tells the truth: its code runs, its tables are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents.models.multi_provider import MultiProvider
+
+from adapters import AdvancedSQLiteSession
+from adapters.scripted import ScriptedModel, reply, tokens
+from eventlog import errors
+from tests.contract.differences import DIFFERENCES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [
+    line.removeprefix("$ ")
+    for language, code in BLOCKS
+    if language == "console"
+    for line in code.splitlines()
+    if line.startswith("$ ")
+]
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in an empty folder, with a model that answers without a network."""
+    model = ScriptedModel([], usage=tokens(12, 3), fallback=reply("Gladly."))
+    monkeypatch.setattr(MultiProvider, "get_model", lambda *_: model)
+    monkeypatch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_all() -> tuple[dict[str, Any], str]:
+    """Run the manual's Python, block after block in one namespace; return it and what was printed."""
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    printed = StringIO()
+
+    async def run() -> None:
+        for number, code in enumerate(PYTHON, 1):
+            compiled = compile(
+                code, f"README block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            )
+            result = eval(compiled, namespace)  # noqa: S307 - the manual's own code
+            if inspect.isawaitable(result):
+                await result
+
+    with redirect_stdout(printed):
+        asyncio.run(run())
+    return namespace, printed.getvalue()
+
+
+def test_every_python_block_runs_and_prints_what_its_comments_say(at_home: Path) -> None:
+    _, printed = run_all()
+    promised = re.findall(r"^ *print\(.*\) +# (.+)$", "\n".join(PYTHON), re.MULTILINE)
+    told = [line for line in promised if not line.startswith(("keep", "the ", "in ", "True:"))]
+    assert len(told) >= 2
+    for line in told:
+        assert line in printed
+    assert "True" in printed  # the append with a key happened once
+
+
+def test_every_command_runs_on_the_file_that_the_examples_made(at_home: Path) -> None:
+    run_all()
+    commands = [command for command in COMMANDS if command.startswith("eventlog ")]
+    assert commands
+    for command in commands:
+        words = [sys.executable, "-m", "adapters", *shlex.split(command)[1:]]
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+
+def test_the_make_targets_of_the_manual_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"make (demo|test|lint|bench)\b", README))
+    assert targets == {"demo", "test", "lint", "bench"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_schema_of_the_manual_is_the_files(tmp_path: Path) -> None:
+    AdvancedSQLiteSession("s", tmp_path / "log.db").close()
+    connection = sqlite3.connect(tmp_path / "log.db")
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    connection.close()
+    [told] = [code for language, code in BLOCKS if language == "sql"]
+    assert words(re.sub(r"--.*", "", told)) == words(found["events"])
+    for name in found.keys() - {"events", "sqlite_sequence"}:
+        assert f"| `{name}` |" in README
+
+
+def words(sql: str) -> str:
+    return " ".join(sql.split())
+
+
+def test_the_differences_of_the_manual_are_those_that_the_contract_tests_show() -> None:
+    rows = "\n".join(
+        f"| {row.name} | {row.sdk} | {row.ours} | {row.reason} |" for row in DIFFERENCES
+    )
+    assert rows in README
+
+
+def test_the_errors_of_the_manual_are_those_of_the_code() -> None:
+    tree = (errors.__doc__ or "").split("\n\n")[1]
+    assert inspect.cleandoc(tree) in README
+
+
+def test_what_the_guarantees_point_to_exists() -> None:
+    for path in re.findall(r"`(tests/[\w/.]+)`", README):
+        assert (ROOT / path).exists(), path
