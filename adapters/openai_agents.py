@@ -34,9 +34,8 @@ from adapters.conversation import Seat
 from adapters.lane import Kind, Lane
 from eventlog import codec, logs
 from eventlog.context import recorded_values
-from eventlog.errors import BranchNotFoundError, ClosedError, ConversationError, ProjectionError
+from eventlog.errors import BranchNotFoundError, ClosedError, ConversationError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced, RequestUsage
-from eventlog.ledger import StaleProjections
 from eventlog.log import EventLog
 from eventlog.operation import Outcome, settle
 from eventlog.store import Durability
@@ -140,13 +139,20 @@ class EventLogSession:
         branch_id: str | None = None,
         *,
         wrapper: Wrapper | None = None,
+        as_of: int | datetime | None = None,
     ) -> list[TResponseInputItem]:
         """
         Return a branch's items, oldest first: all, or the newest ``limit``.
 
         branch_id: None for the current branch; an unknown one has no items.
+        as_of: a version of the session or a time (without a zone: UTC), for the items as they were
+            then. Raises VersionNotFoundError (a ValueError) for a version that never was.
         """
         newest = resolve_session_limit(limit, self.session_settings)
+        if as_of is not None:
+            return await self._read(
+                lambda tx: conversation.get_past_items(tx, self._seat, branch_id, newest, as_of)
+            )
         return await self._read(
             lambda tx: conversation.get_items(tx, self._seat, branch_id, newest)
         )
@@ -528,12 +534,7 @@ class EventLogSession:
             self._projections.require_fresh(tx)
             return unit(tx)
 
-        try:
-            return await self._run("read", fresh)
-        except StaleProjections as stale:
-            if self.log.read_only:
-                raise _behind(stale) from None
-            return await self._run("write", unit)  # a writer catches up first
+        return await self._run("read", fresh)
 
     async def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> T:
         self._check_not_closed()
@@ -548,12 +549,7 @@ class EventLogSession:
             self._projections.require_fresh(tx)
             return unit(tx)
 
-        try:
-            return self.log.store.read_sync(fresh)
-        except StaleProjections as stale:
-            if self.log.read_only:
-                raise _behind(stale) from None
-            return self.log.store.write_sync(unit)
+        return self.log.store.read_sync(fresh)
 
     def _check_not_closed(self) -> None:
         if self._closed:
@@ -671,7 +667,3 @@ def _recording() -> Mapping[str, JSON]:
     if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:
         return recording
     return {**recording, "trace_id": trace.trace_id}
-
-
-def _behind(stale: StaleProjections) -> ProjectionError:
-    return ProjectionError(f"projection {stale} is behind the log: run 'eventlog replay'")

@@ -21,8 +21,10 @@ Everything that can go wrong, as one tree.
     │   └── InvalidEventError               an event or its place is not acceptable
     ├── UnserialisableError (TypeError)     a payload is not JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
+    ├── SourceError (ValueError)            what was to be imported is no history
     ├── ProjectionError                     the projections and the log do not fit
     │   ├── NewerProjectionError            a newer release built them
+    │   ├── StaleProjectionError            they are behind, and cannot catch up here
     │   └── UnknownProjectionError (ValueError)
     └── ConversationError (ValueError)      a command does not fit the conversation
         ├── BranchNotFoundError
@@ -181,6 +183,10 @@ class UndecodableEventError(EventLogError, ValueError):
     position: int
 
 
+class SourceError(EventLogError, ValueError):
+    """What was to be imported is not in a known format, or of a newer release. Nothing was written."""
+
+
 class ProjectionError(EventLogError):
     """The projections and the log do not fit."""
 
@@ -199,6 +205,24 @@ class NewerProjectionError(ProjectionError):
             projection=projection,
             found=found,
             known=known,
+        )
+
+
+class StaleProjectionError(ProjectionError):
+    """
+    A projection shows less than the log holds: somebody appended who does not know it.
+
+    Writers catch up before they read. Only where nothing can be written does it reach the caller: open
+    the log for writing, or run ``eventlog replay``.
+    """
+
+    projection: str
+
+    def __init__(self, *, projection: str) -> None:
+        super().__init__(
+            f"projection {projection!r} is behind the log: open it for writing, "
+            "or run 'eventlog replay'",
+            projection=projection,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from eventlog import codec, integrity
 from eventlog.events import JSON, Event
@@ -29,6 +29,10 @@ EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY 
 SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 
+Stored: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
+"""An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
+
+
 class Projector(Protocol):
     """What keeps projections up to date inside the log's transactions (see ``projections``)."""
 
@@ -45,11 +49,7 @@ class Projector(Protocol):
         """Write the checkpoints."""
 
     def require_fresh(self, tx: Transaction) -> None:
-        """Raise StaleProjections when a reader would see less than the log holds."""
-
-
-class StaleProjections(Exception):  # noqa: N818 - a signal between layers
-    """Somebody who does not know the projections appended; a writer has to catch up first."""
+        """Raise StaleProjectionError when a reader would see less than the log holds."""
 
 
 class Ledger:
@@ -81,21 +81,30 @@ class Ledger:
         idempotency_key: str | None = None,
     ) -> list[Recorded]:
         """Append encoded events after ``version``, link them, and project them."""
+        stored = []
+        for event, data in events:
+            payload_digest = integrity.data_digest(data)
+            kind = (event.type_name(), event.schema_version, branch_id)
+            stored.append((*kind, data, payload_digest, metadata, idempotency_key))
+            idempotency_key = None  # it stands with the first event only
+        return self.put(tx, session_id, version, stored)
+
+    def put(
+        self, tx: Transaction, session_id: str, version: int, events: Iterable[Stored]
+    ) -> list[Recorded]:
+        """Append events as their columns hold them after ``version``, link and project them."""
         recorded = []
         head: Head = tx.state
-        for event, data in events:
+        for name, schema_version, branch_id, data, data_digest, metadata, key in events:
             version += 1
             position = head.position + 1
-            payload_digest = integrity.data_digest(data)
-            name = event.type_name()
-            columns = (position, session_id, version, name, event.schema_version, branch_id)
-            rest = (payload_digest, metadata, idempotency_key, tx.now)
+            columns = (position, session_id, version, name, schema_version, branch_id)
+            rest = (data_digest, metadata, key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
             tx.defer(INSERT_EVENT, row)
             head = Head(position, digest)
             recorded.append(Recorded(row))
-            idempotency_key = None  # it stands with the first event only
         tx.state = tx.cache["head"] = head
         tx.cache["version", session_id] = version
         if self.projector is not None:

@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from eventlog import sqlite
 from eventlog.bell import Bell
-from eventlog.errors import ClosedError
+from eventlog.errors import ClosedError, StaleProjectionError
 from eventlog.events import JSON
 from eventlog.operation import Operation, Outcome, settle, tell
 from eventlog.transaction import Transaction, Unit
@@ -194,11 +194,14 @@ class Store:
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
-            self._pending.append(operation)
-            if self._draining:
-                return
+            self._queue_write(operation, self._write_worker)
+
+    def _queue_write(self, operation: Operation[Any], worker: Worker) -> None:
+        """Queue for the next commit; the lock is held."""
+        self._pending.append(operation)
+        if not self._draining:
             self._draining = True
-        self._write_worker.post(self._drain)
+            worker.post(self._drain)
 
     def submit_read(
         self,
@@ -207,7 +210,11 @@ class Store:
         then: Callable[[], None] | None = None,
         recording: Mapping[str, JSON] | None = None,
     ) -> None:
-        """Queue a unit for the reading connection (for a database in memory: the writing one)."""
+        """
+        Queue a unit for the reading connection (for a database in memory: the writing one).
+
+        One that raises StaleProjectionError is run again by the writer, which catches up first.
+        """
         if self._read_worker is None:
             self.submit_write(unit, outcome, then, recording)
             return
@@ -345,6 +352,12 @@ class Store:
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
+        except StaleProjectionError as error:
+            if self._write_worker is not None:
+                with self._lock:
+                    self._queue_write(operation, self._write_worker)
+                return
+            operation.error = error
         except BaseException as error:
             operation.error = sqlite.translated(error, self.path)
         tell([operation])

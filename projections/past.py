@@ -37,7 +37,7 @@ EVENTS: Final = f"""
     ORDER BY version LIMIT ?
 """
 EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM events WHERE position = ?"
-TIMES: Final = f"""
+TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
     FROM events

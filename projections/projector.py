@@ -8,9 +8,14 @@ from typing import NamedTuple
 import structlog
 
 from eventlog import codec, logs
-from eventlog.errors import NewerProjectionError, ProjectionError, UnknownProjectionError
+from eventlog.errors import (
+    NewerProjectionError,
+    ProjectionError,
+    StaleProjectionError,
+    UnknownProjectionError,
+)
 from eventlog.integrity import Head
-from eventlog.ledger import PAGE_EVENTS, StaleProjections, read_events, read_head
+from eventlog.ledger import PAGE_EVENTS, read_events, read_head
 from eventlog.recorded import Recorded
 from eventlog.store import Store
 from eventlog.transaction import Transaction
@@ -117,14 +122,14 @@ class Projections:
             tx.cache["built to"] = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
-        """Raise StaleProjections when the tables show less than the log holds."""
+        """Raise StaleProjectionError when the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
         last = read_head(tx).position
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, last):
-                raise StaleProjections(name)
+                raise StaleProjectionError(projection=name)
 
     def _merged_with(self, present: Projections) -> Projections:
         if self.by_name.keys() <= present.by_name.keys():

@@ -299,9 +299,8 @@ def _scratch_file(store: Store) -> Iterator[str]:
             yield str(Path(folder) / "replay")
         return
     log_file = Path(store.path)
-    for old in log_file.parent.glob(f"{glob.escape(log_file.name)}-replay-*"):
-        if not _is_running(old.name.rpartition("-")[2]):
-            old.unlink(missing_ok=True)
+    for old in leftovers(store.path):
+        old.unlink(missing_ok=True)
     handle, path = tempfile.mkstemp(
         prefix=f"{log_file.name}-replay-", suffix=f"-{os.getpid()}", dir=log_file.parent
     )
@@ -310,6 +309,13 @@ def _scratch_file(store: Store) -> Iterator[str]:
         yield path
     finally:
         Path(path).unlink(missing_ok=True)
+
+
+def leftovers(path: str) -> list[Path]:
+    """Return the files that killed replays left beside a log."""
+    log_file = Path(path)
+    found = log_file.parent.glob(f"{glob.escape(log_file.name)}-replay-*")
+    return sorted(old for old in found if not _is_running(old.name.rpartition("-")[2]))
 
 
 def _is_running(pid: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 import eventlog
 import projections
-from adapters import AdvancedSQLiteSession
+from adapters import AdvancedSQLiteSession, EventLogSession
 from eventlog import EventLog, ItemsAdded, errors
 from tests.adapters.old_files import damage
 
@@ -191,6 +191,17 @@ async def newer_projection(path: Path) -> None:
     AdvancedSQLiteSession("talk", path)
 
 
+@provokes("StaleProjectionError")
+async def stale_projection(path: Path) -> None:
+    (await session_with_secret(path)).close()
+    change(path, "UPDATE checkpoints SET position = 0")
+    log = EventLog.open_sync(path, read_only=True)
+    try:
+        await EventLogSession("talk", log).get_items()
+    finally:
+        log.close()
+
+
 @provokes("UnknownProjectionError")
 async def unknown_projection(path: Path) -> None:
     projections.default().named(["itmes"])
@@ -214,6 +225,17 @@ async def blank_branch(path: Path) -> None:
 @provokes("TurnNotFoundError")
 async def unknown_turn(path: Path) -> None:
     await (await session_with_secret(path)).create_branch_from_turn(9)
+
+
+@provokes("VersionNotFoundError")
+async def unknown_version(path: Path) -> None:
+    await (await session_with_secret(path)).get_items(as_of=9)
+
+
+@provokes("SourceError")
+async def no_source(path: Path) -> None:
+    async with EventLog.open(path) as log:
+        _ = [outcome async for outcome in import_lines(log, [SECRET.encode()])]
 
 
 @provokes("SessionDeletedError")

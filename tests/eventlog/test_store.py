@@ -157,6 +157,24 @@ async def test_a_unit_whose_deferred_row_cannot_be_written_fails_alone(
     assert written(notes) == [1, 3]
 
 
+async def test_a_deferred_row_that_fails_is_never_laid_to_the_unit_that_runs_meanwhile(
+    notes: EventLog,
+) -> None:
+    def spoils(tx: Transaction) -> None:
+        tx.defer(NOTE, (1, "good"))
+        tx.defer("INSERT INTO notes (id, text) VALUES (?, ?)", (2**70, "too large"))
+
+    def meanwhile(tx: Transaction) -> int:
+        tx.defer(NOTE, (3, "good"))
+        tx.execute("SELECT 1")  # now the rows are written, and the other unit's fails
+        return 3
+
+    done = await together(notes, spoils, meanwhile)
+    assert isinstance(done[0], OverflowError)
+    assert done[1] == 3
+    assert written(notes) == [3]
+
+
 async def test_a_failed_unit_leaves_nothing_in_memory_either(log: EventLog) -> None:
     undone: list[str] = []
     versions: list[int] = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eventlog.store import Store
     from eventlog.transaction import Transaction
 
-PATIENCE_SECONDS = 6.0
+PATIENCE_SECONDS = 30.0
 """How long a test waits for what must happen. Only a failing test waits so long."""
 
 

@@ -119,7 +119,7 @@ async def test_a_unit_of_work_cannot_slip_past_the_triggers(written: Path, state
     async with EventLog.open(written) as log:
         before = [recorded.digest async for recorded in log.read()]
         with pytest.raises(StoreError, match="events are never"):
-            await log.write(lambda tx: tx.execute(statement) and None)
+            await log.write(lambda tx: tx.all(statement))
         assert [recorded.digest async for recorded in log.read()] == before
         assert (await log.verify()).ok
 

@@ -169,7 +169,7 @@ async def test_a_call_cancelled_when_its_outcome_is_there_has_happened(
 
 
 @EVERY_CALL
-@pytest.mark.parametrize("pauses", range(6))
+@pytest.mark.parametrize("pauses", [1, 2, 3, 5])
 async def test_a_call_cancelled_at_any_step_happens_wholly_or_not_at_all(
     session: Any, tmp_path: Path, name: str, pauses: int
 ) -> None:

@@ -192,7 +192,11 @@ async def test_a_file_that_is_held_too_long_is_an_error_and_nothing_is_written(
 ) -> None:
     session = opened()
     await session.add_items(batch("before"))
-    session.log.store._on_writer(lambda c: c.execute("PRAGMA busy_timeout=50") and None)
+
+    def wait_briefly(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA busy_timeout=50")
+
+    session.log.store._on_writer(wait_briefly)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(BusyError) as busy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -204,3 +205,14 @@ async def test_events_from_a_process_without_projections_are_seen(
     assert batches(await session.get_items())[-1] == "last"
     session.close()
     check_sound(path)
+
+
+async def test_a_read_that_has_to_catch_up_keeps_its_place_in_the_order_of_calls(
+    path: Path, opened: Opened
+) -> None:
+    session = opened()
+    await session.add_items(batch("first"))
+    all_at_once(1, actors.append_only, str(path), 1)
+    seen, _ = await asyncio.gather(session.get_items(), session.add_items(batch("last")))
+    assert batches(seen) == ["first", "0:0"]
+    assert batches(await session.get_items()) == ["first", "0:0", "last"]

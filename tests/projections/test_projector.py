@@ -21,6 +21,7 @@ from eventlog import (
     append,
     errors,
 )
+from eventlog.errors import StaleProjectionError
 from projections import Conversations, Projections, Usage, projector
 from projections.projection import Table, tables
 from tests.projections.given import added, popped
@@ -215,11 +216,10 @@ def test_a_reader_learns_that_its_tables_are_behind_and_a_writer_brings_them_up(
         add(log)
         log.store.read_sync(kept_up.require_fresh)
         append_elsewhere(path)
-        with pytest.raises(Exception, match="tally") as caught:
-            log.store.read_sync(kept_up.require_fresh)
-        assert type(caught.value).__name__ == "StaleProjections"
-        log.store.write_sync(kept_up.require_fresh)
-        log.store.read_sync(kept_up.require_fresh)
+        with closing(EventLog.open_sync(path, read_only=True)) as reader:
+            with pytest.raises(StaleProjectionError, match="tally"):
+                reader.store.read_sync(kept_up.require_fresh)
+        log.store.read_sync(kept_up.require_fresh)  # run by the writer, which catches up first
         assert dict(tally(log)) == {"s": 2, "t": 1}
 
 

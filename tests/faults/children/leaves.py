@@ -21,11 +21,10 @@ async def main(path: str, how: str) -> None:
     log = await EventLog.open(path, read_only=True)
     await log.verify()
     await (await EventLog.open(path)).append("other", SessionCleared())
-    left = []
     if how == "queued":
-        for session in sessions:
-            left.append(asyncio.ensure_future(session.get_items()))
+        left = [asyncio.ensure_future(session.get_items()) for session in sessions]
         await asyncio.sleep(0)
+        assert not any(task.done() for task in left)
     sys.stdout.write(f"{time.time()}\n")
     sys.stdout.flush()
     if how == "error":
