@@ -8,7 +8,7 @@ the column ``type``, its fields as JSON in ``data``.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -16,11 +16,15 @@ JSON: TypeAlias = Any
 """Whatever ``json.loads`` can return."""
 
 
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A number of things: what every JSON reader holds exactly, and sums of which fit a column."""
+
+
 class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):
     """An item's identity: the position of the event that brought it, and its index there, from 0."""
 
-    position: int
-    index: int
+    position: Count
+    index: Count
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -44,7 +48,7 @@ class ItemPopped(Event, frozen=True, tag="item_popped"):
     """The newest item of a branch was taken off it; ``emptied_turn`` is its turn if it was the last."""
 
     item: ItemRef
-    emptied_turn: int | None = None
+    emptied_turn: Count | None = None
 
 
 class ItemsReplaced(Event, frozen=True, tag="items_replaced"):
@@ -60,7 +64,7 @@ class BranchCreated(Event, frozen=True, tag="branch_created"):
     branch_id: str
     from_branch_id: str
     last_item: ItemRef | None
-    before_turn: int | None = None
+    before_turn: Count | None = None
     generated: bool = False
 
 
@@ -102,13 +106,13 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     details are what the provider told, as it told it. ``cost_usd`` is None where no price is known.
     """
 
-    requests: int = 1
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
+    requests: Count = 1
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    total_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    reasoning_tokens: Count = 0
     input_tokens_details: dict[str, JSON] | None = None
     output_tokens_details: dict[str, JSON] | None = None
     response_id: str | None = None
@@ -127,7 +131,7 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     """
 
     run_id: str
-    turn: int | None
+    turn: Count | None
     requests: list[RequestUsage]
     interrupted: bool = False
 

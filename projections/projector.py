@@ -132,6 +132,14 @@ class Projections:
                 raise StaleProjectionError(projection=name)
 
     def _merged_with(self, present: Projections) -> Projections:
+        for name in self.by_name.keys() & present.by_name.keys():
+            mine, theirs = self.by_name[name].version, present.by_name[name].version
+            if mine != theirs:
+                raise ProjectionError(
+                    f"projection {name!r} is kept at version {theirs} by this process already, "
+                    f"not {mine}: close what uses it first",
+                    projection=name,
+                )
         if self.by_name.keys() <= present.by_name.keys():
             return present
         more = {name: p for name, p in self.by_name.items() if name not in present.by_name}

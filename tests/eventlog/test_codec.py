@@ -14,6 +14,8 @@ from eventlog import (
     BranchDeleted,
     Event,
     EventLog,
+    ItemPopped,
+    ItemRef,
     ItemsAdded,
     MetadataSet,
     RequestUsage,
@@ -22,6 +24,7 @@ from eventlog import (
     codec,
     errors,
 )
+from eventlog.errors import InvalidEventError
 from eventlog.events import EVENT_TYPES
 from tests.eventlog.goldens import EVENTS
 
@@ -256,3 +259,17 @@ async def test_an_unknown_event_stops_reading_at_its_position(log: EventLog) -> 
         EVENT_TYPES["branch_deleted"] = kind
     assert seen == [SessionCleared()]
     assert [finding.position for finding in verified.findings] == [2]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(input_tokens=2**63)]),
+        UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(output_tokens=-1)]),
+        UsageRecorded(run_id="r", turn=2**63, requests=[]),
+        ItemPopped(item=ItemRef(-1, 0)),
+    ],
+)
+def test_a_number_that_no_projection_could_keep_is_refused(event: Event) -> None:
+    with pytest.raises(InvalidEventError):
+        codec.encode(event)

@@ -16,6 +16,7 @@ import eventlog
 import projections
 from adapters import AdvancedSQLiteSession, EventLogSession
 from eventlog import EventLog, ItemsAdded, errors
+from eventlog.importing import import_lines
 from tests.adapters.old_files import damage
 
 if TYPE_CHECKING:

@@ -30,6 +30,11 @@ def worker() -> Iterator[Worker]:
     made.stop(PATIENCE_SECONDS)
 
 
+def wait(gate: threading.Event) -> None:
+    """Keep a worker busy until the gate opens."""
+    gate.wait(PATIENCE_SECONDS)
+
+
 def test_aiosqlite_is_a_version_that_was_looked_at() -> None:
     assert version("aiosqlite").startswith("0.22."), (
         "read aiosqlite.core again: eventlog/worker.py uses its thread, its queue and its sentinel"
@@ -80,7 +85,7 @@ def test_a_worker_that_stops_has_run_what_was_posted() -> None:
     worker = Worker("under test")
     gate = threading.Event()
     ran: list[int] = []
-    worker.post(lambda: gate.wait(PATIENCE_SECONDS) and None)
+    worker.post(lambda: wait(gate))
     for n in range(10):
         worker.post(lambda n=n: ran.append(n))  # type: ignore[misc]
     threading.Timer(0.05, gate.set).start()
@@ -133,7 +138,7 @@ def test_a_worker_remembers_nothing_of_what_it_ran(worker: Worker) -> None:
 def test_a_worker_stops_only_so_long_as_it_was_told_to_wait() -> None:
     worker = Worker("under test")
     gate = threading.Event()
-    worker.post(lambda: gate.wait(PATIENCE_SECONDS) and None)
+    worker.post(lambda: wait(gate))
     worker.stop(0.01)
     assert worker._thread.is_alive()
     gate.set()

@@ -21,7 +21,7 @@ from eventlog import (
     append,
     errors,
 )
-from eventlog.errors import StaleProjectionError
+from eventlog.errors import ProjectionError, StaleProjectionError
 from projections import Conversations, Projections, Usage, projector
 from projections.projection import Table, tables
 from tests.projections.given import added, popped
@@ -216,9 +216,9 @@ def test_a_reader_learns_that_its_tables_are_behind_and_a_writer_brings_them_up(
         add(log)
         log.store.read_sync(kept_up.require_fresh)
         append_elsewhere(path)
-        with closing(EventLog.open_sync(path, read_only=True)) as reader:
-            with pytest.raises(StaleProjectionError, match="tally"):
-                reader.store.read_sync(kept_up.require_fresh)
+        reader = EventLog.open_sync(path, read_only=True)
+        with closing(reader), pytest.raises(StaleProjectionError, match="tally"):
+            reader.store.read_sync(kept_up.require_fresh)
         log.store.read_sync(kept_up.require_fresh)  # run by the writer, which catches up first
         assert dict(tally(log)) == {"s": 2, "t": 1}
 
@@ -349,3 +349,17 @@ def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
         "segments": ("segment_id",),
         "items": ("segment_id", "number"),
     }
+
+
+def test_a_process_keeps_a_projection_at_one_version(path: Path) -> None:
+    class Newer(Tally):
+        version = Tally.version + 1
+
+    with (
+        closing(EventLog.open_sync(path, projections=Projections(Tally()))),
+        pytest.raises(ProjectionError, match="version"),
+    ):
+        EventLog.open_sync(path, projections=Projections(Newer()))
+    with closing(EventLog.open_sync(path, projections=Projections(Newer()))) as log:
+        add(log)
+        assert dict(tally(log)) == {"s": 1}
