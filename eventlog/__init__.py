@@ -21,6 +21,8 @@ from eventlog.events import (
     SessionDeleted,
     UsageRecorded,
 )
+from eventlog.exporting import Exported, export_lines
+from eventlog.importing import Imported, import_lines
 from eventlog.integrity import Finding, Head, Verified
 from eventlog.ledger import append
 from eventlog.log import EventLog
@@ -36,9 +38,11 @@ __all__ = [
     "Event",
     "EventLog",
     "EventLogError",
+    "Exported",
     "Finding",
     "Head",
     "HistoryImported",
+    "Imported",
     "ItemPopped",
     "ItemRef",
     "ItemsAdded",
@@ -53,5 +57,7 @@ __all__ = [
     "Verified",
     "append",
     "errors",
+    "export_lines",
+    "import_lines",
     "recording",
 ]

@@ -293,9 +293,7 @@ class EventLog:
         verifier = Verifier(expect_head)
         while True:
             try:
-                rows = await self.query(
-                    partial(read_rows_as_stored, after=verifier.head.position)
-                )
+                rows = await self.query(partial(read_rows_as_stored, after=verifier.head.position))
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)

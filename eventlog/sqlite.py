@@ -47,7 +47,9 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
         no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        if not no_right or Path(f"{path}-wal").exists():
+        # An immutable file's journals are ignored: never, when there is one to be rolled back.
+        is_whole = error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK
+        if not (no_right and is_whole) or Path(f"{path}-wal").exists():
             raise
         # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
         connection = _connect(path, mode="ro&immutable=1")

@@ -121,9 +121,13 @@ class Store:
 
     def read_sync(self, unit: Unit[T]) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
+        return self.read_ahead(unit).result()
+
+    def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
+        """Begin to read, for callers that have something else to do meanwhile."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_read(unit, future)
-        return future.result()
+        return future
 
     def prepare_file(self) -> None:
         """Set what is set once for a new file, before its first table: write-ahead log, vacuum."""

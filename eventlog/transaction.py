@@ -61,6 +61,10 @@ class Transaction:
         """Run a statement for this row before the next statement, or the commit."""
         self._deferred.setdefault(sql, []).append(row)
 
+    def defer_all(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each of these rows before the next statement, or the commit."""
+        self._deferred.setdefault(sql, []).extend(rows)
+
     def flush(self) -> None:
         """Run what was deferred, statement by statement in the order they first came."""
         deferred, self._deferred = self._deferred, {}

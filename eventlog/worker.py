@@ -20,7 +20,11 @@ def _no_connector() -> sqlite3.Connection:
     raise RuntimeError("the store opens its connections itself")
 
 
-_STOP = (None, lambda: core._STOP_RUNNING_SENTINEL)  # noqa: SLF001
+def _stop() -> object:
+    return core._STOP_RUNNING_SENTINEL  # noqa: SLF001
+
+
+_STOP = (None, _stop)
 
 
 class Worker:

@@ -79,7 +79,7 @@ GENERATED_BRANCHES = """
     CREATE INDEX generated_branches ON branches (branch_id) WHERE is_generated = 1
 """
 
-MAX_CACHED = 50_000
+MAX_CACHED = 10_000
 """Bounds how many rows a replay keeps in memory."""
 
 SELECT_SESSION = """
@@ -281,9 +281,9 @@ class _Batch:
     def flush(self) -> None:
         """Write what was touched, so that SQL sees it. What is changed after is to be touched again."""
         tx = self.tx
-        for row in self.new_items:
-            tx.defer(segments.INSERT_ITEM, row)
-        self.new_items.clear()
+        if self.new_items:
+            tx.defer_all(segments.INSERT_ITEM, self.new_items)
+            self.new_items = []
         for key, is_whole in self.branches.items():
             branch: Branch = tx.cache["branch", *key]
             if is_whole:

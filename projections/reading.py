@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,8 +38,12 @@ USER_EVENTS = """
     WHERE position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
     )
-    ORDER BY position
 """
+HOLDING = "AND (data LIKE ? ESCAPE '\\' OR data IS NULL)"
+HOLDING_OR_ESCAPED = (
+    "AND (data LIKE ? ESCAPE '\\' OR data LIKE '%\\\\u%' ESCAPE '\\' OR data IS NULL)"
+)
+LONGEST_LIKE_BYTES = 40_000
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
@@ -163,17 +168,16 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
         need not hold it either.
     """
-    needle = None if text is None else codec.encode_text(text).lower()
+    condition, needle = ("", ()) if text is None else _holding(text)
+    sql = f"{USER_EVENTS} {condition} ORDER BY position"
     payloads: dict[int, bytes] = {}
     times: dict[int, int] = {}
     found: list[tuple[int, int, int]] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        for position, data, recorded_at, metadata in tx.execute(USER_EVENTS, where):
-            payload = _present(position, data)
-            if needle is None or needle in payload.lower() or b"\\u" in payload:
-                payloads[position] = payload
-                times[position] = occurred_at(recorded_at, metadata)
+        for position, data, recorded_at, metadata in tx.execute(sql, (*where, *needle)):
+            payloads[position] = _present(position, data)
+            times[position] = occurred_at(recorded_at, metadata)
         if payloads:
             found += tx.all(USER_ITEMS, where)
     decoded = dict(zip(payloads, codec.decode_items(list(payloads.items())), strict=True))
@@ -182,6 +186,21 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
         for turn, position, index in found
         if position in decoded
     ]
+
+
+def _holding(text: str) -> tuple[str, tuple[str, ...]]:
+    """
+    Return the condition that a payload holds a text, in either case of ASCII letters.
+
+    Plain text stands in a payload as it is. Other text stands there as msgspec writes it, or behind the
+    escapes of the standard library. What is too long for SQLite's LIKE gets no condition.
+    """
+    written = codec.encode_text(text)
+    if not written or len(written) > LONGEST_LIKE_BYTES:
+        return "", ()
+    is_plain = text.isascii() and text.isprintable() and written == text.encode()
+    pattern = re.sub(r"([\\\\%_])", r"\\\1", written.decode())
+    return HOLDING if is_plain else HOLDING_OR_ESCAPED, (f"%{pattern}%",)
 
 
 def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:

@@ -32,7 +32,7 @@ from projections import projector
 from projections.projection import Projection, Table, tables
 
 BATCH_EVENTS = 5_000
-SCRATCH_CACHE_KIB = 64 * 1024
+SCRATCH_CACHE_KIB = 16 * 1024
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
 
@@ -130,9 +130,12 @@ def _build(
     started = time.monotonic()
     total = store.read_sync(read_head).position
     position = 0
-    while page := store.read_sync(partial(_page, after=position)):
-        _apply(scratch, projections, page)
+    page = store.read_sync(partial(_page, after=0))
+    while page:
         position = page[-1].position
+        following = store.read_ahead(partial(_page, after=position))
+        _apply(scratch, projections, page)
+        page = following.result()
         if on_progress is not None:
             on_progress(Progress(position, max(total, position), time.monotonic() - started))
     return position

@@ -7,10 +7,11 @@ The one rule for all of them, applied to the few keys that it needs; the content
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from eventlog import codec
 from eventlog.events import JSON
@@ -49,13 +50,13 @@ class Shape(NamedTuple):
     is_tool_call: bool
 
 
-class _Keys(msgspec.Struct):
-    role: Any = UNSET
-    type: Any = UNSET
-    name: Any = UNSET
-    namespace: Any = UNSET
-    server_label: Any = UNSET
-    approval_request_id: Any = UNSET
+class _Keys(msgspec.Struct, frozen=True):
+    role: str | UnsetType | None = UNSET
+    type: str | UnsetType | None = UNSET
+    name: str | UnsetType | None = UNSET
+    namespace: str | UnsetType | None = UNSET
+    server_label: str | UnsetType | None = UNSET
+    approval_request_id: str | UnsetType | None = UNSET
 
 
 class _Items(msgspec.Struct):
@@ -70,9 +71,9 @@ _OTHER: Final = Shape("other", None, is_tool_call=False)
 def shapes(position: int, data: bytes) -> list[Shape]:
     """Return the shapes of the items in an event's data."""
     try:
-        return [_shape(keys) for keys in _decoder.decode(data).items]
+        return [_remembered_shape(keys) for keys in _decoder.decode(data).items]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # An item that is no object, or JSON beyond msgspec.
+        # An item that is no object, a key that is no text, or JSON beyond msgspec.
         return [shape(item) for item in codec.decode_items([(position, data)])[0]]
 
 
@@ -84,13 +85,16 @@ def shape(item: JSON) -> Shape:
 
 
 def _shape(keys: _Keys) -> Shape:
-    if keys.role in {USER, "assistant"} if isinstance(keys.role, str) else False:
+    if isinstance(keys.role, str) and keys.role in {USER, "assistant"}:
         return Shape(keys.role, None, is_tool_call=False)
     kind = _text(keys.type) if keys.type is not UNSET and keys.type else "other"
     is_tool_call = kind in TOOL_CALLS and not (
         kind == "mcp_call" and isinstance(keys.approval_request_id, str)  # its request counted
     )
     return Shape(kind, _tool_name(keys, kind), is_tool_call)
+
+
+_remembered_shape = lru_cache(maxsize=4_096)(_shape)
 
 
 def _tool_name(keys: _Keys, kind: str) -> str | None:

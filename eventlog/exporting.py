@@ -1,0 +1,105 @@
+"""Taking histories out of a log, as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from eventlog import lines
+from eventlog.errors import ConversationError
+from eventlog.ledger import PAGE_EVENTS
+from eventlog.lines import Heading
+from eventlog.log import EventLog
+from eventlog.query import Query
+from eventlog.recorded import Recorded
+from eventlog.transaction import Transaction
+
+SESSIONS = """
+    SELECT session_id, (SELECT MAX(version) FROM events AS e
+                        WHERE e.session_id = first.session_id AND e.position <= ?)
+    FROM events AS first
+    WHERE version = 1 AND position <= ?
+    ORDER BY position
+"""
+VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
+LAST_EVENT = "SELECT MAX(position) FROM events"
+
+
+class Exported(NamedTuple):
+    """How far an export is: events written, events there are in the chosen sessions."""
+
+    events: int
+    total: int
+    sessions: int
+
+
+class Chosen(NamedTuple):
+    """Which sessions are exported, with the number of their events up to a position."""
+
+    until: int
+    headings: list[Heading]
+
+
+async def export_lines(
+    log: EventLog,
+    session_ids: Sequence[str] = (),
+    *,
+    on_progress: Callable[[Exported], None] | None = None,
+) -> AsyncGenerator[str, None]:
+    """
+    Yield a log's histories as lines without line ends, in the format of ``eventlog.lines``.
+
+    session_ids: only these sessions; none given means all.
+
+    It is the log of one moment, whatever is appended meanwhile. Memory stays flat. Raises
+    ConversationError, before the first line, for a session that there is not; UndecodableEventError
+    for an event that cannot be read.
+    """
+    chosen = await log.query(lambda tx: choose(tx, session_ids))
+    total = sum(heading.events for heading in chosen.headings)
+    done = 0
+    yield lines.LOG_LINE
+    for count, heading in enumerate(chosen.headings, start=1):
+        yield lines.session_line(heading)
+        query = Query(heading.session_id, None, None, 0, chosen.until, None, None, backward=False)
+        while page := await log.query(partial(_page, query=query)):
+            events, versions = page
+            for line in await asyncio.to_thread(_event_lines, events, versions):
+                yield line
+            query.seek(events[-1].position)
+            done += len(events)
+            if on_progress is not None:
+                on_progress(Exported(done, total, count))
+
+
+def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
+    """Return the sessions of these ids, all for none, as of now. Raises ConversationError."""
+    last = tx.one(LAST_EVENT)
+    until = 0 if last is None or last[0] is None else int(last[0])
+    headings = [Heading(*row) for row in tx.all(SESSIONS, (until, until))]
+    if session_ids:
+        there = {heading.session_id for heading in headings}
+        for session_id in session_ids:
+            if session_id not in there:
+                raise ConversationError(
+                    f"session {session_id!r} does not exist", session_id=session_id
+                )
+        headings = [heading for heading in headings if heading.session_id in session_ids]
+    return Chosen(until, headings)
+
+
+def _page(tx: Transaction, query: Query) -> tuple[list[Recorded], dict[int, int]] | None:
+    """Return the next events, and the versions of those of the same session that they speak of."""
+    events = query.page(tx, PAGE_EVENTS)
+    versions: dict[int, int] = {}
+    for recorded in events:
+        for position in lines.positions_in(recorded.event):
+            row = tx.one(VERSION_OF, (position, recorded.session_id))
+            versions[position] = 0 if row is None else int(row[0])
+    return (events, versions) if events else None
+
+
+def _event_lines(events: Sequence[Recorded], versions: dict[int, int]) -> list[str]:
+    return [lines.event_line(recorded, versions.__getitem__) for recorded in events]
