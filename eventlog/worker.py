@@ -43,7 +43,7 @@ class Worker:
     def post(self, function: Callable[[], None]) -> None:
         """Run a function on the thread after those posted before. It must not raise."""
         held = [function]  # not by the thread, which remembers its last function while it waits
-        self._queue.put_nowait((None, lambda: held.pop()()))
+        self._queue.put_nowait((None, lambda: held.pop()()))  # noqa: PLW0108
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """End the thread once everything posted has run, and wait for its end."""
