@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,9 @@ app = typer.Typer(
 )
 
 Database = Annotated[Path, typer.Argument(metavar="DB", help="The log's file.", show_default=False)]
+SessionId = Annotated[
+    str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")]
 
 
@@ -108,6 +112,257 @@ def demo(
     from adapters import demo
 
     clean = demo.run(db)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def verify(
+    db: Database,
+    expect_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head that was kept elsewhere; the log must contain it.",
+            show_default=False,
+        ),
+    ] = None,
+    head: Annotated[
+        bool, typer.Option("--head", help="Verify the log only, and print its head to be kept.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Prove that the log is what was recorded, and that its tables are what the log says.
+
+    Recomputes every digest from what is read back, checks positions, versions and that each event
+    can be read, and replays each projection beside its tables. The first bad event is named.
+
+    A tail that was cut off leaves no trace in the file: keep a head elsewhere, and expect it.
+
+    Example: [bold]eventlog verify conversations.db --head > head.txt[/bold]
+    """
+    from adapters import verifying
+
+    clean = verifying.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def show(
+    db: Database,
+    session: SessionId,
+    branch: Annotated[
+        str | None,
+        typer.Option(help="This branch, not the one last switched to.", show_default=False),
+    ] = None,
+    turns: Annotated[bool, typer.Option("--turns", help="A line for each turn.")] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="As it was then.", show_default=False),
+    ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="What changed since then.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show a conversation as the model saw it, now or at any point of its past.
+
+    A time is ISO 8601, in UTC unless it has a zone; a day alone is its end.
+
+    Example: [bold]eventlog show conversations.db support-42 --as-of 2026-11-04[/bold]
+    """
+    from adapters import showing
+
+    showing.run(db, session, branch_id=branch, turns=turns, as_of=as_of, diff=diff, as_json=as_json)
+
+
+@app.command()
+def branches(
+    db: Database,
+    session: SessionId,
+    all_: Annotated[bool, typer.Option("--all", help="Deleted branches, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show the tree of a session's branches: where each left which, turns, items and last use.
+
+    Example: [bold]eventlog branches conversations.db support-42 --all[/bold]
+    """
+    from adapters import branching
+
+    branching.run(db, session, include_ended=all_, as_json=as_json)
+
+
+@app.command()
+def audit(
+    db: Database,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(help="Only what happened on this branch or to it.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what happened from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    type_: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only this type; may be given several times."),
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only what this actor did.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Only the newest so many.", show_default=False),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what is appended, by any process.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Tell what happened: when, to which session and branch, by whom, and what became of it.
+
+    Items that are in no branch any more are marked. It ends with whether the log is as recorded.
+
+    A time is ISO 8601, in UTC unless it has a zone.
+
+    Example: [bold]eventlog audit conversations.db --since 2026-11-04 --type branch_deleted[/bold]
+    """
+    from adapters import auditing
+
+    clean = auditing.run(
+        db,
+        session_id=session,
+        branch_id=branch,
+        since=since,
+        until=until,
+        types=type_ or [],
+        actor=actor,
+        limit=limit,
+        follow=follow,
+        as_json=as_json,
+    )
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def doctor(db: Database, as_json: AsJson = False) -> None:
+    """
+    Examine a file: what it is and holds, what is wrong with it, and what to do about that.
+
+    It exits with 1 when something needs doing; a note needs nothing.
+
+    Example: [bold]eventlog doctor conversations.db[/bold]
+    """
+    from adapters import doctor
+
+    clean = doctor.run(db, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+class Format(StrEnum):
+    """In which form histories are exported."""
+
+    jsonl = "jsonl"
+    markdown = "markdown"
+
+
+class Conflict(StrEnum):
+    """What to do about a session that exists already."""
+
+    refuse = "refuse"
+    skip = "skip"
+    rename = "rename"
+
+
+@app.command()
+def export(
+    db: Database,
+    session: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this session; may be given several times."),
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="The events as JSON lines, or Markdown for people.")
+    ] = Format.jsonl,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write to this file instead of stdout."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Write histories out: complete, as JSON lines that [bold]import[/bold] takes in again.
+
+    Or as Markdown, the present conversations with their branches, turns and tools.
+
+    --json tells of the written file: kind ("exported"), sessions, events, output.
+
+    Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
+    """
+    from adapters import moving
+
+    is_markdown = form is Format.markdown
+    moving.export(db, session or [], markdown=is_markdown, output=output, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    db: Database,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="What to import.", show_default=False)
+    ],
+    on_conflict: Annotated[
+        Conflict, typer.Option("--on-conflict", help="What to do about a session that exists.")
+    ] = Conflict.refuse,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, tell what would happen, write nothing.")
+    ] = False,
+    sessions_table: Annotated[
+        str, typer.Option(metavar="NAME", help="The SDK's sessions table in SOURCE.")
+    ] = "agent_sessions",
+    messages_table: Annotated[
+        str, typer.Option(metavar="NAME", help="The SDK's messages table in SOURCE.")
+    ] = "agent_messages",
+    as_json: AsJson = False,
+) -> None:
+    """
+    Bring histories in: each session whole or not at all.
+
+    SOURCE is what [bold]export[/bold] wrote, another log, or a file of the SDK's SQLiteSession or
+    AdvancedSQLiteSession. It stays as it is; DB is made if need be.
+
+    It exits with 1 if a session was refused, because it exists, or is broken.
+
+    --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
+    refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
+    events, dry_run.
+
+    Example: [bold]eventlog import conversations.db history.jsonl --dry-run[/bold]
+    """
+    from adapters import moving
+    from adapters.opening import TablePair
+
+    clean = moving.import_(
+        db,
+        source,
+        on_conflict=on_conflict.value,
+        tables=TablePair(sessions_table, messages_table),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
     raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
 
 

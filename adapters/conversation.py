@@ -39,7 +39,7 @@ from eventlog.events import (
 from eventlog.ledger import append, append_all
 from eventlog.store import system_clock
 from eventlog.transaction import Transaction
-from projections import reading, segments
+from projections import past, reading, segments
 from projections.conversations import MAIN
 from projections.reading import Place, UserItem
 from projections.segments import Pointer
@@ -191,6 +191,16 @@ def get_items(tx: Transaction, seat: Seat, branch_id: str | None, limit: int | N
     if limit == 0:
         return []
     return reading.items(tx, pointer, None if limit is None or limit < 0 else limit)
+
+
+def get_past_items(
+    tx: Transaction, seat: Seat, branch_id: str | None, limit: int | None, as_of: past.AsOf
+) -> list[JSON]:
+    """Return a branch's items as they were; of a branch that was not there, none."""
+    look(tx, seat)
+    branch_id = seat.branch_id if branch_id is None else branch_id
+    with past.at(tx, seat.session_id, as_of) as then:
+        return get_items(then, seat, branch_id, limit)
 
 
 # -- branches ---------------------------------------------------------------------------------

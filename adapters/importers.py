@@ -95,9 +95,9 @@ def are_of_the_sdk(tx: Transaction, sessions_table: str, messages_table: str) ->
 
 def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:
     """Append the histories of all the SDK's sessions in this file, in the transaction at hand."""
-    source = _Source(tx, sessions_table, messages_table)
+    source = Source(tx, sessions_table, messages_table)
     for session_id, created_at in source.sessions():
-        _Import(tx, session_id, source).run(created_at)
+        SessionImport(session_id, source).run(tx, session_id, created_at)
     set_property(tx, ADOPTED, str(source.last_message_id()))
 
 
@@ -110,7 +110,7 @@ def not_adopted(tx: Transaction, messages_table: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-class _Source:
+class Source:
     """The SDK's tables in one file."""
 
     def __init__(self, tx: Transaction, sessions_table: str, messages_table: str) -> None:
@@ -120,6 +120,7 @@ class _Source:
         self.tables = table_names(tx.connection)
 
     def sessions(self) -> list[tuple[str, int]]:
+        """Return each session's id and when it began, the oldest first."""
         rows = self.tx.all(
             f"SELECT session_id, MIN(created_at) FROM ("
             f" SELECT session_id, created_at FROM {self.sessions_table}"
@@ -129,6 +130,7 @@ class _Source:
         return [(session_id, self.time(created_at)) for session_id, created_at in rows]
 
     def last_message_id(self) -> int:
+        """Return the newest message's id; 0 when there is none."""
         row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")
         return 0 if row is None or row[0] is None else int(row[0])
 
@@ -168,6 +170,7 @@ class _Source:
         return branches
 
     def usage(self, session_id: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a session's usage, oldest first."""
         if USAGE not in self.tables:
             return []
         return self.tx.all(
@@ -178,6 +181,7 @@ class _Source:
         )
 
     def reserved_ids(self, session_id: str) -> list[str]:
+        """Return all branch ids that the session ever used."""
         if RESERVATIONS not in self.tables:
             return []
         rows = self.tx.all(
@@ -187,22 +191,26 @@ class _Source:
         return [branch_id for (branch_id,) in rows]
 
     def time(self, text: Any) -> int:
+        """Return one of the SDK's times, which are UTC; of what is none, the present."""
         try:
             return microseconds(datetime.fromisoformat(text).replace(tzinfo=UTC))
         except (TypeError, ValueError):
             return self.tx.now
 
 
-class _Import:
-    """One session on its way into the log."""
+class SessionImport:
+    """One session on its way into a log: read whole from the source, then written whole."""
 
-    def __init__(self, tx: Transaction, session_id: str, source: _Source) -> None:
-        self.tx = tx
+    tx: Transaction
+    into: str
+
+    def __init__(self, session_id: str, source: Source) -> None:
         self.session_id = session_id
         self.source = source
         self.messages, self.unreadable = source.messages(session_id)
         self.branches = source.branches(session_id)
         self.usage = source.usage(session_id)
+        self.reserved_ids = source.reserved_ids(session_id)
         self._show_hidden()
 
     def _show_hidden(self) -> None:
@@ -226,7 +234,11 @@ class _Import:
             turn += shape.shape(self.messages[message_id].item).type == shape.USER
             branch.turns.setdefault(sdk_turn, turn)
 
-    def run(self, created_at: int) -> None:
+    def run(self, tx: Transaction, into: str, created_at: int) -> None:
+        """Append the session's history under this id."""
+        self.tx, self.into = tx, into
+        for branch in self.branches.values():
+            branch.refs = []  # a unit of work may run twice
         counts = {
             "items": len(self.messages),
             "branches": len(self.branches),
@@ -239,7 +251,7 @@ class _Import:
             kept = 0 if branch_id == MAIN else self._branch_off(branch_id, branch, done)
             self._add(branch_id, branch, kept)
             done[branch_id] = branch
-        gone = [bid for bid in self.source.reserved_ids(self.session_id) if bid not in done]
+        gone = [bid for bid in self.reserved_ids if bid not in done]
         for branch_id in gone:
             self._reserve(branch_id, created_at)
         if len(done) > 1 or gone:
@@ -248,7 +260,7 @@ class _Import:
         for row in self.usage:
             self._record_usage(row)
         log_line = log.warning if self.unreadable else log.info
-        log_line("history.imported", session_id=self.session_id, **counts)
+        log_line("history.imported", session_id=into, **counts)
 
     def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
         """Make a branch off the one that it shares the most with; return how many items it shares."""
@@ -303,7 +315,7 @@ class _Import:
     def _append(self, event: Event, branch_id: str | None, occurred_at: int | None) -> int:
         events = ((event, codec.encode(event)),)
         recorded = append_all(
-            self.tx, self.session_id, events, branch_id=branch_id, occurred_at=occurred_at
+            self.tx, self.into, events, branch_id=branch_id, occurred_at=occurred_at
         )
         return recorded[0].position
 

@@ -89,12 +89,12 @@ def _claim(tx: Transaction, pair: TablePair, path: str) -> None:
 
 def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
     """Return the SDK's tables in a file that holds no log yet; refuse a file of anybody else's."""
-    names = {_folded(name): name for name in schema.table_names(tx.connection)}
+    names = {folded(name): name for name in schema.table_names(tx.connection)}
     others = set(names) - set(schema.TABLES)
     owner = importers.structure_owner(tx)
     if owner is not None and _same(TablePair(*owner), pair) is False:
         raise _wrong_tables(path, TablePair(*owner), pair)
-    has_tables = {_folded(pair.sessions), _folded(pair.messages)} <= set(names)
+    has_tables = {folded(pair.sessions), folded(pair.messages)} <= set(names)
     if others and not has_tables:
         raise ForeignFileError(
             f"{path} holds tables of another program and none called {pair}", path=path
@@ -110,7 +110,7 @@ def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
         )
     if not has_tables:
         return None
-    found = TablePair(names[_folded(pair.sessions)], names[_folded(pair.messages)])
+    found = TablePair(names[folded(pair.sessions)], names[folded(pair.messages)])
     if not importers.are_of_the_sdk(tx, found.sessions, found.messages):
         raise ForeignFileError(
             f"{path} holds tables called {found} that are another program's", path=path
@@ -168,10 +168,10 @@ def _wrong_tables(path: str, claimed: TablePair, asked: TablePair) -> WrongTable
 
 
 def _same(left: TablePair, right: TablePair) -> bool:
-    return [_folded(name) for name in left] == [_folded(name) for name in right]
+    return [folded(name) for name in left] == [folded(name) for name in right]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Fold a name as SQLite compares identifiers: ASCII letters only."""
     return name.translate(_UPPER_TO_LOWER)
 

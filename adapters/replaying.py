@@ -39,23 +39,25 @@ def run(path: Path, names: Sequence[str], *, check: bool, as_json: bool) -> bool
 
         def differs(difference: Difference) -> None:
             bar.stop()
-            _print_difference(out, difference, as_json=as_json)
+            print_difference(out, difference, as_json=as_json)
 
         tables = projections.replay(
             log, wanted, check=check, on_progress=bar.show, on_difference=differs
         )
-    _print_tables(out, tables, check=check, as_json=as_json)
+    print_tables(out, tables, check=check, as_json=as_json)
     return not any(table.differences for table in tables)
 
 
-def _print_difference(out: Console, difference: Difference, *, as_json: bool) -> None:
+def print_difference(out: Console, difference: Difference, *, as_json: bool) -> None:
+    """Print a row that a replay gives differently."""
     if as_json:
         terminal.print_json({"kind": "difference", **difference._asdict()})
     else:
         out.print(Text(terminal.printable(str(difference))), soft_wrap=True)
 
 
-def _print_tables(out: Console, tables: list[Replayed], *, check: bool, as_json: bool) -> None:
+def print_tables(out: Console, tables: list[Replayed], *, check: bool, as_json: bool) -> None:
+    """Print a line for each table."""
     names = max(len(table.table) for table in tables)
     numbers = max(len(f"{table.rows:,}") for table in tables)
     for table in tables:

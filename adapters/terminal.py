@@ -95,6 +95,8 @@ def printable(text: str, *, lines: bool = False) -> str:
     So are characters that turn the direction of writing, and halves of surrogate pairs. ``lines``
     keeps line breaks.
     """
+    if text.isprintable():
+        return text  # nearly always
     return "".join(
         character
         if not _is_shown(character) or (lines and character == "\n")

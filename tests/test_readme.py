@@ -7,7 +7,6 @@ import asyncio
 import inspect
 import os
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
@@ -22,19 +21,19 @@ from agents.models.multi_provider import MultiProvider
 from adapters import AdvancedSQLiteSession
 from adapters.scripted import ScriptedModel, reply, tokens
 from eventlog import errors
+from tests import support_conversation
 from tests.contract.differences import DIFFERENCES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
-COMMANDS = [
-    line.removeprefix("$ ")
-    for language, code in BLOCKS
-    if language == "console"
-    for line in code.splitlines()
-    if line.startswith("$ ")
-]
+CONSOLE = [code for language, code in BLOCKS if language == "console"]
+CHANGING = (
+    (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+Z?)?)?)?"), "TIME"),
+    (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "TIME"),
+    (re.compile(r"[0-9a-f]{64}"), "DIGEST"),
+)
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def run_all() -> tuple[dict[str, Any], str]:
             compiled = compile(
                 code, f"README block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
-            result = eval(compiled, namespace)  # noqa: S307 - the manual's own code
+            result = eval(compiled, namespace)
             if inspect.isawaitable(result):
                 await result
 
@@ -76,21 +75,50 @@ def test_every_python_block_runs_and_prints_what_its_comments_say(at_home: Path)
     assert "True" in printed  # the append with a key happened once
 
 
-def test_every_command_runs_on_the_file_that_the_examples_made(at_home: Path) -> None:
+def test_every_command_runs_and_prints_what_the_manual_shows(at_home: Path) -> None:
     run_all()
-    commands = [command for command in COMMANDS if command.startswith("eventlog ")]
-    assert commands
-    for command in commands:
-        words = [sys.executable, "-m", "adapters", *shlex.split(command)[1:]]
+    asyncio.run(support_conversation.write(at_home / "support.db"))
+    eventlog = at_home / "bin" / "eventlog"
+    eventlog.parent.mkdir()
+    eventlog.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m adapters "$@"\n')
+    eventlog.chmod(0o755)
+    shown = [step for code in CONSOLE for step in steps(code) if step[0].startswith("eventlog ")]
+    assert len(shown) > 10
+    for command, output in shown:
         done = subprocess.run(
-            words,
+            ["bash", "-c", command],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "COLUMNS": "100",
+                "PATH": f"{eventlog.parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+            },
             timeout=100,
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
+        if output:
+            assert re.fullmatch(pattern(output), normal(done.stdout)), (command, done.stdout)
+
+
+def steps(code: str) -> list[tuple[str, str]]:
+    """Return the commands of a block, each with the output shown below it."""
+    parts = re.split(r"^\$ (.*)\n", code, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def pattern(output: str) -> str:
+    """Return what an output has to look like; a line of three dots stands for any lines."""
+    return re.escape(normal(output)).replace(r"\.\.\.\n", r"(?:.*\n)*")
+
+
+def normal(output: str) -> str:
+    """Return an output without what changes from run to run, and without spaces at ends of lines."""
+    for changing, name in CHANGING:
+        output = changing.sub(name, output)
+    return "\n".join(line.rstrip() for line in output.splitlines()).strip("\n") + "\n"
 
 
 def test_the_make_targets_of_the_manual_exist() -> None:

@@ -168,7 +168,7 @@ async def test_a_loop_that_was_closed_while_following_disturbs_nobody(log: Event
         loop = asyncio.new_event_loop()
         events = log.subscribe(poll_seconds=NEVER)
         left.append(events)
-        waiting = loop.create_task(anext(events))  # type: ignore[arg-type]
+        waiting = loop.create_task(anext(events))
         loop.run_until_complete(asyncio.sleep(0.05))
         waiting.cancel()
         loop.run_until_complete(asyncio.gather(waiting, return_exceptions=True))

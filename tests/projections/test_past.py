@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -182,15 +183,18 @@ def test_a_time_without_a_zone_is_utc(given_log: Given) -> None:
     assert was(given_log, elsewhere) == ["one"]
 
 
+def _imported(events: list[tuple[Event, bytes]], at: int, tx: Transaction) -> None:
+    append_all(tx, "s", events, branch_id="main", occurred_at=at)
+
+
 def test_an_imported_event_counts_from_when_it_happened(given_log: Given) -> None:
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     for days, text in ((0, "old"), (2, "newer")):
         at = int((long_ago + timedelta(days=days)).timestamp()) * SECOND
-        event: Event = ItemsAdded(items=[text])
+        event = ItemsAdded(items=[text])
+        pair = (event, codec.encode(event))
         given_log.write(
-            lambda tx, e=event, at=at: append_all(
-                tx, "s", [(e, codec.encode(e))], branch_id="main", occurred_at=at
-            )
+            partial(_imported, [pair], at),
         )
     assert was(given_log, long_ago - timedelta(days=1)) == []
     assert was(given_log, long_ago + timedelta(days=1)) == ["old"]

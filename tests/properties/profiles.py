@@ -6,12 +6,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-FACTORS = {"default": 1, "long": 50}
+FACTORS = {"default": 1, "long": 20}
 FACTOR = FACTORS[os.environ.get("HYPOTHESIS_PROFILE", "default")]
 
 
 def examples(count: int) -> settings:
-    """Return settings for so many examples; of slow ones fewer, so that all takes about as long."""
+    """Return settings for so many examples, more of them in the long profile."""
     return settings(
         max_examples=count * FACTOR,
         deadline=None,

@@ -1,0 +1,225 @@
+"""Histories in other files: the SDK's sessions, or another log. Each session whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, TypeAlias, TypeVar
+
+from adapters import importers
+from adapters.importers import SessionImport, Source
+from adapters.opening import TablePair, folded
+from eventlog import codec, schema, shared, sqlite
+from eventlog.errors import InvalidEventError, OpenError, SourceError
+from eventlog.exporting import Exported, export_lines
+from eventlog.importing import Imported, OnConflict, check_first_line, import_lines, place
+from eventlog.ledger import session_version
+from eventlog.log import EventLog
+from eventlog.store import system_clock
+from eventlog.transaction import Transaction
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[int, int], None]
+"""Told how much of the source has been read, and how much there is."""
+
+DEFAULT_TABLES = TablePair("agent_sessions", "agent_messages")
+SQLITE_HEADER = b"SQLite format 3\x00"
+
+
+async def import_file(
+    log: EventLog,
+    path: str | os.PathLike[str],
+    *,
+    tables: TablePair = DEFAULT_TABLES,
+    on_conflict: OnConflict = "refuse",
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Imported, None]:
+    """
+    Import the histories of a file, whatever it is, and yield what became of each session.
+
+    path: JSON lines (see ``eventlog.lines``), another log, or a file of the SDK's ``SQLiteSession`` or
+        ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
+    tables: the names of the SDK's sessions table and messages table in it.
+
+    The rest is as in ``eventlog.importing.import_lines``. Raises an OpenError for a file that cannot be
+    read, SourceError for one that is nothing of the kind.
+    """
+    target = shared.resolve(path)
+    if not _is_database(target):
+        with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line
+            lines = _counted(file, on_progress)
+            async for outcome in import_lines(log, lines, on_conflict=on_conflict, dry_run=dry_run):
+                yield outcome
+    elif await asyncio.to_thread(_is_log, target):
+        async with EventLog.open(target, read_only=True) as source:
+            async for outcome in import_lines(
+                log, _lines_of(source, on_progress), on_conflict=on_conflict, dry_run=dry_run
+            ):
+                yield outcome
+    else:
+        async for outcome in import_sdk_file(
+            log,
+            target,
+            tables=tables,
+            on_conflict=on_conflict,
+            dry_run=dry_run,
+            on_progress=on_progress,
+        ):
+            yield outcome
+
+
+def check_source(path: str | os.PathLike[str], tables: TablePair = DEFAULT_TABLES) -> None:
+    """Raise an OpenError or SourceError for a file that ``import_file`` cannot take."""
+    target = shared.resolve(path)
+    if not _is_database(target):
+        with Path(target).open("rb") as file:
+            check_first_line(file.readline())
+    elif not _is_log(target):
+        with _source(target, tables.resolved()):
+            return
+
+
+async def import_sdk_file(
+    log: EventLog,
+    path: str,
+    *,
+    tables: TablePair = DEFAULT_TABLES,
+    on_conflict: OnConflict = "refuse",
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Imported, None]:
+    """Import the sessions of a file that the SDK's classes wrote; as ``import_file``."""
+    pair = tables.resolved()
+    taken: set[str] = set()
+    with _source(path, pair) as source:
+        sessions = await _in_thread(path, source.sessions)
+        for number, (session_id, created_at) in enumerate(sessions, start=1):
+            if on_progress is not None:
+                on_progress(number, len(sessions))
+            try:
+                codec.check_text("session_id", session_id)
+            except InvalidEventError as error:
+                yield Imported(str(session_id), "broken", None, 0, str(error))
+                continue
+            found = await _in_thread(path, partial(SessionImport, session_id, source))
+            if dry_run:
+                outcome = await _foretell(log, found, created_at, on_conflict, taken)
+                taken.add(outcome.imported_as or session_id)
+            else:
+                outcome = await _write(log, found, created_at, on_conflict)
+            yield outcome
+
+
+async def _write(
+    log: EventLog,
+    found: SessionImport,
+    created_at: int,
+    on_conflict: OnConflict,
+    placed: Imported | None = None,
+) -> Imported:
+    def unit(tx: Transaction) -> Imported:
+        outcome = placed or place(tx, found.session_id, 0, on_conflict)
+        if outcome.imported_as is None:
+            return outcome
+        found.run(tx, outcome.imported_as, created_at)
+        return outcome._replace(events=session_version(tx, outcome.imported_as))
+
+    outcome = await log.write(unit)
+    if found.unreadable and outcome.imported_as is not None:
+        problem = f"{found.unreadable} of its messages could not be read, and are left out"
+        return outcome._replace(problem=problem)
+    return outcome
+
+
+async def _foretell(
+    log: EventLog,
+    found: SessionImport,
+    created_at: int,
+    on_conflict: OnConflict,
+    taken: set[str],
+) -> Imported:
+    """Tell what would become of a session, by writing it into a log that nobody sees."""
+    placed = await log.query(
+        lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
+    )
+    async with EventLog.open(":memory:") as scratch:
+        return await _write(scratch, found, created_at, on_conflict, placed)
+
+
+@contextmanager
+def _source(path: str, pair: TablePair) -> Iterator[Source]:
+    """Give the SDK's tables of a file, as of one moment. Raises SourceError when they are not there."""
+    try:
+        with closing(sqlite.connect_for_reading(path)) as connection:
+            connection.execute("BEGIN")
+            tx = Transaction(connection, system_clock())
+            found = _tables_of_the_sdk(tx, pair, path)
+            yield Source(tx, found.sessions, found.messages)
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error
+
+
+def _tables_of_the_sdk(tx: Transaction, pair: TablePair, path: str) -> TablePair:
+    names = {folded(name): name for name in schema.table_names(tx.connection)}
+    owner = importers.structure_owner(tx)
+    if owner is not None and tuple(map(folded, owner)) != tuple(map(folded, pair)):
+        raise SourceError(
+            f"{path} holds the SDK's sessions in the tables {TablePair(*owner)}, not in {pair}",
+            path=path,
+        )
+    if not {folded(name) for name in pair} <= names.keys():
+        raise SourceError(
+            f"{path} holds no log, and no tables of the SDK's called {pair}", path=path
+        )
+    found = TablePair(*(names[folded(name)] for name in pair))
+    if not importers.are_of_the_sdk(tx, found.sessions, found.messages):
+        raise SourceError(
+            f"{path} holds tables called {found} that are another program's", path=path
+        )
+    return found
+
+
+async def _in_thread(path: str, read: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(read)
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error
+
+
+def _counted(file: IO[bytes], on_progress: OnProgress | None) -> Iterator[bytes]:
+    total, done = os.fstat(file.fileno()).st_size, 0
+    for line in file:
+        done += len(line)
+        if on_progress is not None:
+            on_progress(done, total)
+        yield line
+
+
+async def _lines_of(source: EventLog, on_progress: OnProgress | None) -> AsyncIterator[bytes]:
+    def progressed(exported: Exported) -> None:
+        if on_progress is not None:
+            on_progress(exported.events, exported.total)
+
+    async for line in export_lines(source, on_progress=progressed):
+        yield line.encode()
+
+
+def _is_database(path: str) -> bool:
+    if not Path(path).is_file():
+        raise OpenError(f"there is no file {path}", path=path)
+    with Path(path).open("rb") as file:
+        return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
+
+
+def _is_log(path: str) -> bool:
+    try:
+        with closing(sqlite.connect_for_reading(path)) as connection:
+            return schema.identify(connection, path)
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error

@@ -1,0 +1,53 @@
+"""Times as people write and read them; UTC throughout."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from eventlog.query import microseconds
+from eventlog.recorded import EARLIEST, LATEST
+
+
+def instant(text: str, *, end_of_day: bool = False) -> int:
+    """
+    Return a time that was typed, in microseconds since 1970 UTC.
+
+    ISO 8601, a day or a time of day on it; without a zone it is UTC. A day alone is its beginning,
+    or with ``end_of_day`` the beginning of the next. Raises ValueError.
+    """
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        try:
+            return microseconds(datetime.fromisoformat(text))
+        except (ValueError, OverflowError):
+            raise ValueError(
+                f"{text!r} is no time: write 2026-11-04 or 2026-11-04T09:30:00"
+            ) from None
+    beginning = microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    return beginning + 86_400_000_000 * end_of_day
+
+
+def iso(time: int) -> str:
+    """Return a time for programs: ISO 8601 with microseconds, in UTC."""
+    return _datetime(time).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def day(time: int) -> str:
+    """Return the day of a time."""
+    return f"{_datetime(time):%Y-%m-%d}"
+
+
+def clock(time: int) -> str:
+    """Return the time of day, to the second."""
+    return f"{_datetime(time):%H:%M:%S}"
+
+
+def minute(time: int) -> str:
+    """Return a day and a time of day, to the minute."""
+    return f"{_datetime(time):%Y-%m-%d %H:%M}"
+
+
+def _datetime(time: int) -> datetime:
+    within = min(max(time, EARLIEST), LATEST)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=within)

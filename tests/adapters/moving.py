@@ -1,0 +1,126 @@
+"""What the tests of export and import share: a log with everything in it, and how to move it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import projections
+from eventlog import (
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    EventLog,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+    append,
+    recording,
+)
+from eventlog.events import EVENT_TYPES
+from eventlog.exporting import export_lines
+from eventlog.importing import import_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from eventlog import Event, Transaction
+    from eventlog.importing import Imported
+
+NASTY = (
+    "\x1b[31mred\x1b[0m \u202eevil\u2066 \x00\x7f\x9b \u2028 ```\n# head\n<b> [x](javascript:1) é"
+)
+
+
+def user(text: str) -> Any:
+    return {"role": "user", "content": text}
+
+
+def everything(positions: Sequence[int]) -> list[Event]:
+    """Return events of every type; ``positions`` are where they will stand."""
+    here = positions
+    return [
+        ItemsAdded(items=[user("one"), {"role": "assistant", "content": NASTY}]),
+        ItemsAdded(items=[user("two"), float("nan"), "\ud800", 10**30, None, {"a": 1.5}]),
+        BranchCreated(branch_id="b", from_branch_id="main", last_item=ItemRef(here[0], 1)),
+        BranchSwitched(from_branch_id="main", branch_id="b"),
+        ItemsReplaced(
+            first_item=ItemRef(here[0], 1), items=[{"role": "assistant", "content": "x"}]
+        ),
+        ItemPopped(item=ItemRef(here[4], 0)),
+        ItemsReplaced(first_item=None, items=[user("again")]),
+        BranchCreated(branch_id="c", from_branch_id="b", last_item=None, generated=True),
+        BranchDeleted(branch_id="c"),
+        MetadataSet(user_id="u", metadata={"plan": "x"}),
+        UsageRecorded(
+            run_id="r",
+            turn=1,
+            requests=[RequestUsage(input_tokens=3, cost_usd=0.1, response_id="id")],
+        ),
+        ContentErased(positions=[here[1], 999_999], reason="asked for"),
+        HistoryImported(source="elsewhere", counts={"items": 1}),
+        SessionCleared(),
+        ItemsAdded(items=[user("after")]),
+        SessionDeleted(reason="done"),
+    ]
+
+
+def _appended(session_id: str, event: Event, tx: Transaction) -> Any:
+    return append(tx, session_id, event, branch_id="main")
+
+
+async def fill(path: Path) -> None:
+    """Write a log of two interleaved sessions with every event, one content of it erased."""
+    async with EventLog.open(path, projections=projections.default(), durability="normal") as log:
+        seen = set()
+        count = len(everything(range(100)))
+        ones = [everything(range(1, 2 * count, 2)), everything(range(2, 999, 2))]
+        for number, pair in enumerate(zip(*ones, strict=True)):
+            for session_id, event in zip("st", pair, strict=True):
+                with recording(
+                    actor=f"actor {number}", trace_id="trace", nested={"b": 1, "a": [2]}
+                ):
+                    await log.write(partial(_appended, session_id, event))
+                seen.add(event.type_name())
+        assert seen == EVENT_TYPES.keys()
+        with recording(occurred_at=1_000_000, imported="a word of the program's own"):
+            await log.append("u", ItemsAdded(items=[user("keyed")]), idempotency_key="key")
+        await log.append("u", [ItemsAdded(items=["x"]), ItemsAdded(items=["y"])], branch_id="x")
+        await log.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 3"))
+
+
+async def lines_of(log: EventLog, *session_ids: str) -> list[str]:
+    return [line async for line in export_lines(log, session_ids)]
+
+
+async def exported(path: Path, *session_ids: str) -> list[str]:
+    async with EventLog.open(path, read_only=True) as log:
+        return await lines_of(log, *session_ids)
+
+
+async def brought(log: EventLog, lines: Iterable[str], **options: Any) -> list[Imported]:
+    encoded = [line.encode() + b"\n" for line in lines]
+    return [outcome async for outcome in import_lines(log, encoded, **options)]
+
+
+async def imported(path: Path, lines: Iterable[str], **options: Any) -> list[Imported]:
+    async with EventLog.open(path, projections=projections.default(), durability="normal") as log:
+        return await brought(log, lines, **options)
+
+
+def rows(path: Path, columns: str, session_id: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            f"SELECT {columns} FROM events WHERE session_id = ? ORDER BY version", (session_id,)
+        ).fetchall()
