@@ -111,7 +111,8 @@ def steps(code: str) -> list[tuple[str, str]]:
 
 def pattern(output: str) -> str:
     """Return what an output has to look like; a line of three dots stands for any lines."""
-    return re.escape(normal(output)).replace(r"\.\.\.\n", r"(?:.*\n)*")
+    lines = normal(output).splitlines()
+    return "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + "\n" for line in lines)
 
 
 def normal(output: str) -> str:

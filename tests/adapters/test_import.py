@@ -356,6 +356,18 @@ async def test_messages_that_cannot_be_read_are_told(tmp_path: Path, new: Path) 
     assert "1 of its messages could not be read" in str(outcome.problem)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_session_of_the_sdk_with_impossible_usage_is_broken_and_alone(
+    tmp_path: Path, new: Path, dry_run: bool
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    execute(source, "UPDATE turn_usage SET input_tokens = -5 WHERE id = 1")
+    outcomes = await from_file(new, source, dry_run=dry_run)
+    assert by_outcome(outcomes) == {"talk": "broken", "short": "imported"}
+    assert (await versions(new, "talk"))[0] == 0
+
+
 async def test_another_log_can_be_the_source(db: Path, new: Path) -> None:
     outcomes = await from_file(new, db)
     assert by_outcome(outcomes) == {"s": "imported", "t": "imported", "u": "imported"}
