@@ -88,7 +88,8 @@ def _branch(
     if parent_id is not None and branch_id != MAIN:
         parent = reading.place(tx, session_id, parent_id).pointer
         kept = _common(reading.refs(tx, parent), reading.refs(tx, pointer))
-        yield f"It left {span(parent_id)}, with which it shares {telling.counted(kept, 'item')}."
+        shared = telling.counted(kept, "item") if kept else "nothing"
+        yield f"It left {span(parent_id)}, with which it shares {shared}."
         yield ""
     times = {user.turn: user.occurred_at for user in reading.user_items(tx, pointer)}
     before = -1

@@ -15,7 +15,13 @@ from adapters import importers
 from adapters.importers import SessionImport, Source
 from adapters.opening import TablePair, folded
 from eventlog import codec, schema, shared, sqlite
-from eventlog.errors import InvalidEventError, OpenError, SourceError
+from eventlog.errors import (
+    AppendError,
+    InvalidEventError,
+    OpenError,
+    SourceError,
+    UnserialisableError,
+)
 from eventlog.exporting import Exported, export_lines
 from eventlog.importing import Imported, OnConflict, check_first_line, import_lines, place
 from eventlog.ledger import session_version
@@ -130,7 +136,10 @@ async def _write(
         found.run(tx, outcome.imported_as, created_at)
         return outcome._replace(events=session_version(tx, outcome.imported_as))
 
-    outcome = await log.write(unit)
+    try:
+        outcome = await log.write(unit)
+    except (AppendError, UnserialisableError) as error:
+        return Imported(found.session_id, "broken", None, 0, str(error))
     if found.unreadable and outcome.imported_as is not None:
         problem = f"{found.unreadable} of its messages could not be read, and are left out"
         return outcome._replace(problem=problem)

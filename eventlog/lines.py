@@ -38,7 +38,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog import codec, integrity
-from eventlog.errors import InvalidEventError, SourceError
+from eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
 from eventlog.events import (
     EVENT_TYPES,
     JSON,
@@ -176,7 +176,13 @@ def _safe(text: str) -> str:
 
 def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
     """Return an event's metadata and time as they were before its first import."""
-    imported = recorded.metadata.get(IMPORTED)
+    try:
+        imported = recorded.metadata.get(IMPORTED)
+    except (ValueError, AttributeError):
+        raise UndecodableEventError(
+            f"the metadata of the event at position {recorded.position} cannot be decoded",
+            position=recorded.position,
+        ) from None
     if not isinstance(imported, dict) or type(imported.get(RECORDED_AT)) is not int:
         return recorded.metadata, recorded.recorded_at
     metadata = dict(recorded.metadata)

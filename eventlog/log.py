@@ -37,7 +37,7 @@ from eventlog.opening import claim, ledger_of, open_read_only
 from eventlog.query import Query
 from eventlog.recorded import Recorded
 from eventlog.store import Durability, Store
-from eventlog.transaction import Transaction, Unit
+from eventlog.transaction import Row, Transaction, Unit
 
 T = TypeVar("T")
 
@@ -261,8 +261,8 @@ class EventLog:
 
         after: the position to begin behind; 0 begins with the first event, ``(await log.head()).position``
             with the next one.
-        poll_seconds: how often to look for what other processes appended; appends of this process
-            wake at once.
+        poll_seconds: how often to look for what other processes appended, or, if this log was opened
+            ``read_only``, anybody. What this process appends otherwise is told at once.
 
         Ends when the log is closed. To stop earlier, leave the loop; ``contextlib.aclosing`` then lets
         go at once. An error of the store ends it, too; go on after the last event's position.
@@ -293,15 +293,13 @@ class EventLog:
         verifier = Verifier(expect_head)
         while True:
             try:
-                rows = await self.query(partial(read_rows_as_stored, after=verifier.head.position))
+                rows, given = await self.query(partial(_rows_and_end, after=verifier.head.position))
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)
             if not rows:
-                break
+                return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
-        given = await self.query(lambda tx: tx.one(LAST_POSITION))
-        return verifier.finish(0 if given is None else given[0])
 
     # -- units of work ------------------------------------------------------------------------
 
@@ -318,6 +316,12 @@ class EventLog:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the log is closed")
+
+
+def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
+    """Return the next events and the last position ever given, as of one moment."""
+    given = tx.one(LAST_POSITION)
+    return read_rows_as_stored(tx, after), 0 if given is None else given[0]
 
 
 class Opening:

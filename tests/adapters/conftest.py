@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import agents
 import pytest
 from agents import Runner
+from typer.testing import CliRunner
 
+from adapters import cli
+from tests.adapters.moving import fill
 from tests.adapters.running import OURS, SIDES, Sessions, at_once, from_storage, streamed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -49,3 +53,29 @@ def run(request: pytest.FixtureRequest) -> Any:
 def resume(request: pytest.FixtureRequest) -> Any:
     """Either way to get the state of an interrupted run."""
     return request.param
+
+
+@pytest.fixture
+async def full(tmp_path: Path) -> Path:
+    """A log with the sessions s, t and u, in which every event stands."""
+    path = tmp_path / "full.db"
+    await fill(path)
+    return path
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """Where a log is to be."""
+    return tmp_path / "new.db"
+
+
+@pytest.fixture
+def command() -> Callable[..., Any]:
+    """Run a command in a thread that has no event loop; answers with exit_code, stdout, stderr."""
+
+    def invoke(*arguments: object) -> Any:
+        words = [str(each) for each in arguments]
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(CliRunner().invoke, cli.app, words).result()
+
+    return invoke

@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import projections
+from adapters.opening import TablePair
+from adapters.sdk_files import import_file
 from eventlog import (
     BranchCreated,
     BranchDeleted,
@@ -30,6 +32,8 @@ from eventlog import (
 from eventlog.events import EVENT_TYPES
 from eventlog.exporting import export_lines
 from eventlog.importing import import_lines
+from tests.adapters.old_files import grow, sdk, set_times
+from tests.contract.items import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,6 +45,10 @@ if TYPE_CHECKING:
 NASTY = (
     "\x1b[31mred\x1b[0m \u202eevil\u2066 \x00\x7f\x9b \u2028 ```\n# head\n<b> [x](javascript:1) é"
 )
+
+
+PAIR = TablePair("my_sessions", "my_messages")
+NAMES = {"sessions_table": PAIR.sessions, "messages_table": PAIR.messages}
 
 
 def user(text: str) -> Any:
@@ -124,3 +132,32 @@ def rows(path: Path, columns: str, session_id: str) -> list[Any]:
         return connection.execute(
             f"SELECT {columns} FROM events WHERE session_id = ? ORDER BY version", (session_id,)
         ).fetchall()
+
+
+async def from_file(target: Path, source: Path, **options: Any) -> list[Imported]:
+    async with EventLog.open(target, projections=projections.default()) as log:
+        return [outcome async for outcome in import_file(log, source, **options)]
+
+
+async def versions(path: Path, *session_ids: str) -> list[int]:
+    async with EventLog.open(path, read_only=True) as log:
+        return [await log.version(session_id) for session_id in session_ids]
+
+
+def by_outcome(outcomes: Iterable[Imported]) -> dict[str, str]:
+    return {outcome.session_id: outcome.outcome for outcome in outcomes}
+
+
+def write(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+async def sdk_file(path: Path, **names: str) -> None:
+    for session_id in ("talk", "short"):
+        with closing(sdk(path, session_id, **names)) as session:
+            await (grow(session) if session_id == "talk" else session.add_items(turns("a", "b")))
+    set_times(
+        path,
+        names.get("messages_table", "agent_messages"),
+        names.get("sessions_table", "agent_sessions"),
+    )

@@ -1,0 +1,199 @@
+"""The command that imports: what it tells, how it ends, and that it may be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from agents import SQLiteSession
+
+from eventlog import EventLog, ItemsAdded
+from tests.adapters.moving import (
+    NAMES,
+    exported,
+    imported,
+    sdk_file,
+    user,
+    versions,
+    write,
+)
+from tests.adapters.old_files import (
+    assert_sound,
+    damage,
+    execute,
+    stored,
+)
+from tests.adapters.test_cli import on_a_terminal
+from tests.contract.items import turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+async def test_the_command_imports_what_the_other_exported(
+    command: Any, full: Path, new: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "h.jsonl"
+    assert command("export", full, "--output", lines).exit_code == 0
+    dry = command("import", new, lines, "--dry-run")
+    assert (dry.exit_code, dry.stdout.split()) == (
+        0,
+        f"would import 3 sessions, 35 events into {new}".split(),
+    )
+    assert not is_there(new)
+    done = command("import", new, lines)
+    assert (done.exit_code, done.stdout.split()) == (
+        0,
+        f"imported 3 sessions, 35 events into {new}".split(),
+    )
+    assert command("export", new).stdout == lines.read_text()
+
+
+async def test_the_command_tells_conflicts_and_exits_with_1(
+    command: Any, full: Path, new: Path
+) -> None:
+    await imported(new, await exported(full, "t"))
+    done = command("import", new, full)
+    assert done.exit_code == 1
+    assert "t: refused: session 't' exists already" in done.stdout
+    assert "2 sessions, 19 events" in done.stdout
+    assert "; 1 refused" in done.stdout
+    assert command("import", new, full, "--on-conflict", "skip").exit_code == 0
+    renamed = command("import", new, full, "--on-conflict", "rename")
+    assert renamed.exit_code == 0
+    assert "u: renamed to u-imported" in renamed.stdout
+
+
+async def test_the_commands_json_is_a_line_a_session_and_a_receipt(
+    command: Any, full: Path, new: Path
+) -> None:
+    await imported(new, await exported(full, "t"))
+    *sessions, receipt = map(json.loads, command("import", new, full, "--json").stdout.splitlines())
+    assert [s["outcome"] for s in sessions] == ["imported", "refused", "imported"]
+    assert set(sessions[0]) == {
+        *("kind", "session_id", "outcome", "imported_as", "events", "problem")
+    }
+    assert receipt == {
+        "kind": "receipt",
+        "imported": 2,
+        "renamed": 0,
+        "skipped": 0,
+        "refused": 1,
+        "broken": 0,
+        "events": 19,
+        "dry_run": False,
+    }
+
+
+async def test_a_dry_run_of_the_command_leaves_the_log_as_it_is(
+    command: Any, full: Path, new: Path
+) -> None:
+    await imported(new, await exported(full, "t"))
+    before = stored(new)
+    assert command("import", new, full, "--dry-run").exit_code == 1
+    assert stored(new) == before
+    assert await versions(new, "s") == [0]
+
+
+def test_no_log_is_made_for_a_source_that_is_none(command: Any, new: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("hello\n")
+    execute(tmp_path / "other", "CREATE TABLE recipes (name)")
+    for source in ("text", "other", "nothing"):
+        done = command("import", new, tmp_path / source)
+        assert done.exit_code == 3
+        assert done.stderr.startswith("error: ")
+        assert not new.exists()
+
+
+def test_a_name_that_no_table_can_have_is_a_usage_error(
+    command: Any, full: Path, new: Path
+) -> None:
+    assert command("import", new, full, "--sessions-table", "a b").exit_code == 2
+    assert not new.exists()
+
+
+async def test_the_command_takes_the_sdks_tables_by_name(
+    command: Any, tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "custom.db"
+    await sdk_file(source, **NAMES)
+    names = ["--sessions-table", "MY_SESSIONS", "--messages-table", '"my_messages"']
+    done = command("import", new, source, *names)
+    assert (done.exit_code, "imported 2 sessions" in done.stdout) == (0, True)
+
+
+async def test_a_hostile_session_id_is_shown_not_obeyed(command: Any, new: Path) -> None:
+    async with EventLog.open(new) as log:
+        await log.append("\x1b[31m\u202e", ItemsAdded(items=["x"]))
+    for arguments in ([], ["--on-conflict", "rename"]):
+        done = command("import", new, new, *arguments)
+        assert "\\x1b[31m" in done.stdout
+        assert "\x1b" not in done.stdout
+        assert "\u202e" not in done.stdout
+
+
+async def test_what_came_in_before_a_source_failed_is_told(
+    command: Any, tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "sdk.db"
+    for number in range(60):
+        with closing(SQLiteSession(f"talk {number}", source)) as session:
+            await session.add_items(turns("text " * 200))
+    with closing(sqlite3.connect(source)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    damage(source)
+    done = command("import", new, source, "--json")
+    assert done.exit_code == 3
+    assert "error: " in done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    if told:
+        assert told[-1]["imported"] == len(told) - 1
+
+
+async def test_a_terminal_shows_progress(full: Path, new: Path, tmp_path: Path) -> None:
+    lines = str(tmp_path / "h.jsonl")
+    for words in (["export", str(full), "--output", lines], ["import", str(new), lines]):
+        shown = await asyncio.to_thread(on_a_terminal, *words)
+        assert f"{words[0]}ing" in shown
+        assert "100%" in shown
+
+
+def begin_and_kill(target: Path, source: Path, sessions: int) -> list[bytes]:
+    """Begin an import and kill it once it has told of so many sessions; return what it told."""
+    words = [sys.executable, "-m", "adapters", "import", str(target), str(source), "--json"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(sessions)]
+        process.kill()
+    return told
+
+
+async def test_of_an_import_that_is_killed_only_whole_sessions_are_there(
+    new: Path, tmp_path: Path
+) -> None:
+    source, lines = tmp_path / "many.db", tmp_path / "many.jsonl"
+    async with EventLog.open(source, durability="normal") as log:
+        for number in range(300):
+            await log.append(f"talk {number}", [ItemsAdded(items=[user("x")])] * 20)
+    write(lines, await exported(source))
+    told = await asyncio.to_thread(begin_and_kill, new, lines, 20)
+    assert json.loads(told[-1])["outcome"] == "imported"
+    there = await versions(new, *(f"talk {number}" for number in range(300)))
+    assert set(there) == {0, 20}
+    assert there.index(0) >= 20
+    await assert_sound(new)
+    outcomes = await imported(new, await exported(source), on_conflict="skip")  # and so it goes on
+    assert {outcome.outcome for outcome in outcomes} == {"imported", "skipped"}
+    assert await exported(new) == await exported(source)

@@ -1,0 +1,154 @@
+"""Import from other files: the SDK's, branch by branch as the SDK reads them, and other logs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from agents import SQLiteSession
+
+from eventlog import EventLog, ItemsAdded
+from eventlog.errors import OpenError, SourceError
+from tests.adapters.moving import (
+    NAMES,
+    PAIR,
+    by_outcome,
+    exported,
+    from_file,
+    sdk_file,
+    versions,
+    write,
+)
+from tests.adapters.old_files import (
+    assert_sound,
+    execute,
+    ours,
+    picture,
+    sdk,
+    tables,
+)
+from tests.contract.items import turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_an_advanced_file_reads_as_through_the_sdk_branch_by_branch(
+    tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    kept = tables(source)
+    async with EventLog.open(new) as log:
+        await log.append("before", ItemsAdded(items=["x"]))
+    outcomes = await from_file(new, source)
+    assert by_outcome(outcomes) == {"talk": "imported", "short": "imported"}
+    assert tables(source) == kept
+    for session_id in ("talk", "short"):
+        with closing(sdk(source, session_id)) as theirs, closing(ours(new, session_id)) as mine:
+            assert await picture(mine, ["cats"]) == await picture(theirs, ["cats"])
+    await assert_sound(new)
+
+
+async def test_a_plain_file_comes_in(tmp_path: Path, new: Path) -> None:
+    source = tmp_path / "plain.db"
+    with closing(SQLiteSession("talk", source)) as session:
+        await session.add_items(turns("a", "b"))
+    (outcome,) = await from_file(new, source)
+    assert outcome.outcome == "imported"
+    with closing(ours(new, "talk")) as session:
+        assert await session.get_items() == turns("a", "b")
+
+
+async def test_tables_of_other_names_are_found_by_their_names(tmp_path: Path, new: Path) -> None:
+    source = tmp_path / "custom.db"
+    await sdk_file(source, **NAMES)
+    with pytest.raises(SourceError, match="my_sessions/my_messages"):
+        await from_file(new, source)
+    outcomes = await from_file(new, source, tables=PAIR)
+    assert len(outcomes) == 2
+    with closing(sdk(source, **NAMES)) as theirs, closing(ours(new, "talk")) as mine:
+        assert await picture(mine) == await picture(theirs)
+
+
+async def test_sessions_of_the_sdk_are_refused_skipped_and_renamed_alike(
+    tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    async with EventLog.open(new) as log:
+        await log.append("talk", ItemsAdded(items=["mine"]))
+    for on_conflict, told in (("refuse", "refused"), ("skip", "skipped"), ("rename", "renamed")):
+        options = {"on_conflict": on_conflict}
+        foretold = await from_file(new, source, dry_run=True, **options)
+        before = await versions(new, "talk", "short")
+        outcomes = await from_file(new, source, **options)
+        assert outcomes == foretold
+        assert by_outcome(outcomes)["talk"] == told
+        if on_conflict == "refuse":
+            assert before == [1, 0]
+    with closing(sdk(source)) as theirs, closing(ours(new, "talk-imported")) as mine:
+        assert await mine.get_items() == await theirs.get_items()
+    await assert_sound(new)
+
+
+async def test_messages_that_cannot_be_read_are_told(tmp_path: Path, new: Path) -> None:
+    source = tmp_path / "plain.db"
+    with closing(SQLiteSession("talk", source)) as session:
+        await session.add_items(turns("a", "b"))
+    execute(source, "UPDATE agent_messages SET message_data = 'torn' WHERE id = 2")
+    (outcome,) = await from_file(new, source)
+    assert outcome.outcome == "imported"
+    assert "1 of its messages could not be read" in str(outcome.problem)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_session_of_the_sdk_with_impossible_usage_is_broken_and_alone(
+    tmp_path: Path, new: Path, dry_run: bool
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    execute(source, "UPDATE turn_usage SET input_tokens = -5 WHERE id = 1")
+    outcomes = await from_file(new, source, dry_run=dry_run)
+    assert by_outcome(outcomes) == {"talk": "broken", "short": "imported"}
+    assert (await versions(new, "talk"))[0] == 0
+
+
+async def test_another_log_can_be_the_source(full: Path, new: Path) -> None:
+    outcomes = await from_file(new, full)
+    assert by_outcome(outcomes) == {"s": "imported", "t": "imported", "u": "imported"}
+    assert await exported(new) == await exported(full)
+
+
+async def test_a_file_of_another_program_is_refused(tmp_path: Path, new: Path) -> None:
+    source = tmp_path / "other.db"
+    execute(source, "CREATE TABLE recipes (name)")
+    with pytest.raises(SourceError, match="holds no log, and no tables of the SDK's"):
+        await from_file(new, source)
+    execute(source, "CREATE TABLE agent_sessions (a)", "CREATE TABLE agent_messages (b)")
+    with pytest.raises(SourceError, match="another program's"):
+        await from_file(new, source)
+
+
+async def test_a_source_that_is_not_there_or_is_a_folder_is_an_error(
+    tmp_path: Path, new: Path
+) -> None:
+    for source in (tmp_path / "none", tmp_path):
+        with pytest.raises(OpenError, match="there is no file"):
+            await from_file(new, source)
+
+
+@pytest.mark.parametrize("kind", ["lines", "log", "sdk"])
+async def test_progress_is_told_to_the_end(
+    full: Path, tmp_path: Path, new: Path, kind: str
+) -> None:
+    source = {"lines": tmp_path / "h.jsonl", "log": full, "sdk": tmp_path / "sdk.db"}[kind]
+    if kind == "lines":
+        write(source, await exported(full))
+    elif kind == "sdk":
+        await sdk_file(source)
+    told: list[tuple[int, int]] = []
+    await from_file(new, source, on_progress=lambda *progress: told.append(progress))
+    assert told[-1][0] == told[-1][1] > 0
+    assert told == sorted(told)
