@@ -209,7 +209,9 @@ class SessionImport:
         self.source = source
         self.messages, self.unreadable = source.messages(session_id)
         self.branches = source.branches(session_id)
-        self.usage = source.usage(session_id)
+        usage = source.usage(session_id)
+        self.usage = [row for row in usage if _is_countable(row)]
+        self.unreadable += len(usage) - len(self.usage)
         self.reserved_ids = source.reserved_ids(session_id)
         self._show_hidden()
 
@@ -342,9 +344,15 @@ def _loaded(text: Any) -> dict[str, JSON] | None:
     return loaded if isinstance(loaded, dict) else None
 
 
+def _is_countable(row: tuple[Any, ...]) -> bool:
+    """Whether a row of usage counts something: whole numbers that are not negative, or nothing."""
+    counts = row[3:7]
+    return all(count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts)
+
+
 def _number(details: dict[str, JSON] | None, name: str) -> int:
     value = (details or {}).get(name)
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and 0 <= value <= 2**53 else 0
 
 
 def _quoted(name: str) -> str:

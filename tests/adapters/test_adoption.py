@@ -336,3 +336,18 @@ async def test_items_of_every_shape_come_back(path: Path) -> None:
     plain.close()
     assert await ours(path).get_items() == items
     await assert_sound(path)
+
+
+async def test_usage_that_counts_nothing_possible_is_left_out_and_told(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = sdk(path)
+    await session.add_items(turns("first", "second"))
+    await session.store_run_usage(ran(10))
+    session.close()
+    execute(path, "UPDATE turn_usage SET input_tokens = -7")
+    adopted = ours(path)
+    assert await adopted.get_items() == turns("first", "second")
+    assert (await adopted.get_usage_stats())["total_tokens"] == 0
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert ["unreadable=1" in record.getMessage() for record in warnings] == [True]
