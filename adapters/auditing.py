@@ -256,27 +256,28 @@ class _View:
                 timing.clock(happened_at(recorded)),
                 *session,
                 Text(printable(recorded.branch_id or "")),
-                _line(recorded, told),
+                line(recorded, told),
             )
         self._out.print(table)
 
 
-def _line(recorded: Recorded, told: Told) -> Text:
-    line = Text(printable(told.account), style="" if told.state == "whole" else "bold red")
+def line(recorded: Recorded, told: Told) -> Text:
+    """Return an event in words, with what became of its items, by whom it was done and in which trace."""
+    words = Text(printable(told.account), style="" if told.state == "whole" else "bold red")
     shown = told.items[: narrating.TOLD_ITEMS]
     for number, item in enumerate(shown):
-        line.append((" " if told.account == "added" else ": ") if number == 0 else "; ")
-        line.append(printable(item.account))
+        words.append((" " if told.account == "added" else ": ") if number == 0 else "; ")
+        words.append(printable(item.account))
         if item.gone is not None:
-            line.append(f" ({item.gone.how} at {item.gone.position})", style="red")
+            words.append(f" ({item.gone.how} at {item.gone.position})", style="red")
     if left := len(told.items) - len(shown):
-        line.append(f"; and {left:,} more")
+        words.append(f"; and {left:,} more")
         if gone := sum(item.gone is not None for item in told.items[len(shown) :]):
-            line.append(f" ({gone:,} no longer in any branch)", style="red")
+            words.append(f" ({gone:,} no longer in any branch)", style="red")
     for name, label in (("actor", "by"), ("trace_id", "trace")):
         if (value := _bound(recorded, name)) is not None:
-            line.append(f"  {label} {printable(telling.shortened(value))}", style="dim")
-    return line
+            words.append(f"  {label} {printable(telling.shortened(value))}", style="dim")
+    return words
 
 
 def _document(recorded: Recorded, told: Told) -> dict[str, JSON]:

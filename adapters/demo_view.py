@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from adapters import telling
+from adapters import auditing, narrating, telling
+from adapters.fates import Fates
 from adapters.replaying import outcome
 from adapters.terminal import printable
-from eventlog.events import BranchCreated
+from eventlog.events import BranchCreated, ItemPopped, ItemRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,13 +121,21 @@ class View:
             column.justify = "left"
         for column in table.columns[:4]:
             column.no_wrap = True
-        for event in events:
+        fates = Fates()
+        said: dict[ItemRef, Any] = {}
+        for recorded in events:
+            fates.follow(recorded)
+            for index, item in enumerate(getattr(recorded.event, "items", ())):
+                said[ItemRef(recorded.position, index)] = item
+        for recorded in events:
+            event = recorded.event
+            popped = said.get(event.item) if isinstance(event, ItemPopped) else None
             table.add_row(
-                str(event.position),
-                str(event.version),
-                Text(event.type, style="cyan"),
-                _plain(event.branch_id or ""),
-                Text(telling.account(event)),
+                str(recorded.position),
+                str(recorded.version),
+                Text(recorded.type, style="cyan"),
+                _plain(recorded.branch_id or ""),
+                auditing.line(recorded, narrating.tell(recorded, fates.facts, fates.gone, popped)),
             )
         self._console.print(table)
 

@@ -17,24 +17,8 @@ from adapters import AdvancedSQLiteSession, cli, demo, demo_talk, telling
 from adapters.scripted import ScriptedModel, reply
 from adapters.terminal import ExitCode
 from eventlog import (
-    BranchCreated,
-    BranchDeleted,
-    BranchSwitched,
-    ContentErased,
-    Event,
     EventLog,
-    HistoryImported,
-    ItemPopped,
-    ItemRef,
-    ItemsAdded,
-    ItemsReplaced,
-    MetadataSet,
-    RequestUsage,
-    SessionCleared,
-    SessionDeleted,
-    UsageRecorded,
 )
-from eventlog.events import EVENT_TYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,51 +201,6 @@ def test_what_a_model_says_cannot_command_the_terminal(
 
 
 # -- events in words ------------------------------------------------------------------------------
-
-ITEM = ItemRef(position=3, index=0)
-CALL = {"type": "function_call", "name": "add", "arguments": '{"a": 1, "to": "b"}'}
-OUTPUT = {"type": "function_call_output", "call_id": "1", "output": "2"}
-ACCOUNTS: list[tuple[Event, str]] = [
-    (ItemsAdded(items=[{"role": "user", "content": "a\nb"}]), "user: a b"),
-    (ItemsAdded(items=[CALL, OUTPUT]), 'calls add(a=1, to="b"); gets 2'),
-    (ItemsAdded(items=["bare", {"type": "reasoning"}, {}]), "bare; reasoning; an item"),
-    (ItemPopped(item=ITEM), "item 3.0 taken off"),
-    (ItemsReplaced(first_item=None, items=[1, 2]), "2 items in the place of earlier ones"),
-    (
-        BranchCreated(branch_id="b", from_branch_id="main", last_item=ITEM, before_turn=2),
-        "b leaves main before turn 2, keeps all up to item 3.0",
-    ),
-    (
-        BranchCreated(branch_id="b", from_branch_id="main", last_item=None),
-        "b leaves main, keeps nothing",
-    ),
-    (BranchSwitched(from_branch_id="main", branch_id="b"), "from main to b"),
-    (BranchDeleted(branch_id="\x1b[2J"), r"\x1b[2J is gone"),
-    (SessionCleared(), "all branches emptied"),
-    (SessionDeleted(reason="asked to"), "deleted: asked to"),
-    (MetadataSet(user_id="alice", metadata={"plan": "pro"}), "user alice; plan"),
-    (
-        UsageRecorded(
-            run_id="r", turn=1, requests=[RequestUsage(input_tokens=1200, output_tokens=3)] * 2
-        ),
-        "turn 1: 2 requests, 2,400 tokens in, 6 out",
-    ),
-    (ContentErased(positions=[4]), "content of 1 event erased"),
-    (HistoryImported(source="sdk", counts={"items": 3}), "from sdk: 3 items"),
-]
-
-
-@pytest.mark.parametrize(("event", "words"), ACCOUNTS)
-async def test_an_event_is_told_in_words(event: Event, words: str) -> None:
-    async with EventLog.open(":memory:") as log:
-        await log.append("talk", event)
-        (recorded,) = [each async for each in log.read("talk")]
-    assert telling.account(recorded) == words
-
-
-def test_every_kind_of_event_has_an_example_here() -> None:
-    assert {type(event) for event, _ in ACCOUNTS} == set(EVENT_TYPES.values())
-    assert set(telling._WORDS) == set(EVENT_TYPES.values())
 
 
 @pytest.mark.parametrize("arguments", [None, "{not json", "[1]", 5])
