@@ -21,11 +21,13 @@ from rich.text import Text
 
 from adapters import narrating, telling, terminal, timing
 from adapters.fates import Fates
+from adapters.showing import require_session
 from adapters.terminal import printable
 from adapters.verifying import chain_document
-from eventlog.errors import EventLogError
-from eventlog.events import EVENT_TYPES, ItemPopped
+from eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
+from eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
 from projections import reading
+from projections.conversations import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -120,7 +122,30 @@ def run(
     asked = Asked(session_id, branch_id, start, end, types, actor, limit)
     view = _View(terminal.console(), as_json=as_json, shows_session=session_id is None)
     with terminal.opened(path, read_only=True) as log:
+        try:
+            if not follow:  # else they may come yet
+                asyncio.run(_require(log, asked))
+        except ConversationError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
         return asyncio.run(_audit(log, asked, view, follow=follow))
+
+
+async def _require(log: EventLog, asked: Asked) -> None:
+    """Raise ConversationError when the session or the branch that is asked for never was."""
+    session_id, branch_id = asked.session_id, asked.branch_id
+    if session_id is not None:
+        await log.query(partial(require_session, session_id=session_id))
+    if branch_id is None or branch_id == MAIN:
+        return
+    try:
+        async for _ in log.read(session_id, branch_id=branch_id, limit=1):
+            return
+        async for created in log.read(session_id, types=[BranchCreated]):
+            if branch_id in _branches(created):
+                return
+    except EventLogError:
+        return  # the timeline tells what cannot be read
+    raise BranchNotFoundError(branch_id)
 
 
 async def _audit(log: EventLog, asked: Asked, view: _View, *, follow: bool) -> bool:

@@ -331,11 +331,21 @@ def import_(
         bool, typer.Option("--dry-run", help="Check all, tell what would happen, write nothing.")
     ] = False,
     sessions_table: Annotated[
-        str, typer.Option(metavar="NAME", help="The SDK's sessions table in SOURCE.")
-    ] = "agent_sessions",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The SDK's sessions table in SOURCE. [dim]\\[default: agent_sessions][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     messages_table: Annotated[
-        str, typer.Option(metavar="NAME", help="The SDK's messages table in SOURCE.")
-    ] = "agent_messages",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -343,6 +353,8 @@ def import_(
 
     SOURCE is what [bold]export[/bold] wrote, another log, or a file of the SDK's SQLiteSession or
     AdvancedSQLiteSession. It stays as it is; DB is made if need be.
+
+    Of a SOURCE that holds both a log and the SDK's tables, the log is read; the tables if one is named.
 
     It exits with 1 if a session was refused, because it exists, or is broken.
 
@@ -355,11 +367,14 @@ def import_(
     from adapters import moving
     from adapters.opening import TablePair
 
+    tables = None
+    if sessions_table is not None or messages_table is not None:
+        tables = TablePair(sessions_table or "agent_sessions", messages_table or "agent_messages")
     clean = moving.import_(
         db,
         source,
         on_conflict=on_conflict.value,
-        tables=TablePair(sessions_table, messages_table),
+        tables=tables,
         dry_run=dry_run,
         as_json=as_json,
     )

@@ -429,13 +429,20 @@ def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:
     """
     Return the session that a made-up branch id belongs to; None if it is a session's own id.
 
-    Raises BranchNotFoundError if that branch was deleted.
+    Raises BranchNotFoundError if that branch was deleted; InvalidBranchError if several sessions have
+    such a branch, as histories from elsewhere may bring it about.
     """
     if not GENERATED_ID.fullmatch(branch_id) or tx.one(reading.SESSION_EXISTS, (branch_id,)):
         return None
-    row = tx.one(reading.GENERATED_BRANCH, (branch_id,))
-    if row is None:
+    rows = tx.all(reading.GENERATED_BRANCH, (branch_id,))
+    if not rows:
         return None
-    if not row[1]:
+    live = [session_id for session_id, is_live in rows if is_live]
+    if not live:
         raise BranchNotFoundError(branch_id)
-    return str(row[0])
+    if len(live) > 1:
+        raise InvalidBranchError(
+            f"{len(live)} sessions have a branch {branch_id!r}: "
+            "open the one that is meant, with branch_id="
+        )
+    return str(live[0])

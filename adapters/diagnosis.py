@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import projections
 from adapters import importers, telling
-from adapters.opening import SDK_TABLES
+from adapters.opening import SDK_TABLES, TablePair
 from adapters.tool_calls import ToolCalls
 from adapters.verifying import to_compare
 from eventlog import codec, schema
@@ -20,7 +23,6 @@ from projections.replay import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from eventlog.transaction import Transaction
 
@@ -52,7 +54,7 @@ def of_database(tx: Transaction) -> Iterator[Complaint]:
     for (problem,) in tx.all("PRAGMA quick_check(10)"):
         if problem != "ok":
             yield Complaint("file", str(problem), "restore a copy; `eventlog verify` tells more")
-    mode = tx.connection.execute("PRAGMA journal_mode").fetchone()[0]
+    mode = journal_mode(tx)
     if mode != "wal":
         yield Complaint(
             "file",
@@ -70,6 +72,25 @@ def of_database(tx: Transaction) -> Iterator[Complaint]:
                 f"the trigger {name!r} is not there as it was made: events can be altered",
                 "run `eventlog verify` with a head kept elsewhere, then make the trigger again",
             )
+
+
+def journal_mode(tx: Transaction) -> str:
+    """Return a file's journal mode; SQLite itself cannot tell it of a file opened as immutable."""
+    mode = str(tx.connection.execute("PRAGMA journal_mode").fetchone()[0])
+    if mode == "wal":
+        return mode
+    try:
+        with closing(sqlite3.connect(f"{_file(tx).as_uri()}?mode=ro", uri=True)) as plain:
+            plain.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        # Only a write-ahead log needs files beside it, which cannot be made in this folder.
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            return "wal"
+    return mode
+
+
+def _file(tx: Transaction) -> Path:
+    return Path(tx.connection.execute("PRAGMA database_list").fetchone()[2])
 
 
 def _spaced(sql: str) -> str:
@@ -142,12 +163,14 @@ def of_sdk_tables(tx: Transaction) -> Iterator[Complaint]:
     claimed = schema.get_property(tx, SDK_TABLES)
     if claimed is None:
         return
-    _, messages = json.loads(claimed)
-    if late := importers.not_adopted(tx, messages):
+    pair = TablePair(*json.loads(claimed))
+    if late := importers.not_adopted(tx, pair.messages):
+        source = shlex.quote(str(_file(tx)))
         yield Complaint(
             "the SDK's tables",
-            f"{telling.counted(late, 'message')} came to {messages!r} after it was adopted",
-            "move the program that writes there to this library; import what it wrote",
+            f"{telling.counted(late, 'message')} came to {pair.messages!r} after it was adopted",
+            "move the program that writes there to this library, then bring all that it wrote "
+            f"into a log of its own: eventlog import NEW.db {source} {pair.options()}",
         )
 
 

@@ -115,7 +115,7 @@ def _facts(tx: Transaction, path: Path) -> dict[str, JSON]:
         "first_recorded_at": None if first is None else timing.iso(first),
         "last_recorded_at": None if last is None else timing.iso(last),
         "head": {"position": head.position, "digest": head.digest.hex()},
-        "journal_mode": pragma("journal_mode"),
+        "journal_mode": diagnosis.journal_mode(tx),
         "sqlite_version": sqlite3.sqlite_version,
     }
 

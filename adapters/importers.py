@@ -46,6 +46,13 @@ ITEMS_PER_EVENT = 500
 ADOPTED = "adopted_message_id"
 """The property that remembers the SDK's last message that was adopted."""
 
+REFERRING = """
+    SELECT p.name, m.name FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f
+    JOIN sqlite_schema AS p ON p.name = f."table" COLLATE NOCASE AND p.type = 'table'
+    WHERE m.type = 'table' AND f."from" = 'session_id' ORDER BY m.rowid
+"""
+"""Each table that refers to another one's sessions."""
+
 _SESSION_COLUMNS = {"session_id", "created_at"}
 _MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
 
@@ -91,6 +98,14 @@ def are_of_the_sdk(tx: Transaction, sessions_table: str, messages_table: str) ->
         <= {name for (name,) in tx.execute("SELECT name FROM pragma_table_info(?)", (table,))}
         for table, columns in needed
     )
+
+
+def tables_of_the_sdk(tx: Transaction) -> tuple[str, str] | None:
+    """Return the SDK's sessions table and messages table in this file, whatever they are called."""
+    for sessions, messages in tx.all(REFERRING):
+        if are_of_the_sdk(tx, sessions, messages):
+            return sessions, messages
+    return None
 
 
 def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:

@@ -23,7 +23,7 @@ from adapters.sdk_files import check_source, import_file
 from adapters.telling import counted
 from adapters.terminal import ExitCode, printable
 from eventlog import shared
-from eventlog.errors import ConversationError, WrongTablesError
+from eventlog.errors import ConversationError, OpenError, WrongTablesError
 from eventlog.exporting import Exported, export_lines
 from eventlog.importing import Imported, OnConflict, Outcome
 from eventlog.log import EventLog
@@ -79,7 +79,12 @@ def _opened(output: Path | None) -> Iterator[IO[bytes]]:
         with output.open("wb") as device:
             yield device
         return
-    handle, name = tempfile.mkstemp(prefix=f"{output.name}-", suffix=".part", dir=output.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{output.name}-", suffix=".part", dir=output.parent)
+    except OSError as error:
+        is_lacking = isinstance(error, FileNotFoundError)
+        why = f"the folder {output.parent} does not exist" if is_lacking else error.strerror
+        raise OpenError(f"{output} cannot be written: {why}", path=str(output)) from error
     try:
         with os.fdopen(handle, "wb") as part:
             yield part
@@ -114,13 +119,14 @@ def import_(
     source: Path,
     *,
     on_conflict: OnConflict,
-    tables: TablePair,
+    tables: TablePair | None,
     dry_run: bool,
     as_json: bool,
 ) -> bool:
     """Import histories; return whether no session was refused or broken. Raises an EventLogError."""
     try:
-        tables.resolved()
+        if tables is not None:
+            tables.resolved()
     except WrongTablesError as error:
         terminal.fail(ExitCode.USAGE, error)
     check_source(source, tables)  # before a log is made for it
@@ -155,11 +161,13 @@ def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
     """Open the log to import into, made if need be; in a dry run, nothing is made or written."""
     is_there = path.exists() and path.stat().st_size > 0
     if dry_run and is_there:
-        log = EventLog.open_sync(path, read_only=True)
+        with terminal.told_apart(path):
+            log = EventLog.open_sync(path, read_only=True)
     else:
-        log = EventLog.open_sync(
-            MEMORY if dry_run else path, projections=None if dry_run else projections.default()
-        )
+        with terminal.told_apart(path):
+            log = EventLog.open_sync(
+                MEMORY if dry_run else path, projections=None if dry_run else projections.default()
+            )
     try:
         yield log
     finally:

@@ -366,7 +366,12 @@ class EventLogSession:
             if usage is not None:
                 requests = run_usage.requests_of(result)
                 interrupted = bool(getattr(result, "interruptions", None))
-                await self._write(lambda tx: self._record(tx, usage, requests, interrupted))
+                resumed = run_usage.was_resumed(result)
+                await self._write(
+                    lambda tx: self._record(
+                        tx, usage, requests, interrupted=interrupted, resumed=resumed
+                    )
+                )
         except Exception as error:
             log_model_action_error(
                 self._logger,
@@ -380,26 +385,35 @@ class EventLogSession:
         tx: Transaction,
         usage: Any,
         requests: list[RequestUsage],
+        *,
         interrupted: bool,
+        resumed: bool | None,
     ) -> None:
-        before = run_usage.run_of(usage)
-        run = before or self._resumed_run(tx, requests) or run_usage.new_run()
+        store, session_id = self.log.store, self._seat.session_id
+        place = (store if store.is_memory else store.path, session_id)
+        before = run_usage.run_of(usage, place)
+        run = before or self._resumed_run(tx, requests, resumed) or run_usage.new_run()
         new = run_usage.not_recorded(requests, run.recorded)
         if new:
             conversation.record_usage(
                 tx, self._seat, run_id=run.run_id, requests=new, interrupted=interrupted
             )
-        tx.on_rollback(lambda: run_usage.remember(usage, before))
-        run_usage.remember(usage, run._replace(recorded=tuple(requests)))
+        tx.on_rollback(lambda: run_usage.remember(usage, place, before))
+        run_usage.remember(usage, place, run._replace(recorded=tuple(requests)))
 
-    def _resumed_run(self, tx: Transaction, requests: list[RequestUsage]) -> run_usage.Run | None:
-        """Return the interrupted run that these requests continue, if they do."""
+    def _resumed_run(
+        self, tx: Transaction, requests: list[RequestUsage], resumed: bool | None
+    ) -> run_usage.Run | None:
+        """Return the waiting run that these requests continue, if they do."""
+        if resumed is False:
+            return None
         seat = self._seat
         turn = reading.place(tx, seat.session_id, seat.branch_id).turn
-        found = usage_tables.interrupted_run(tx, seat.session_id, seat.branch_id, turn)
-        if found is None or not run_usage.continues(requests, found[1]):
-            return None
-        return run_usage.Run(found[0], tuple(found[1]))
+        for run in usage_tables.waiting_runs(tx, seat.session_id):
+            here = (run.branch_id, run.turn) == (seat.branch_id, turn)
+            if (resumed or here) and run_usage.continues(requests, run.requests):
+                return run_usage.Run(run.run_id, tuple(run.requests))
+        return None
 
     async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
         """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""

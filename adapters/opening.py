@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +44,11 @@ class TablePair(NamedTuple):
     def resolved(self) -> TablePair:
         """Return the names without quotes. Raises WrongTablesError for what is no identifier."""
         return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
+
+    def options(self) -> str:
+        """Return resolved names as ``eventlog import`` takes them, for a shell."""
+        sessions, messages = (shlex.quote(_as_identifier(name)) for name in self)
+        return f"--sessions-table {sessions} --messages-table {messages}"
 
     def __str__(self) -> str:
         return f"{self.sessions}/{self.messages}"
@@ -174,6 +180,10 @@ def _same(left: TablePair, right: TablePair) -> bool:
 def folded(name: str) -> str:
     """Fold a name as SQLite compares identifiers: ASCII letters only."""
     return name.translate(_UPPER_TO_LOWER)
+
+
+def _as_identifier(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def _unquoted(identifier: str) -> str:

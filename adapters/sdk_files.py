@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +18,9 @@ from adapters.opening import TablePair, folded
 from eventlog import codec, schema, shared, sqlite
 from eventlog.errors import (
     AppendError,
+    ForeignFileError,
     InvalidEventError,
+    NoLogError,
     OpenError,
     SourceError,
     UnserialisableError,
@@ -41,7 +44,7 @@ async def import_file(
     log: EventLog,
     path: str | os.PathLike[str],
     *,
-    tables: TablePair = DEFAULT_TABLES,
+    tables: TablePair | None = None,
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -51,18 +54,20 @@ async def import_file(
 
     path: JSON lines (see ``eventlog.lines``), another log, or a file of the SDK's ``SQLiteSession`` or
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
-    tables: the names of the SDK's sessions table and messages table in it.
+    tables: the names of the SDK's sessions table and messages table in it; when given, these are read
+        even where the file holds a log, too.
 
     The rest is as in ``eventlog.importing.import_lines``. Raises an OpenError for a file that cannot be
     read, SourceError for one that is nothing of the kind.
     """
     target = shared.resolve(path)
     if not _is_database(target):
+        _check_lines(target)
         with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line
             lines = _counted(file, on_progress)
             async for outcome in import_lines(log, lines, on_conflict=on_conflict, dry_run=dry_run):
                 yield outcome
-    elif await asyncio.to_thread(_is_log, target):
+    elif tables is None and await asyncio.to_thread(_is_log, target):
         async with EventLog.open(target, read_only=True) as source:
             async for outcome in import_lines(
                 log, _lines_of(source, on_progress), on_conflict=on_conflict, dry_run=dry_run
@@ -72,7 +77,7 @@ async def import_file(
         async for outcome in import_sdk_file(
             log,
             target,
-            tables=tables,
+            tables=tables or DEFAULT_TABLES,
             on_conflict=on_conflict,
             dry_run=dry_run,
             on_progress=on_progress,
@@ -80,15 +85,50 @@ async def import_file(
             yield outcome
 
 
-def check_source(path: str | os.PathLike[str], tables: TablePair = DEFAULT_TABLES) -> None:
+def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
     """Raise an OpenError or SourceError for a file that ``import_file`` cannot take."""
     target = shared.resolve(path)
     if not _is_database(target):
-        with Path(target).open("rb") as file:
-            check_first_line(file.readline())
-    elif not _is_log(target):
-        with _source(target, tables.resolved()):
+        _check_lines(target)
+    elif tables is not None or not _is_log(target):
+        with _source(target, (tables or DEFAULT_TABLES).resolved()):
             return
+
+
+def _check_lines(path: str) -> None:
+    with Path(path).open("rb") as file:
+        line = file.readline()
+    try:
+        check_first_line(line)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}", path=path) from error
+
+
+def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
+    """Return an error that says what a file is which was found to hold no log, and what to do."""
+    target = shared.resolve(path)
+    try:
+        with closing(sqlite.connect_for_reading(target)) as connection:
+            if connection.execute("PRAGMA application_id").fetchone()[0]:
+                return error
+            pair = importers.tables_of_the_sdk(Transaction(connection, system_clock()))
+            names = schema.table_names(connection)
+    except sqlite3.Error:
+        return error
+    if pair is not None:
+        command = f"eventlog import NEW.db {shlex.quote(target)}"
+        if pair != DEFAULT_TABLES:
+            command += f" {TablePair(*pair).options()}"
+        return NoLogError(
+            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession takes them over "
+            f"when it opens the file, or import them: {command}",
+            path=target,
+        )
+    if names:
+        return ForeignFileError(
+            f"{target} holds tables of another program, and no event log", path=target
+        )
+    return error
 
 
 async def import_sdk_file(
@@ -183,9 +223,8 @@ def _tables_of_the_sdk(tx: Transaction, pair: TablePair, path: str) -> TablePair
             path=path,
         )
     if not {folded(name) for name in pair} <= names.keys():
-        raise SourceError(
-            f"{path} holds no log, and no tables of the SDK's called {pair}", path=path
-        )
+        no_log = "" if schema.identify(tx.connection, path) else "no log, and "
+        raise SourceError(f"{path} holds {no_log}no tables of the SDK's called {pair}", path=path)
     found = TablePair(*(names[folded(name)] for name in pair))
     if not importers.are_of_the_sdk(tx, found.sessions, found.messages):
         raise SourceError(
@@ -220,8 +259,12 @@ async def _lines_of(source: EventLog, on_progress: OnProgress | None) -> AsyncIt
 
 
 def _is_database(path: str) -> bool:
+    if Path(path).is_dir():
+        raise OpenError(f"{path} is a folder, not a file", path=path)
     if not Path(path).is_file():
         raise OpenError(f"there is no file {path}", path=path)
+    if Path(path).stat().st_size == 0:
+        raise SourceError(f"{path} is empty", path=path)
     with Path(path).open("rb") as file:
         return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from eventlog import EventLog
-from eventlog.errors import EventLogError, UnknownProjectionError
+from eventlog.errors import EventLogError, ForeignFileError, NoLogError, UnknownProjectionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,11 +122,25 @@ def _as_json(value: Any) -> str:
 @contextmanager
 def opened(path: Path, *, read_only: bool) -> Iterator[EventLog]:
     """Open a log that exists, without its projections. Raises an OpenError."""
-    log = EventLog.open_sync(path, create=False, read_only=read_only)
+    with told_apart(path):
+        log = EventLog.open_sync(path, create=False, read_only=read_only)
     try:
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def told_apart(path: Path) -> Iterator[None]:
+    """Say what a file is, in the same words wherever it is opened, when it turns out to be no log."""
+    try:
+        yield
+    except (NoLogError, ForeignFileError) as error:
+        from adapters.sdk_files import what_it_is
+
+        if not path.expanduser().is_file() or path.expanduser().stat().st_size == 0:
+            raise
+        raise what_it_is(path, error) from error
 
 
 def _forget_stdout() -> None:

@@ -2,15 +2,15 @@
 What a run used, read from the SDK's objects, and which of it was recorded before.
 
 A run is known by its ``Usage`` object, which counts up through the run and through what it resumes. A run
-that was resumed from a serialised state has a new one: it is known by continuing, request by request,
-the interrupted run that was the last of the same turn.
+that was resumed from a serialised state has a new one: it is known by having been given an approval, and by
+continuing, request by request, a run of the session that was recorded as waiting for one.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from eventlog.events import JSON, RequestUsage
 from projections.usage import sum_details
@@ -25,10 +25,13 @@ class Run(NamedTuple):
     recorded: tuple[RequestUsage, ...]
 
 
-def run_of(usage: Any) -> Run | None:
-    """Return what is known of the run that this usage belongs to."""
-    run = getattr(usage, "__dict__", {}).get(_MARK)
-    return run if isinstance(run, Run) else None
+Place: TypeAlias = tuple[object, str]
+"""Whose spend it is: a log, and a session in it."""
+
+
+def run_of(usage: Any, place: Place) -> Run | None:
+    """Return what is known of the run that this usage belongs to, as far as this session goes."""
+    return _marks(usage).get(place)
 
 
 def new_run() -> Run:
@@ -36,15 +39,24 @@ def new_run() -> Run:
     return Run(uuid.uuid4().hex, ())
 
 
-def remember(usage: Any, run: Run | None) -> None:
-    """Note with a usage object which run it is and what of it is recorded."""
+def remember(usage: Any, place: Place, run: Run | None) -> None:
+    """Note with a usage object which run it is and what of it is recorded in this session."""
+    marks = {**_marks(usage), place: run}
     try:
-        if run is None:
-            object.__delattr__(usage, _MARK)
-        else:
-            object.__setattr__(usage, _MARK, run)
+        object.__setattr__(usage, _MARK, {key: value for key, value in marks.items() if value})
     except (AttributeError, TypeError):
         return  # an object of the application's own that takes no attributes
+
+
+def _marks(usage: Any) -> dict[Place, Run]:
+    marks = getattr(usage, "__dict__", {}).get(_MARK)
+    return marks if isinstance(marks, dict) else {}
+
+
+def was_resumed(result: Any) -> bool | None:
+    """Return whether a run was given approvals, as one that was resumed was; None if none can tell."""
+    approvals = getattr(result.context_wrapper, "_approvals", None)
+    return bool(approvals) if isinstance(approvals, dict) else None
 
 
 def requests_of(result: Any) -> list[RequestUsage]:

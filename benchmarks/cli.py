@@ -61,9 +61,8 @@ async def _raw_grouped(histories: Histories, quick: bool) -> list[Figure]:
 
 
 async def _log(histories: Histories, quick: bool) -> list[Figure]:
-    return await measure_log(
-        histories, (10_000, 50_000 if quick else 1_000_000), rounds=1 if quick else 3
-    )
+    longest = 50_000 if quick else 1_000_000
+    return await measure_log(histories, (10_000, longest), rounds=3 if quick else 5)
 
 
 def _operation(number: int) -> Measurement:

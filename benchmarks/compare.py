@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +66,7 @@ async def _medians(
     operation: Operation, histories: Histories, sizes: Sequence[int], rounds: int
 ) -> dict[tuple[str, int], float]:
     seconds: dict[tuple[str, int], list[float]] = {}
-    answers: dict[tuple[str, int], list[Any]] = {}
+    answers: dict[tuple[str, int], list[bytes]] = {}
     for turns in sizes:
         await histories.prepare(turns, operation.branches)
     starts = [(contestant, turns) for turns in sizes for contestant in histories.contestants]
@@ -84,7 +86,7 @@ async def _medians(
 
 async def _round(
     operation: Operation, session: Session, turns: int
-) -> tuple[list[float], list[Any]]:
+) -> tuple[list[float], list[bytes]]:
     seconds = []
     answers = []
     gc.collect()
@@ -95,6 +97,11 @@ async def _round(
         result = await operation.run(call, prepared)
         if number > WARM_UP_CALLS:
             seconds.append(time.perf_counter() - start)
-        answers.append(operation.answer(result))
+        answers.append(_digest(operation.answer(result)))
+        del result  # what is kept alive slows the collector, and so the next call
     session.close()
     return seconds, answers
+
+
+def _digest(answer: Any) -> bytes:
+    return hashlib.sha256(json.dumps(answer).encode()).digest()

@@ -146,7 +146,12 @@ async def _record(path: Path, sessions: Sequence[Session], numbers: range) -> li
 
 
 async def measure_alone(histories: Histories, turns: int, rounds: int) -> list[Figure]:
-    """Compare one session's adds, a commit each, in a history of a thousand turns."""
+    """
+    Compare one session's adds, a commit each, in a history of a thousand turns.
+
+    Nobody beats the same inserts with the same commits: where ours seems to, the disk was
+    disturbed, and nothing is judged.
+    """
     ours = Ours()
     numbers = range(ALONE_TURNS + 1, ALONE_TURNS + turns + 1)
     await histories.prepare(ALONE_TURNS)
@@ -167,6 +172,7 @@ async def measure_alone(histories: Histories, turns: int, rounds: int) -> list[F
         seconds[side].append(taken / len(changes))
         histories.discard(path)
     medians = {side: median_ms(taken) for side, taken in seconds.items()}
+    ratio = medians["ours"] / medians["raw"]
     return [
         Figure(
             section="raw limit",
@@ -174,8 +180,8 @@ async def measure_alone(histories: Histories, turns: int, rounds: int) -> list[F
             size=ALONE_TURNS,
             ours=medians["ours"],
             raw=medians["raw"],
-            ratio=medians["ours"] / medians["raw"],
-            target=2,
+            ratio=ratio,
+            target=2 if ratio >= 1 else None,
             bound="at most",
         )
     ]

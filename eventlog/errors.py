@@ -256,7 +256,7 @@ class BranchExistsError(ConversationError):
 
 
 class InvalidBranchError(ConversationError):
-    """The branch's name is blank, or the branch may not be deleted."""
+    """The branch's name is blank, or names several, or the branch may not be deleted."""
 
 
 class TurnNotFoundError(ConversationError):

@@ -108,7 +108,11 @@ class Ledger:
         tx.state = tx.cache["head"] = head
         tx.cache["version", session_id] = version
         if self.projector is not None:
-            self.projector.project(tx, recorded)
+            try:
+                self.projector.project(tx, recorded)
+            except BaseException as error:
+                tx.broken = error  # an event without its rows is never committed
+                raise
         return recorded
 
 

@@ -72,7 +72,10 @@ class Operation(Generic[T]):
         if self.error is None:
             self.outcome.set_result(self.result)
         else:
-            self.outcome.set_exception(self.error)
+            error = self.error
+            if isinstance(error, StopIteration):  # which no future can carry
+                error = RuntimeError("a unit of work raised StopIteration")
+            self.outcome.set_exception(error)
 
 
 def tell(operations: Iterable[Operation[Any]]) -> None:

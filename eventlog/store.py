@@ -293,10 +293,11 @@ class Store:
         written = tx.writes()
         try:
             operation.result = operation.unit(tx)
-        except Exception as error:
+            _require_whole(tx)
+        except BaseException as error:
             if alone:
                 raise
-            wrote = tx.writes() != written or tx.has_lost_rows
+            wrote = tx.writes() != written or tx.broken is not None
             if wrote or isinstance(error, sqlite3.Error):
                 raise _Failed from error
             tx.undo_to(before)
@@ -318,10 +319,12 @@ class Store:
         try:
             operation.result = operation.unit(tx)
             tx.flush()
-        except Exception as error:
+            _require_whole(tx)
+        except BaseException as error:
             if not tx.connection.in_transaction:
                 raise  # SQLite rolled all of it back
             tx.forget_deferred()
+            tx.broken = None
             tx.execute("ROLLBACK TO unit")
             tx.undo_to(before)
             tx.cache.clear()
@@ -459,6 +462,12 @@ class Store:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _require_whole(tx: Transaction) -> None:
+    """Raise what left a write half done, although the unit that met it went on."""
+    if tx.broken is not None:
+        raise tx.broken
 
 
 def file_id(path: str) -> tuple[int, int] | None:

@@ -23,9 +23,9 @@ class Transaction:
     __slots__ = (
         "_deferred",
         "_undo",
+        "broken",
         "cache",
         "connection",
-        "has_lost_rows",
         "now",
         "participant",
         "recording",
@@ -41,7 +41,7 @@ class Transaction:
         self.recording: Mapping[str, JSON] = {}
         self.state: Any = None  # immutable; belongs to the store's participant
         self.cache: dict[Any, Any] = {}  # rows in memory: what is in it is what is in the tables
-        self.has_lost_rows = False
+        self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str, list[Sequence[Any]]] = {}
         self._undo: list[Callable[[], None]] = []
 
@@ -71,8 +71,8 @@ class Transaction:
         try:
             for sql, rows in deferred.items():
                 self.connection.executemany(sql, rows)
-        except BaseException:
-            self.has_lost_rows = True  # not those of whoever happens to run now
+        except BaseException as error:
+            self.broken = error  # its rows need not be those of whoever happens to run now
             raise
 
     def forget_deferred(self) -> None:

@@ -70,6 +70,7 @@ SESSIONS = """
 GENERATED_BRANCH = """
     SELECT session_id, is_live FROM branches
     WHERE branch_id = ? AND is_generated = 1
+    ORDER BY is_live DESC, session_id
 """
 SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
 BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from eventlog import codec
@@ -174,19 +174,41 @@ SPENT = f"""
     FROM usage
     WHERE session_id = ?
 """
-INTERRUPTED_RUN = """
-    SELECT run_id FROM usage
-    WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1
-    ORDER BY position DESC
-    LIMIT 1
+INTERRUPTED_RUNS = """
+    SELECT run_id, MAX(position) AS last
+    FROM usage
+    WHERE session_id = ? AND is_interrupted = 1
+    GROUP BY run_id
+    ORDER BY last DESC
 """
 REQUESTS_OF_RUN = """
-    SELECT is_interrupted, requests, input_tokens, output_tokens, total_tokens, cached_input_tokens,
-        cache_write_tokens, reasoning_tokens, response_id
+    SELECT branch_id, turn, is_interrupted, requests, input_tokens, output_tokens, total_tokens,
+        cached_input_tokens, cache_write_tokens, reasoning_tokens, response_id
     FROM usage
     WHERE session_id = ? AND run_id = ?
     ORDER BY position, index_in_event
 """
+
+
+_REQUEST_FIELDS = (
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "response_id",
+)
+
+
+class WaitingRun(NamedTuple):
+    """A run that waits for an approval: where it stood, and its requests so far."""
+
+    run_id: str
+    branch_id: str
+    turn: int | None
+    requests: list[RequestUsage]
 
 
 class Tokens(NamedTuple):
@@ -242,40 +264,16 @@ def spent(tx: Transaction, session_id: str) -> Spent:
     return Spent(*numbers)
 
 
-def interrupted_run(
-    tx: Transaction, session_id: str, branch_id: str, turn: int
-) -> tuple[str, list[RequestUsage]] | None:
-    """Return the id and requests of the turn's last run, if that waits for an approval."""
-    row = tx.one(INTERRUPTED_RUN, (session_id, branch_id, turn))
-    if row is None:
-        return None
-    rows = tx.all(REQUESTS_OF_RUN, (session_id, row[0]))
-    if not rows[-1][0]:
-        return None
-    requests = [
-        RequestUsage(
-            requests=requests,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            total_tokens=total_tokens,
-            cached_input_tokens=cached,
-            cache_write_tokens=written,
-            reasoning_tokens=reasoning,
-            response_id=response_id,
-        )
-        for (
-            _,
-            requests,
-            input_tokens,
-            output_tokens,
-            total_tokens,
-            cached,
-            written,
-            reasoning,
-            response_id,
-        ) in rows
-    ]
-    return row[0], requests
+def waiting_runs(tx: Transaction, session_id: str) -> Iterator[WaitingRun]:
+    """Return the session's runs that wait for an approval as far as is recorded, the last first."""
+    for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,)):
+        rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
+        branch_id, turn, is_interrupted = rows[-1][:3]
+        if is_interrupted:
+            requests = [
+                RequestUsage(**dict(zip(_REQUEST_FIELDS, row[3:], strict=True))) for row in rows
+            ]
+            yield WaitingRun(run_id, branch_id, turn, requests)
 
 
 def sum_details(

@@ -14,6 +14,7 @@ from adapters.fates import Fates
 from adapters.terminal import ExitCode
 from eventlog import (
     BranchCreated,
+    BranchDeleted,
     ContentErased,
     ItemRef,
     ItemsAdded,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventlog import Recorded
+
+COMMAND = [sys.executable, "-m", "adapters"]
 
 
 @pytest.fixture
@@ -223,13 +226,43 @@ def test_documents_have_stable_fields(db: Path) -> None:
 def test_only_what_was_asked_for_is_told(db: Path) -> None:
     write(db, [("other", "main", ItemsAdded(items=[user("hey")]))], actor="carol")
     assert positions(db, "--session", "other") == [11]
-    assert positions(db, "--session", "nobody") == []
     assert positions(db, "--branch", "draft") == [7, 8, 9, 10]
     assert positions(db, "--actor", "alice") == [1, 2]
     assert positions(db, "--type", "branch_created", "--type", "item_popped") == [3, 4, 7]
     assert positions(db, "--limit", 3) == [9, 10, 11]
     assert positions(db, "--limit", 2, "--actor", "bob", "--session", "support-42") == [9, 10]
     assert positions(db, "--limit", 0) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--session", "nobody"], "there is no session 'nobody'"),
+        (["--branch", "never"], "Branch 'never' does not exist"),
+        (["--session", "other", "--branch", "calm"], "Branch 'calm' does not exist"),
+        (["--session", "nobody", "--branch", "calm"], "there is no session 'nobody'"),
+    ],
+)
+def test_a_session_or_branch_that_never_was_is_said_not_to_be_there(
+    db: Path, options: list[str], problem: str
+) -> None:
+    write(db, [("other", "main", ItemsAdded(items=[user("hey")]))])
+    result = run("audit", db, *options)
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert result.stderr == f"error: {problem}\n"
+
+
+def test_a_branch_that_was_only_made_or_is_deleted_was_there(path: Path) -> None:
+    write(
+        path,
+        [
+            ("s", "main", ItemsAdded(items=[user("hey")])),
+            ("s", "main", BranchCreated(branch_id="b", from_branch_id="main", last_item=None)),
+        ],
+    )
+    assert positions(path, "--branch", "b") == [2]
+    write(path, [("s", "main", BranchDeleted(branch_id="b"))])
+    assert positions(path, "--session", "s", "--branch", "b") == [2, 3]
 
 
 def test_marks_are_the_same_however_few_events_are_asked_for(db: Path) -> None:
@@ -330,9 +363,25 @@ def test_text_that_is_not_utf_8_ends_the_timeline_and_is_named(db: Path) -> None
 # -- following --------------------------------------------------------------------------------------
 
 
+def test_following_waits_for_a_session_that_is_not_there_yet(db: Path) -> None:
+    child = subprocess.Popen(
+        [*COMMAND, "audit", str(db), "--follow", "--json", "--session", "new", "--branch", "b"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["kind"] == "integrity"
+        write(db, [("new", "b", ItemsAdded(items=[user("hey")]))])
+        assert json.loads(child.stdout.readline())["session_id"] == "new"
+    finally:
+        child.send_signal(2)
+        child.communicate(timeout=30)
+
+
 def test_following_goes_on_with_what_others_write(db: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "adapters", "audit", str(db), "--follow", "--json", "--limit", "1"],
+        [*COMMAND, "audit", str(db), "--follow", "--json", "--limit", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

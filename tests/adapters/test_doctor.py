@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +21,7 @@ from agents import SQLiteSession
 from adapters import AdvancedSQLiteSession, diagnosis, doctor
 from adapters.terminal import ExitCode
 from eventlog import EventLog, ItemsAdded, SessionDeleted
+from tests.adapters import child
 from tests.adapters.looking import (
     answer,
     call,
@@ -31,7 +37,7 @@ from tests.adapters.looking import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from eventlog import Event
 
@@ -46,6 +52,16 @@ def db(tmp_path: Path) -> Path:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "made.db"
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a folder that everybody can reach, unlike those that pytest makes."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
 
 
 def findings(path: Path) -> dict[str, str]:
@@ -224,6 +240,63 @@ def test_messages_that_an_old_program_left_after_adoption_are_a_finding(path: Pa
 
     asyncio.run(talk())
     assert "2 messages came to 'agent_messages'" in findings(path)["the SDK's tables"]
+
+
+def test_what_doctor_says_to_do_about_late_messages_brings_them_in(tmp_path: Path) -> None:
+    path = tmp_path / "a talk.db"
+    names: dict[str, Any] = {"sessions_table": '"my chats"', "messages_table": "Lines"}
+
+    async def talk() -> None:
+        old = SQLiteSession("s", path, **names)
+        await old.add_items([user("before")])
+        AdvancedSQLiteSession("s", path, **names).close()
+        await old.add_items([user("late")])
+        old.close()
+
+    asyncio.run(talk())
+    advice = documents(run("doctor", path, "--json"), "finding")[0]["advice"]
+    program, *words = shlex.split(advice[advice.index("eventlog import") :])
+    assert (program, words[:3]) == ("eventlog", ["import", "NEW.db", str(path)])
+    words[1] = str(tmp_path / "new.db")
+    assert run(*words).exit_code == ExitCode.CLEAN
+    shown = documents(run("show", words[1], "s", "--json"), "item")
+    assert [each["item"] for each in shown] == [user("before"), user("late")]
+
+
+def in_a_folder_that_cannot_be_written(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Return what doctor tells people and programs there."""
+    warm = path.with_name("warm.db")
+    support(warm)
+    look = 'print(json.dumps([run("doctor", path, *words).stdout for words in ([], ["--json"])]))'
+    path.parent.chmod(0o555)
+    printed, told = child.run(
+        f"from tests.adapters.looking import run\n"
+        f"assert all(run('doctor', {str(warm)!r}, *w).exit_code == 0 for w in ([], ['--json']))\n"
+        f"{child.NOBODY}\n{look}",
+        path,
+    )
+    return printed, [json.loads(line) for line in told.splitlines()]
+
+
+def test_a_folder_that_cannot_be_written_is_no_finding_and_hides_no_durability(
+    public: Path,
+) -> None:
+    support(public / "talk.db")
+    printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
+    assert "nothing needs doing" in printed
+    assert "journal mode wal" in printed
+    assert [each for each in told if each["kind"] == "finding"] == []
+    assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["wal"]
+
+
+def test_another_journal_mode_is_found_even_in_a_folder_that_cannot_be_written(
+    public: Path,
+) -> None:
+    support(public / "talk.db")
+    change(public / "talk.db", "PRAGMA journal_mode=DELETE")
+    printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
+    assert "1 thing to do" in printed
+    assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["delete"]
 
 
 def test_a_damaged_file_is_a_finding_and_no_crash(path: Path) -> None:

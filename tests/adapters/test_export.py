@@ -334,6 +334,21 @@ def test_a_file_is_there_once_it_is_whole(command: Any, full: Path, tmp_path: Pa
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(
+    command: Any, full: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "missing" / "out.jsonl"
+    done = command("export", full, "--output", target)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"error: {target} cannot be written: the folder {target.parent} does not exist\n"
+    )
+    target = full / "out.jsonl"
+    done = command("export", full, "--output", target)
+    assert done.exit_code == 3
+    assert done.stderr == f"error: {target} cannot be written: Not a directory\n"
+
+
 def test_the_log_itself_is_never_overwritten(command: Any, full: Path) -> None:
     before = full.read_bytes()
     assert command("export", full, "--output", full.parent / "." / full.name).exit_code == 2

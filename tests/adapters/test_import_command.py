@@ -27,6 +27,7 @@ from tests.adapters.old_files import (
     assert_sound,
     damage,
     execute,
+    ours,
     stored,
 )
 from tests.adapters.test_cli import on_a_terminal
@@ -131,6 +132,48 @@ async def test_the_command_takes_the_sdks_tables_by_name(
     names = ["--sessions-table", "MY_SESSIONS", "--messages-table", '"my_messages"']
     done = command("import", new, source, *names)
     assert (done.exit_code, "imported 2 sessions" in done.stdout) == (0, True)
+
+
+async def test_the_sdks_tables_are_read_beside_a_log_when_they_are_named(
+    command: Any, tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "adopted.db"
+    with closing(SQLiteSession("s", source)) as old:
+        await old.add_items([user("before")])
+        ours(source, "s").close()
+        await old.add_items([user("late")])
+    for number, option in enumerate(("sessions", "messages")):
+        target = tmp_path / f"{number}.db"
+        done = command("import", target, source, f"--{option}-table", f"agent_{option}")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert await ours(target, "s").get_items() == [user("before"), user("late")]
+    assert command("import", new, source).exit_code == 0
+    assert await ours(new, "s").get_items() == [user("before")]
+
+
+def test_tables_that_are_named_and_not_there_are_an_error(
+    command: Any, full: Path, new: Path
+) -> None:
+    done = command("import", new, full, "--sessions-table", "agent_sessions")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert f"{full} holds no tables of the SDK's" in done.stderr
+    assert not new.exists()
+
+
+def test_an_error_names_the_source_and_what_it_is(command: Any, new: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "folder").mkdir()
+    for name, problem in (
+        ("empty", " is empty\n"),
+        ("text", ": this is no log as JSON lines: "),
+        ("folder", " is a folder, not a file\n"),
+        ("nothing", "\n"),
+    ):
+        done = command("import", new, tmp_path / name)
+        assert (done.exit_code, done.stderr.count("\n")) == (3, 1)
+        assert f"{tmp_path / name}{problem}" in done.stderr
+        assert not new.exists()
 
 
 async def test_a_hostile_session_id_is_shown_not_obeyed(command: Any, new: Path) -> None:

@@ -104,15 +104,18 @@ async def test_messages_that_cannot_be_read_are_told(tmp_path: Path, new: Path) 
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_a_session_of_the_sdk_with_impossible_usage_is_broken_and_alone(
+async def test_impossible_usage_of_the_sdks_is_left_out_and_told(
     tmp_path: Path, new: Path, dry_run: bool
 ) -> None:
     source = tmp_path / "sdk.db"
     await sdk_file(source)
     execute(source, "UPDATE turn_usage SET input_tokens = -5 WHERE id = 1")
     outcomes = await from_file(new, source, dry_run=dry_run)
-    assert by_outcome(outcomes) == {"talk": "broken", "short": "imported"}
-    assert (await versions(new, "talk"))[0] == 0
+    assert by_outcome(outcomes) == {"talk": "imported", "short": "imported"}
+    told = {outcome.session_id: outcome.problem for outcome in outcomes}
+    assert told["short"] is None
+    assert str(told["talk"]).startswith("1 of its ")
+    assert ((await versions(new, "talk"))[0] == 0) is dry_run
 
 
 async def test_another_log_can_be_the_source(full: Path, new: Path) -> None:
@@ -134,8 +137,11 @@ async def test_a_file_of_another_program_is_refused(tmp_path: Path, new: Path) -
 async def test_a_source_that_is_not_there_or_is_a_folder_is_an_error(
     tmp_path: Path, new: Path
 ) -> None:
-    for source in (tmp_path / "none", tmp_path):
-        with pytest.raises(OpenError, match="there is no file"):
+    for source, problem in (
+        (tmp_path / "none", "there is no file"),
+        (tmp_path, "is a folder, not"),
+    ):
+        with pytest.raises(OpenError, match=problem):
             await from_file(new, source)
 
 

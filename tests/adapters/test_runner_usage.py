@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import Agent, Runner
 
+from adapters import EventLogSession
 from adapters.scripted import ScriptedModel, call, reply, tokens
 from tests.adapters.running import Bank, streamed, weather
 
@@ -180,6 +181,44 @@ async def test_a_resumed_run_counts_only_what_is_new(
     await session.store_run_usage(result)
     assert await spent(ours()) == (2, 30)
     assert (await ours().get_turn_usage(1))["total_tokens"] == 30
+
+
+@RESPONSE_IDS
+async def test_a_resumed_run_counts_only_what_is_new_on_another_branch_too(
+    ours: Sessions, run: Any, resume: Resume, response_id: str | None
+) -> None:
+    bank = Bank(call("pay", {"to": "Ada"}), "Done", usage=FIFTEEN, response_id=response_id)
+    session = ours()
+    interrupted = await run(bank.agent, "Pay Ada", session=session)
+    await session.store_run_usage(interrupted)
+    state = await resume(interrupted, bank.agent)
+    state.approve(state.get_interruptions()[0])
+    await session.create_branch("aside")
+    await session.store_run_usage(await run(bank.agent, state, session=session))
+    assert await spent(ours()) == (2, 30)
+
+
+async def test_a_new_run_that_looks_like_a_waiting_one_counts_in_full(
+    ours: Sessions, run: Any
+) -> None:
+    bank = Bank(call("pay", {"to": "Ada"}), usage=FIFTEEN, response_id="always")
+    again = Bank(call("pay", {"to": "Ada"}), usage=FIFTEEN, response_id="always")
+    session = ours()
+    await session.store_run_usage(await run(bank.agent, "Pay Ada", session=session))
+    await session.store_run_usage(await run(again.agent, "Pay Ada", session=session))
+    assert await spent(ours()) == (2, 30)
+
+
+async def test_a_result_that_is_stored_in_two_sessions_counts_once_in_each(
+    ours: Sessions, run: Any
+) -> None:
+    session = ours()
+    result = await run(host("Hello"), "Hi", session=session)
+    other = EventLogSession("other", session.log)
+    for _ in range(2):
+        await session.store_run_usage(result)
+        await other.store_run_usage(result)
+    assert await spent(session) == await spent(other) == (1, 15)
 
 
 async def test_a_resumed_run_counts_in_full_when_its_first_part_was_never_stored(

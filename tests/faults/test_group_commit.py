@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eventlog import EventLog, ItemsAdded
 from eventlog.errors import BranchNotFoundError, DiskFullError, StoreError
+from eventlog.ledger import append
+from projections import Projections
 from tests.faults.support import batch, batches, check_log, closed_gate, texts, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from adapters import AdvancedSQLiteSession
     from eventlog.transaction import Transaction
@@ -178,3 +182,78 @@ async def test_an_interrupted_statement_fails_its_commit_and_nothing_later(opene
     assert batches(await other.get_items()) == (["other"] if None in kept else [])
     await session.add_items(batch("later"))
     check_log(session.log)
+
+
+class Once:
+    """A projection of an application's own that takes each session only once."""
+
+    name = "once"
+    version = 1
+    schema = ("CREATE TABLE once (session_id TEXT NOT NULL PRIMARY KEY) STRICT",)
+    handles = (ItemsAdded,)
+
+    def __init__(self, *, defers: bool) -> None:
+        self.defers = defers
+
+    def apply(self, tx: Transaction, events: Any) -> None:
+        for recorded in events:
+            write = tx.defer if self.defers else tx.execute
+            write("INSERT INTO once VALUES (?)", (recorded.session_id,))
+
+
+@pytest.mark.parametrize("defers", [False, True])
+async def test_an_event_without_its_rows_is_never_acknowledged_whoever_catches_the_error(
+    tmp_path: Path, defers: bool
+) -> None:
+    projections = Projections(Once(defers=defers))
+    said = ItemsAdded(items=["hello"])
+
+    def looks_away(tx: Transaction) -> str:
+        try:
+            tx.one("SELECT 1")  # runs what others have deferred
+        except sqlite3.Error:
+            return "looked away"
+        return "saw nothing"
+
+    def appends_and_looks_away(tx: Transaction) -> None:
+        try:
+            append(tx, "a", said)
+        except sqlite3.Error:
+            return
+
+    async with EventLog.open(tmp_path / "log.db", projections=projections) as log:
+        await log.append("a", said)
+        refused, seen, swallowed, kept = await together(
+            log.store,
+            log.append("a", said),
+            log.write(looks_away),
+            log.write(appends_and_looks_away),
+            log.append("b", said),
+        )
+        assert isinstance(refused, StoreError)
+        assert seen == "saw nothing"
+        assert isinstance(swallowed, StoreError)
+        assert kept.version == 1
+        assert [recorded.session_id async for recorded in log.read()] == ["a", "b"]
+        assert (await log.verify()).ok
+        assert await log.query(lambda tx: tx.all("SELECT * FROM once")) == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, StopIteration, GeneratorExit])
+async def test_a_unit_that_raises_what_is_no_exception_fails_alone(
+    opened: Opened, error: type[BaseException]
+) -> None:
+    session = opened()
+
+    def unit(_tx: Transaction) -> None:
+        raise error
+
+    answers = await together(
+        session.log.store,
+        session.add_items([user("before")]),
+        session.log.write(unit),
+        session.add_items([user("after")]),
+    )
+    assert answers[0] is answers[2] is None
+    assert isinstance(answers[1], BaseException)
+    assert await session.get_items() == [user("before"), user("after")]
