@@ -25,7 +25,7 @@ MAX_PLACE_LEVELS = 16
 """How deep the place of what is no JSON is told; what contains itself has no end."""
 
 
-class _Items(msgspec.Struct):
+class _Items(msgspec.Struct, gc=False):
     items: list[JSON]
 
 

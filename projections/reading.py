@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from eventlog import codec
@@ -131,18 +132,20 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
 
 def items(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[JSON]:
     """Return a branch's items in order, all or the newest so many. Reads about as many rows."""
-    payloads: list[tuple[int, bytes]] = []
-    slices: list[tuple[int, int]] = []
-    for span in _newest_spans(tx, pointer, newest):
-        # An event's items follow each other, so the next event's first number ends them.
-        rows = tx.all(PAYLOADS, (*span, span.first))
-        numbers = [row[2] for row in rows] + [span.last + 1]
-        for (position, index, number, data), following in zip(rows, numbers[1:], strict=True):
-            payloads.append((position, _present(position, data)))
-            slices.append((index, index + following - number))
     found: list[JSON] = []
-    for event_items, (first, end) in zip(codec.decode_items(payloads), slices, strict=True):
-        found += event_items[first:end]
+    for span in _newest_spans(tx, pointer, newest):
+        rows = tx.all(PAYLOADS, (*span, span.first))
+        decoded = codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])
+        # An event's items follow each other, so the next event's first number ends them.
+        number = span.last + 1
+        parts = []
+        for row, event_items in zip(reversed(rows), reversed(decoded), strict=True):
+            index, count = row[1], number - row[2]
+            number = row[2]
+            parts.append(
+                event_items if len(event_items) == count else event_items[index : index + count]
+            )
+        found.extend(chain.from_iterable(reversed(parts)))
     return found
 
 
