@@ -41,9 +41,14 @@ def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
 
 
 def connect_for_reading(path: str) -> sqlite3.Connection:
-    """Open a connection that cannot write."""
+    """
+    Open a connection that cannot write.
+
+    SQLite makes two files beside a write-ahead log that nobody has open, and a connection that is opened
+    "ro" leaves them there. Where that would be so it is opened "rw" and only asked, and takes them away.
+    """
     try:
-        connection = _connect(path, mode="ro")
+        connection = _connect(path, mode="rw" if _is_at_rest(path) else "ro")
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
         no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
@@ -55,6 +60,17 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
         connection = _connect(path, mode="ro&immutable=1")
     connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def _is_at_rest(path: str) -> bool:
+    """Whether nobody has the file open, nothing is to be rolled back, and all of it can be written."""
+    file = Path(path)
+    return (
+        os.access(file, os.W_OK)
+        and os.access(file.parent, os.W_OK)
+        and not Path(f"{path}-wal").exists()
+        and not Path(f"{path}-journal").exists()
+    )
 
 
 def _connect(path: str, mode: str) -> sqlite3.Connection:

@@ -26,6 +26,7 @@ from eventlog.errors import ProjectionError
 from eventlog.ledger import read_events, read_head
 from eventlog.log import EventLog
 from eventlog.recorded import Recorded
+from eventlog.sqlite import translated
 from eventlog.store import Store
 from eventlog.transaction import Row, Transaction
 from projections import projector
@@ -290,6 +291,8 @@ def _scratch(path: str) -> Iterator[Transaction]:
         ):
             connection.execute(f"PRAGMA {pragma}")
         yield Transaction(connection, now=0)
+    except sqlite3.Error as error:
+        raise translated(error, path or "a temporary file") from error
     finally:
         connection.close()
 

@@ -11,6 +11,8 @@ from eventlog import EventLog, ItemsAdded, MetadataSet, SessionCleared, ledger
 from tests.history import START
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from eventlog import Recorded
 
 
@@ -141,3 +143,17 @@ async def test_an_empty_log_reads_as_nothing(log: EventLog) -> None:
     assert await log.head() == (0, bytes(32))
     verified = await log.verify()
     assert (verified.ok, verified.events, verified.head) == (True, 0, (0, bytes(32)))
+
+
+async def test_reading_a_log_at_rest_leaves_its_folder_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with EventLog.open(path) as log:
+        await log.append("a", ItemsAdded(items=["hello"]))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    async with EventLog.open(path, read_only=True) as log:
+        assert [recorded.session_id async for recorded in log.read()] == ["a"]
+    assert (
+        {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        == before
+        == {"log.db": before["log.db"]}
+    )
