@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import sqlite3
 import threading
 import time
@@ -81,7 +80,6 @@ class Store:
         self.clock = clock
         self.bell = Bell()
         self.participant: Participant | None = None
-        self.pid = os.getpid()
         self.file_id = file_id(path)
         self._closed = False
         self._pending: deque[Operation[Any]] = deque()
@@ -438,7 +436,6 @@ class Store:
         self._lock = threading.Lock()
         self._forked = threading.Event()
         self.bell = Bell()  # the parent's tasks are not woken from here
-        self.pid = os.getpid()
         self._pending.clear()
         self._draining = False
         if not self._closed:
