@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adapters.log import ConversationLog
     from adapters.openai_agents import AdvancedSQLiteSession, EventLogSession
 
-__all__ = ["AdvancedSQLiteSession", "EventLogSession"]
+__all__ = ["AdvancedSQLiteSession", "ConversationLog", "EventLogSession"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the session when it is first asked for: the SDK takes long to import."""
+    """Import what is asked for when it is first asked for: the SDK takes long to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adapters import openai_agents
+    from adapters import log, openai_agents
 
-    globals()[name] = found = getattr(openai_agents, name)
+    module = log if name == "ConversationLog" else openai_agents
+    globals()[name] = found = getattr(module, name)
     return found
 
 

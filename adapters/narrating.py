@@ -23,6 +23,8 @@ from eventlog.events import (
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
     UsageRecorded,
 )
 
@@ -131,6 +133,10 @@ def _deleted(event: SessionDeleted, facts: Facts) -> str:
     return f"deleted the session with {telling.counted(facts.items, 'item')}{because}"
 
 
+def _restored(_event: SessionRestored, _facts: Facts) -> str:
+    return "restored the session"
+
+
 def _labelled(event: MetadataSet, _facts: Facts) -> str:
     labels = [] if event.user_id is None else [f"user '{event.user_id}'"]
     if event.metadata is not None:
@@ -146,6 +152,11 @@ def _used(event: UsageRecorded, _facts: Facts) -> str:
     if costs:
         parts.append(f"${sum(costs):.4f}")
     return f"recorded {', '.join(parts)}"
+
+
+def _corrected(event: UsageCorrected, _facts: Facts) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    return f"corrected the usage of {telling.counted(len(event.requests), 'request')}{because}"
 
 
 def _erased(event: ContentErased, _facts: Facts) -> str:
@@ -167,8 +178,10 @@ _WORDS: dict[type[Event], Callable[[Any, Facts], str]] = {
     BranchDeleted: _branch_deleted,
     SessionCleared: _cleared,
     SessionDeleted: _deleted,
+    SessionRestored: _restored,
     MetadataSet: _labelled,
     UsageRecorded: _used,
+    UsageCorrected: _corrected,
     ContentErased: _erased,
     HistoryImported: _imported,
 }

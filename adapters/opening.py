@@ -16,9 +16,9 @@ import structlog
 
 import projections
 from adapters import importers
+from adapters.log import ConversationLog
 from eventlog import logs, schema, shared, sqlite
 from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
-from eventlog.log import EventLog
 from eventlog.store import MEMORY, Durability, Store
 from eventlog.transaction import Transaction
 from projections.projection import tables as tables_of
@@ -56,7 +56,7 @@ class TablePair(NamedTuple):
 
 def open_log(
     path: str | os.PathLike[str], *, tables: TablePair, create: bool, durability: Durability
-) -> EventLog:
+) -> ConversationLog:
     """
     Open the log of a file for sessions, claiming a new file for a pair of table names.
 
@@ -70,7 +70,7 @@ def open_log(
             "to make one",
             path=str(path),
         )
-    log = EventLog.open_sync(
+    log = ConversationLog.open_sync(
         path,
         durability=durability,
         accept=lambda tx: _to_adopt(tx, pair, target),
@@ -124,7 +124,7 @@ def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
     return found
 
 
-def _check_pair(log: EventLog, pair: TablePair) -> None:
+def _check_pair(log: ConversationLog, pair: TablePair) -> None:
     claimed = _pairs.get(log.store)
     if claimed is None:
         claimed, late = log.store.write_sync(lambda tx: _claimed_pair(tx, pair))

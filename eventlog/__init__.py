@@ -19,6 +19,9 @@ from eventlog.events import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 from eventlog.exporting import Exported, export_lines
@@ -52,7 +55,10 @@ __all__ = [
     "RequestUsage",
     "SessionCleared",
     "SessionDeleted",
+    "SessionRestored",
     "Transaction",
+    "UsageCorrected",
+    "UsageCorrection",
     "UsageRecorded",
     "Verified",
     "append",

@@ -15,9 +15,20 @@ from typing import Any
 import msgspec
 
 from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
-from eventlog.events import EVENT_TYPES, JSON, Event, ItemRef, RequestUsage, UsageRecorded
+from eventlog.events import (
+    EVENT_TYPES,
+    JSON,
+    Event,
+    ItemRef,
+    RequestUsage,
+    UsageCorrected,
+    UsageCorrection,
+    UsageRecorded,
+)
 
-UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {}
+UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
+    ("content_erased", 1): lambda fields: fields,  # the fields that are new have defaults
+}
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 
 
@@ -148,7 +159,10 @@ def _check_readable(event: Event, data: bytes) -> None:
         if isinstance(error.__cause__, RecursionError):
             raise UnserialisableError("$ is nested too deeply", place="$") from error
         raise InvalidEventError(f"a field of {name!r} is not of its type") from error
-    for part in (read, *(read.requests if isinstance(read, UsageRecorded) else ())):
+    for part in (
+        read,
+        *(read.requests if isinstance(read, UsageRecorded | UsageCorrected) else ()),
+    ):
         for field in part.__struct_fields__:
             if isinstance(value := getattr(part, field), str):
                 check_text(field, value)
@@ -168,7 +182,7 @@ def _defaults(kind: type[msgspec.Struct]) -> Iterable[Any]:
 
 
 def _plain(value: Any) -> JSON:
-    if type(value) is RequestUsage:
+    if type(value) in (RequestUsage, UsageCorrection):
         return _fields(value)
     if type(value) is ItemRef:
         return [value.position, value.index]

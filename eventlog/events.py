@@ -91,6 +91,10 @@ class SessionDeleted(Event, frozen=True, tag="session_deleted"):
     reason: str | None = None
 
 
+class SessionRestored(Event, frozen=True, tag="session_restored"):
+    """The deletion of the session was undone."""
+
+
 class MetadataSet(Event, frozen=True, tag="metadata_set"):
     """The session was labelled; what is given replaces what was."""
 
@@ -136,11 +140,44 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     interrupted: bool = False
 
 
+class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known better of one recorded request; None leaves what was recorded."""
+
+    request: ItemRef
+    response_id: str | None = None
+    model: str | None = None
+    agent: str | None = None
+    cost_usd: float | None = None
+    price_source: str | None = None
+
+
+class UsageCorrected(Event, frozen=True, tag="usage_corrected"):
+    """
+    More was learnt of requests that were recorded before: who answered, or what it cost.
+
+    ``request`` names one by the position of its ``usage_recorded`` and its index there.
+    """
+
+    requests: list[UsageCorrection]
+    reason: str | None = None
+
+
 class ContentErased(Event, frozen=True, tag="content_erased"):
-    """The payloads of these events were blanked for good."""
+    """
+    The payloads of these events were blanked for good.
+
+    ``structures`` are what is kept of each, in the same order: the shape of its items without their
+    content, so that a replay still numbers items and turns as before. ``is_whole`` tells that all of
+    the session was erased, which cannot be restored. ``payload_bytes`` is how much went.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     positions: list[int]
     reason: str | None = None
+    structures: list[JSON] = []
+    payload_bytes: Count = 0
+    is_whole: bool = False
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):
@@ -161,8 +198,10 @@ EVENT_TYPES: dict[str, type[Event]] = {
         BranchDeleted,
         SessionCleared,
         SessionDeleted,
+        SessionRestored,
         MetadataSet,
         UsageRecorded,
+        UsageCorrected,
         ContentErased,
         HistoryImported,
     )

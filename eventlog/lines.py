@@ -17,8 +17,9 @@ with the number of its events, which follow in their order, all of them:
 ``recorded_at`` is when the event was first recorded, in microseconds since 1970 UTC, and ``metadata`` is
 what was recorded with it then, however often it has moved since. ``data`` is as ``eventlog.events`` tells,
 but an event of the same session is called by its version, not its position: in ``item_popped.item``,
-``items_replaced.first_item``, ``branch_created.last_item`` and ``content_erased.positions``; 0 is none of
-this session. An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
+``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests`` and
+``content_erased.positions``; 0 is none of this session. An event whose content was erased has
+``"data": null`` and, after it, ``data_digest`` in hex.
 
 So nothing in a line depends on where the event stands in its log: what is exported, imported and exported
 again gives the same bytes. Control characters and those that turn the direction of writing are escaped;
@@ -48,6 +49,8 @@ from eventlog.events import (
     ItemPopped,
     ItemRef,
     ItemsReplaced,
+    UsageCorrected,
+    UsageCorrection,
 )
 from eventlog.ledger import Stored, metadata_json
 from eventlog.recorded import EARLIEST, LATEST, Recorded
@@ -115,6 +118,8 @@ def positions_in(event: Event | None) -> list[int]:
             return [ref.position]
         case ContentErased(positions=positions):
             return positions
+        case UsageCorrected(requests=requests):
+            return [correction.request.position for correction in requests]
     return []
 
 
@@ -129,7 +134,16 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
             return msgspec.structs.replace(event, last_item=ItemRef(new(ref.position), ref.index))
         case ContentErased(positions=positions):
             return msgspec.structs.replace(event, positions=[new(p) for p in positions])
+        case UsageCorrected(requests=requests):
+            return msgspec.structs.replace(
+                event, requests=[_corrected_elsewhere(correction, new) for correction in requests]
+            )
     return event
+
+
+def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int]) -> UsageCorrection:
+    ref = correction.request
+    return msgspec.structs.replace(correction, request=ItemRef(new(ref.position), ref.index))
 
 
 # -- writing ----------------------------------------------------------------------------------

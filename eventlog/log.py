@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from eventlog import integrity, shared, sqlite
 from eventlog.appending import (
@@ -40,6 +40,7 @@ from eventlog.store import Durability, Store
 from eventlog.transaction import Row, Transaction, Unit
 
 T = TypeVar("T")
+L = TypeVar("L", bound="EventLog")
 
 
 class EventLog:
@@ -67,7 +68,7 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
-    ) -> Opening:
+    ) -> Opening[Self]:
         """
         Open the log at a path (":memory:" for one that is this object's alone).
 
@@ -100,7 +101,7 @@ class EventLog:
         read_only: bool = False,
         accept: Callable[[Transaction], object] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
-    ) -> EventLog:
+    ) -> Self:
         """
         Do as ``open`` does, for callers without a running event loop. Blocks.
 
@@ -149,7 +150,7 @@ class EventLog:
         """Whether this object was closed."""
         return self._closed
 
-    async def __aenter__(self) -> EventLog:  # noqa: PYI034
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -324,17 +325,17 @@ def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
     return read_rows_as_stored(tx, after), 0 if given is None else given[0]
 
 
-class Opening:
+class Opening(Generic[L]):
     """An opening under way: ``await`` it, or enter it with ``async with``."""
 
-    def __init__(self, open_sync: Callable[[], EventLog]) -> None:
+    def __init__(self, open_sync: Callable[[], L]) -> None:
         self._open_sync = open_sync
-        self._log: EventLog | None = None
+        self._log: L | None = None
 
-    def __await__(self) -> Generator[Any, None, EventLog]:
+    def __await__(self) -> Generator[Any, None, L]:
         return asyncio.to_thread(self._open_sync).__await__()
 
-    async def __aenter__(self) -> EventLog:
+    async def __aenter__(self) -> L:
         self._log = await self
         return self._log
 

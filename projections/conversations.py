@@ -31,6 +31,7 @@ from eventlog.events import (
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
     UsageRecorded,
 )
 from eventlog.recorded import Recorded
@@ -188,7 +189,7 @@ class Conversations:
     """Sessions, branches, segments and items."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         BRANCHES,
@@ -205,6 +206,7 @@ class Conversations:
         BranchDeleted,
         SessionCleared,
         SessionDeleted,
+        SessionRestored,
         MetadataSet,
         UsageRecorded,
         HistoryImported,
@@ -420,6 +422,9 @@ class _Batch:
     def session_deleted(self, recorded: Recorded, session: Session) -> None:
         session.deleted_at = recorded.occurred_at
 
+    def session_restored(self, recorded: Recorded, session: Session) -> None:
+        session.deleted_at = None
+
     def metadata_set(self, recorded: Recorded, session: Session) -> None:
         event = recorded.event
         if isinstance(event, MetadataSet):
@@ -461,5 +466,6 @@ _HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
     BranchDeleted.type_name(): _Batch.branch_deleted,
     SessionCleared.type_name(): _Batch.session_cleared,
     SessionDeleted.type_name(): _Batch.session_deleted,
+    SessionRestored.type_name(): _Batch.session_restored,
     MetadataSet.type_name(): _Batch.metadata_set,
 }

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from eventlog import events
 from eventlog.events import JSON, ItemRef
 from projections.shape import USER, Shape, shape
@@ -139,6 +141,9 @@ class State:
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         if recorded.type == events.ContentErased.type_name():
             return  # about payloads, not about the conversation
+        if isinstance(correction := recorded.event, events.UsageCorrected):
+            self._correct(correction)  # about the books, not about the conversation
+            return
         at = recorded.occurred_at
         session = self.sessions.setdefault(recorded.session_id, Session(at, at))
         session.updated_at = max(session.updated_at, at)
@@ -166,6 +171,8 @@ class State:
                 _clear(session, recorded)
             case events.SessionDeleted():
                 session.deleted_at = at
+            case events.SessionRestored():
+                session.deleted_at = None
             case events.MetadataSet(user_id=user_id, metadata=metadata):
                 session.user_id = session.user_id if user_id is None else user_id
                 session.metadata = session.metadata if metadata is None else metadata
@@ -173,6 +180,21 @@ class State:
                 _use(session, recorded, event, here)
             case _:
                 pass  # an import begins: what it brings comes as events of its own
+
+    def _correct(self, event: events.UsageCorrected) -> None:
+        used = {(u.position, u.index): u for s in self.sessions.values() for u in s.usage}
+        for correction in event.requests:
+            known = used.get((correction.request.position, correction.request.index))
+            if known is None:
+                continue
+            known.request = msgspec.structs.replace(
+                known.request,
+                **{
+                    field: value
+                    for field in correction.__struct_fields__
+                    if field != "request" and (value := getattr(correction, field)) is not None
+                },
+            )
 
 
 def fold(history: Iterable[Recorded]) -> State:

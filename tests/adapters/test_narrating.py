@@ -21,6 +21,9 @@ from eventlog import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 from eventlog.events import EVENT_TYPES
@@ -51,6 +54,13 @@ ACCOUNTS: list[tuple[Event, str]] = [
     (
         UsageRecorded(run_id="r", turn=1, requests=[REQUEST] * 2),
         "recorded 2 requests, 1,204 tokens, $0.0031",
+    ),
+    (SessionRestored(), "restored the session"),
+    (
+        UsageCorrected(
+            requests=[UsageCorrection(request=ItemRef(3, 0), cost_usd=0.1)], reason="new prices"
+        ),
+        "corrected the usage of 1 request: new prices",
     ),
     (ContentErased(positions=[4]), "erased the content of 1 event"),
     (HistoryImported(source="sdk", counts={"items": 3}), "imported from sdk: 3 items"),

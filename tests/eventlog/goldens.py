@@ -18,6 +18,9 @@ from eventlog import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 
@@ -61,10 +64,36 @@ EVENTS: list[Event] = [
     BranchDeleted(branch_id="draft"),
     SessionCleared(),
     SessionDeleted(reason="asked to"),
+    SessionRestored(),
     MetadataSet(user_id="alice", metadata={"plan": "free", "tags": ["a", "b"]}),
     UsageRecorded(
         run_id="run_1", turn=3, requests=[REQUEST, RequestUsage(total_tokens=1)], interrupted=True
     ),
-    ContentErased(positions=[3, 5], reason="asked to"),
+    UsageCorrected(
+        requests=[
+            UsageCorrection(
+                request=ItemRef(4, 1),
+                response_id="resp_2",
+                model="gpt-5-mini",
+                agent="Helper",
+                cost_usd=0.0005,
+                price_source="table of 2026-02",
+            ),
+            UsageCorrection(request=ItemRef(9, 0), cost_usd=0.0),
+        ],
+        reason="prices of 2026-02",
+    ),
+    ContentErased(
+        positions=[3, 5],
+        reason="asked to",
+        structures=[{"items": [{"role": "user"}]}, {}],
+        payload_bytes=1_234,
+        is_whole=True,
+    ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
 ]
+
+OLDER: dict[str, Event] = {
+    "content_erased.v1": ContentErased(positions=[3, 5], reason="asked to"),
+}
+"""What the golden files of earlier schema versions mean now."""

@@ -20,6 +20,7 @@ from eventlog import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
     UsageRecorded,
 )
 from projections.state import State
@@ -82,6 +83,7 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
     st.builds(BranchDeleted, branch_id=BRANCH_IDS),
     st.just(SessionCleared()),
     st.builds(SessionDeleted, reason=LABELS),
+    st.just(SessionRestored()),
     st.builds(MetadataSet, user_id=LABELS, metadata=METADATA),
     st.builds(
         UsageRecorded,
