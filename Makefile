@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench clean
+# What `make proof` draws by chance; give one to run the same again.
+EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import random; print(random.randrange(1 << 32))'))
+
+.PHONY: demo test proof lint format bench clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -18,6 +21,10 @@ demo: $(READY)          ## a conversation on an event log, from Runner.run to a 
 
 test: $(READY)          ## all tests
 	$(BIN)/pytest -n auto --dist worksteal -q
+
+proof: $(READY)         ## the long tests: faults, crashes, power loss; EVENTLOG_PROOF_SEED=... repeats a run
+	@echo "EVENTLOG_PROOF_SEED=$(EVENTLOG_PROOF_SEED)"
+	$(BIN)/pytest -m proof --seed=$(EVENTLOG_PROOF_SEED) -n auto --dist worksteal -v
 
 lint: $(READY)          ## ruff (lint and format), mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -1,0 +1,48 @@
+"""
+What all tests share: the seed of everything random, and the long tests, marked ``proof``.
+
+``make test`` leaves the long ones out and has a fixed seed; ``make proof`` runs them with a new one, and
+prints it. ``EVENTLOG_PROOF_SEED=... make proof`` or ``pytest --seed=...`` does the same again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+PROOF_TIMEOUT_SECONDS = 3_600
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=int(os.environ.get("EVENTLOG_PROOF_SEED", "0")),
+        help="the seed of the random tests; default: EVENTLOG_PROOF_SEED, or 0",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('seed')}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long tests take their time."""
+    for item in items:
+        if item.get_closest_marker("proof") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(PROOF_TIMEOUT_SECONDS))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return the seed of this run."""
+    found: int = request.config.getoption("seed")
+    return found
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
+    """Return a source of chance that depends on nothing but the seed and the test's name."""
+    return random.Random(f"{seed} {request.node.name}")
