@@ -7,12 +7,11 @@ The session for the OpenAI Agents SDK.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
 import structlog
 from agents import _debug
@@ -25,19 +24,17 @@ from agents.memory.session_settings import (
     resolve_session_limit,
 )
 from agents.run_context import RunContextWrapper
-from agents.tracing import get_current_trace
 
 import projections
 from adapters import conversation, opening
 from adapters import usage as run_usage
 from adapters.conversation import Seat
-from adapters.lane import Kind, Lane
+from adapters.lane import Lane
+from adapters.managing import ManagedSessions, as_text
 from eventlog import codec, logs
-from eventlog.context import recorded_values
-from eventlog.errors import BranchNotFoundError, ClosedError, ConversationError
+from eventlog.errors import BranchNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced, RequestUsage
 from eventlog.log import EventLog
-from eventlog.operation import Outcome, settle
 from eventlog.store import Durability
 from eventlog.transaction import Transaction
 from projections import reading
@@ -45,15 +42,13 @@ from projections import usage as usage_tables
 from projections.conversations import MAIN
 from projections.reading import UserItem
 
-T = TypeVar("T")
 Wrapper = RunContextWrapper[Any]
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, printed without its zone
 PREVIEW_CHARACTERS = 100
 LOGGED_CHARACTERS = 50
 
 
-class EventLogSession:
+class EventLogSession(ManagedSessions):
     """
     A conversation on an event log, as the Agents SDK's ``Session``.
 
@@ -467,30 +462,6 @@ class EventLogSession:
             "unpriced_requests": spent.unpriced_requests,
         }
 
-    # -- sessions -----------------------------------------------------------------------------
-
-    async def list_sessions(self) -> list[dict[str, Any]]:
-        """Return all sessions of the file, the last used first; times are UTC."""
-
-        def unit(tx: Transaction) -> list[dict[str, Any]]:
-            return [_session_row(row) for row in tx.all(reading.SESSIONS)]
-
-        return await self._read(unit)
-
-    async def delete_session(self, session_id: str | None = None) -> None:
-        """
-        Delete a session, by default this one: gone from every list and read, its cost stays counted.
-
-        Its id is not used again: writing to it raises SessionDeletedError. Raises ConversationError
-        (a ValueError) when there is no such session.
-        """
-        target = self.session_id if session_id is None else session_id
-        deleted = await self._write(
-            lambda tx: conversation.delete_session(tx, self._seat, target, None)
-        )
-        if not deleted and target != self.session_id:
-            raise ConversationError(f"session {target!r} does not exist", session_id=target)
-
     # -- what the SDK's compaction asks for -----------------------------------------------------
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
@@ -538,36 +509,7 @@ class EventLogSession:
             EventLogSession.add_items,
         )
 
-    # -- units of work ------------------------------------------------------------------------
-
-    async def _write(self, unit: Callable[[Transaction], T]) -> T:
-        return await self._run("write", unit)
-
-    async def _read(self, unit: Callable[[Transaction], T]) -> T:
-        def fresh(tx: Transaction) -> T:
-            self._projections.require_fresh(tx)
-            return unit(tx)
-
-        return await self._run("read", fresh)
-
-    async def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> T:
-        self._check_not_closed()
-        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, unit, outcome, _recording())
-        return await settle(outcome)
-
-    def _look(self, unit: Callable[[Transaction], T]) -> T:
-        """Read from the constructor, where no event loop need be running."""
-
-        def fresh(tx: Transaction) -> T:
-            self._projections.require_fresh(tx)
-            return unit(tx)
-
-        return self.log.store.read_sync(fresh)
-
-    def _check_not_closed(self) -> None:
-        if self._closed:
-            raise ClosedError("SQLiteSession is closed")
+    # -- in the SDK's words ---------------------------------------------------------------------
 
     def _internal(self, turn: int) -> int:
         return turn - self._first_turn + 1
@@ -652,32 +594,3 @@ def _text(item: dict[str, JSON], limit: int | None) -> str:
     content = item.get("content", "")
     text = content if isinstance(content, str) else codec.readable(content)
     return text if limit is None or len(text) <= limit else text[:limit] + "..."
-
-
-def as_text(microseconds: int) -> str:
-    """Return a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    return str(_EPOCH + timedelta(seconds=microseconds // 1_000_000))
-
-
-def _session_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    session_id, created_at, updated_at, user_id, metadata, branch_id, items, turns, branches = row
-    return {
-        "session_id": session_id,
-        "created_at": as_text(created_at),
-        "updated_at": as_text(updated_at),
-        "item_count": items,
-        "turn_count": turns,
-        "branch_count": branches,
-        "current_branch": branch_id,
-        "user_id": user_id,
-        "metadata": None if metadata is None else codec.decode_metadata(metadata),
-    }
-
-
-def _recording() -> Mapping[str, JSON]:
-    """Return what is recorded with the events: what the caller bound, and the SDK's trace."""
-    recording = recorded_values()
-    trace = get_current_trace()
-    if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:
-        return recording
-    return {**recording, "trace_id": trace.trace_id}

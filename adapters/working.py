@@ -1,0 +1,74 @@
+"""How a session object works on its log: in units of work, in the order of its calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from agents.tracing import get_current_trace
+
+from adapters.conversation import Seat
+from adapters.lane import Kind, Lane
+from eventlog.context import recorded_values
+from eventlog.errors import ClosedError
+from eventlog.events import JSON
+from eventlog.log import EventLog
+from eventlog.operation import Outcome, settle
+from eventlog.transaction import Transaction
+from projections import Projections
+
+T = TypeVar("T")
+
+
+class Working:
+    """
+    What the methods of a session object share: its log, its seat, and how a unit of work is run.
+
+    Each call is one hop to the store's thread; those of one object run in call order.
+    """
+
+    session_id: str
+    log: EventLog
+    _seat: Seat
+    _lane: Lane
+    _projections: Projections
+    _closed: bool
+
+    async def _write(self, unit: Callable[[Transaction], T]) -> T:
+        return await self._run("write", unit)
+
+    async def _read(self, unit: Callable[[Transaction], T]) -> T:
+        def fresh(tx: Transaction) -> T:
+            self._projections.require_fresh(tx)
+            return unit(tx)
+
+        return await self._run("read", fresh)
+
+    async def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> T:
+        self._check_not_closed()
+        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        self._lane.submit(kind, unit, outcome, _recording())
+        return await settle(outcome)
+
+    def _look(self, unit: Callable[[Transaction], T]) -> T:
+        """Read from the constructor, where no event loop need be running."""
+
+        def fresh(tx: Transaction) -> T:
+            self._projections.require_fresh(tx)
+            return unit(tx)
+
+        return self.log.store.read_sync(fresh)
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise ClosedError("SQLiteSession is closed")
+
+
+def _recording() -> Mapping[str, JSON]:
+    """Return what is recorded with the events: what the caller bound, and the SDK's trace."""
+    recording = recorded_values()
+    trace = get_current_trace()
+    if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:
+        return recording
+    return {**recording, "trace_id": trace.trace_id}
