@@ -55,6 +55,19 @@ def acquire(
     with _guard:
         entry = _entries.setdefault(path, _Entry())
         entry.users.add(user)
+    try:
+        store = _opened(entry, path, durability, prepare)
+    except BaseException:
+        with _guard:
+            entry.users.discard(user)  # which somebody may keep, with the error
+        raise
+    _close_idle()
+    return store
+
+
+def _opened(
+    entry: _Entry, path: str, durability: Durability, prepare: Callable[[Store, bool], None]
+) -> Store:
     with entry.lock:
         if entry.store is not None and not _is_current(entry.store):
             entry.store.close()
@@ -67,9 +80,7 @@ def acquire(
         else:
             entry.store.strengthen(durability)
             prepare(entry.store, False)
-        store = entry.store
-    _close_idle()
-    return store
+        return entry.store
 
 
 def private(store: Store, prepare: Callable[[Store], None]) -> Store:

@@ -33,11 +33,13 @@ _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
     """Open the one connection that writes. Changes nothing in the file."""
-    connection = _connect(path, mode="rwc")
-    connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
-    connection.execute("PRAGMA recursive_triggers=ON")  # or INSERT OR REPLACE slips past triggers
-    connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}")
-    return connection
+    return _connect(
+        path,
+        "rwc",
+        f"PRAGMA synchronous={_SYNCHRONOUS[durability]}",
+        "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE slips past triggers
+        f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}",
+    )
 
 
 def connect_for_reading(path: str) -> sqlite3.Connection:
@@ -47,9 +49,9 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
     SQLite makes two files beside a write-ahead log that nobody has open, and a connection that is opened
     "ro" leaves them there. Where that would be so it is opened "rw" and only asked, and takes them away.
     """
+    only_reads = ("PRAGMA query_only=ON", "SELECT 1 FROM sqlite_schema")
     try:
-        connection = _connect(path, mode="rw" if _is_at_rest(path) else "ro")
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        return _connect(path, "rw" if _is_at_rest(path) else "ro", *only_reads)
     except sqlite3.OperationalError as error:
         no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
         # An immutable file's journals are ignored: never, when there is one to be rolled back.
@@ -57,9 +59,7 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
         if not (no_right and is_whole) or Path(f"{path}-wal").exists():
             raise
         # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
-        connection = _connect(path, mode="ro&immutable=1")
-    connection.execute("PRAGMA query_only=ON")
-    return connection
+        return _connect(path, "ro&immutable=1", *only_reads)
 
 
 def _is_at_rest(path: str) -> bool:
@@ -73,9 +73,10 @@ def _is_at_rest(path: str) -> bool:
     )
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
+    """Open a connection and run statements on it; where one fails, nothing stays open."""
     target = path if path == ":memory:" else f"{Path(path).absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         target,
         uri=target != path,
         isolation_level=None,
@@ -83,6 +84,13 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
         cached_statements=512,
         timeout=BUSY_TIMEOUT_SECONDS,
     )
+    try:
+        for statement in statements:
+            connection.execute(statement).fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def switch_to_wal(connection: sqlite3.Connection) -> None:

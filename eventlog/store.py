@@ -145,9 +145,19 @@ class Store:
             try:
                 self._run_transaction(connection, unit)
             finally:
-                connection.execute("DETACH scratch")
+                self._detach(connection)
 
         self._on_writer(attached)
+
+    def _detach(self, connection: sqlite3.Connection) -> None:
+        """Let go of the other database; it is committed or rolled back by now, so this never fails."""
+        try:
+            connection.execute("DETACH scratch")
+        except sqlite3.Error:
+            if self.is_memory:
+                raise
+            connection.close()
+            self._writer = None  # opened anew by the next operation
 
     def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -339,24 +349,12 @@ class Store:
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         self._cache.clear()
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            connection.close()  # opened anew by the next operation
-            if not self.is_memory:
-                self._writer = None
+        if not _rolled_back(connection) and not self.is_memory:
+            self._writer = None  # opened anew by the next operation
 
     def _run_read(self, operation: Operation[Any]) -> None:
         try:
-            connection = self._reading_connection()
-            tx = Transaction(connection, self.clock())
-            connection.execute("BEGIN")
-            try:
-                operation.result = operation.unit(tx)
-            finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
+            operation.result = self._result_of_read(operation.unit)
         except StaleProjectionError as error:
             if self._write_worker is not None:
                 with self._lock:
@@ -366,6 +364,19 @@ class Store:
         except BaseException as error:
             operation.error = sqlite.translated(error, self.path)
         tell([operation])
+
+    def _result_of_read(self, unit: Unit[T]) -> T:
+        connection = self._reading_connection()
+        tx = Transaction(connection, self.clock())
+        try:
+            connection.execute("BEGIN")
+            result = unit(tx)
+            connection.execute("COMMIT")
+        except BaseException:
+            if not _rolled_back(connection):  # or it would see this moment for ever
+                self._reader = None
+            raise
+        return result
 
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -459,6 +470,17 @@ class Store:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _rolled_back(connection: sqlite3.Connection) -> bool:
+    """Leave a connection's transaction, if it is in one; where SQLite refuses, close it: False."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        connection.close()
+        return False
+    return True
 
 
 def _require_whole(tx: Transaction) -> None:

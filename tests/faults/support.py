@@ -84,6 +84,12 @@ async def shown(session: Any) -> dict[str, Any]:
     }
 
 
+async def seen(session: Any) -> dict[str, Any]:
+    """Return what one session shows, apart from others in its file."""
+    found = await shown(session)
+    return {**found, "sessions": [row for row in found["sessions"] if row[0] == session.session_id]}
+
+
 def check_sound(path: Path | str) -> None:
     """Check the whole file: SQLite's own check, the chain, and the projections against a replay."""
     log = EventLog.open_sync(path, projections=projections.default())

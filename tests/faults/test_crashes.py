@@ -21,7 +21,7 @@ import pytest
 from adapters import AdvancedSQLiteSession
 from tests.faults.children import actors
 from tests.faults.processes import children
-from tests.faults.support import batch, batches, check_sound, shown
+from tests.faults.support import batch, batches, check_sound, seen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,12 +43,6 @@ class Twin:
             await actors.act(self.session, self.done)
             self.done += 1
         return await seen(self.session)
-
-
-async def seen(session: Any) -> dict[str, Any]:
-    """Return what one session shows, apart from others in its file."""
-    found = await shown(session)
-    return {**found, "sessions": [row for row in found["sessions"] if row[0] == session.session_id]}
 
 
 def run_and_kill(path: Path, begin: dict[str, int], seconds: float) -> dict[str, int]:

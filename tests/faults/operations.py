@@ -1,0 +1,194 @@
+"""
+Every operation that reaches the file, one line each, and the conversation that they are called on.
+
+A new public method fails ``test_the_table_of_operations_is_complete`` until it has its line here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import adapters
+import eventlog
+import projections
+from adapters import AdvancedSQLiteSession, ConversationLog
+from adapters.sdk_files import import_file
+from eventlog import ItemsAdded, export_lines, import_lines
+from tests.faults.support import answer, batch, ran, user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+
+class Stage(NamedTuple):
+    """A conversation with turns, branches, usage and a pop; its session stands on ``draft``."""
+
+    path: Path
+    session: AdvancedSQLiteSession
+    log: ConversationLog
+    run: Any
+
+
+Call: TypeAlias = "Callable[[Stage], Awaitable[Any]]"
+
+WRITES: dict[str, Call] = {
+    "session.add_items": lambda s: s.session.add_items(batch("new")),
+    "session.add_items on a shared end": lambda s: s.session.add_items([answer("one more")]),
+    "session.pop_item": lambda s: s.session.pop_item(),
+    "session.clear_session": lambda s: s.session.clear_session(),
+    "session.create_branch": lambda s: s.session.create_branch("new"),
+    "session.create_branch_from_turn": lambda s: s.session.create_branch_from_turn(2, "new"),
+    "session.create_branch_from_content": lambda s: s.session.create_branch_from_content(
+        "two", "new"
+    ),
+    "session.switch_to_branch": lambda s: s.session.switch_to_branch("main"),
+    "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
+    "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
+    "session.delete_session": lambda s: s.session.delete_session(),
+    "session._atomic_replace_items": lambda s: s.session._atomic_replace_items([user("short")]),
+    "session._get_compaction_snapshot": lambda s: compact(s.session),
+    "log.append": lambda s: s.log.append(
+        "s", [ItemsAdded(items=batch("a")), ItemsAdded(items=batch("b"))], branch_id="main"
+    ),
+    "log.append with a key": lambda s: s.log.append(
+        "s", ItemsAdded(items=batch("a")), branch_id="main", idempotency_key="k"
+    ),
+    "log.write": lambda s: s.log.write(
+        lambda tx: eventlog.append(tx, "s", ItemsAdded(items=batch("a")), branch_id="main")
+    ),
+    "eventlog.append": lambda s: s.log.write(
+        lambda tx: eventlog.append(tx, "t", ItemsAdded(items=batch("a")), branch_id="main")
+    ),
+    "eventlog.import_lines": lambda s: everything(
+        import_lines(s.log, lines_of(s.path).read_bytes().splitlines(keepends=True))
+    ),
+    "import_file": lambda s: everything(import_file(s.log, lines_of(s.path))),
+}
+
+READS: dict[str, Call] = {
+    "session.get_items": lambda s: s.session.get_items(),
+    "session.get_items of the past": lambda s: s.session.get_items(as_of=4),
+    "session.list_branches": lambda s: s.session.list_branches(),
+    "session.get_current_turn": lambda s: s.session.get_current_turn(),
+    "session.get_conversation_turns": lambda s: s.session.get_conversation_turns(),
+    "session.find_turns_by_content": lambda s: s.session.find_turns_by_content("two"),
+    "session.get_conversation_by_turns": lambda s: s.session.get_conversation_by_turns(),
+    "session.get_tool_usage": lambda s: s.session.get_tool_usage(),
+    "session.get_session_usage": lambda s: s.session.get_session_usage(),
+    "session.get_turn_usage": lambda s: s.session.get_turn_usage(),
+    "session.get_usage_stats": lambda s: s.session.get_usage_stats(),
+    "session.list_sessions": lambda s: s.session.list_sessions(),
+    "log.read": lambda s: everything(s.log.read("s", limit=3)),
+    "log.subscribe": lambda s: first(s.log.subscribe("s")),
+    "log.version": lambda s: s.log.version("s"),
+    "log.head": lambda s: s.log.head(),
+    "log.verify": lambda s: s.log.verify(),
+    "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
+    "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
+    "projections.replay": lambda s: asyncio.to_thread(
+        projections.replay, s.log, projections.default().named([])
+    ),
+    "projections.replay to check": lambda s: asyncio.to_thread(
+        projections.replay, s.log, projections.default().named([]), check=True
+    ),
+}
+"""What changes nothing: a replay gives the tables that were there."""
+
+OPERATIONS = WRITES | READS
+
+TELLS_OTHERWISE = {"session.store_run_usage", "log.verify"}
+"""What does not raise: a run's usage that cannot be stored is logged, and damage is what verify finds."""
+
+ELSEWHERE = {
+    "session.close": "writes nothing",
+    "log.close": "writes nothing",
+    "log.join": "in test_opening_faults",
+    "log.open": "in test_opening_faults",
+    "log.open_sync": "in test_opening_faults",
+    "eventlog.recording": "binds values in memory",
+    "projections.default": "makes objects",
+}
+
+
+async def everything(found: AsyncIterator[Any]) -> list[Any]:
+    """Return all that an iterator gives."""
+    return [one async for one in found]
+
+
+async def first(found: Any) -> Any:
+    """Return the first thing that a subscription gives."""
+    async with aclosing(found):
+        return await anext(found)
+
+
+async def compact(session: AdvancedSQLiteSession) -> bool:
+    """Replace the newest item of a branch, as the SDK's compaction does."""
+    snapshot = await session._get_compaction_snapshot(2)
+    assert snapshot is not None
+    return await snapshot.replace_suffix(1, [user("short")])
+
+
+def public_names() -> set[str]:
+    """Return what a user can call that may reach the file, as ``session.x``, ``log.x``, ``package.x``."""
+    names = set()
+    for prefix, kind in (("session", AdvancedSQLiteSession), ("log", ConversationLog)):
+        for name in dir(kind):
+            if not name.startswith("_") and callable(getattr(kind, name)):
+                names.add(f"{prefix}.{name}")
+    for package in (eventlog, projections, adapters):
+        for name in package.__all__:
+            found = getattr(package, name)
+            if callable(found) and not isinstance(found, type):
+                names.add(f"{package.__name__}.{name}")
+    return names
+
+
+async def make_template(path: Path) -> None:
+    """Make the file that stages are copies of, and beside it another history, as lines."""
+    session = AdvancedSQLiteSession("s", path, user_id="alice")
+    await furnish(session)
+    other = AdvancedSQLiteSession("other", path)
+    await other.add_items(batch("other"))
+    session.close()
+    other.close()
+    elsewhere = AdvancedSQLiteSession("elsewhere")
+    await furnish(elsewhere)
+    lines = await everything(export_lines(elsewhere.log))
+    lines_of(path).write_text("".join(f"{line}\n" for line in lines))
+    elsewhere.close()
+
+
+async def furnish(session: Any) -> None:
+    """Give a session turns, branches, usage and a pop; it stands on ``draft`` then."""
+    await session.add_items([user("one"), answer("first")])
+    await session.add_items([user("two"), call("look"), answer("second")])
+    await session.store_run_usage(ran(20))
+    await session.add_items([user("three"), answer("third")])
+    await session.create_branch_from_turn(3, "draft")
+    await session.add_items([user("three again"), answer("third again"), user("popped")])
+    await session.store_run_usage(ran(30))
+    await session.pop_item()
+
+
+def call(tool: str) -> Any:
+    """Return an item that calls a tool."""
+    return {"type": "function_call", "name": tool, "call_id": "c", "arguments": "{}"}
+
+
+def lines_of(path: Path) -> Path:
+    """Return where the history to be imported stands."""
+    return path.with_name("elsewhere.jsonl")
+
+
+def enter(template: Path, path: Path) -> Stage:
+    """Open a copy of the template."""
+    shutil.copy(template, path)
+    shutil.copy(lines_of(template), lines_of(path))
+    session = AdvancedSQLiteSession("s", path, branch_id="draft")
+    log = session.log
+    assert isinstance(log, ConversationLog)
+    return Stage(path, session, log, ran(40))
