@@ -38,7 +38,7 @@ from eventlog.log import EventLog
 from eventlog.store import Durability
 from eventlog.transaction import Transaction
 from projections import reading
-from projections import usage as usage_tables
+from projections import spending
 from projections.conversations import MAIN
 from projections.reading import UserItem
 
@@ -404,7 +404,7 @@ class EventLogSession(ManagedSessions):
             return None
         seat = self._seat
         turn = reading.place(tx, seat.session_id, seat.branch_id).turn
-        for run in usage_tables.waiting_runs(tx, seat.session_id):
+        for run in spending.waiting_runs(tx, seat.session_id):
             here = (run.branch_id, run.turn) == (seat.branch_id, turn)
             if (resumed or here) and run_usage.continues(requests, run.requests):
                 return run_usage.Run(run.run_id, tuple(run.requests))
@@ -416,7 +416,7 @@ class EventLogSession(ManagedSessions):
         def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
             if conversation.look(tx, self._seat).is_deleted:
                 return None
-            return usage_tables.live_total(tx, self._seat.session_id, branch_id or None)
+            return spending.live_total(tx, self._seat.session_id, branch_id or None)
 
         total = await self._read(unit)
         names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
@@ -427,11 +427,11 @@ class EventLogSession(ManagedSessions):
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Return the tokens of one live turn ({} if there are none), or (None) a list of all turns'."""
 
-        def unit(tx: Transaction) -> dict[int, usage_tables.Tokens]:
+        def unit(tx: Transaction) -> dict[int, spending.Tokens]:
             if conversation.look_at(tx, self._seat, branch_id).is_deleted:
                 return {}
             branch = self._seat.branch_id if branch_id is None else branch_id
-            return usage_tables.by_turn(tx, self._seat.session_id, branch)
+            return spending.by_turn(tx, self._seat.session_id, branch)
 
         turns = await self._read(unit)
         if user_turn_number is not None:
@@ -448,7 +448,7 @@ class EventLogSession(ManagedSessions):
 
         ``total_cost`` is in USD, the sum of what is priced; ``unpriced_requests`` counts the rest.
         """
-        spent = await self._read(lambda tx: usage_tables.spent(tx, self._seat.session_id))
+        spent = await self._read(lambda tx: spending.spent(tx, self._seat.session_id))
         return {
             "total_runs": spent.runs,
             "total_requests": spent.requests,

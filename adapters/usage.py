@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from eventlog.events import JSON, RequestUsage
-from projections.usage import sum_details
+from projections.spending import sum_details
 
 _MARK = "_eventlog_run"
 

@@ -79,6 +79,7 @@ BRANCHES_OF_SEGMENT = """
 GENERATED_BRANCHES = """
     CREATE INDEX generated_branches ON branches (branch_id) WHERE is_generated = 1
 """
+SESSIONS_OF_USER = "CREATE INDEX sessions_of_user ON sessions (user_id) WHERE user_id IS NOT NULL"
 
 MAX_CACHED = 10_000
 """Bounds how many rows a replay keeps in memory."""
@@ -195,6 +196,7 @@ class Conversations:
         BRANCHES,
         BRANCHES_OF_SEGMENT,
         GENERATED_BRANCHES,
+        SESSIONS_OF_USER,
         *segments.SCHEMA,
     )
     handles: ClassVar[Sequence[type[Event]]] = (

@@ -1,11 +1,11 @@
-"""Tokens and cost of every model request, by request, turn, branch, run and session."""
+"""Tokens and cost of every model request; and their sums by day, session, model and agent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, TypeAlias
 
-from eventlog import codec
 from eventlog.events import (
     JSON,
     BranchDeleted,
@@ -13,11 +13,21 @@ from eventlog.events import (
     ItemPopped,
     RequestUsage,
     SessionCleared,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 from eventlog.recorded import Recorded
-from eventlog.transaction import Transaction
+from eventlog.transaction import Row, Transaction
 from projections.shape import json_text
+
+DAY: Final = 86_400_000_000
+"""Microseconds. Days are counted from 1970, in UTC."""
+
+NANOS: Final = 1_000_000_000
+"""Costs are summed in billionths of a USD: whole numbers give the same sum in any order."""
+
+MOST_NANOS: Final = 2**53
 
 USAGE = """
     CREATE TABLE usage (
@@ -28,6 +38,7 @@ USAGE = """
         turn                 INTEGER,
         is_live              INTEGER NOT NULL,
         run_id               TEXT    NOT NULL,
+        begins_run           INTEGER NOT NULL,
         is_interrupted       INTEGER NOT NULL,
         requests             INTEGER NOT NULL,
         input_tokens         INTEGER NOT NULL,
@@ -42,13 +53,71 @@ USAGE = """
         model                TEXT,
         agent                TEXT,
         cost_usd             REAL,
+        cost_nanos           INTEGER NOT NULL,
         price_source         TEXT,
         occurred_at          INTEGER NOT NULL,
         PRIMARY KEY (position, index_in_event)
     ) STRICT, WITHOUT ROWID
 """
 USAGE_OF_TURN = "CREATE INDEX usage_of_turn ON usage (session_id, branch_id, turn)"
-INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 23)})"
+USAGE_AT = "CREATE INDEX usage_at ON usage (occurred_at)"
+USAGE_OF_RUN = "CREATE INDEX usage_of_run ON usage (session_id, run_id) WHERE begins_run = 1"
+USAGE_BY_DAY = """
+    CREATE TABLE usage_by_day (
+        day                  INTEGER NOT NULL,
+        session_id           TEXT    NOT NULL,
+        model                TEXT    NOT NULL,
+        agent                TEXT    NOT NULL,
+        entries              INTEGER NOT NULL,
+        runs                 INTEGER NOT NULL,
+        requests             INTEGER NOT NULL,
+        input_tokens         INTEGER NOT NULL,
+        output_tokens        INTEGER NOT NULL,
+        total_tokens         INTEGER NOT NULL,
+        cached_input_tokens  INTEGER NOT NULL,
+        cache_write_tokens   INTEGER NOT NULL,
+        reasoning_tokens     INTEGER NOT NULL,
+        cost_nanos           INTEGER NOT NULL,
+        unpriced_requests    INTEGER NOT NULL,
+        PRIMARY KEY (day, session_id, model, agent)
+    ) STRICT, WITHOUT ROWID
+"""
+SUMMED: Final = (
+    "entries",
+    "runs",
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nanos",
+    "unpriced_requests",
+)
+INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 25)})"
+ADD = f"""
+    INSERT INTO usage_by_day VALUES ({", ".join("?" * 15)})
+    ON CONFLICT (day, session_id, model, agent) DO UPDATE SET
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in SUMMED)}
+"""
+DROP_EMPTY = """
+    DELETE FROM usage_by_day
+    WHERE day = ? AND session_id = ? AND model = ? AND agent = ? AND entries = 0
+"""
+RUN_IS_KNOWN = "SELECT 1 FROM usage WHERE session_id = ? AND run_id = ? AND begins_run = 1"
+REQUEST = """
+    SELECT session_id, response_id, model, agent, cost_usd, price_source, occurred_at, begins_run,
+        requests, input_tokens, output_tokens, total_tokens, cached_input_tokens,
+        cache_write_tokens, reasoning_tokens
+    FROM usage
+    WHERE position = ? AND index_in_event = ?
+"""
+CORRECT = """
+    UPDATE usage
+    SET response_id = ?, model = ?, agent = ?, cost_usd = ?, cost_nanos = ?, price_source = ?
+    WHERE position = ? AND index_in_event = ?
+"""
 END_TURN = """
     UPDATE usage SET is_live = 0
     WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1
@@ -58,38 +127,150 @@ END_BRANCH = """
 """
 END_SESSION = "UPDATE usage SET is_live = 0 WHERE session_id = ? AND is_live = 1"
 
+Group: TypeAlias = tuple[int, str, str, str]
+"""A day, a session, a model and an agent; what is not known is the empty text."""
+
 
 class Usage:
     """
-    One row for each model request (or each sum of requests, where only that is known).
+    ``usage``: one row for each model request (or each sum of requests, where only that is known).
+    ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` tells whether the turn that it belongs to still stands; what was spent stays either way.
+    ``is_live`` tells whether the turn that it belongs to still stands; what was spent stays either
+    way. ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
+    like tokens: a run counts where it began.
     """
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 1
-    schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN)
+    version: ClassVar[int] = 2
+    schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN, USAGE_AT, USAGE_OF_RUN, USAGE_BY_DAY)
     handles: ClassVar[Sequence[type[Event]]] = (
         UsageRecorded,
+        UsageCorrected,
         ItemPopped,
         BranchDeleted,
         SessionCleared,
     )
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
-        """Add rows for what was used; end rows whose turn, branch or history is gone."""
-        rows: list[tuple[Any, ...]] = []
+        """Add rows for what was used; correct rows; end those whose turn, branch or history is gone."""
+        batch = _Batch(tx)
         for recorded in events:
             event = recorded.event
             if isinstance(event, UsageRecorded):
-                rows.extend(_rows(recorded, event))
-                continue
-            end = _end_of(recorded, event)
-            if end is not None:
-                tx.executemany(INSERT, rows)
-                rows = []
+                batch.record(recorded, event)
+            elif isinstance(event, UsageCorrected):
+                batch.correct(event)
+            elif (end := _end_of(recorded, event)) is not None:
+                batch.write_rows()
                 tx.execute(*end)
-        tx.executemany(INSERT, rows)
+        batch.write_rows()
+        batch.write_sums()
+
+
+class _Batch:
+    """The rows and sums that a batch of events adds, until they are written together."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._rows: list[tuple[Any, ...]] = []
+        self._begun: set[tuple[str, str]] = set()
+        self._sums: dict[Group, list[int]] = {}
+        self._left: set[Group] = set()
+
+    def record(self, recorded: Recorded, event: UsageRecorded) -> None:
+        """Add what a run's requests used."""
+        begins_run = bool(event.requests) and self._begins(recorded.session_id, event.run_id)
+        for index, request in enumerate(event.requests):
+            begins = int(begins_run and index == 0)
+            self._rows.append(_row(recorded, event, index, request, begins))
+            group = _group(recorded.occurred_at, recorded.session_id, request.model, request.agent)
+            self._add(group, _counted(begins, numbers(request), request.cost_usd), 1)
+
+    def correct(self, event: UsageCorrected) -> None:
+        """Put what was learnt in place of what was known, and move the sums along."""
+        self.write_rows()
+        for correction in event.requests:
+            ref = correction.request
+            known = self._tx.one(REQUEST, (ref.position, ref.index))
+            if known is not None:
+                self._correct(known, correction)
+
+    def write_rows(self) -> None:
+        """Write the rows of requests; statements that look for them see them then."""
+        self._tx.executemany(INSERT, self._rows)
+        self._rows = []
+
+    def write_sums(self) -> None:
+        """Add to the sums of each group; one that nothing belongs to any more goes."""
+        self._tx.executemany(ADD, [(*group, *sums) for group, sums in self._sums.items()])
+        self._tx.executemany(DROP_EMPTY, self._left)
+
+    def _begins(self, session_id: str, run_id: str) -> bool:
+        run = (session_id, run_id)
+        if run in self._begun or self._tx.one(RUN_IS_KNOWN, run):
+            return False
+        self._begun.add(run)
+        return True
+
+    def _correct(self, known: Row, correction: UsageCorrection) -> None:
+        session_id, response_id, model, agent, cost, source, at, begins_run, *used = known
+        before = _group(at, session_id, model, agent)
+        self._add(before, _counted(begins_run, used, cost), -1)
+        self._left.add(before)
+        model, agent = _better(correction.model, model), _better(correction.agent, agent)
+        cost = _better(correction.cost_usd, cost)
+        self._add(_group(at, session_id, model, agent), _counted(begins_run, used, cost), 1)
+        learnt = (
+            _better(correction.response_id, response_id),
+            model,
+            agent,
+            cost,
+            nanos(cost),
+            _better(correction.price_source, source),
+        )
+        ref = correction.request
+        self._tx.execute(CORRECT, (*learnt, ref.position, ref.index))
+
+    def _add(self, group: Group, counted: list[int], sign: int) -> None:
+        sums = self._sums.setdefault(group, [0] * len(SUMMED))
+        self._sums[group] = [
+            total + sign * number for total, number in zip(sums, counted, strict=True)
+        ]
+
+
+def numbers(request: RequestUsage) -> tuple[int, ...]:
+    """Return how many requests and tokens of each kind, in the order of the columns."""
+    return (
+        request.requests,
+        request.input_tokens,
+        request.output_tokens,
+        request.total_tokens,
+        request.cached_input_tokens,
+        request.cache_write_tokens,
+        request.reasoning_tokens,
+    )
+
+
+def nanos(cost_usd: float | None) -> int:
+    """Return a cost in billionths of a USD; 0 where it is not known, or no amount of money."""
+    if cost_usd is None or not math.isfinite(cost_usd):
+        return 0
+    return max(-MOST_NANOS, min(MOST_NANOS, round(cost_usd * NANOS)))
+
+
+def _group(occurred_at: int, session_id: str, model: str | None, agent: str | None) -> Group:
+    return occurred_at // DAY, session_id, model or "", agent or ""
+
+
+def _counted(begins_run: int, used: Sequence[int], cost_usd: float | None) -> list[int]:
+    """Return what one request adds to the sums, in the order of ``SUMMED``."""
+    unpriced = used[0] if cost_usd is None else 0
+    return [1, begins_run, *used, nanos(cost_usd), unpriced]
+
+
+def _better(learnt: Any, known: Any) -> Any:
+    return known if learnt is None else learnt
 
 
 def _end_of(recorded: Recorded, event: Event | None) -> tuple[str, tuple[Any, ...]] | None:
@@ -104,201 +285,31 @@ def _end_of(recorded: Recorded, event: Event | None) -> tuple[str, tuple[Any, ..
     return None
 
 
-def _rows(recorded: Recorded, event: UsageRecorded) -> list[tuple[Any, ...]]:
-    return [
-        (
-            recorded.position,
-            index,
-            recorded.session_id,
-            recorded.branch_id or "main",
-            event.turn,
-            int(event.turn is not None),
-            event.run_id,
-            int(event.interrupted),
-            *_numbers(request),
-            _details(request.input_tokens_details),
-            _details(request.output_tokens_details),
-            request.response_id,
-            request.model,
-            request.agent,
-            request.cost_usd,
-            request.price_source,
-            recorded.occurred_at,
-        )
-        for index, request in enumerate(event.requests)
-    ]
-
-
-def _numbers(request: RequestUsage) -> tuple[int, ...]:
+def _row(
+    recorded: Recorded, event: UsageRecorded, index: int, request: RequestUsage, begins_run: int
+) -> tuple[Any, ...]:
     return (
-        request.requests,
-        request.input_tokens,
-        request.output_tokens,
-        request.total_tokens,
-        request.cached_input_tokens,
-        request.cache_write_tokens,
-        request.reasoning_tokens,
+        recorded.position,
+        index,
+        recorded.session_id,
+        recorded.branch_id or "main",
+        event.turn,
+        int(event.turn is not None),
+        event.run_id,
+        begins_run,
+        int(event.interrupted),
+        *numbers(request),
+        _details(request.input_tokens_details),
+        _details(request.output_tokens_details),
+        request.response_id,
+        request.model,
+        request.agent,
+        request.cost_usd,
+        nanos(request.cost_usd),
+        request.price_source,
+        recorded.occurred_at,
     )
 
 
 def _details(details: dict[str, JSON] | None) -> str | None:
     return None if details is None else json_text(details)
-
-
-# -- what readers ask ---------------------------------------------------------------------------
-
-SUMS = """
-    SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens),
-    SUM(cached_input_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens)
-"""
-TURNS = """
-    SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
-        output_token_details
-    FROM usage
-    WHERE session_id = ? AND branch_id = ? AND turn IS NOT NULL AND is_live = 1
-    ORDER BY turn, position, index_in_event
-"""
-LIVE_TOTAL = """
-    SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), COUNT(*)
-    FROM (
-        SELECT SUM(requests) AS requests, SUM(input_tokens) AS input_tokens,
-            SUM(output_tokens) AS output_tokens, SUM(total_tokens) AS total_tokens
-        FROM usage
-        WHERE session_id = ? AND (? IS NULL OR branch_id = ?) AND is_live = 1
-        GROUP BY branch_id, turn
-    ) AS turns
-"""
-SPENT = f"""
-    SELECT COUNT(DISTINCT run_id), {SUMS}, SUM(cost_usd),
-        SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
-    FROM usage
-    WHERE session_id = ?
-"""
-INTERRUPTED_RUNS = """
-    SELECT run_id, MAX(position) AS last
-    FROM usage
-    WHERE session_id = ? AND is_interrupted = 1
-    GROUP BY run_id
-    ORDER BY last DESC
-"""
-REQUESTS_OF_RUN = """
-    SELECT branch_id, turn, is_interrupted, requests, input_tokens, output_tokens, total_tokens,
-        cached_input_tokens, cache_write_tokens, reasoning_tokens, response_id
-    FROM usage
-    WHERE session_id = ? AND run_id = ?
-    ORDER BY position, index_in_event
-"""
-
-
-_REQUEST_FIELDS = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "response_id",
-)
-
-
-class WaitingRun(NamedTuple):
-    """A run that waits for an approval: where it stood, and its requests so far."""
-
-    run_id: str
-    branch_id: str
-    turn: int | None
-    requests: list[RequestUsage]
-
-
-class Tokens(NamedTuple):
-    """Sums of tokens. The details are summed key by key where they are numbers."""
-
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    input_tokens_details: dict[str, JSON] | None
-    output_tokens_details: dict[str, JSON] | None
-
-
-class Spent(NamedTuple):
-    """All that a session ever used, whatever became of its items."""
-
-    runs: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    cost_usd: float
-    unpriced_requests: int
-
-
-def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
-    """Return what each live turn of a branch used, by turn."""
-    turns: dict[int, Tokens] = {}
-    for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
-        requests, read, written, total = numbers
-        details = (_loaded(input_details), _loaded(output_details))
-        used = Tokens(requests, read, written, total, *details)
-        turns[turn] = used if turn not in turns else _plus(turns[turn], used)
-    return turns
-
-
-def live_total(
-    tx: Transaction, session_id: str, branch_id: str | None
-) -> tuple[int, int, int, int, int] | None:
-    """Return (requests, input, output, total tokens, turns) of live turns; None if there are none."""
-    row = tx.one(LIVE_TOTAL, (session_id, branch_id, branch_id))
-    return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3], row[4])
-
-
-def spent(tx: Transaction, session_id: str) -> Spent:
-    """Return all that a session ever used."""
-    row = tx.one(SPENT, (session_id,)) or ()
-    numbers = [value or 0 for value in row]
-    numbers[8] = float(numbers[8])
-    return Spent(*numbers)
-
-
-def waiting_runs(tx: Transaction, session_id: str) -> Iterator[WaitingRun]:
-    """Return the session's runs that wait for an approval as far as is recorded, the last first."""
-    for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,)):
-        rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
-        branch_id, turn, is_interrupted = rows[-1][:3]
-        if is_interrupted:
-            requests = [
-                RequestUsage(**dict(zip(_REQUEST_FIELDS, row[3:], strict=True))) for row in rows
-            ]
-            yield WaitingRun(run_id, branch_id, turn, requests)
-
-
-def sum_details(
-    left: dict[str, JSON] | None, right: dict[str, JSON] | None
-) -> dict[str, JSON] | None:
-    """Add two details key by key; what is no number is taken from the later one."""
-    if left is None or right is None:
-        return right if left is None else left
-    summed = {**left, **right}
-    for key in left.keys() & right.keys():
-        if isinstance(left[key], int | float) and isinstance(right[key], int | float):
-            summed[key] = left[key] + right[key]
-    return summed
-
-
-def _plus(left: Tokens, right: Tokens) -> Tokens:
-    return Tokens(
-        left.requests + right.requests,
-        left.input_tokens + right.input_tokens,
-        left.output_tokens + right.output_tokens,
-        left.total_tokens + right.total_tokens,
-        sum_details(left.input_tokens_details, right.input_tokens_details),
-        sum_details(left.output_tokens_details, right.output_tokens_details),
-    )
-
-
-def _loaded(details: str | None) -> dict[str, JSON] | None:
-    return None if details is None else codec.decode_metadata(details)

@@ -115,7 +115,7 @@ def _seen_session(tx: Transaction, row: tuple[Any, ...]) -> dict[str, Any]:
         "branches": _seen_branches(tx, session_id),
         "usage": tx.all(
             "SELECT position, index_in_event, branch_id, turn, is_live, run_id, is_interrupted,"
-            " requests, total_tokens, response_id, cost_usd, occurred_at"
+            " requests, total_tokens, response_id, model, agent, cost_usd, price_source, occurred_at"
             " FROM usage WHERE session_id = ? ORDER BY position, index_in_event",
             (session_id,),
         ),
@@ -200,7 +200,10 @@ def _meant_session(session: Session) -> dict[str, Any]:
                 used.request.requests,
                 used.request.total_tokens,
                 used.request.response_id,
+                used.request.model,
+                used.request.agent,
                 used.request.cost_usd,
+                used.request.price_source,
                 used.occurred_at,
             )
             for used in session.usage

@@ -17,7 +17,7 @@ from eventlog import (
     append,
 )
 from projections import reading
-from projections import usage as usage_tables
+from projections import spending
 from tests.history import START, Entry, items_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventlog import Event, Transaction
-    from projections.usage import Spent
+    from projections.spending import Spent
 
 USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
@@ -87,13 +87,13 @@ class Given:
     def total(self, branch_id: str | None = None, session_id: str = "s") -> int:
         """Return the tokens of live turns, of one branch or of all."""
         found = self.log.store.read_sync(
-            lambda tx: usage_tables.live_total(tx, session_id, branch_id)
+            lambda tx: spending.live_total(tx, session_id, branch_id)
         )
         return 0 if found is None else found[3]
 
     def spent(self, session_id: str = "s") -> Spent:
         """Return all that was ever used."""
-        return self.log.store.read_sync(lambda tx: usage_tables.spent(tx, session_id))
+        return self.log.store.read_sync(lambda tx: spending.spent(tx, session_id))
 
 
 def _append(tx: Transaction, entry: Entry) -> None:

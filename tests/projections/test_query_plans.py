@@ -10,7 +10,7 @@ import pytest
 
 from adapters import AdvancedSQLiteSession
 from eventlog import EventLog, ItemsAdded, ledger
-from projections import conversations, default, reading, segments, usage
+from projections import conversations, default, reading, segments, spending, usage
 from projections.projection import tables
 from tests.projections.given import added, branched, on, used
 
@@ -65,12 +65,44 @@ def scanned(step: str, sql: str) -> bool:
     "sql",
     [
         statement
-        for module in (conversations, segments, reading, usage, ledger)
+        for module in (conversations, segments, reading, usage, spending, ledger)
         for statement in statements(module)
     ],
 )
 def test_a_statement_finds_its_rows_by_a_key(given: Given, sql: str) -> None:
     assert scans(given, sql) == []
+
+
+SOME_DAYS = {"since": 20_000 * usage.DAY, "until": 20_030 * usage.DAY}
+SOME_TIME = {"since": 20_000 * usage.DAY + 1, "until": 20_030 * usage.DAY - 1}
+
+
+@pytest.mark.parametrize("by", [(), *((name,) for name in spending.BY), ("user", "model", "day")])
+@pytest.mark.parametrize(
+    "which",
+    [
+        SOME_DAYS,
+        SOME_TIME,
+        {**SOME_DAYS, "live": True},
+        {"session_id": "s"},
+        {"session_id": "s", "live": True},
+        {"user_id": "alice"},
+        {"user_id": "alice", **SOME_TIME},
+    ],
+    ids=str,
+)
+def test_what_was_spent_is_found_by_a_key(
+    given: Given, by: tuple[str, ...], which: dict[str, Any]
+) -> None:
+    def unit(tx: Any) -> list[str]:
+        seen: list[str] = []
+        tx.connection.set_trace_callback(seen.append)
+        spending.groups(tx, spending.Wanted(by=by, **which))
+        tx.connection.set_trace_callback(None)
+        return seen
+
+    (sql,) = given.log.store.read_sync(unit)
+    assert scans(given, sql, ()) == []
 
 
 def test_a_scan_would_be_found(given: Given) -> None:

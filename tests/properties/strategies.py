@@ -21,6 +21,8 @@ from eventlog import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 from projections.state import State
@@ -61,7 +63,24 @@ REQUESTS = st.builds(
     total_tokens=COUNTS,
     response_id=st.none() | st.text(max_size=3).filter(str.isprintable),
     cost_usd=st.none() | st.floats(0, 10),
+    model=st.sampled_from([None, "small", "large", ""]),
+    agent=st.sampled_from([None, "host", "guest"]),
     input_tokens_details=st.none() | st.just({"cached_tokens": 3}),
+)
+CORRECTIONS = st.builds(
+    UsageCorrected,
+    requests=st.lists(
+        st.builds(
+            UsageCorrection,
+            request=st.builds(ItemRef, st.integers(1, 30), st.integers(0, 1)),
+            response_id=st.none() | st.just("r"),
+            model=st.sampled_from([None, "small", "large", ""]),
+            agent=st.sampled_from([None, "host"]),
+            cost_usd=st.none() | st.floats(0, 10),
+            price_source=st.none() | st.just("list"),
+        ),
+        max_size=3,
+    ),
 )
 LABELS = st.none() | st.sampled_from(["alice", "bob"])
 METADATA = st.none() | st.dictionaries(
@@ -92,6 +111,7 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
         requests=st.lists(REQUESTS, max_size=2),
         interrupted=st.booleans(),
     ),
+    CORRECTIONS,
     st.builds(ContentErased, positions=st.lists(st.integers(1, 30), max_size=2)),
     st.just(HistoryImported(source="elsewhere", counts={"items": 1})),
 )
@@ -145,6 +165,23 @@ def _clear(draw: Any, session: Session | None, branch_id: str) -> Event:
     return SessionCleared()
 
 
+def _correct(draw: Any, session: Session | None, branch_id: str) -> Event:
+    used = [] if session is None else session.usage
+    if not used:
+        return _use(draw, session, branch_id)
+    known = draw(st.sampled_from(used))
+    event = draw(CORRECTIONS)
+    better = draw(
+        st.builds(
+            UsageCorrection,
+            request=st.just(ItemRef(known.position, known.index)),
+            model=st.sampled_from([None, "small", "large"]),
+            cost_usd=st.none() | st.floats(0, 10),
+        )
+    )
+    return UsageCorrected(requests=[*event.requests, better])
+
+
 def _use(draw: Any, session: Session | None, branch_id: str) -> Event:
     branch = _branch(session, branch_id)
     return UsageRecorded(
@@ -163,6 +200,7 @@ COMMANDS: list[Callable[[Any, Session | None, str], Event]] = [
     _delete,
     _clear,
     _use,
+    _correct,
 ]
 
 

@@ -1,0 +1,145 @@
+"""Whatever happened, and however it is asked for: what was spent is the sum over the events."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import date
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections import Conversations, Usage, spending
+from projections.spending import BY, Spent, Wanted
+from projections.state import fold
+from projections.usage import DAY, nanos, numbers
+from tests.history import START, build, empty
+from tests.properties.profiles import examples
+from tests.properties.strategies import histories
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from eventlog import Recorded
+    from projections.state import Session, State, Used
+
+BOTH = (Conversations(), Usage())
+HOUR = DAY // 24
+FIRST_DAY = START // DAY * DAY
+NAMES = st.lists(st.sampled_from(list(BY)), max_size=3, unique=True)
+TIMES = (
+    st.none()
+    | st.integers(0, 10).map(lambda days: FIRST_DAY + days * DAY)
+    | st.integers(0, 240).map(lambda hours: FIRST_DAY + hours * HOUR)
+)
+WANTED = st.builds(
+    Wanted,
+    by=NAMES,
+    since=TIMES,
+    until=TIMES,
+    user_id=st.sampled_from([None, None, None, "alice"]),
+    session_id=st.sampled_from([None, None, None, "a"]),
+    live=st.booleans(),
+)
+KEYS: dict[str, Callable[[str, Session, Used], Any]] = {
+    "session": lambda session_id, session, used: session_id,
+    "user": lambda session_id, session, used: session.user_id,
+    "branch": lambda session_id, session, used: used.branch_id,
+    "turn": lambda session_id, session, used: used.turn,
+    "run": lambda session_id, session, used: used.run_id,
+    "model": lambda session_id, session, used: used.request.model or None,
+    "agent": lambda session_id, session, used: used.request.agent or None,
+    "day": lambda session_id, session, used: used.occurred_at // DAY,
+}
+
+
+def spread(events: list[Recorded]) -> list[Recorded]:
+    """Let seven hours pass between one event and the next."""
+    for recorded in events:
+        recorded.recorded_at = START + recorded.position * 7 * HOUR
+    return events
+
+
+def requests(state: State) -> Iterator[tuple[str, Session, Used, bool]]:
+    """Return every request of every session, and whether a run begins with it."""
+    for session_id, session in state.sessions.items():
+        begun: set[str] = set()
+        for used in session.usage:
+            yield session_id, session, used, used.run_id not in begun
+            begun.add(used.run_id)
+
+
+def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
+    """Add up what is wanted, request by request."""
+    sums: dict[tuple[Any, ...], Spent] = {}
+    for session_id, session, used, begins in requests(state):
+        if (
+            wanted.session_id not in (None, session_id)
+            or wanted.user_id not in (None, session.user_id)
+            or (wanted.live and not (used.is_live and session.deleted_at is None))
+            or (wanted.since is not None and used.occurred_at < wanted.since)
+            or (wanted.until is not None and used.occurred_at >= wanted.until)
+        ):
+            continue
+        key = tuple(KEYS[name](session_id, session, used) for name in wanted.by)
+        cost = used.request.cost_usd
+        spent = Spent(
+            int(begins),
+            *numbers(used.request),
+            nanos(cost),
+            used.request.requests if cost is None else 0,
+        )
+        sums[key] = sums.get(key, Spent()) + spent
+    return sums
+
+
+@given(histories(max_size=40), st.sets(st.integers(1, 39)), st.lists(WANTED, min_size=1, max_size=6))
+@examples(120)
+def test_every_grouping_adds_up_what_the_events_say(
+    events: list[Recorded], cuts: set[int], questions: list[Wanted]
+) -> None:
+    spread(events)
+    tx = empty(BOTH)
+    with closing(tx.connection):
+        build(tx, BOTH, events, cuts)
+        for wanted in questions:
+            found = spending.groups(tx, wanted)
+            expected = naive(fold(events), wanted)
+            assert {as_key(wanted, group.keys): group.spent for group in found} == expected
+            assert spending.total(found) == sum(expected.values(), Spent())
+
+
+def as_key(wanted: Wanted, keys: dict[str, Any]) -> tuple[Any, ...]:
+    """Return a group's keys in the order asked for, the day as its number."""
+    return tuple(
+        day_number(keys["day"]) if name == "day" else keys[BY[name]] for name in wanted.by
+    )
+
+
+def day_number(day: str) -> int:
+    """Return a day's number since 1970."""
+    return (date.fromisoformat(day) - date(1970, 1, 1)).days
+
+
+@given(histories(max_size=40), NAMES)
+@examples(40)
+def test_groups_come_in_the_order_of_their_keys(events: list[Recorded], by: list[str]) -> None:
+    tx = empty(BOTH)
+    with closing(tx.connection):
+        build(tx, BOTH, spread(events))
+        found = spending.groups(tx, Wanted(by=by))
+    keys = [tuple((key is not None, key) for key in group.keys.values()) for group in found]
+    assert keys == sorted(keys, key=lambda key: [(known, str(value)) for known, value in key])
+    assert all(len(list(same)) == 1 for _, same in groupby(keys))
+
+
+@given(histories(max_size=40))
+@examples(40)
+def test_no_sum_is_kept_of_nothing(events: list[Recorded]) -> None:
+    tx = empty(BOTH)
+    with closing(tx.connection):
+        build(tx, BOTH, events, range(len(events)))
+        assert tx.all("SELECT * FROM usage_by_day WHERE entries < 1") == []
+        (kept,) = tx.one("SELECT COALESCE(SUM(entries), 0) FROM usage_by_day") or (None,)
+        assert (kept,) == tx.one("SELECT COUNT(*) FROM usage")
