@@ -16,8 +16,7 @@ from eventlog import (
     UsageRecorded,
     append,
 )
-from projections import reading
-from projections import spending
+from projections import reading, spending
 from tests.history import START, Entry, items_of
 
 if TYPE_CHECKING:
@@ -86,9 +85,7 @@ class Given:
 
     def total(self, branch_id: str | None = None, session_id: str = "s") -> int:
         """Return the tokens of live turns, of one branch or of all."""
-        found = self.log.store.read_sync(
-            lambda tx: spending.live_total(tx, session_id, branch_id)
-        )
+        found = self.log.store.read_sync(lambda tx: spending.live_total(tx, session_id, branch_id))
         return 0 if found is None else found[3]
 
     def spent(self, session_id: str = "s") -> Spent:

@@ -94,7 +94,9 @@ def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
     return sums
 
 
-@given(histories(max_size=40), st.sets(st.integers(1, 39)), st.lists(WANTED, min_size=1, max_size=6))
+@given(
+    histories(max_size=40), st.sets(st.integers(1, 39)), st.lists(WANTED, min_size=1, max_size=6)
+)
 @examples(120)
 def test_every_grouping_adds_up_what_the_events_say(
     events: list[Recorded], cuts: set[int], questions: list[Wanted]
@@ -112,9 +114,7 @@ def test_every_grouping_adds_up_what_the_events_say(
 
 def as_key(wanted: Wanted, keys: dict[str, Any]) -> tuple[Any, ...]:
     """Return a group's keys in the order asked for, the day as its number."""
-    return tuple(
-        day_number(keys["day"]) if name == "day" else keys[BY[name]] for name in wanted.by
-    )
+    return tuple(day_number(keys["day"]) if name == "day" else keys[BY[name]] for name in wanted.by)
 
 
 def day_number(day: str) -> int:
