@@ -5,25 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from eventlog.events import JSON
-from eventlog.operation import Outcome
+from eventlog.operation import Operation
 from eventlog.store import Store
-from eventlog.transaction import Unit
 
 Kind: TypeAlias = Literal["read", "write"]
 
 
 _first_call = threading.Lock()
-
-
-class _Queued(NamedTuple):
-    kind: Kind
-    unit: Unit[Any]
-    outcome: Outcome[Any]
-    recording: Mapping[str, JSON]
 
 
 class Lane:
@@ -37,57 +27,77 @@ class Lane:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._idle = threading.Condition()
-        self._under_way: dict[Kind, int] = {"read": 0, "write": 0}
-        self._waiting: deque[_Queued] = deque()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._waiters = 0
+        self._reads = 0  # under way
+        self._writes = 0
+        self._waiting: deque[tuple[Kind, Operation[Any]]] = deque()
         self._pid = os.getpid()
 
-    def submit(
-        self, kind: Kind, unit: Unit[Any], outcome: Outcome[Any], recording: Mapping[str, JSON]
-    ) -> None:
-        """Run a unit after everything that was submitted before it."""
-        queued = _Queued(kind, unit, outcome, recording)
-        self._forget_parent()
-        with self._idle:
-            if self._waiting or not self._start(queued):
-                self._waiting.append(queued)
+    def submit(self, kind: Kind, operation: Operation[Any]) -> None:
+        """Run an operation after everything that was submitted before it."""
+        if self._pid != os.getpid():
+            self._forget_parent()
+        with self._lock:
+            if self._waiting or not self._start(kind, operation):
+                self._waiting.append((kind, operation))
 
     def wait(self) -> None:
         """Block until nothing is under way."""
         self._forget_parent()
-        with self._idle:
-            self._idle.wait_for(lambda: not (self._waiting or any(self._under_way.values())))
+        with self._lock:
+            self._waiters += 1
+            self._idle.wait_for(lambda: not (self._waiting or self._reads or self._writes))
+            self._waiters -= 1
 
-    def _start(self, queued: _Queued) -> bool:
-        kind = queued.kind
-        if kind == "write" and self._under_way["read"]:
+    def _start(self, kind: Kind, operation: Operation[Any]) -> bool:
+        """Hand an operation to the store, unless it has to wait; the lock is held."""
+        if kind == "read" and not self._writes:
+            self._reads += 1
+            operation.then = self._read_is_done
+            try:
+                self._store.queue_read(operation)
+            except BaseException:
+                self._reads -= 1
+                raise
+            return True
+        if kind == "write" and self._reads:
             return False
-        if self._under_way["write"]:
-            kind = "write"  # a read behind writes sees them where they are
-        submit = self._store.submit_read if kind == "read" else self._store.submit_write
-        self._under_way[kind] += 1
+        self._writes += 1  # a read behind writes sees them where they are
+        operation.then = self._write_is_done
         try:
-            submit(queued.unit, queued.outcome, self._finished(kind), queued.recording)
+            self._store.queue_write(operation)
         except BaseException:
-            self._under_way[kind] -= 1
+            self._writes -= 1
             raise
         return True
 
-    def _finished(self, kind: Kind) -> Callable[[], None]:
-        def finished() -> None:
-            with self._idle:
-                self._under_way[kind] -= 1
-                while self._waiting and self._start_or_fail(self._waiting[0]):
-                    self._waiting.popleft()
-                self._idle.notify_all()
+    def _read_is_done(self) -> None:
+        with self._lock:
+            self._reads -= 1
+            self._go_on()
 
-        return finished
+    def _write_is_done(self) -> None:
+        with self._lock:
+            self._writes -= 1
+            self._go_on()
 
-    def _start_or_fail(self, queued: _Queued) -> bool:
+    def _go_on(self) -> None:
+        """Start what waited and may go now; the lock is held."""
+        while self._waiting and self._start_or_fail(*self._waiting[0]):
+            self._waiting.popleft()
+        if self._waiters:
+            self._idle.notify_all()
+
+    def _start_or_fail(self, kind: Kind, operation: Operation[Any]) -> bool:
         try:
-            return self._start(queued)
+            return self._start(kind, operation)
         except Exception as error:
-            _fail(queued.outcome, error)
+            operation.fail(error)
             return True
 
     def _forget_parent(self) -> None:
@@ -96,14 +106,4 @@ class Lane:
             return
         with _first_call:
             if self._pid != os.getpid():
-                self._idle = threading.Condition()
-                self._waiting = deque()
-                self._under_way = {"read": 0, "write": 0}
-                self._pid = os.getpid()
-
-
-def _fail(outcome: Outcome[Any], error: Exception) -> None:
-    try:
-        outcome.get_loop().call_soon_threadsafe(outcome.set_exception, error)
-    except RuntimeError:
-        return  # the loop was closed; nobody waits there any more
+                self._begin_anew()

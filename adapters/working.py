@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from agents.tracing import get_current_trace
@@ -14,7 +14,7 @@ from eventlog.context import recorded_values
 from eventlog.errors import ClosedError
 from eventlog.events import JSON
 from eventlog.log import EventLog
-from eventlog.operation import Outcome, settle
+from eventlog.operation import Operation, Outcome, settle
 from eventlog.transaction import Transaction
 from projections import Projections
 
@@ -35,30 +35,31 @@ class Working:
     _projections: Projections
     _closed: bool
 
-    async def _write(self, unit: Callable[[Transaction], T]) -> T:
-        return await self._run("write", unit)
+    def _write(self, unit: Callable[[Transaction], T]) -> Awaitable[T]:
+        return self._run("write", unit)
 
-    async def _read(self, unit: Callable[[Transaction], T]) -> T:
-        def fresh(tx: Transaction) -> T:
-            self._projections.require_fresh(tx)
-            return unit(tx)
+    def _read(self, unit: Callable[[Transaction], T]) -> Awaitable[T]:
+        return self._run("read", self._fresh(unit))
 
-        return await self._run("read", fresh)
-
-    async def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> T:
+    def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> Awaitable[T]:
+        """Ask for a unit at once; what is returned waits for its outcome."""
         self._check_not_closed()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, unit, outcome, _recording())
-        return await settle(outcome)
+        self._lane.submit(kind, Operation(unit, outcome, _recording()))
+        return settle(outcome)
 
     def _look(self, unit: Callable[[Transaction], T]) -> T:
         """Read from the constructor, where no event loop need be running."""
+        return self.log.store.read_sync(self._fresh(unit))
+
+    def _fresh(self, unit: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
+        """Return the unit behind a check that it is not shown less than the log holds."""
 
         def fresh(tx: Transaction) -> T:
             self._projections.require_fresh(tx)
             return unit(tx)
 
-        return self.log.store.read_sync(fresh)
+        return fresh
 
     def _check_not_closed(self) -> None:
         if self._closed:

@@ -7,7 +7,6 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from eventlog.context import recorded_values
 from eventlog.events import JSON
 from eventlog.transaction import Unit
 
@@ -46,7 +45,11 @@ async def settle(outcome: Outcome[T]) -> T:
 
 
 class Operation(Generic[T]):
-    """A unit on its way: what to run, for whom, and whom to tell."""
+    """
+    A unit on its way: what to run, for whom, and whom to tell.
+
+    ``recording`` is what goes into the metadata of its events.
+    """
 
     __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
 
@@ -54,14 +57,15 @@ class Operation(Generic[T]):
         self,
         unit: Unit[T],
         outcome: Outcome[T] | concurrent.futures.Future[T],
-        then: Callable[[], None] | None = None,
-        recording: Mapping[str, JSON] | None = None,
+        recording: Mapping[str, JSON],
     ) -> None:
         self.unit = unit
         self.outcome = outcome
         self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
-        self.then = then
-        self.recording = recorded_values() if recording is None else recording
+        self.recording = recording
+        self.then: Callable[[], None] | None = (
+            None  # runs on the store's thread, before the telling
+        )
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -77,6 +81,14 @@ class Operation(Generic[T]):
                 error = RuntimeError("a unit of work raised StopIteration")
             self.outcome.set_exception(error)
 
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits that it did not even begin; may be called from any thread."""
+        self.error = error
+        if self.loop is None:
+            self.resolve()
+        else:
+            _resolve_on(self.loop, [self])
+
 
 def tell(operations: Iterable[Operation[Any]]) -> None:
     """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
@@ -89,10 +101,14 @@ def tell(operations: Iterable[Operation[Any]]) -> None:
         else:
             by_loop.setdefault(operation.loop, []).append(operation)
     for loop, group in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve_all, group)
-        except RuntimeError:
-            continue  # the loop was closed; nobody waits there any more
+        _resolve_on(loop, group)
+
+
+def _resolve_on(loop: asyncio.AbstractEventLoop, operations: list[Operation[Any]]) -> None:
+    try:
+        loop.call_soon_threadsafe(_resolve_all, operations)
+    except RuntimeError:
+        return  # the loop was closed; nobody waits there any more
 
 
 def _resolve_all(operations: list[Operation[Any]]) -> None:

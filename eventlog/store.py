@@ -19,15 +19,15 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from eventlog import sqlite
 from eventlog.bell import Bell
+from eventlog.context import recorded_values
 from eventlog.errors import ClosedError, StaleProjectionError
-from eventlog.events import JSON
 from eventlog.operation import Operation, Outcome, settle, tell
 from eventlog.transaction import Transaction, Unit
 from eventlog.worker import Worker
@@ -188,53 +188,48 @@ class Store:
         done.result()
 
     def submit_write(
-        self,
-        unit: Unit[T],
-        outcome: Outcome[T] | concurrent.futures.Future[T],
-        then: Callable[[], None] | None = None,
-        recording: Mapping[str, JSON] | None = None,
+        self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
     ) -> None:
-        """
-        Queue a unit for the next commit.
+        """Queue a unit for the next commit; its events record what the caller bound."""
+        self.queue_write(Operation(unit, outcome, recorded_values()))
 
-        ``then`` runs on the store's thread before the outcome is told. ``recording`` is what goes
-        into the metadata of its events, by default what the caller bound.
-        """
-        if self._write_worker is None:
+    def submit_read(
+        self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
+    ) -> None:
+        """Queue a unit for the reading connection."""
+        self.queue_read(Operation(unit, outcome, recorded_values()))
+
+    def queue_write(self, operation: Operation[Any]) -> None:
+        """Queue an operation for the next commit."""
+        worker = self._write_worker
+        if worker is None:
             raise sqlite.read_only_error(self.path)
-        operation = Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
-            self._queue_write(operation, self._write_worker)
+            self._queue(operation, worker)
 
-    def _queue_write(self, operation: Operation[Any], worker: Worker) -> None:
+    def _queue(self, operation: Operation[Any], worker: Worker) -> None:
         """Queue for the next commit; the lock is held."""
         self._pending.append(operation)
         if not self._draining:
             self._draining = True
             worker.post(self._drain)
 
-    def submit_read(
-        self,
-        unit: Unit[T],
-        outcome: Outcome[T] | concurrent.futures.Future[T],
-        then: Callable[[], None] | None = None,
-        recording: Mapping[str, JSON] | None = None,
-    ) -> None:
+    def queue_read(self, operation: Operation[Any]) -> None:
         """
-        Queue a unit for the reading connection (for a database in memory: the writing one).
+        Queue an operation for the reading connection (for a database in memory: the writing one).
 
         One that raises StaleProjectionError is run again by the writer, which catches up first.
         """
-        if self._read_worker is None:
-            self.submit_write(unit, outcome, then, recording)
+        worker = self._read_worker
+        if worker is None:
+            self.queue_write(operation)
             return
-        operation = Operation(unit, outcome, then, recording)
         with self._lock:
             if self._closed:
                 raise ClosedError("the log is closed")
-            self._read_worker.post(lambda: self._run_read(operation))
+            worker.post(partial(self._run_read, operation))
 
     # -- on the threads -----------------------------------------------------------------------
 
@@ -358,7 +353,7 @@ class Store:
         except StaleProjectionError as error:
             if self._write_worker is not None:
                 with self._lock:
-                    self._queue_write(operation, self._write_worker)
+                    self._queue(operation, self._write_worker)
                 return
             operation.error = error
         except BaseException as error:
