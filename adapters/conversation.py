@@ -8,7 +8,7 @@ Turns are numbered from 1 here; 0 is what stands before the first user item.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from eventlog import codec
@@ -33,7 +33,6 @@ from eventlog.events import (
     MetadataSet,
     RequestUsage,
     SessionCleared,
-    SessionDeleted,
     UsageRecorded,
 )
 from eventlog.ledger import append, append_all
@@ -43,6 +42,7 @@ from projections import past, reading, segments
 from projections.conversations import MAIN
 from projections.reading import Place, UserItem
 from projections.segments import Pointer
+from projections.texts import folded, texts
 
 GENERATED_ID: Final = re.compile(r"branch_from_turn_-?\d+_\d+(_\d+)?")
 """The form of branch ids that were made up; no given name can be mistaken for one by the log."""
@@ -117,19 +117,38 @@ def writable(tx: Transaction, seat: Seat) -> Place:
     if seat.branch_id != MAIN and not here.branch_exists:
         raise BranchNotFoundError(seat.branch_id)
     if seat.labels is not None:
-        set_labels(tx, seat)
+        record_labels(tx, seat, *seat.labels)
     return here
 
 
-def set_labels(tx: Transaction, seat: Seat) -> None:
-    """Record the labels that the session object was made with, unless the session has them."""
-    labels, seat.labels = seat.labels, None
-    tx.on_rollback(lambda: setattr(seat, "labels", labels))
-    user_id, metadata = labels or (None, None)
-    row = tx.one(SELECT_LABELS, (seat.session_id,)) or (None, None)
-    encoded = None if metadata is None else codec.encode_json(metadata).decode()
-    if (user_id or row[0], encoded or row[1]) != tuple(row):
+def check_labels(
+    user_id: str | None, metadata: Mapping[str, JSON] | None
+) -> tuple[str | None, dict[str, JSON] | None]:
+    """Return labels as they are recorded. Raises InvalidEventError, or TypeError for no mapping."""
+    if user_id is not None:
+        codec.check_text("user_id", user_id)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is a {type(metadata).__name__}, not a mapping")
+    return user_id, None if metadata is None else dict(metadata)
+
+
+def record_labels(
+    tx: Transaction, seat: Seat, user_id: str | None, metadata: dict[str, JSON] | None
+) -> None:
+    """Label the seat's session, unless it is labelled so already; what is empty takes a label away."""
+    made_with, seat.labels = seat.labels, None  # which these take the place of
+    tx.on_rollback(lambda: setattr(seat, "labels", made_with))
+    before = tx.one(SELECT_LABELS, (seat.session_id,)) or (None, None)
+    after = (
+        before[0] if user_id is None else user_id or None,
+        before[1] if metadata is None else _json_text(metadata),
+    )
+    if after != tuple(before):
         append(tx, seat.session_id, MetadataSet(user_id=user_id, metadata=metadata))
+
+
+def _json_text(metadata: dict[str, JSON]) -> str | None:
+    return codec.encode_json(metadata).decode() if metadata else None
 
 
 # -- items ------------------------------------------------------------------------------------
@@ -343,27 +362,13 @@ def list_branches(tx: Transaction, seat: Seat) -> list[tuple[str, int, int, int]
 
 def find_turns(tx: Transaction, seat: Seat, branch_id: str | None, term: str) -> list[UserItem]:
     """Return a branch's turns whose user text contains the term; ASCII letters match either case."""
-    needle = _folded(term)
+    needle = folded(term)
     pointer = look_at(tx, seat, branch_id).pointer
     return [
         user_item
         for user_item in reading.user_items(tx, pointer, term)
-        if any(needle in _folded(text) for text in _texts(user_item.item))
+        if any(needle in folded(text) for text in texts(user_item.item))
     ]
-
-
-def _folded(text: str) -> bytes:
-    """Fold the case of ASCII letters, and of nothing else."""
-    return text.encode("utf-8", "surrogatepass").lower()
-
-
-def _texts(item: JSON) -> list[str]:
-    content = item.get("content", "") if isinstance(item, dict) else None
-    if isinstance(content, str):
-        return [content]
-    parts = content if isinstance(content, list) else []
-    texts = [part.get("text", "") for part in parts if isinstance(part, dict)]
-    return [text for text in texts if isinstance(text, str)]
 
 
 def first_turn_with(tx: Transaction, seat: Seat, term: str) -> int:
@@ -385,7 +390,7 @@ def count_tools(tx: Transaction, seat: Seat, branch_id: str | None) -> list[tupl
     return [(tool_name, count, turn) for (turn, tool_name), count in counts.items()]
 
 
-# -- usage and the session itself -------------------------------------------------------------
+# -- usage and the session's id ----------------------------------------------------------------
 
 
 def record_usage(
@@ -412,17 +417,6 @@ def record_usage(
         interrupted=interrupted,
     )
     append(tx, seat.session_id, used, branch_id=branch_id)
-
-
-def delete_session(tx: Transaction, seat: Seat, session_id: str, reason: str | None) -> bool:
-    """Delete a session; False when there is none. What it cost stays."""
-    here = reading.place(tx, session_id, MAIN)
-    if not here.session_exists or here.is_deleted:
-        return False
-    append(tx, session_id, SessionDeleted(reason=reason))
-    if session_id == seat.session_id:
-        seat.move(tx, MAIN, seat.cleared_version)
-    return True
 
 
 def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import spent
+from adapters import sessions, spent
+from adapters.sessions import Deletion
 from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
 from eventlog.store import Durability
+from eventlog.transaction import Transaction, Unit
+from projections import filters
+from projections.filters import OrderBy, SessionFilters
+
+T = TypeVar("T")
 
 
 class ConversationLog(EventLog):
@@ -65,3 +71,71 @@ class ConversationLog(EventLog):
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
         )
         return await self.query(lambda tx: spent.ask(tx, asked))
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    async def sessions(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        order_by: OrderBy = "updated_at",
+        reverse: bool = False,
+        deleted: bool = False,
+        **which: Unpack[SessionFilters],
+    ) -> list[dict[str, Any]]:
+        """
+        Return sessions, all or those that match, as a session object's ``list_sessions`` does.
+
+        deleted: those that were deleted, instead of those that stand.
+        """
+        query = filters.parse(
+            limit=limit, after=after, order_by=order_by, reverse=reverse, deleted=deleted, **which
+        )
+        return await sessions.list_sessions(self._ask, query)
+
+    async def delete_session(self, session_id: str, *, reason: str | None = None) -> None:
+        """Delete a session; its cost stays counted. Raises SessionNotFoundError (a ValueError)."""
+        await self.write(lambda tx: sessions.delete_session(tx, session_id, reason))
+
+    async def restore_session(self, session_id: str) -> None:
+        """Undo a session's deletion, if it is deleted. Raises SessionNotFoundError (a ValueError)."""
+        await self.write(lambda tx: sessions.restore_session(tx, session_id))
+
+    async def delete_sessions(
+        self,
+        *,
+        dry_run: bool = True,
+        reason: str | None = None,
+        all_sessions: bool = False,
+        **which: Unpack[SessionFilters],
+    ) -> Deletion:
+        """
+        Tell which sessions match and would be deleted; with ``dry_run=False``, delete them.
+
+        all_sessions: needed to delete without any filter.
+
+        Goes in units of work of 100 sessions, each all or none; a session that begins, or stops to
+        match, meanwhile is left alone. Raises InvalidQueryError (a ValueError).
+        """
+        query = filters.parse(**which)
+        run = self._ask if dry_run else self.write
+        return await sessions.delete_sessions(
+            run,
+            query,
+            before=self.store.clock(),
+            dry_run=dry_run,
+            reason=reason,
+            everything=all_sessions,
+        )
+
+    # -- units of work ------------------------------------------------------------------------
+
+    async def _ask(self, unit: Unit[T]) -> T:
+        """Run a reading unit on tables that show all that the log holds."""
+
+        def fresh(tx: Transaction) -> T:
+            tables.default().require_fresh(tx)
+            return unit(tx)
+
+        return await self.query(fresh)

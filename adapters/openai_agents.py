@@ -26,10 +26,10 @@ from agents.memory.session_settings import (
 from agents.run_context import RunContextWrapper
 
 import projections
-from adapters import conversation, opening
+from adapters import conversation, opening, timing
 from adapters.conversation import Seat
 from adapters.lane import Lane
-from adapters.managing import ManagedSessions, as_text
+from adapters.managing import ManagedSessions
 from adapters.metering import MeteredUsage
 from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError
@@ -96,7 +96,7 @@ class EventLogSession(MeteredUsage, ManagedSessions):
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
         self._events: structlog.stdlib.BoundLogger = logs.get_logger(self._logger)
         self._closed = False
-        labels = (user_id, None if metadata is None else dict(metadata))
+        labels = conversation.check_labels(user_id, metadata)
         self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
         self._take_seat(resume=resume)
         self.session_id = self._seat.session_id
@@ -289,7 +289,7 @@ class EventLogSession(MeteredUsage, ManagedSessions):
                     "message_count": length,
                     "user_turns": turns,
                     "is_current": branch_id == self._seat.branch_id,
-                    "created_at": as_text(created_at),
+                    "created_at": timing.as_text(created_at),
                 }
                 for branch_id, length, turns, created_at in rows
             ]
@@ -399,7 +399,7 @@ class EventLogSession(MeteredUsage, ManagedSessions):
             "turn": self._external(user_item.turn),
             "content": _text(user_item.item, preview),
             "full_content": user_item.item.get("content", ""),
-            "timestamp": as_text(user_item.occurred_at),
+            "timestamp": timing.as_text(user_item.occurred_at),
             "can_branch": True,
         }
 

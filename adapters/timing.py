@@ -33,6 +33,11 @@ def iso(time: int) -> str:
     return _datetime(time).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def as_text(time: int) -> str:
+    """Return a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
+    return f"{_datetime(time):%Y-%m-%d %H:%M:%S}"
+
+
 def day(time: int) -> str:
     """Return the day of a time."""
     return f"{_datetime(time):%Y-%m-%d}"

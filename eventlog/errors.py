@@ -22,6 +22,7 @@ Everything that can go wrong, as one tree.
     ├── UnserialisableError (TypeError)     a payload is not JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
     ├── SourceError (ValueError)            what was to be imported is no history
+    ├── InvalidQueryError (ValueError)      a filter, an order or a cursor is not acceptable
     ├── ProjectionError                     the projections and the log do not fit
     │   ├── NewerProjectionError            a newer release built them
     │   ├── StaleProjectionError            they are behind, and cannot catch up here
@@ -32,6 +33,7 @@ Everything that can go wrong, as one tree.
         ├── InvalidBranchError              blank name, main, or the current branch
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
+        ├── SessionNotFoundError
         └── SessionDeletedError
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
@@ -187,6 +189,10 @@ class SourceError(EventLogError, ValueError):
     """What was to be imported is not in a known format, or of a newer release. Nothing was written."""
 
 
+class InvalidQueryError(EventLogError, ValueError):
+    """A filter, an order, a limit or a cursor is not acceptable. The message says which and why."""
+
+
 class ProjectionError(EventLogError):
     """The projections and the log do not fit."""
 
@@ -282,8 +288,17 @@ class VersionNotFoundError(ConversationError):
         )
 
 
+class SessionNotFoundError(ConversationError):
+    """There is no such session. ``list_sessions()`` lists those there are."""
+
+    session_id: str
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} does not exist", session_id=session_id)
+
+
 class SessionDeletedError(ConversationError):
-    """The session was deleted; its id is not used again. Use another id."""
+    """The session was deleted; its id is not used again. Use another id, or restore it."""
 
     session_id: str
 

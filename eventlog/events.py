@@ -96,7 +96,7 @@ class SessionRestored(Event, frozen=True, tag="session_restored"):
 
 
 class MetadataSet(Event, frozen=True, tag="metadata_set"):
-    """The session was labelled; what is given replaces what was."""
+    """The session was labelled; what is given replaces what was, what is empty takes it away."""
 
     user_id: str | None = None
     metadata: dict[str, JSON] | None = None

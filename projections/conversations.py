@@ -36,7 +36,7 @@ from eventlog.events import (
 )
 from eventlog.recorded import Recorded
 from eventlog.transaction import Transaction
-from projections import segments, shape
+from projections import labels, segments, shape
 from projections.segments import Pointer
 
 MAIN: Final = "main"
@@ -56,6 +56,22 @@ SESSIONS = """
         cleared_at      INTEGER NOT NULL,
         deleted_at      INTEGER
     ) STRICT, WITHOUT ROWID
+"""
+SESSIONS_BY_UPDATE = """
+    CREATE INDEX sessions_by_update ON sessions (updated_at DESC, session_id)
+    WHERE deleted_at IS NULL
+"""
+SESSIONS_BY_CREATION = """
+    CREATE INDEX sessions_by_creation ON sessions (created_at DESC, session_id)
+    WHERE deleted_at IS NULL
+"""
+SESSIONS_OF_USER = """
+    CREATE INDEX sessions_of_user ON sessions (user_id, updated_at DESC, session_id)
+    WHERE user_id IS NOT NULL AND deleted_at IS NULL
+"""
+DELETED_SESSIONS = """
+    CREATE INDEX deleted_sessions ON sessions (updated_at DESC, session_id)
+    WHERE deleted_at IS NOT NULL
 """
 BRANCHES = """
     CREATE TABLE branches (
@@ -193,11 +209,16 @@ class Conversations:
     version: ClassVar[int] = 2
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
+        SESSIONS_BY_UPDATE,
+        SESSIONS_BY_CREATION,
+        SESSIONS_OF_USER,
+        DELETED_SESSIONS,
         BRANCHES,
         BRANCHES_OF_SEGMENT,
         GENERATED_BRANCHES,
         SESSIONS_OF_USER,
         *segments.SCHEMA,
+        *labels.SCHEMA,
     )
     handles: ClassVar[Sequence[type[Event]]] = (
         ItemsAdded,
@@ -431,9 +452,10 @@ class _Batch:
         event = recorded.event
         if isinstance(event, MetadataSet):
             if event.user_id is not None:
-                session.user_id = event.user_id
+                session.user_id = event.user_id or None
             if event.metadata is not None:
-                session.metadata = shape.json_text(event.metadata)
+                session.metadata = shape.json_text(event.metadata) if event.metadata else None
+                labels.set_labels(self.tx, recorded.session_id, event.metadata)
 
     # -- cutting ------------------------------------------------------------------------------
 

@@ -61,13 +61,6 @@ BRANCHES = """
     WHERE session_id = ? AND is_live = 1
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-SESSIONS = """
-    SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count,
-        branch_count
-    FROM sessions
-    WHERE deleted_at IS NULL
-    ORDER BY updated_at DESC, session_id
-"""
 GENERATED_BRANCH = """
     SELECT session_id, is_live FROM branches
     WHERE branch_id = ? AND is_generated = 1
@@ -172,7 +165,7 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
         need not hold it either.
     """
-    condition, needle = ("", ()) if text is None else _holding(text)
+    condition, needle = ("", ()) if text is None else holding(text)
     sql = f"{USER_EVENTS} {condition} ORDER BY position"
     payloads: dict[int, bytes] = {}
     times: dict[int, int] = {}
@@ -192,7 +185,7 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     ]
 
 
-def _holding(text: str) -> tuple[str, tuple[str, ...]]:
+def holding(text: str) -> tuple[str, tuple[str, ...]]:
     """
     Return the condition that a payload holds a text, in either case of ASCII letters.
 

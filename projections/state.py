@@ -174,8 +174,8 @@ class State:
             case events.SessionRestored():
                 session.deleted_at = None
             case events.MetadataSet(user_id=user_id, metadata=metadata):
-                session.user_id = session.user_id if user_id is None else user_id
-                session.metadata = session.metadata if metadata is None else metadata
+                session.user_id = session.user_id if user_id is None else user_id or None
+                session.metadata = session.metadata if metadata is None else metadata or None
             case events.UsageRecorded() as event:
                 _use(session, recorded, event, here)
             case _:
