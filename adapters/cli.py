@@ -195,6 +195,147 @@ def branches(
     branching.run(db, session, include_ended=all_, as_json=as_json)
 
 
+User = Annotated[
+    str | None, typer.Option("--user", metavar="ID", help="Of this user.", show_default=False)
+]
+Metadata = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="Labelled with each of these, nested or not."),
+]
+CreatedAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begun then or later.", show_default=False)
+]
+CreatedBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begun before then.", show_default=False)
+]
+UpdatedAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Last used then or later.", show_default=False)
+]
+UpdatedBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Not used since then.", show_default=False)
+]
+HoldingText = Annotated[
+    str | None,
+    typer.Option("--text", metavar="TEXT", help="In which the user or the assistant says so."),
+]
+MinItems = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of so many items or more.")]
+
+
+class Order(StrEnum):
+    """By which time sessions are listed."""
+
+    updated_at = "updated_at"
+    created_at = "created_at"
+
+
+@app.command()
+def sessions(
+    db: Database,
+    user: User = None,
+    metadata: Metadata = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    updated_after: UpdatedAfter = None,
+    updated_before: UpdatedBefore = None,
+    text: HoldingText = None,
+    min_items: MinItems = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Those that were deleted, instead.")
+    ] = False,
+    order_by: Annotated[Order, typer.Option(help="The newest first by this.")] = Order.updated_at,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The oldest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Go on behind this session.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List sessions: all, or those that match, the last used first.
+
+    A cost with a plus does not count requests whose price is not known. A time is ISO 8601, in UTC
+    unless it has a zone; a day alone is its beginning.
+
+    Example: [bold]eventlog sessions conversations.db --user alice --updated-after 2026-11-01[/bold]
+    """
+    from adapters import listing
+
+    which = listing.filters(
+        user=user,
+        metadata=metadata,
+        created_after=created_after,
+        created_before=created_before,
+        updated_after=updated_after,
+        updated_before=updated_before,
+        text=text,
+        min_items=min_items,
+    )
+    listing.run(
+        db,
+        which,
+        deleted=deleted,
+        order_by=order_by.value,
+        reverse=reverse,
+        limit=limit,
+        after=after,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def delete(
+    db: Database,
+    user: User = None,
+    metadata: Metadata = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    updated_after: UpdatedAfter = None,
+    updated_before: UpdatedBefore = None,
+    text: HoldingText = None,
+    min_items: MinItems = None,
+    all_: Annotated[bool, typer.Option("--all", help="Without any filter: all of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Recorded with each deletion.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Delete the sessions that match: without [bold]--yes[/bold], only tell which.
+
+    They are gone from every list and read; what they cost stays counted, and [bold]restore[/bold] brings
+    each back.
+
+    Example: [bold]eventlog delete conversations.db --updated-before 2026-01-01[/bold]
+    """
+    from adapters import listing
+
+    which = listing.filters(
+        user=user,
+        metadata=metadata,
+        created_after=created_after,
+        created_before=created_before,
+        updated_after=updated_after,
+        updated_before=updated_before,
+        text=text,
+        min_items=min_items,
+    )
+    listing.delete(db, which, everything=all_, yes=yes, reason=reason, as_json=as_json)
+
+
+@app.command()
+def restore(db: Database, session: SessionId) -> None:
+    """
+    Undo the deletion of a session: all that it held and was is back.
+
+    Example: [bold]eventlog restore conversations.db support-42[/bold]
+    """
+    from adapters import listing
+
+    listing.restore(db, session)
+
+
 @app.command()
 def audit(
     db: Database,

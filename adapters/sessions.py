@@ -15,8 +15,8 @@ from eventlog.ledger import append
 from eventlog.transaction import Transaction, Unit
 from projections import conversations, filters, sessions
 from projections.filters import Place, Query
-from projections.sessions import Session
-from projections.usage import Spent
+from projections.sessions import Session, Spent
+from projections.usage import NANOS
 
 TOLD_AT_ONCE = 500
 """Of how many sessions the first messages are in memory at once."""
@@ -86,7 +86,7 @@ def _row(session: Session, title: str | None, spent: Spent, cursor: str) -> dict
         "user_id": session.user_id,
         "metadata": _metadata(session.metadata),
         "total_tokens": spent.total_tokens,
-        "total_cost": spent.cost_usd,
+        "total_cost": spent.cost_nanos / NANOS,
         "unpriced_requests": spent.unpriced_requests,
         "cursor": cursor,
     }
@@ -184,7 +184,7 @@ def _deletion(deleted: list[Session], spent: list[Spent], *, dry_run: bool) -> D
         session_ids=[session.session_id for session in deleted],
         items=sum(session.item_count for session in deleted),
         total_tokens=sum(each.total_tokens for each in spent),
-        total_cost=sum(each.cost_usd for each in spent),
+        total_cost=sum(each.cost_nanos for each in spent) / NANOS,
         unpriced_requests=sum(each.unpriced_requests for each in spent),
         dry_run=dry_run,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from adapters.log import ConversationLog
     from eventlog.events import JSON
 
 WIDEST = 100
@@ -124,6 +125,25 @@ def opened(path: Path, *, read_only: bool) -> Iterator[EventLog]:
     """Open a log that exists, without its projections. Raises an OpenError."""
     with told_apart(path):
         log = EventLog.open_sync(path, create=False, read_only=read_only)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
+    """Open a log of conversations that exists; to be written, with its projections."""
+    from adapters.log import ConversationLog
+    from projections import default
+
+    with told_apart(path):
+        log = ConversationLog.open_sync(
+            path,
+            create=False,
+            read_only=read_only,
+            projections=None if read_only else default(),
+        )
     try:
         yield log
     finally:

@@ -67,7 +67,7 @@ SESSIONS_BY_CREATION = """
 """
 SESSIONS_OF_USER = """
     CREATE INDEX sessions_of_user ON sessions (user_id, updated_at DESC, session_id)
-    WHERE user_id IS NOT NULL AND deleted_at IS NULL
+    WHERE user_id IS NOT NULL
 """
 DELETED_SESSIONS = """
     CREATE INDEX deleted_sessions ON sessions (updated_at DESC, session_id)
@@ -95,7 +95,6 @@ BRANCHES_OF_SEGMENT = """
 GENERATED_BRANCHES = """
     CREATE INDEX generated_branches ON branches (branch_id) WHERE is_generated = 1
 """
-SESSIONS_OF_USER = "CREATE INDEX sessions_of_user ON sessions (user_id) WHERE user_id IS NOT NULL"
 
 MAX_CACHED = 10_000
 """Bounds how many rows a replay keeps in memory."""
@@ -216,7 +215,6 @@ class Conversations:
         BRANCHES,
         BRANCHES_OF_SEGMENT,
         GENERATED_BRANCHES,
-        SESSIONS_OF_USER,
         *segments.SCHEMA,
         *labels.SCHEMA,
     )

@@ -17,7 +17,7 @@ import structlog
 
 from eventlog import codec, logs
 from eventlog.transaction import Row, Transaction
-from projections import reading, segments, usage
+from projections import reading, segments
 from projections.filters import Period, Place, Query
 from projections.segments import Pointer
 from projections.texts import folded, texts, title
@@ -57,6 +57,14 @@ MESSAGES = """
     WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
 """
 
+SPENT = """
+    SELECT session_id, SUM(total_tokens), SUM(cost_nanos),
+        SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
+    FROM usage
+    WHERE session_id IN ({})
+    GROUP BY session_id
+"""
+
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 """A piece of SQL, and its parameters."""
 
@@ -81,6 +89,14 @@ class Session(NamedTuple):
         """Return where the session stands in the order of a query."""
         time = self.updated_at if query.order_by == "updated_at" else self.created_at
         return Place(time, self.session_id)
+
+
+class Spent(NamedTuple):
+    """All that a session ever used, whatever became of its items."""
+
+    total_tokens: int = 0
+    cost_nanos: int = 0
+    unpriced_requests: int = 0
 
 
 class Page(NamedTuple):
@@ -246,6 +262,9 @@ def _first_user_item(tx: Transaction, session: Session) -> Row | None:
     return None
 
 
-def spent(tx: Transaction, sessions: Sequence[Session]) -> list[usage.Spent]:
+def spent(tx: Transaction, sessions: Sequence[Session]) -> list[Spent]:
     """Return what each session ever used."""
-    return [usage.spent(tx, session.session_id) for session in sessions]
+    session_ids = [session.session_id for session in sessions]
+    sql = SPENT.format(", ".join("?" * len(sessions)))
+    found = {session_id: Spent(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    return [found.get(session_id, Spent()) for session_id in session_ids]

@@ -20,7 +20,7 @@ from projections.projection import Projection, tables
 from projections.segments import Pointer, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from eventlog import Event
     from projections.state import Session, State
@@ -110,6 +110,10 @@ def _seen_session(tx: Transaction, row: tuple[Any, ...]) -> dict[str, Any]:
     return {
         "times": (created_at, updated_at),
         "labels": (user_id, None if metadata is None else json.loads(metadata)),
+        "leaves": tx.all(
+            "SELECT path, value FROM session_labels WHERE session_id = ? ORDER BY path",
+            (session_id,),
+        ),
         "on": branch_id,
         "counts, cleared, deleted": tuple(numbers),
         "branches": _seen_branches(tx, session_id),
@@ -161,6 +165,7 @@ def _meant_session(session: Session) -> dict[str, Any]:
     return {
         "times": (session.created_at, session.updated_at),
         "labels": (session.user_id, session.metadata),
+        "leaves": sorted(_leaves(session.metadata or {}, [])),
         "on": session.branch_id,
         "counts, cleared, deleted": (
             session.item_count,
@@ -209,6 +214,19 @@ def _meant_session(session: Session) -> dict[str, Any]:
             for used in session.usage
         ],
     }
+
+
+def _leaves(metadata: dict[str, Any], above: list[str]) -> Iterator[tuple[str, str]]:
+    for key, value in metadata.items():
+        path = [*above, key]
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, path)
+        else:
+            is_whole = isinstance(value, float) and value.is_integer()
+            yield (
+                json.dumps(path, separators=(",", ":")),
+                json.dumps(int(value) if is_whole else value),
+            )
 
 
 def _place(ref: Any) -> tuple[int, int]:

@@ -233,6 +233,17 @@ async def unknown_version(path: Path) -> None:
     await (await session_with_secret(path)).get_items(as_of=9)
 
 
+@provokes("InvalidQueryError")
+async def unknown_order(path: Path) -> None:
+    order: Any = "title"
+    await (await session_with_secret(path)).list_sessions(order_by=order, text=SECRET)
+
+
+@provokes("SessionNotFoundError")
+async def unknown_session(path: Path) -> None:
+    await (await session_with_secret(path)).restore_session("none such")
+
+
 @provokes("SourceError")
 async def no_source(path: Path) -> None:
     async with EventLog.open(path) as log:

@@ -82,9 +82,12 @@ CORRECTIONS = st.builds(
         max_size=3,
     ),
 )
-LABELS = st.none() | st.sampled_from(["alice", "bob"])
+LABELS = st.none() | st.sampled_from(["alice", "bob", ""])
+LEAVES = st.sampled_from([1, 1.0, 2.5, True, None, "1", "", [], [1, "x"], {}])
 METADATA = st.none() | st.dictionaries(
-    st.sampled_from("ab"), st.floats(allow_nan=False), max_size=2
+    st.sampled_from("ab"),
+    LEAVES | st.dictionaries(st.sampled_from(["a", "b.c", "$"]), LEAVES, max_size=2),
+    max_size=2,
 )
 
 NONSENSE: st.SearchStrategy[Event] = st.one_of(
