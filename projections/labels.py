@@ -72,7 +72,7 @@ def wanted(metadata: Mapping[str, JSON]) -> list[Label]:
 def _leaves(
     metadata: Mapping[str, JSON], above: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], JSON]]:
-    """Walk down the objects; one at the deepest level is a leaf that is too deep."""
+    """Walk down the objects, as deep as there are labels."""
     for key, value in metadata.items():
         keys = (*above, key)
         if isinstance(value, dict) and value and len(keys) < MAX_LEVELS:
@@ -95,7 +95,7 @@ def _plain(value: JSON, levels: int) -> JSON:
 
 
 def _label(keys: tuple[str, ...], value: JSON) -> Label:
-    return Label(_kept(list(keys)), _kept(_plain(value, MAX_LEVELS)))
+    return Label(_kept(list(keys)), _kept(_plain(value, MAX_LEVELS + 1 - len(keys))))
 
 
 def _kept(value: JSON) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from eventlog import EventLog, ItemsAdded, ledger
 from projections import (
     conversations,
     default,
+    filters,
     labels,
     reading,
     segments,
@@ -21,6 +23,7 @@ from projections import (
     usage,
 )
 from projections.projection import tables
+from tests.history import START
 from tests.projections.given import added, branched, on, used
 
 if TYPE_CHECKING:
@@ -233,3 +236,70 @@ async def test_reading_a_session_of_a_large_log_takes_no_more_steps_than_in_a_sm
     small = await read(given.log)
     given(*[on("main", added(), "other") for _ in range(300)])
     assert await read(given.log) <= 1.2 * small
+
+
+# -- lists of sessions ---------------------------------------------------------------------------
+
+
+def listed_plan(given: Given, few: int, **asked: Any) -> list[str]:
+    """Return the plan of a page of sessions, with at most so many looked at and sorted."""
+
+    def unit(tx: Any) -> tuple[str, tuple[Any, ...]]:
+        query = filters.parse(limit=50, **asked)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sessions, "FEW", few)
+            return sessions.statement(query, sessions._narrowest(tx, query))
+
+    sql, parameters = given.log.store.read_sync(unit)
+    return [detail for *_, detail in given.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
+
+
+NOON = datetime(2023, 11, 14, 12, tzinfo=UTC)
+AFTER = filters.cursor("updated_at", filters.Place(START, "s"))
+AFTER_CREATED = filters.cursor("created_at", filters.Place(START, "s"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        ({}, "sessions_by_update"),
+        ({"after": AFTER}, "sessions_by_update"),
+        ({"order_by": "created_at"}, "sessions_by_creation"),
+        ({"order_by": "created_at", "after": AFTER_CREATED}, "sessions_by_creation"),
+        ({"user_id": "alice"}, "sessions_of_user"),
+        ({"user_id": "alice", "after": AFTER}, "sessions_of_user"),
+        ({"user_id": "alice", "order_by": "created_at"}, "sessions_by_creation"),
+        ({"updated_after": NOON, "updated_before": NOON}, "sessions_by_update"),
+        ({"created_after": NOON}, "sessions_by_update"),
+        ({"created_after": NOON, "order_by": "created_at"}, "sessions_by_creation"),
+        ({"metadata": {"plan": "pro", "tier": 2}}, "sessions_by_update"),
+        ({"user_id": "alice", "metadata": {"plan": "pro"}}, "sessions_of_user"),
+        ({"min_items": 3, "after": AFTER}, "sessions_by_update"),
+        ({"deleted": True, "after": AFTER}, "deleted_sessions"),
+    ],
+)
+def test_a_page_of_sessions_is_walked_along_an_index_and_never_sorted(
+    given: Given, asked: dict[str, Any], index: str, reverse: bool
+) -> None:
+    first, *probes = listed_plan(given, -1, **asked, reverse=reverse)
+    assert f"s USING INDEX {index}" in first
+    assert not [step for step in probes if "TEMP B-TREE" in step or "SCAN" in step]
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        ({"metadata": {"plan": "pro"}}, "session_labels USING COVERING INDEX sessions_of_label"),
+        ({"metadata": {"plan": "pro"}, "user_id": "alice", "after": AFTER}, "sessions_of_label"),
+        ({"user_id": "alice", "order_by": "created_at"}, "sessions USING INDEX sessions_of_user"),
+        ({"created_after": NOON}, "sessions USING INDEX sessions_by_creation"),
+        ({"deleted": True, "metadata": {"plan": "pro"}}, "sessions_of_label"),
+    ],
+)
+def test_where_few_match_they_are_found_first_and_each_session_by_its_key(
+    given: Given, asked: dict[str, Any], index: str
+) -> None:
+    first, second, *_ = listed_plan(given, 2_000, **asked)
+    assert index in first
+    assert second == "SEARCH s USING PRIMARY KEY (session_id=?)"
