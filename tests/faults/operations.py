@@ -31,6 +31,7 @@ class Stage(NamedTuple):
     session: AdvancedSQLiteSession
     log: ConversationLog
     run: Any
+    lines: Path
 
 
 Call: TypeAlias = "Callable[[Stage], Awaitable[Any]]"
@@ -64,9 +65,9 @@ WRITES: dict[str, Call] = {
         lambda tx: eventlog.append(tx, "t", ItemsAdded(items=batch("a")), branch_id="main")
     ),
     "eventlog.import_lines": lambda s: everything(
-        import_lines(s.log, lines_of(s.path).read_bytes().splitlines(keepends=True))
+        import_lines(s.log, s.lines.read_bytes().splitlines(keepends=True))
     ),
-    "import_file": lambda s: everything(import_file(s.log, lines_of(s.path))),
+    "import_file": lambda s: everything(import_file(s.log, s.lines)),
 }
 
 READS: dict[str, Call] = {
@@ -187,8 +188,7 @@ def lines_of(path: Path) -> Path:
 def enter(template: Path, path: Path) -> Stage:
     """Open a copy of the template."""
     shutil.copy(template, path)
-    shutil.copy(lines_of(template), lines_of(path))
     session = AdvancedSQLiteSession("s", path, branch_id="draft")
     log = session.log
     assert isinstance(log, ConversationLog)
-    return Stage(path, session, log, ran(40))
+    return Stage(path, session, log, ran(40), lines_of(template))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.faults import operations
 from tests.faults.failing import AFTER_THE_COMMIT, Statements, failing_statements, places
+from tests.faults.files import rows
 from tests.faults.operations import (
     OPERATIONS,
     READS,
@@ -47,16 +46,6 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
 @pytest.fixture
 def stage(template: Path, path: Path, statements: Statements) -> Stage:
     return enter(template, path)
-
-
-def rows(path: Path) -> dict[str, list[Any]]:
-    """Return every row of every table of a file, seen from outside."""
-    with closing(sqlite3.Connection(f"file:{path}?mode=ro", uri=True)) as connection:
-        names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        return {
-            name: connection.execute(f'SELECT * FROM "{name}"').fetchall()
-            for (name,) in names.fetchall()
-        }
 
 
 @pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.proof)])
