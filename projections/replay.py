@@ -8,13 +8,14 @@ transaction that first applies what was appended meanwhile. A replay that is kil
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import structlog
 
 from eventlog import logs
-from eventlog.errors import ProjectionError
+from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
 from eventlog.ledger import read_events, read_head
 from eventlog.log import EventLog
 from eventlog.recorded import Recorded
@@ -306,15 +307,26 @@ def _scratch_file(store: Store) -> Iterator[str]:
         return
     log_file = Path(store.path)
     for old in leftovers(store.path):
-        old.unlink(missing_ok=True)
-    handle, path = tempfile.mkstemp(
-        prefix=f"{log_file.name}-replay-", suffix=f"-{os.getpid()}", dir=log_file.parent
-    )
+        with suppress(OSError):
+            old.unlink()
+    try:
+        handle, path = tempfile.mkstemp(
+            prefix=f"{log_file.name}-replay-", suffix=f"-{os.getpid()}", dir=log_file.parent
+        )
+    except OSError as error:
+        raise _no_scratch_file(error, store.path) from error
     os.close(handle)
     try:
         yield path
     finally:
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):  # the next replay takes it away
+            Path(path).unlink()
+
+
+def _no_scratch_file(error: OSError, path: str) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"no room left on the disk beside {path}", path=path)
+    return DiskError(f"no file can be made beside {path}: {error.strerror}", path=path)
 
 
 def leftovers(path: str) -> list[Path]:

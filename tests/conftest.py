@@ -31,8 +31,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the long tests take their time."""
     for item in items:
-        if item.get_closest_marker("proof") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(PROOF_TIMEOUT_SECONDS))
+        if item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.timeout(PROOF_TIMEOUT_SECONDS), append=False)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["shim"]
+pytestmark = pytest.mark.timeout(900)
 
 QUICK, LONG = (30, 12), (1_500, 120)
 """How many power cuts, in how many actions of each session."""

@@ -44,11 +44,11 @@ CHECKPOINTS: dict[str, Callable[[Stage], None]] = {
 
 
 def places(chance: random.Random, *, each: bool) -> Iterator[int]:
-    """Give places of operations on the disk: each, or every now and then one."""
-    nth = 0
+    """Give places of operations on the disk: each, or the first and every now and then one."""
+    nth = 1
     while True:
-        nth += 1 if each else chance.randint(1, 9)
         yield nth
+        nth += 1 if each else chance.randint(1, 9)
 
 
 def fail(folder: str, names: list[str], seed: str, each: bool) -> dict[str, int]:
@@ -131,6 +131,7 @@ def kill_one(folder: Path, name: str, chance: random.Random, times: int) -> list
         found = tables(path)
         assert found == after or (found in ({}, before) and acknowledged is None), told
         left[found == after] += 1
+        AdvancedSQLiteSession("s", path).close()  # adopts what was not adopted
         check_sound(path)
     return left
 
@@ -142,12 +143,14 @@ def in_a_child(
     gc.collect()
     ours, theirs = os.pipe()
     if (child := os.fork()) == 0:
-        disk.watch(path)
-        do = prepared(template, path, name)
-        disk.arm(what, nth)
-        do()
-        os.write(theirs, str(disk.counted()).encode())
-        os._exit(0)
+        try:
+            disk.watch(path)
+            do = prepared(template, path, name)
+            disk.arm(what, nth)
+            do()
+            os.write(theirs, str(disk.counted()).encode())
+        finally:
+            os._exit(0)
     os.close(theirs)
     os.waitpid(child, 0)
     with os.fdopen(ours, "rb") as pipe:
