@@ -26,14 +26,14 @@ CAN_BE_KILLED = [*REACH_THE_DISK, *CHECKPOINTS, *(n for n in OPENINGS if "to rea
 def test_a_disk_that_fails_under_an_operation_leaves_nothing_of_it(
     tmp_path: Path, shim: Path, chance: random.Random, each: bool
 ) -> None:
-    names = REACH_THE_DISK if each else chance.sample(REACH_THE_DISK, 8)
+    names = REACH_THE_DISK if each else chance.sample(REACH_THE_DISK, 6)
     failed = run_on_disk(
         shim, "fail", folder=str(tmp_path), names=names, seed=str(chance.random()), each=each
     )
     assert all(count > 0 for count in failed.values()), failed
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(120, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("times", [3, pytest.param(120, marks=pytest.mark.proof)])
 def test_a_process_killed_under_an_operation_leaves_nothing_or_all_of_it(
     tmp_path: Path, shim: Path, chance: random.Random, times: int
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import json
 import os
 import random
@@ -110,14 +109,21 @@ def kill(folder: str, names: list[str], seed: str, times: int) -> dict[str, list
     Return how many left nothing of each, and how many all of it.
     """
     chance = random.Random(seed)
-    return {name: kill_one(Path(folder, name), name, chance, times) for name in names}
+    template = Path(folder, "template.db")
+    asyncio.run(make_template(template))
+    left = {}
+    for name in names:
+        own = Path(folder, name, "template.db")
+        own.parent.mkdir()
+        if name in OPENINGS:
+            asyncio.run(OPENINGS[name].make(own))
+        left[name] = kill_one(own if name in OPENINGS else template, own.parent, chance, times)
+    return left
 
 
-def kill_one(folder: Path, name: str, chance: random.Random, times: int) -> list[int]:
-    """Kill processes under one operation."""
-    folder.mkdir()
-    disk, template, whole = Disk(), folder / "template.db", folder / "whole.db"
-    asyncio.run(OPENINGS[name].make(template) if name in OPENINGS else make_template(template))
+def kill_one(template: Path, folder: Path, chance: random.Random, times: int) -> list[int]:
+    """Kill processes under the operation that a folder is named after."""
+    disk, name, whole = Disk(), folder.name, folder / "whole.db"
     before = tables(template) if template.exists() else {}
     operations = in_a_child(disk, template, whole, name, "never", 0)
     assert operations is not None, name
@@ -140,7 +146,6 @@ def in_a_child(
     disk: Disk, template: Path, path: Path, name: str, what: Any, nth: int
 ) -> int | None:
     """Do something in a forked process; return its operations on the disk, None if it died first."""
-    gc.collect()
     ours, theirs = os.pipe()
     if (child := os.fork()) == 0:
         try:
