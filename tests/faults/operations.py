@@ -49,7 +49,9 @@ WRITES: dict[str, Call] = {
     "session.switch_to_branch": lambda s: s.session.switch_to_branch("main"),
     "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
     "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
+    "session.set_metadata": lambda s: s.session.set_metadata({"plan": "pro"}),
     "session.delete_session": lambda s: s.session.delete_session(),
+    "session.restore_session": lambda s: s.session.restore_session("gone"),
     "session._atomic_replace_items": lambda s: s.session._atomic_replace_items([user("short")]),
     "session._get_compaction_snapshot": lambda s: compact(s.session),
     "log.append": lambda s: s.log.append(
@@ -58,6 +60,9 @@ WRITES: dict[str, Call] = {
     "log.append with a key": lambda s: s.log.append(
         "s", ItemsAdded(items=batch("a")), branch_id="main", idempotency_key="k"
     ),
+    "log.delete_session": lambda s: s.log.delete_session("other"),
+    "log.delete_sessions": lambda s: s.log.delete_sessions(user_id="bob", dry_run=False),
+    "log.restore_session": lambda s: s.log.restore_session("gone"),
     "log.write": lambda s: s.log.write(
         lambda tx: eventlog.append(tx, "s", ItemsAdded(items=batch("a")), branch_id="main")
     ),
@@ -83,8 +88,11 @@ READS: dict[str, Call] = {
     "session.get_turn_usage": lambda s: s.session.get_turn_usage(),
     "session.get_usage_stats": lambda s: s.session.get_usage_stats(),
     "session.list_sessions": lambda s: s.session.list_sessions(),
+    "session.get_metadata": lambda s: s.session.get_metadata(),
     "log.read": lambda s: everything(s.log.read("s", limit=3)),
     "log.subscribe": lambda s: first(s.log.subscribe("s")),
+    "log.sessions": lambda s: s.log.sessions(),
+    "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
     "log.head": lambda s: s.log.head(),
     "log.verify": lambda s: s.log.verify(),
@@ -152,10 +160,12 @@ async def make_template(path: Path) -> None:
     """Make the file that stages are copies of, and beside it another history, as lines."""
     session = AdvancedSQLiteSession("s", path, user_id="alice")
     await furnish(session)
-    other = AdvancedSQLiteSession("other", path)
-    await other.add_items(batch("other"))
-    session.close()
-    other.close()
+    others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
+    for other in others:
+        await other.add_items(batch("other"))
+    await session.delete_session("gone")
+    for opened in (session, *others):
+        opened.close()
     elsewhere = AdvancedSQLiteSession("elsewhere")
     await furnish(elsewhere)
     lines = await everything(export_lines(elsewhere.log))

@@ -89,6 +89,6 @@ async def error_of(call: Awaitable[Any]) -> Exception | None:
 def test_the_table_of_operations_is_complete() -> None:
     listed = {name.split(" ", maxsplit=1)[0] for name in OPERATIONS} | set(operations.ELSEWHERE)
     public = operations.public_names()
-    assert public - listed == set()
+    assert public - listed == set(), "each needs its line in tests/faults/operations.py"
     assert {name for name in listed if "._" not in name and "." in name} - public == set()
     assert not WRITES.keys() & READS.keys()
