@@ -263,7 +263,10 @@ class _View:
             self._out.print(Text(text, style="green"), soft_wrap=True)
         else:
             first = verified.findings[0]
-            text = f"the chain is broken: event {first.position}: {first.problem}"
+            what = (
+                "" if first.position is None else f"the chain is broken: event {first.position}: "
+            )
+            text = f"{what}{first.problem}"
             self._out.print(Text(printable(text), style="bold red"), soft_wrap=True)
 
     def _print_table(self) -> None:

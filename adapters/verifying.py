@@ -17,7 +17,7 @@ from rich.text import Text
 
 import projections
 from adapters import replaying, telling, terminal
-from eventlog import schema
+from eventlog import schema, sqlite
 from eventlog.errors import EventLogError
 from eventlog.integrity import Head
 from eventlog.ledger import read_head
@@ -101,11 +101,14 @@ def print_chain(out: Console, verified: Verified) -> None:
         out.print(line.append("as recorded", style="green"), soft_wrap=True)
         return
     first = verified.findings[0].position
-    line.append(f"not as recorded: the first bad event is {first}", style="bold red")
+    what = "its table is damaged" if first is None else f"the first bad event is {first}"
+    line.append(f"not as recorded: {what}", style="bold red")
     out.print(line, soft_wrap=True)
     for finding in verified.findings[:SHOWN_FINDINGS]:
-        text = f"  event {finding.position}: {finding.problem}"
-        out.print(Text(terminal.printable(text)), soft_wrap=True)
+        text = finding.problem
+        if finding.position is not None:
+            text = f"event {finding.position}: {text}"
+        out.print(Text(f"  {terminal.printable(text)}"), soft_wrap=True)
     left = len(verified.findings) - SHOWN_FINDINGS
     if left > 0:
         out.print(Text(f"  and {left:,} more: --json shows all"))
@@ -120,6 +123,7 @@ def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
 
     try:
         wanted, problems = log.store.read_sync(to_compare)
+        problems += _damages(log, wanted)
         replayed = (
             projections.replay(log, wanted, check=True, on_difference=differs) if wanted else []
         )
@@ -129,6 +133,18 @@ def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
     if replayed:
         replaying.print_tables(out, replayed, check=True, as_json=as_json)
     return Tables(problems, replayed)
+
+
+def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
+    """Return what SQLite finds wrong with the tables and their indexes, which a replay does not compare."""
+    present = log.store.read_sync(lambda tx: schema.table_names(tx.connection))
+    return [
+        f"table {table.name!r} is damaged: {problem}; `eventlog replay` makes it anew"
+        for projection in compared
+        for table in tables_of(projection)
+        if table.name in present
+        for problem in sqlite.damages(log.path, table.name)
+    ]
 
 
 def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:

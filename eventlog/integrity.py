@@ -72,9 +72,9 @@ class Head(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is wrong with the log, and where."""
+    """What is wrong with the log, and at which event; None: with the table as a whole."""
 
-    position: int
+    position: int | None
     problem: str
 
 
@@ -184,6 +184,10 @@ class Verifier:
         """Note that the file cannot be read any further."""
         problem = f"the file cannot be read from here on: {why}"
         self.findings.append(Finding(self.head.position + 1, problem))
+
+    def doubt(self, problems: Iterable[str]) -> None:
+        """Note what is wrong with the table's indexes: whoever reads by them does not get what is here."""
+        self.findings.extend(Finding(None, f"the table is damaged: {why}") for why in problems)
 
     def finish(self, positions_given: int) -> Verified:
         """End the verification. ``positions_given`` is the highest position ever given."""

@@ -285,7 +285,7 @@ class EventLog:
 
     async def verify(self, expect_head: Head | None = None) -> Verified:
         """
-        Recompute every digest from what is read back, and check positions, versions, decodability.
+        Recompute every digest from what is read back; check positions, versions, decodability, indexes.
 
         expect_head: a head that was kept elsewhere; the log must contain it.
 
@@ -299,6 +299,8 @@ class EventLog:
                 verifier.stop(error)
                 return verifier.finish(0)
             if not rows:
+                if not self.store.is_memory:
+                    verifier.doubt(await asyncio.to_thread(sqlite.damages, self.path, "events"))
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from eventlog.errors import (
@@ -27,6 +28,9 @@ WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
+
+DAMAGED_SCHEMA = b"malformed database schema"
+"""How SQLite's message begins that quotes a damaged schema, and that Python cannot always decode."""
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
@@ -114,6 +118,22 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
+def damages(path: str, table: str) -> list[str]:
+    """
+    Return what SQLite finds wrong with a table and its indexes; it takes a while.
+
+    Reads a connection of its own, so that nobody waits for it. Raises a documented error for a file that
+    cannot be read at all.
+    """
+    try:
+        with closing(connect_for_reading(path)) as connection:
+            found = connection.execute(f"PRAGMA integrity_check('{table}')").fetchall()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise translated(error, path) from error
+    lines = [line for (problem,) in found for line in problem.splitlines()]
+    return [line for line in lines if line not in {"ok", "*** in database main ***"}]
+
+
 def check_path(path: str, *, create: bool) -> None:
     """Refuse, before SQLite is asked, what can never be a log. Raises an OpenError."""
     file = Path(path)
@@ -135,9 +155,14 @@ def read_only_error(path: str) -> ReadOnlyFileError:
 
 def translated(error: BaseException, path: str) -> BaseException:
     """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
-    if not isinstance(error, sqlite3.Error):
+    if isinstance(error, UnicodeDecodeError) and error.object.startswith(DAMAGED_SCHEMA):
+        mapped: BaseException = CorruptFileError(
+            f"{path} is damaged: its schema is no text", path=path
+        )
+    elif isinstance(error, sqlite3.Error):
+        mapped = _mapped(error, path)
+    else:
         return error
-    mapped = _mapped(error, path)
     mapped.__cause__ = error
     return mapped
 
