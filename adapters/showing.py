@@ -176,7 +176,7 @@ def conversation(
         if is_missing and not may_lack:
             raise BranchNotFoundError(name)
         refs = reading.refs(then, place.pointer)
-        times = {row[0]: occurred_at(row[1], row[2]) for row in then.execute(TIMES)}
+        times = {row[0]: occurred_at(row[1], row[2], row[0]) for row in then.execute(TIMES)}
         rows = zip(
             refs,
             reading.structure(then, place.pointer),

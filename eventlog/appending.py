@@ -61,20 +61,21 @@ def first_result(
 ) -> Appended | None:
     """Return what the first append with this key returned; None when there was none."""
     first = tx.one(
-        "SELECT version, metadata FROM events WHERE session_id = ? AND idempotency_key = ?",
+        "SELECT version, metadata, position FROM events "
+        "WHERE session_id = ? AND idempotency_key = ?",
         (session_id, key),
     )
     if first is None:
         return None
-    version, metadata = first
-    count = codec.decode_metadata(metadata)["events_in_append"]
+    version, metadata, position = first
+    count = codec.decode_recording(metadata or "", position=position).get("events_in_append")
     rows = tx.all(
         "SELECT type, data_digest, branch_id, position FROM events "
-        "WHERE session_id = ? AND version >= ? AND version < ? ORDER BY version",
-        (session_id, version, version + count),
+        "WHERE session_id = ? AND version >= ? ORDER BY version LIMIT ?",
+        (session_id, version, len(events)),
     )
     before = [tuple(row[:3]) for row in rows]
     now = [(event.type_name(), integrity.data_digest(data), branch_id) for event, data in events]
-    if before != now:
+    if count != len(now) or before != now:
         raise IdempotencyConflictError(session_id=session_id, idempotency_key=key)
     return Appended(version + count - 1, rows[-1][3], count)

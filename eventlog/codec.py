@@ -93,11 +93,13 @@ def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -
         fields = json.loads(data)
         for version in range(schema_version, kind.schema_version):
             fields = UPCASTS[type_name, version](fields)
-        return msgspec.convert(fields, kind)
+        event = msgspec.convert(fields, kind)
+        _check_texts(event)
     except (ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
         raise UndecodableEventError(
             f"event at position {position} cannot be decoded as {type_name!r}", position=position
         ) from error
+    return event
 
 
 def check_known(type_name: str, schema_version: int, *, position: int) -> type[Event]:
@@ -112,8 +114,21 @@ def check_known(type_name: str, schema_version: int, *, position: int) -> type[E
     return kind
 
 
+def decode_recording(text: str, *, position: int) -> dict[str, JSON]:
+    """Return what was bound by ``recording``. Raises UndecodableEventError."""
+    try:
+        metadata = decode_metadata(text)
+        if isinstance(metadata, dict):
+            return metadata
+    except (ValueError, RecursionError):
+        pass
+    raise UndecodableEventError(
+        f"the metadata of the event at position {position} cannot be decoded", position=position
+    )
+
+
 def decode_metadata(text: str) -> dict[str, JSON]:
-    """Return what was bound by ``recording``."""
+    """Return a JSON object that stands in a row of its own: labels, details. Raises ValueError."""
     try:
         metadata: dict[str, JSON] = msgspec.json.decode(text)
     except _CANNOT_DECODE:
@@ -129,9 +144,11 @@ def decode_items(payloads: Sequence[tuple[int, bytes]]) -> list[list[JSON]]:
     """
     try:
         decoded = _items_decoder.decode(b"[" + b",".join(data for _, data in payloads) + b"]")
-        return [event.items for event in decoded]
+        if len(decoded) == len(payloads):  # damaged ones may be a document only together
+            return [event.items for event in decoded]
     except (*_CANNOT_DECODE, RecursionError):
-        return [_items_of(position, data) for position, data in payloads]
+        pass
+    return [_items_of(position, data) for position, data in payloads]
 
 
 def _items_of(position: int, data: bytes) -> list[JSON]:
@@ -158,11 +175,16 @@ def _check_readable(event: Event, data: bytes) -> None:
     except UndecodableEventError as error:
         if isinstance(error.__cause__, RecursionError):
             raise UnserialisableError("$ is nested too deeply", place="$") from error
+        if isinstance(error.__cause__, InvalidEventError):
+            raise error.__cause__ from None
         raise InvalidEventError(f"a field of {name!r} is not of its type") from error
-    for part in (
-        read,
-        *(read.requests if isinstance(read, UsageRecorded | UsageCorrected) else ()),
-    ):
+    _check_texts(read)
+
+
+def _check_texts(event: Event) -> None:
+    """Raise InvalidEventError for a field that no row could hold."""
+    requests = event.requests if isinstance(event, UsageRecorded | UsageCorrected) else ()
+    for part in (event, *requests):
         for field in part.__struct_fields__:
             if isinstance(value := getattr(part, field), str):
                 check_text(field, value)

@@ -165,7 +165,7 @@ class Verifier:
                     codec.decode(kind, schema_version, data, position=position)
                 except UndecodableEventError:
                     yield f"data cannot be decoded as {kind!r} of schema version {schema_version}"
-        if metadata is not None and not _is_metadata(metadata):
+        if metadata is not None and not _is_metadata(metadata, position):
             yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
         if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
@@ -201,8 +201,9 @@ class Verifier:
         return Verified(self.head, self.events, tuple(self.findings))
 
 
-def _is_metadata(text: str) -> bool:
+def _is_metadata(text: str, position: int) -> bool:
     try:
-        return isinstance(codec.decode_metadata(text), dict)
-    except (ValueError, RecursionError):
+        codec.decode_recording(text, position=position)
+    except UndecodableEventError:
         return False
+    return True

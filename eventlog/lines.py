@@ -39,7 +39,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog import codec, integrity
-from eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
+from eventlog.errors import InvalidEventError, SourceError
 from eventlog.events import (
     EVENT_TYPES,
     JSON,
@@ -190,13 +190,7 @@ def _safe(text: str) -> str:
 
 def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
     """Return an event's metadata and time as they were before its first import."""
-    try:
-        imported = recorded.metadata.get(IMPORTED)
-    except (ValueError, AttributeError):
-        raise UndecodableEventError(
-            f"the metadata of the event at position {recorded.position} cannot be decoded",
-            position=recorded.position,
-        ) from None
+    imported = recorded.metadata.get(IMPORTED)
     if not isinstance(imported, dict) or type(imported.get(RECORDED_AT)) is not int:
         return recorded.metadata, recorded.recorded_at
     metadata = dict(recorded.metadata)

@@ -54,13 +54,15 @@ class Recorded:
 
     @cached_property
     def metadata(self) -> dict[str, JSON]:
-        """Who and why: what was bound by ``recording`` when it was appended."""
-        return {} if self.metadata_json is None else codec.decode_metadata(self.metadata_json)
+        """Who and why: what was bound by ``recording``. Raises UndecodableEventError."""
+        if self.metadata_json is None:
+            return {}
+        return codec.decode_recording(self.metadata_json, position=self.position)
 
     @property
     def occurred_at(self) -> int:
         """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
-        return occurred_at(self.recorded_at, self.metadata_json)
+        return occurred_at(self.recorded_at, self.metadata_json, self.position)
 
     def __repr__(self) -> str:
         return (
@@ -69,9 +71,9 @@ class Recorded:
         )
 
 
-def occurred_at(recorded_at: int, metadata_json: str | None) -> int:
-    """Return when an event happened, from its columns."""
+def occurred_at(recorded_at: int, metadata_json: str | None, position: int) -> int:
+    """Return when an event happened, from its columns. Raises UndecodableEventError."""
     if metadata_json is None or '"occurred_at"' not in metadata_json:
         return recorded_at
-    told = codec.decode_metadata(metadata_json).get("occurred_at")
+    told = codec.decode_recording(metadata_json, position=position).get("occurred_at")
     return told if type(told) is int and EARLIEST <= told <= LATEST else recorded_at

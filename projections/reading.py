@@ -174,7 +174,7 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
         where = (span.segment_id, span.last)
         for position, data, recorded_at, metadata in tx.execute(sql, (*where, *needle)):
             payloads[position] = _present(position, data)
-            times[position] = occurred_at(recorded_at, metadata)
+            times[position] = occurred_at(recorded_at, metadata, position)
         if payloads:
             found += tx.all(USER_ITEMS, where)
     decoded = dict(zip(payloads, codec.decode_items(list(payloads.items())), strict=True))
