@@ -178,6 +178,8 @@ class Source:
                 (session_id,),
             )
             for branch_id, message_id, turn, created_at in rows:
+                if type(branch_id) is not str or type(message_id) is not int:
+                    continue  # damaged; the message itself is shown on main
                 branch = branches.setdefault(branch_id, _Branch())
                 branch.message_ids.append(message_id)
                 branch.sdk_turns.append(turn)
@@ -203,7 +205,7 @@ class Source:
             "SELECT branch_id FROM branch_reservations WHERE session_id = ? ORDER BY rowid",
             (session_id,),
         )
-        return [branch_id for (branch_id,) in rows]
+        return [branch_id for (branch_id,) in rows if type(branch_id) is str]
 
     def time(self, text: Any) -> int:
         """Return one of the SDK's times, which are UTC; of what is none, the present."""
@@ -354,15 +356,16 @@ def _chunks(items: list[JSON]) -> Iterator[list[JSON]]:
 def _loaded(text: Any) -> dict[str, JSON] | None:
     try:
         loaded = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     return loaded if isinstance(loaded, dict) else None
 
 
 def _is_countable(row: tuple[Any, ...]) -> bool:
-    """Whether a row of usage counts something: whole numbers that are not negative, or nothing."""
+    """Whether a row of usage counts something: on a branch, whole numbers from 0, or nothing."""
     counts = row[3:7]
-    return all(count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts)
+    return type(row[1]) is str and all(
+        count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts)
 
 
 def _number(details: dict[str, JSON] | None, name: str) -> int:

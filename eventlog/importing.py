@@ -11,6 +11,7 @@ from eventlog import lines
 from eventlog.errors import (
     AppendError,
     EventLogError,
+    InvalidEventError,
     SourceError,
     UndecodableEventError,
     UnserialisableError,
@@ -171,6 +172,8 @@ def check_first_line(line: bytes) -> None:
 
 
 def _why(error: EventLogError) -> str:
+    if isinstance(error.__cause__, InvalidEventError):
+        return str(error.__cause__)
     if isinstance(error, UndecodableEventError):
         return "its data does not fit its type, or the type is of a newer release"
     return str(error)

@@ -29,9 +29,6 @@ WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
 
-DAMAGED_SCHEMA = b"malformed database schema"
-"""How SQLite's message begins that quotes a damaged schema, and that Python cannot always decode."""
-
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -91,10 +88,19 @@ def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
     try:
         for statement in statements:
             connection.execute(statement).fetchall()
+    except UnicodeDecodeError as error:  # a damaged schema, quoted in SQLite's message
+        connection.close()
+        raise _damaged_schema() from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _damaged_schema() -> sqlite3.Error:
+    error = sqlite3.DatabaseError("malformed database schema")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -128,7 +134,7 @@ def damages(path: str, table: str) -> list[str]:
     try:
         with closing(connect_for_reading(path)) as connection:
             found = connection.execute(f"PRAGMA integrity_check('{table}')").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except sqlite3.Error as error:
         raise translated(error, path) from error
     lines = [line for (problem,) in found for line in problem.splitlines()]
     return [line for line in lines if line not in {"ok", "*** in database main ***"}]
@@ -155,14 +161,9 @@ def read_only_error(path: str) -> ReadOnlyFileError:
 
 def translated(error: BaseException, path: str) -> BaseException:
     """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
-    if isinstance(error, UnicodeDecodeError) and error.object.startswith(DAMAGED_SCHEMA):
-        mapped: BaseException = CorruptFileError(
-            f"{path} is damaged: its schema is no text", path=path
-        )
-    elif isinstance(error, sqlite3.Error):
-        mapped = _mapped(error, path)
-    else:
+    if not isinstance(error, sqlite3.Error):
         return error
+    mapped = _mapped(error, path)
     mapped.__cause__ = error
     return mapped
 

@@ -25,6 +25,9 @@ from eventlog import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
     append,
     recording,
@@ -80,6 +83,9 @@ def everything(positions: Sequence[int]) -> list[Event]:
         HistoryImported(source="elsewhere", counts={"items": 1}),
         SessionCleared(),
         ItemsAdded(items=[user("after")]),
+        UsageCorrected(requests=[UsageCorrection(request=ItemRef(here[10], 0), model="m")]),
+        SessionDeleted(reason="done"),
+        SessionRestored(),
         SessionDeleted(reason="done"),
     ]
 

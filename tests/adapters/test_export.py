@@ -73,7 +73,8 @@ async def test_what_arrives_are_the_same_events(full: Path, tmp_path: Path) -> N
     for session_id in "stu":
         assert rows(full, columns, session_id) == rows(tmp_path / "new.db", columns, session_id)
     same = "type, data_digest"
-    speaking = {"item_popped", "items_replaced", "branch_created", "content_erased"}
+    speaking = {"item_popped", "items_replaced", "branch_created"}
+    speaking |= {"content_erased", "usage_corrected"}
     before, after = (rows(path, same, "s") for path in (full, tmp_path / "new.db"))
     assert [r for r in before if r[0] not in speaking] == [r for r in after if r[0] not in speaking]
 
@@ -254,8 +255,8 @@ async def test_progress_is_told_up_to_the_last_event(full: Path) -> None:
     told: list[Exported] = []
     async with EventLog.open(full, read_only=True) as log:
         lines = [line async for line in export_lines(log, on_progress=told.append)]
-    assert told[-1] == Exported(35, 35, 3)
-    assert len(lines) == 1 + 3 + 35
+    assert told[-1] == Exported(41, 41, 3)
+    assert len(lines) == 1 + 3 + 41
 
 
 async def test_a_session_that_there_is_not_is_an_error_before_the_first_line(full: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_file_is_there_once_it_is_whole(command: Any, full: Path, tmp_path: Pa
     assert json.loads(done.stdout) == {
         "kind": "exported",
         "sessions": 3,
-        "events": 35,
+        "events": 41,
         "output": str(target),
     }
     whole = target.read_text()

@@ -49,13 +49,13 @@ async def test_the_command_imports_what_the_other_exported(
     dry = command("import", new, lines, "--dry-run")
     assert (dry.exit_code, dry.stdout.split()) == (
         0,
-        f"would import 3 sessions, 35 events into {new}".split(),
+        f"would import 3 sessions, 41 events into {new}".split(),
     )
     assert not is_there(new)
     done = command("import", new, lines)
     assert (done.exit_code, done.stdout.split()) == (
         0,
-        f"imported 3 sessions, 35 events into {new}".split(),
+        f"imported 3 sessions, 41 events into {new}".split(),
     )
     assert command("export", new).stdout == lines.read_text()
 
@@ -67,7 +67,7 @@ async def test_the_command_tells_conflicts_and_exits_with_1(
     done = command("import", new, full)
     assert done.exit_code == 1
     assert "t: refused: session 't' exists already" in done.stdout
-    assert "2 sessions, 19 events" in done.stdout
+    assert "2 sessions, 22 events" in done.stdout
     assert "; 1 refused" in done.stdout
     assert command("import", new, full, "--on-conflict", "skip").exit_code == 0
     renamed = command("import", new, full, "--on-conflict", "rename")
@@ -91,7 +91,7 @@ async def test_the_commands_json_is_a_line_a_session_and_a_receipt(
         "skipped": 0,
         "refused": 1,
         "broken": 0,
-        "events": 19,
+        "events": 22,
         "dry_run": False,
     }
 

@@ -1,0 +1,99 @@
+"""Whatever comes as a payload, metadata, a line, a head, a file of lines: an answer or a clear error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eventlog import codec
+from tests.adapters.moving import everything
+from tests.fuzz.damage import damaged_json
+from tests.fuzz.targets import NAMES, TARGETS
+
+if TYPE_CHECKING:
+    from random import Random
+
+CORPUS = Path(__file__).parent / "corpus"
+ROUNDS = {"log_lines": 15}
+PROOF_FACTOR = 200
+
+
+def seeds(target: str) -> list[bytes]:
+    """Return inputs that are well, to be damaged."""
+    events = everything(range(1, 200, 2))
+    if target == "payload":
+        return [
+            bytes([NAMES.index(e.type_name()), e.schema_version - 1]) + codec.encode(e)
+            for e in events
+        ]
+    if target == "items":
+        return [codec.encode(e) for e in events if hasattr(e, "items")]
+    if target == "metadata":
+        return [b'{"actor":"a","occurred_at":5,"imported":{"recorded_at":3}}']
+    if target == "head":
+        return [b"7:" + b"0f" * 32]
+    return lines()
+
+
+def lines() -> list[bytes]:
+    """Return a log's lines, two sessions with an event of every type each."""
+    found: list[dict[str, object]] = [{"kind": "log", "format": 1}]
+    for session_id in "st":
+        events = everything(range(1, 100))
+        found.append({"kind": "session", "session_id": session_id, "events": len(events)})
+        for version, event in enumerate(events, start=1):
+            columns = {"version": version, "type": event.type_name(), "branch_id": "main"}
+            stored = {"schema_version": event.schema_version, "recorded_at": version}
+            data = {"data": json.loads(codec.encode(event)), "metadata": {"actor": "a"}}
+            found.append({"kind": "event", **columns, **stored, **data})
+    return [json.dumps(each).encode() for each in found]
+
+
+def attack(target: str, chance: Random, rounds: int) -> None:
+    """Give a target so many damaged inputs; the failing one is told."""
+    whole = seeds(target)
+    for _ in range(rounds):
+        if target == "log_lines":
+            places = [chance.randrange(len(whole)) for _ in range(chance.randrange(1, 4))]
+            attempt = b"\n".join(
+                damaged_json(chance, each) if place in places else each
+                for place, each in enumerate(whole)
+            )
+        else:
+            attempt = damaged_json(chance, chance.choice(whole))
+        try:
+            TARGETS[target](attempt)
+        except BaseException as error:
+            error.add_note(f"{target} given {attempt!r}")
+            raise
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_of_damaged_input_there_is_an_answer_or_a_clear_error(target: str, chance: Random) -> None:
+    attack(target, chance, ROUNDS.get(target, 300))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("target", TARGETS)
+def test_of_much_damaged_input_there_is_an_answer_or_a_clear_error(
+    target: str, chance: Random
+) -> None:
+    attack(target, chance, ROUNDS.get(target, 300) * PROOF_FACTOR)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_input_that_is_well_is_taken(target: str) -> None:
+    for whole in seeds(target):
+        TARGETS[target](whole)
+    TARGETS[target](b"\n".join(seeds(target)))
+    TARGETS[target](b"")
+
+
+@pytest.mark.parametrize(
+    "entry", sorted(CORPUS.glob("*/*")), ids=lambda entry: f"{entry.parent.name}/{entry.name}"
+)
+def test_what_once_failed_is_an_answer_or_a_clear_error(entry: Path) -> None:
+    TARGETS[entry.parent.name](entry.read_bytes())
