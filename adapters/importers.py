@@ -365,7 +365,8 @@ def _is_countable(row: tuple[Any, ...]) -> bool:
     """Whether a row of usage counts something: on a branch, whole numbers from 0, or nothing."""
     counts = row[3:7]
     return type(row[1]) is str and all(
-        count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts)
+        count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts
+    )
 
 
 def _number(details: dict[str, JSON] | None, name: str) -> int:

@@ -351,3 +351,24 @@ async def test_usage_that_counts_nothing_possible_is_left_out_and_told(
     assert (await adopted.get_usage_stats())["total_tokens"] == 0
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert ["unreadable=1" in record.getMessage() for record in warnings] == [True]
+
+
+async def test_structure_that_is_damaged_hides_no_message(path: Path) -> None:
+    session = sdk(path)
+    await session.add_items(turns("one", "two"))
+    await session.store_run_usage(ran(1, 7, 1))
+    await session.store_run_usage(ran(1, 7, 1))
+    session.close()
+    execute(
+        path,
+        "UPDATE message_structure SET branch_id = x'ff' WHERE message_id = 2",
+        "UPDATE branch_reservations SET branch_id = x'ff'",
+        "UPDATE turn_usage SET input_tokens_details = hex(zeroblob(50000))",
+        "UPDATE turn_usage SET input_tokens_details = replace(input_tokens_details, '0', '[')",
+    )
+    adopted = ours(path)
+    assert await adopted.get_items() == turns("one", "two")
+    assert (await adopted.get_usage_stats())["total_tokens"] == 8
+    adopted.close()
+    execute(path, "UPDATE turn_usage SET branch_id = x'ff'")
+    await assert_sound(path)
