@@ -399,6 +399,83 @@ def audit(
 
 
 @app.command()
+def search(
+    db: Database,
+    query: Annotated[
+        str | None,
+        typer.Argument(metavar="QUERY", help="What it says, literally.", show_default=False),
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="Only this type: user, function_call ...", show_default=False),
+    ] = None,
+    tool: Annotated[
+        str | None, typer.Option(help="Only calls of this tool.", show_default=False)
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="Only messages of this role.", show_default=False)
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only in this session.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Only on this branch.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what was said from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Go on behind this item.", show_default=False),
+    ] = None,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="First build the full-text index, or bring it up to date."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Find where something was said: in messages, calls, outputs and reasoning that stand on a branch.
+
+    Letters match in either case. Without QUERY, all that fits the options, the newest first.
+
+    Of the newest 200 that are found the best come first. --index writes to the file; it asks for about
+    the room of the texts, twice.
+
+    Example: [bold]eventlog search conversations.db refund --since 2026-11-04[/bold]
+    """
+    from adapters import searching
+
+    searching.run(
+        db,
+        query,
+        type=type_,
+        tool_name=tool,
+        role=role,
+        session_id=session,
+        user_id=user,
+        branch_id=branch,
+        since=since,
+        until=until,
+        limit=limit,
+        after=after,
+        index=index,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def doctor(db: Database, as_json: AsJson = False) -> None:
     """
     Examine a file: what it is and holds, what is wrong with it, and what to do about that.

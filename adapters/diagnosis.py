@@ -16,8 +16,9 @@ from adapters.tool_calls import ToolCalls
 from adapters.verifying import to_compare
 from eventlog import codec, schema
 from eventlog.errors import EventLogError
+from eventlog.ledger import read_head
 from eventlog.sqlite import WAL_SIZE_LIMIT_BYTES
-from projections import projector
+from projections import projector, search
 from projections.projection import tables as tables_of
 from projections.replay import leftovers
 
@@ -140,7 +141,15 @@ def of_projections(tx: Transaction) -> Iterator[Complaint]:
         yield Complaint("projections", problem, "run `eventlog replay`")
     built = projector.checkpoints(tx)
     present = schema.table_names(tx.connection)
-    for name, projection in projections.default().by_name.items():
+    if search.Search.name in built and search.built_to(tx) != (head := read_head(tx).position):
+        yield Complaint(
+            "projections",
+            f"the full-text index shows the log up to event {built[search.Search.name].position:,}, "
+            f"not {head:,}: what it does not show is scanned",
+            "`eventlog search --index` brings it up to date",
+            is_note=True,
+        )
+    for name, projection in projections.kept(tx).by_name.items():
         if name not in built:
             yield Complaint(
                 "projections",

@@ -8,7 +8,8 @@ from datetime import date, datetime
 from typing import Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import sessions, spent
+from adapters import finding, sessions, spent
+from adapters.finding import Found, ItemFilters
 from adapters.sessions import Deletion
 from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
@@ -36,11 +37,17 @@ class ConversationLog(EventLog):
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
+        search: bool = False,
     ) -> Opening[ConversationLog]:
-        """Open the log at a path as ``EventLog.open`` does, with the default projections."""
+        """
+        Open the log at a path as ``EventLog.open`` does, with the default projections.
+
+        search: keep a full-text index for ``find_items``, too; the first opening with it builds it.
+        """
+        default = tables.default(search=search)
         return super().open(
             path,
-            projections=tables.default() if projections is None else projections,
+            projections=default if projections is None else projections,
             durability=durability,
             create=create,
             read_only=read_only,
@@ -128,6 +135,23 @@ class ConversationLog(EventLog):
             reason=reason,
             everything=all_sessions,
         )
+
+    # -- contents -----------------------------------------------------------------------------
+
+    async def find_items(
+        self,
+        text: str | None = None,
+        *,
+        limit: int | None = 50,
+        after: str | None = None,
+        **which: Unpack[ItemFilters],
+    ) -> Found:
+        """
+        Return live items by what they say and what they are, of all sessions or of those asked for.
+
+        As a session object's ``find_items`` does; see there.
+        """
+        return await finding.find_items(self._ask, text, limit=limit, after=after, **which)
 
     # -- units of work ------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from adapters.conversation import Seat
 from adapters.lane import Lane
 from adapters.managing import ManagedSessions
 from adapters.metering import MeteredUsage
+from adapters.searchable import Searchable
 from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
@@ -47,7 +48,7 @@ PREVIEW_CHARACTERS = 100
 LOGGED_CHARACTERS = 50
 
 
-class EventLogSession(MeteredUsage, ManagedSessions):
+class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     """
     A conversation on an event log, as the Agents SDK's ``Session``.
 
@@ -412,6 +413,7 @@ class AdvancedSQLiteSession(EventLogSession):
     db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
     create_tables: False refuses a file that holds neither a log nor the SDK's tables.
     durability: "full" survives power loss, "normal" may then lose the last commits.
+    search: keep a full-text index for ``find_items``; the first opening with it builds it.
     sessions_table, messages_table: the names of the SDK's tables in a file that holds them; they are
         adopted on first opening, and stay as they are.
 
@@ -432,6 +434,7 @@ class AdvancedSQLiteSession(EventLogSession):
         metadata: Mapping[str, JSON] | None = None,
         first_turn_number: int = 1,
         durability: Durability = "full",
+        search: bool = False,
         sessions_table: str = "agent_sessions",
         messages_table: str = "agent_messages",
     ) -> None:
@@ -440,6 +443,7 @@ class AdvancedSQLiteSession(EventLogSession):
             tables=opening.TablePair(sessions_table, messages_table),
             create=create_tables,
             durability=durability,
+            search=search,
         )
         try:
             super().__init__(

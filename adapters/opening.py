@@ -55,10 +55,17 @@ class TablePair(NamedTuple):
 
 
 def open_log(
-    path: str | os.PathLike[str], *, tables: TablePair, create: bool, durability: Durability
+    path: str | os.PathLike[str],
+    *,
+    tables: TablePair,
+    create: bool,
+    durability: Durability,
+    search: bool = False,
 ) -> ConversationLog:
     """
     Open the log of a file for sessions, claiming a new file for a pair of table names.
+
+    search: keep a full-text index, too.
 
     Raises an OpenError; WrongTablesError (also a ValueError) for a file claimed for other names.
     """
@@ -78,7 +85,7 @@ def open_log(
     )
     try:
         _check_pair(log, pair)
-        log.join(projections.default())
+        log.join(projections.default(search=search))
     except BaseException:
         log.close()
         raise

@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 
 def run(path: Path, names: Sequence[str], *, check: bool, as_json: bool) -> bool:
     """Replay, or check; return whether no row differs. Raises an EventLogError."""
-    wanted = projections.default().named(list(dict.fromkeys(names)))
+    known = projections.default(search=True).named(list(dict.fromkeys(names)))
     out = terminal.console()
     what = "checking" if check else "replaying"
     with (
         terminal.opened(path, read_only=check) as log,
-        _progress(what, shown=not as_json) as bar,
+        progress(what, shown=not as_json) as bar,
     ):
 
         def differs(difference: Difference) -> None:
             bar.stop()
             print_difference(out, difference, as_json=as_json)
 
+        wanted = known if names else log.store.read_sync(projections.kept).named([])
         tables = projections.replay(
             log, wanted, check=check, on_progress=bar.show, on_difference=differs
         )
@@ -108,7 +109,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress(what: str, *, shown: bool) -> Iterator[_Shown]:
+def progress(what: str, *, shown: bool) -> Iterator[_Shown]:
     """Show a bar on stderr while the block runs, if that is a terminal."""
     err = terminal.console(stderr=True)
     if not (shown and err.is_terminal):

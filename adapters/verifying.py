@@ -154,7 +154,7 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     head = read_head(tx).position
     built = projector.checkpoints(tx)
     present = schema.table_names(tx.connection)
-    for name, projection in projections.default().by_name.items():
+    for name, projection in projections.kept(tx).by_name.items():
         checkpoint = built.get(name)
         if checkpoint is None:
             # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.

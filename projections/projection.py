@@ -37,30 +37,42 @@ class Projection(Protocol):
 
 
 class Table(NamedTuple):
-    """A projection's table: its columns, and those of them that make its primary key."""
+    """A projection's table: its columns, and those of them that make its key."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
 
 
+TABLES = """
+    SELECT name, type = 'virtual' FROM pragma_table_list
+    WHERE schema = 'main' AND type IN ('table', 'virtual') AND name <> 'sqlite_schema'
+"""
+COLUMNS = "SELECT name, pk FROM pragma_table_info(?)"
+
+
 def tables(projection: Projection) -> list[Table]:
-    """Return a projection's tables, as SQLite understands its schema."""
+    """
+    Return a projection's tables, as SQLite understands its schema.
+
+    A virtual one is its rows, by rowid; the tables in which it keeps them are its own affair.
+    """
     scratch = sqlite3.connect(":memory:")
     try:
         for statement in projection.schema:
             scratch.execute(statement)
-        names = [
-            name
-            for (name,) in scratch.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        return [
+            _table(scratch, name, is_virtual=bool(is_virtual))
+            for name, is_virtual in scratch.execute(TABLES).fetchall()
         ]
-        return [_table(scratch, name) for name in names]
     finally:
         scratch.close()
 
 
-def _table(connection: sqlite3.Connection, name: str) -> Table:
-    info = connection.execute("SELECT name, pk FROM pragma_table_info(?)", (name,)).fetchall()
+def _table(connection: sqlite3.Connection, name: str, *, is_virtual: bool) -> Table:
+    info = connection.execute(COLUMNS, (name,)).fetchall()
     columns = tuple(column for column, _ in info)
+    if is_virtual:
+        return Table(name, ("rowid", *columns), ("rowid",))
     key = tuple(column for _, column in sorted((place, column) for column, place in info if place))
     return Table(name, columns, key or columns)

@@ -75,7 +75,7 @@ class Projections:
 
     def join(self, store: Store) -> Projections:
         """Bring the tables up to date, and return the set that the file's store shall use."""
-        from projections.replay import rebuild
+        from projections.replay import build_in_steps, rebuild
 
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
@@ -84,7 +84,12 @@ class Projections:
         behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
-            rebuild(store, behind)
+        at_once = [projection for projection in behind if not is_built_in_steps(projection)]
+        if at_once:
+            rebuild(store, at_once)
+        for projection in behind:
+            if projection not in at_once:
+                build_in_steps(store, projection)
         store.write_sync(lambda tx: merged.begin(tx, tx.state))
         return merged
 
@@ -157,6 +162,11 @@ class Projections:
             if head.position - checkpoint.position > REPLAY_ON_OPEN_EVENTS:
                 behind.append(projection)
         return behind
+
+
+def is_built_in_steps(projection: Projection) -> bool:
+    """Whether a projection may show less than the log for a while; few can, and say so."""
+    return getattr(projection, "is_built_in_steps", False)
 
 
 def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:

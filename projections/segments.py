@@ -149,22 +149,30 @@ def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
 def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
     """Return the place of an item in a branch, None if it is not in it. Takes O(log items)."""
     for span in spans(tx, pointer):
-        low, high = span.first, span.last
-        while low <= high:
-            middle = (low + high) // 2
-            row = tx.one(SELECT_ITEM, (span.segment_id, middle))
-            if row is None:
-                return None
-            here = ItemRef(row[0], row[1])
-            if here == ref:
-                return Pointer(span.segment_id, middle)
-            if here < ref:
-                low = middle + 1
-            else:
-                high = middle - 1
-        if low > span.first:
+        number, item = within(tx, span, ref)
+        if item is not None:
+            return Pointer(span.segment_id, number)
+        if number > span.first:
             return None  # it would stand in this span
     return None
+
+
+def within(tx: Transaction, span: Span, ref: ItemRef) -> tuple[int, Item | None]:
+    """Return at which number an item stands in a span, and its row; None where it would stand."""
+    low, high = span.first, span.last
+    while low <= high:
+        middle = (low + high) // 2
+        row = tx.one(SELECT_ITEM, (span.segment_id, middle))
+        if row is None:
+            break  # the table is not as the builder made it
+        item = Item(ItemRef(row[0], row[1]), row[2], row[3])
+        if item.ref == ref:
+            return middle, item
+        if item.ref < ref:
+            low = middle + 1
+        else:
+            high = middle - 1
+    return low, None
 
 
 def before_turn(tx: Transaction, pointer: Pointer, turn: int) -> Pointer | None:

@@ -1,0 +1,143 @@
+"""
+What can be read in an item: the texts that a search looks through, and how one is found in them.
+
+Of a message these are its text and its refusals, of a tool call its arguments, of its output what came
+back, of reasoning its summary. Names, ids, encrypted content and images are not among them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from eventlog import codec
+from eventlog.events import JSON
+
+TEXT_KEYS: Final = frozenset(
+    {
+        *("content", "text", "refusal", "summary"),  # messages and reasoning
+        *("arguments", "input", "action", "operation", "code", "query", "queries"),  # calls
+        *("command", "commands", "diff", "path", "url"),
+        *(
+            "output",
+            "outputs",
+            "stdout",
+            "stderr",
+            "logs",
+            "results",
+            "error",
+            "message",
+        ),  # outputs
+        "reason",  # the answer to a request for approval
+    }
+)
+"""Under which keys of an item, and of the parts within these, texts stand."""
+
+MAX_LEVELS: Final = 8
+"""How deep parts are looked into; the API's items have no more than three levels."""
+
+SNIPPET_BEFORE, SNIPPET_CHARACTERS = 40, 160
+"""How much of a text a snippet shows before what was found, and in all."""
+
+LONGEST_PATTERN_CHARACTERS: Final = 1_000
+"""So much of what is sought is asked of SQLite, whose LIKE has a limit; Python looks for all of it."""
+
+_NEVER_FOLDED = re.compile("[ßŉſǰİẖ-ẚẞ\u212aﬀ-ﬆ]")  # \u212a is the sign for kelvin
+
+
+class Snippet(NamedTuple):
+    """A piece of a text, and where in it what was sought stands: ``text[start:end]``."""
+
+    text: str
+    start: int
+    end: int
+
+
+def texts(item: JSON) -> list[str]:
+    """Return an item's texts, in their order."""
+    return list(_texts(item, MAX_LEVELS)) if isinstance(item, Mapping) else []
+
+
+def _texts(value: JSON, levels: int) -> Iterator[str]:
+    """Walk what stands under a key of texts."""
+    if isinstance(value, str):
+        yield value
+    elif levels and isinstance(value, Mapping):
+        for key, child in value.items():
+            if key in TEXT_KEYS:
+                yield from _texts(child, levels - 1)
+    elif levels and isinstance(value, list):
+        for child in value:
+            yield from _texts(child, levels - 1)
+
+
+def folded(text: str) -> str:
+    """
+    Fold the case of letters, character by character.
+
+    A letter beyond ASCII never becomes ASCII ones (ß stays, it does not become ss), so that ASCII text
+    is found by what SQLite's LIKE takes for equal, too.
+    """
+    if text.isascii():
+        return text.lower()
+    if _NEVER_FOLDED.search(text) is None:
+        return text.casefold()
+    return "".join(
+        character if _NEVER_FOLDED.match(character) else character.casefold() for character in text
+    )
+
+
+def snippet(text: str, needle: str) -> Snippet:
+    """Return the surroundings of the first place where a folded needle stands in a text."""
+    there = folded(text)
+    start = there.find(needle)
+    end = start + len(needle)
+    if len(there) != len(text):
+        start, end = _unfolded(text, start, end)
+    first = max(0, start - SNIPPET_BEFORE)
+    piece = text[first : max(first + SNIPPET_CHARACTERS, end)]
+    return Snippet(piece[:SNIPPET_CHARACTERS], start - first, min(end - first, SNIPPET_CHARACTERS))
+
+
+def _unfolded(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return which characters of a text became those from start to end when it was folded."""
+    first = last = length = 0
+    for number, character in enumerate(text):
+        if length <= start:
+            first = number
+        if length < end:
+            last = number + 1
+        length += len(folded(character))
+    return first, last
+
+
+def holding(needle: str) -> tuple[str, tuple[str, ...]]:
+    """
+    Return a condition on ``events.data``, with its parameters, that each payload meets that holds a needle.
+
+    Plain text stands in a payload as it is. Other text stands there as msgspec writes it, or behind the
+    escapes of the standard library. Of letters that SQLite does not fold, any text is a match.
+    """
+    pattern = "".join(map(_pattern, needle[:LONGEST_PATTERN_CHARACTERS]))
+    if not pattern.strip("%"):
+        return "", ()
+    is_plain = needle.isascii() and needle.isprintable() and not set('"\\') & set(needle)
+    condition = "AND data LIKE ? ESCAPE '\\'"
+    if not is_plain:
+        condition = "AND (data LIKE ? ESCAPE '\\' OR data LIKE '%\\\\u%' ESCAPE '\\')"
+    return condition, (f"%{pattern}%",)
+
+
+def _pattern(character: str) -> str:
+    if not character.isascii() and not _has_one_case(character):
+        return "%"
+    written = codec.encode_text(character).decode()  # nothing for half a surrogate pair
+    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
+
+
+def _has_one_case(character: str) -> bool:
+    """Whether nothing else folds to a character; marks can come out of the letters that bear them."""
+    forms = {character.lower(), character.upper(), character.casefold()}
+    return forms == {character} and not unicodedata.combining(character)
