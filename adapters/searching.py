@@ -22,7 +22,7 @@ from adapters import replaying, telling, terminal, timing
 from adapters.log import ConversationLog
 from adapters.terminal import printable
 from eventlog.errors import InvalidQueryError
-from projections.replay import build_in_steps
+from projections.stepwise import build_in_steps
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -89,6 +89,13 @@ def folded(text: str) -> str:
     )
 
 
+def as_stored(text: str) -> str:
+    """Return a text as it comes back from JSON: two halves of a surrogate pair are one character."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
 def snippet(text: str, needle: str) -> Snippet:
     """Return the surroundings of the first place where a folded needle stands in a text."""
     there = folded(text)

@@ -142,8 +142,9 @@ class Finder:
         self.hits: list[tuple[Hit, Cursor]] = []
         self.scanned = 0
         self.reason: Reason | None = None
-        self._sought = sought
-        self._needle = None if sought.text is None else contents.folded(sought.text)
+        text = None if sought.text is None else contents.as_stored(sought.text)
+        self._sought = sought._replace(text=text)
+        self._needle = None if text is None else contents.folded(text)
         self._limit = limit
         self._after = None if after is None else Cursor.parse(after)
         self._legs: tuple[Leg, ...] | None = None

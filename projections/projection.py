@@ -45,8 +45,11 @@ class Table(NamedTuple):
 
 
 TABLES = """
-    SELECT name, type = 'virtual' FROM pragma_table_list
-    WHERE schema = 'main' AND type IN ('table', 'virtual') AND name <> 'sqlite_schema'
+    SELECT made.name, known.type = 'virtual'
+    FROM sqlite_schema AS made
+    JOIN pragma_table_list AS known ON known.schema = 'main' AND known.name = made.name
+    WHERE known.type IN ('table', 'virtual')
+    ORDER BY made.rowid
 """
 COLUMNS = "SELECT name, pk FROM pragma_table_info(?)"
 

@@ -75,7 +75,8 @@ class Projections:
 
     def join(self, store: Store) -> Projections:
         """Bring the tables up to date, and return the set that the file's store shall use."""
-        from projections.replay import build_in_steps, rebuild
+        from projections.replay import rebuild
+        from projections.stepwise import build_in_steps
 
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self

@@ -23,13 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import structlog
 
 from eventlog import logs
-from eventlog.errors import (
-    DiskError,
-    DiskFullError,
-    NewerProjectionError,
-    ProjectionError,
-    StoreError,
-)
+from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
 from eventlog.ledger import read_events, read_head
 from eventlog.log import EventLog
 from eventlog.recorded import Recorded
@@ -41,10 +35,6 @@ from projections.projection import Projection, Table, tables
 
 BATCH_EVENTS = 5_000
 SCRATCH_CACHE_KIB = 16 * 1024
-
-STEP_EVENTS = 250
-PAUSE_SECONDS = 0.02
-"""A step is short and leaves a pause, so that other processes come to write in between."""
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
 
@@ -127,42 +117,6 @@ def rebuild(
         seconds = round(time.monotonic() - started, 3)
         log.info("replay.finished", projection=projection.name, seconds=seconds)
     return counts
-
-
-def build_in_steps(
-    store: Store, projection: Projection, on_progress: OnProgress | None = None
-) -> None:
-    """
-    Build a projection in place, in a transaction for each so many events; writers go on between them.
-
-    For one that may show less than the log meanwhile. Killed, it goes on from there the next time.
-    """
-    started = time.monotonic()
-
-    def step(tx: Transaction) -> Progress:
-        head = read_head(tx).position
-        found = projector.checkpoints(tx).get(projection.name)
-        if found is None or found.version < projection.version:
-            projector.create_tables(tx, projection, replace=found is not None)
-            found = projector.Checkpoint(projection.version, 0)
-        elif found.version > projection.version:
-            raise NewerProjectionError(
-                projection=projection.name, found=found.version, known=projection.version
-            )
-        page = read_events(tx, found.position, limit=STEP_EVENTS)
-        projector.apply(tx, [projection], page)
-        position = page[-1].position if page else head
-        projector.set_checkpoint(tx, projection, position)
-        return Progress(position, head, time.monotonic() - started)
-
-    while True:
-        progress = store.write_sync(step)
-        if on_progress is not None:
-            on_progress(progress)
-        if progress.events >= progress.total:
-            break
-        time.sleep(PAUSE_SECONDS)
-    log.info("replay.finished", projection=projection.name, seconds=round(progress.seconds, 3))
 
 
 def _build(

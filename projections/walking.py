@@ -57,7 +57,7 @@ class Scanned(NamedTuple):
     def step(self, tx: Transaction) -> Step:
         """Go on, in a unit of work."""
         first = max(self.first, self.last - STEP_POSITIONS + 1)
-        condition, parameters = contents.holding(self.text or "")
+        condition, parameters = contents.holding(contents.folded(self.text or ""))
         rows = tx.all(SCAN % condition, (first, self.last, *parameters, STEP_EVENTS))
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == STEP_EVENTS else first - 1
