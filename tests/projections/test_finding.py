@@ -1,0 +1,173 @@
+"""Which items a find finds, in which order, and page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventlog import (
+    BranchDeleted,
+    ItemRef,
+    ItemsReplaced,
+    MetadataSet,
+    SessionCleared,
+    SessionDeleted,
+    SessionRestored,
+)
+from eventlog.errors import InvalidQueryError
+from projections import finding
+from projections.finding import Cursor, Finder, Sought
+from tests.history import START
+from tests.projections.given import added, branched, on, popped
+
+if TYPE_CHECKING:
+    from eventlog import ItemsAdded
+    from projections.finding import Hit
+    from tests.projections.given import Given
+
+
+def said(text: str) -> ItemsAdded:
+    return added({"role": "user", "content": text})
+
+
+def find(given: Given, text: str | None = None, **which: Any) -> list[Hit]:
+    return [hit for hit, _ in page(given, Sought(text=text, **which), None)]
+
+
+def page(
+    given: Given, sought: Sought, limit: int | None, after: str | None = None
+) -> list[tuple[Hit, Cursor]]:
+    finder = Finder(sought, limit=limit, after=after)
+    while finder.take(given.log.store.read_sync(finder.look)):
+        pass
+    return finder.hits
+
+
+def refs(hits: list[Hit]) -> list[tuple[int, int]]:
+    return [(hit.ref.position, hit.ref.index) for hit in hits]
+
+
+def test_a_hit_tells_what_it_is_and_where_it_stands(given: Given) -> None:
+    item = {"type": "function_call", "name": "track", "arguments": '{"order": 1042}'}
+    given(added({"role": "user", "content": "Where is it?"}, item))
+    [hit] = find(given, "ORDER")
+    assert (hit.session_id, hit.branch_ids, hit.turn) == ("s", ("main",), 1)
+    assert (hit.ref, hit.item) == (ItemRef(1, 1), item)
+    assert hit.shape == ("function_call", "track", True)
+    assert hit.snippet == ('{"order": 1042}', 2, 7)
+    assert hit.occurred_at == START + 1_000_000
+
+
+def test_a_shared_item_is_one_hit_with_all_its_branches(given: Given) -> None:
+    given(said("the first"), branched("early", (1, 0)), said("the second"))
+    given(branched("late", (3, 0)), on("early", said("the third")))
+    found = {hit.ref.position: hit.branch_ids for hit in find(given, "the")}
+    assert found == {1: ("main", "early", "late"), 3: ("main", "late"), 5: ("early",)}
+    assert refs(find(given, "the", branch_id="early")) == [(5, 0), (1, 0)]
+    assert refs(find(given, "the", branch_id="nobody's")) == []
+
+
+def test_what_stands_on_no_branch_is_not_found(given: Given) -> None:
+    given(said("one popped"), popped(1, 0))
+    given(branched("b", None), on("b", said("one deleted")), on("b", BranchDeleted(branch_id="b")))
+    given(on("main", said("one cleared"), "t"), on("main", SessionCleared(), "t"))
+    given(on("main", said("one replaced"), "u"))
+    given(on("main", ItemsReplaced(first_item=None, items=[{"content": "one anew"}]), "u"))
+    assert [hit.item["content"] for hit in find(given, "one")] == ["one anew"]
+
+
+def test_a_deleted_session_is_not_found_until_it_is_restored(given: Given) -> None:
+    given(said("here"), SessionDeleted())
+    assert find(given, "here") == []
+    given(SessionRestored())
+    assert refs(find(given, "here")) == [(1, 0)]
+
+
+def test_filters_leave_what_matches_all_of_them(given: Given) -> None:
+    call = {"type": "function_call", "name": "track", "arguments": "x"}
+    given(added({"role": "user", "content": "x"}, call, {"role": "system", "content": "x"}))
+    given(on("main", MetadataSet(user_id="alice"), "t"), on("main", said("x"), "t"))
+    assert refs(find(given, "x", type="function_call")) == [(1, 1)]
+    assert refs(find(given, tool_name="track")) == [(1, 1)]
+    assert refs(find(given, "x", role="system")) == [(1, 2)]
+    assert refs(find(given, "x", session_id="t")) == refs(find(given, user_id="alice")) == [(3, 0)]
+    assert find(given, "x", session_id="s", user_id="alice") == []
+    assert find(given, "y", role="system") == []
+    second = START + 1_000_000
+    assert refs(find(given, since=second + 1)) == [(3, 0)]
+    assert refs(find(given, "x", until=second + 1, role="user")) == [(1, 0)]
+    assert find(given, until=second) == []
+
+
+def test_the_best_come_first_of_equal_ones_the_newest(given: Given) -> None:
+    given(said("refund"), said("refund " + "and much else " * 40), said("refund refund"))
+    given(said("refund"))
+    assert [position for position, _ in refs(find(given, "refund"))] == [3, 4, 1, 2]
+
+
+def test_without_a_text_the_newest_come_first(given: Given) -> None:
+    given(added({"content": "a" * 500}, {"content": "a"}), said("a"))
+    for text in (None, ""):
+        assert refs(find(given, text)) == [(2, 0), (1, 1), (1, 0)]
+
+
+def test_an_empty_text_stands_in_every_text_but_not_where_there_is_none(given: Given) -> None:
+    given(added({"type": "reasoning", "summary": []}, {"role": "user", "content": ""}))
+    assert refs(find(given, "")) == [(1, 1)]
+    assert refs(find(given)) == [(1, 1), (1, 0)]
+
+
+@pytest.fixture
+def many(given: Given, monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Hits of all kinds of ranks, in windows of at least four."""
+    monkeypatch.setattr(finding, "WINDOW_HITS", 4)
+    for number in range(17):
+        given(added(*[{"content": "hit " * (1 + 7 * number % 5)}] * (1 + number % 3)))
+    return given
+
+
+def test_the_newest_are_ranked_before_older_ones(many: Given) -> None:
+    hits = find(many, "hit")
+    assert len(hits) == 33
+    newest, older = hits[:6], hits[6:]
+    assert min(hit.ref for hit in newest) > max(hit.ref for hit in older)
+    assert [hit.score for hit in newest] == sorted((hit.score for hit in newest), reverse=True)
+    assert refs(hits) != sorted(refs(hits), reverse=True)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 32, 33, 34])
+def test_pages_give_each_hit_once_in_the_order_of_the_whole(many: Given, limit: int) -> None:
+    whole = refs(find(many, "hit"))
+    pages: list[tuple[int, int]] = []
+    after = None
+    while found := page(many, Sought(text="hit"), limit, after):
+        assert len(found) <= limit
+        pages += refs([hit for hit, _ in found])
+        after = str(found[-1][1])
+    assert pages == whole
+
+
+def test_pages_go_on_where_they_were_whatever_happens_meanwhile(many: Given) -> None:
+    whole = refs(find(many, "hit"))
+    first = page(many, Sought(text="hit"), 3)
+    many(said("hit hit hit hit hit"), popped(18, 0), popped(17, 1), said("hit"))
+    rest = page(many, Sought(text="hit"), None, str(first[-1][1]))
+    assert (17, 1) in whole[3:]
+    assert refs([hit for hit, _ in rest]) == [ref for ref in whole[3:] if ref != (17, 1)]
+
+
+def test_no_more_than_the_limit(many: Given) -> None:
+    assert page(many, Sought(text="hit"), 0) == []
+    assert len(page(many, Sought(text="hit"), 7)) == 7
+
+
+@pytest.mark.parametrize("after", ["", "1", "1-2-3-4", "a-b-c-d-e", "1-1-1-1-\u0661", 7, "9" * 99])
+def test_what_is_no_cursor_is_refused(after: object) -> None:
+    with pytest.raises(InvalidQueryError, match="after"):
+        Finder(Sought(), limit=1, after=after)
+
+
+def test_a_cursor_is_read_as_it_was_written() -> None:
+    cursor = Cursor(20, 3, (-839_983, -7, 0))
+    assert Cursor.parse(str(cursor)) == cursor
