@@ -250,11 +250,6 @@ async def no_source(path: Path) -> None:
         _ = [outcome async for outcome in import_lines(log, [SECRET.encode()])]
 
 
-@provokes("InvalidQueryError")
-async def no_cursor(path: Path) -> None:
-    await (await session_with_secret(path)).find_items(after=SECRET)
-
-
 @provokes("SessionDeletedError")
 async def deleted(path: Path) -> None:
     session = await session_with_secret(path)
