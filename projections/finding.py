@@ -170,7 +170,7 @@ class Finder:
         if row is None or row[1] is None:
             return Event(position, [], 0)  # erased
         session_id, data, recorded_at, metadata = row
-        time = occurred_at(recorded_at, metadata)
+        time = occurred_at(recorded_at, metadata, position)
         if not self._is_asked_for(tx, session_id, time):
             return Event(position, [], 0)
         items = codec.decode_items([(position, data)])[0]
