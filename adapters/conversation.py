@@ -167,11 +167,12 @@ def pop_item(tx: Transaction, seat: Seat) -> JSON | None:
     The item stays in the log, and on every other branch that shares it.
     """
     here = writable(tx, seat)
-    newest = segments.newest(tx, here.pointer)
+    newest, before = segments.tail(tx, here.pointer)
     if newest is None:
         return None
-    before = segments.at_length(tx, here.pointer, here.pointer.length - 1)
-    is_last_of_turn = before.length == 0 or segments.turn_at(tx, before) != newest.turn
+    if before is None:  # it stands in the parent segment, if there is one
+        before = segments.newest(tx, segments.at_length(tx, here.pointer, here.pointer.length - 1))
+    is_last_of_turn = before is None or before.turn != newest.turn
     content = reading.item(tx, newest.ref)
     popped = ItemPopped(item=newest.ref, emptied_turn=newest.turn if is_last_of_turn else None)
     append(tx, seat.session_id, popped, branch_id=seat.branch_id)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from eventlog import collector
 from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
 from eventlog.events import (
     EVENT_TYPES,
@@ -32,6 +33,9 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 
 
+LARGE_DOCUMENT_BYTES = 256 * 1024
+"""From here on a document holds so many objects that making them sets off the garbage collector."""
+
 MAX_PLACE_LEVELS = 16
 """How deep the place of what is no JSON is told; what contains itself has no end."""
 
@@ -45,7 +49,7 @@ _decoders: dict[str, msgspec.json.Decoder[Event]] = {
     name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
 }
 _tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
-_items_decoder = msgspec.json.Decoder(list[_Items])
+_items_decoder = msgspec.json.Decoder(_Items)
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _CANNOT_DECODE = (msgspec.MsgspecError, UnicodeDecodeError)
 
@@ -142,13 +146,25 @@ def decode_items(payloads: Sequence[tuple[int, bytes]]) -> list[list[JSON]]:
 
     All are decoded as one document, which is several times faster than one by one.
     """
-    try:
-        decoded = _items_decoder.decode(b"[" + b",".join(data for _, data in payloads) + b"]")
-        if len(decoded) == len(payloads):  # damaged ones may be a document only together
-            return [event.items for event in decoded]
-    except (*_CANNOT_DECODE, RecursionError):
-        pass
+    decoded = decode_lines_of_items(b"\n".join(data for _, data in payloads), len(payloads))
+    if decoded is not None:
+        return decoded
     return [_items_of(position, data) for position, data in payloads]
+
+
+def decode_lines_of_items(document: bytes, count: int) -> list[list[JSON]] | None:
+    """Return the items of so many events, given a line of data each; None for what msgspec refuses."""
+    try:
+        if len(document) < LARGE_DOCUMENT_BYTES:
+            decoded = _items_decoder.decode_lines(document)
+        else:
+            with collector.held_off():
+                decoded = _items_decoder.decode_lines(document)
+    except (*_CANNOT_DECODE, RecursionError):
+        return None
+    if len(decoded) != count:  # damaged ones may be a document only together
+        return None
+    return [event.items for event in decoded]
 
 
 def _items_of(position: int, data: bytes) -> list[JSON]:

@@ -40,7 +40,7 @@ MEMORY = ":memory:"
 MAX_UNITS_PER_COMMIT = 1_000
 """Bounds how long the first of a burst waits for the last of it."""
 MAX_CACHED = 50_000
-"""Bounds what the writing connection remembers of the rows that it wrote."""
+"""Bounds what a connection remembers of the rows that it read or wrote."""
 
 
 def system_clock() -> int:
@@ -60,6 +60,26 @@ class Participant(Protocol):
 
 class _Failed(Exception):  # noqa: N818 - a signal
     """A unit failed after it had written, beside others that did not."""
+
+
+class _Memory:
+    """What a connection remembers of the rows that it read or wrote, until somebody else writes."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, Any] = {}
+        self._data_version = 0
+
+    def valid(self, connection: sqlite3.Connection) -> dict[Any, Any]:
+        """Return what is remembered and still so; asked inside a transaction."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version or len(self._rows) > MAX_CACHED:
+            self._rows.clear()
+            self._data_version = version
+        return self._rows
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._rows.clear()
 
 
 class Store:
@@ -87,9 +107,9 @@ class Store:
         self._lock = threading.Lock()
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
-        self._cache: dict[Any, Any] = {}
-        self._data_version = 0
+        self._written = _Memory()
         self._reader: sqlite3.Connection | None = None
+        self._read = _Memory()
         self._start_workers()
 
     def _start_workers(self) -> None:
@@ -174,7 +194,7 @@ class Store:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
         def run() -> None:
-            self._cache.clear()
+            self._written.clear()
             try:
                 function(self._writing_connection())
             except BaseException as error:
@@ -271,7 +291,7 @@ class Store:
         written = tx.writes()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            tx.cache = self._valid_cache(connection)
+            tx.cache = self._written.valid(connection)
             if self.participant is not None:
                 self.participant.begin(tx)
             for operation in batch:
@@ -334,16 +354,8 @@ class Store:
             operation.error = sqlite.translated(error, self.path)
         tx.execute("RELEASE unit")
 
-    def _valid_cache(self, connection: sqlite3.Connection) -> dict[Any, Any]:
-        """Return what is remembered, if nobody else has written since; asked inside a transaction."""
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version or len(self._cache) > MAX_CACHED:
-            self._cache.clear()
-            self._data_version = version
-        return self._cache
-
     def _roll_back(self, connection: sqlite3.Connection) -> None:
-        self._cache.clear()
+        self._written.clear()
         if not _rolled_back(connection) and not self.is_memory:
             self._writer = None  # opened anew by the next operation
 
@@ -365,6 +377,7 @@ class Store:
         tx = Transaction(connection, self.clock())
         try:
             connection.execute("BEGIN")
+            tx.cache = self._read.valid(connection)
             result = unit(tx)
             connection.execute("COMMIT")
         except BaseException:
@@ -375,12 +388,13 @@ class Store:
 
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
-            self._cache.clear()
+            self._written.clear()
             self._writer = sqlite.connect_for_writing(self.path, self.durability)
         return self._writer
 
     def _reading_connection(self) -> sqlite3.Connection:
         if self._reader is None:
+            self._read.clear()
             self._reader = sqlite.connect_for_reading(self.path)
         return self._reader
 

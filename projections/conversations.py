@@ -123,6 +123,17 @@ SELECT_BRANCH = """
     FROM branches
     WHERE session_id = ? AND branch_id = ?
 """
+SELECT_BOTH = """
+    SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
+        s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at,
+        b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
+        b.created_position, b.created_at, b.updated_at,
+        p.parent_segment_id, p.parent_length
+    FROM sessions AS s
+    LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
+    LEFT JOIN segments AS p ON p.segment_id = b.segment_id
+    WHERE s.session_id = ?
+"""
 UPSERT_BRANCH = """
     INSERT INTO branches (
         segment_id, length, turn, is_live, is_generated, from_branch_id, created_position,
@@ -201,6 +212,24 @@ def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
     return found
 
 
+def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | None, Branch | None]:
+    """Return a session's and a branch's row: from memory, or with one statement."""
+    session_key, branch_key = ("session", session_id), ("branch", session_id, branch_id)
+    if session_key in tx.cache:
+        return tx.cache[session_key], branch(tx, session_id, branch_id)
+    row = tx.one(SELECT_BOTH, (branch_id, session_id))
+    if row is None:
+        return None, None
+    found = tx.cache[session_key] = Session(*row[:11])
+    segment_id, length = row[11:13]
+    if length is None:
+        return found, None
+    if segment_id is not None and row[21] is not None:
+        tx.cache["parent", segment_id] = Pointer(*row[20:])
+    on_it = tx.cache[branch_key] = Branch(*row[11:20])
+    return found, on_it
+
+
 class Conversations:
     """Sessions, branches, segments and items."""
 
@@ -256,13 +285,16 @@ class _Batch:
     def apply(self, recorded: Recorded) -> None:
         session = self.session(recorded)
         session.updated_at = max(session.updated_at, recorded.occurred_at)
+        session_id = recorded.session_id
+        self.sessions.setdefault(session_id, False)
         if recorded.type == ITEMS_ADDED:
             self.items_added(recorded, session)
             return
         handler = _HANDLERS.get(recorded.type)
         if handler is not None:
             handler(self, recorded, session)
-        self.sessions[recorded.session_id] = True
+        is_whole = recorded.type not in _GROWTH
+        self.sessions[session_id] = self.sessions.get(session_id, False) or is_whole
 
     # -- rows in memory -----------------------------------------------------------------------
 
@@ -273,7 +305,6 @@ class _Batch:
             at = recorded.occurred_at
             found = self.tx.cache["session", session_id] = Session(created_at=at, updated_at=at)
             self.sessions[session_id] = True
-        self.sessions.setdefault(session_id, False)
         return found
 
     def branch(self, recorded: Recorded, branch_id: str, *, grows: bool = False) -> Branch:
@@ -303,25 +334,31 @@ class _Batch:
 
     def flush(self) -> None:
         """Write what was touched, so that SQL sees it. What is changed after is to be touched again."""
-        tx = self.tx
-        if self.new_items:
-            tx.defer_all(segments.INSERT_ITEM, self.new_items)
-            self.new_items = []
-        for key, is_whole in self.branches.items():
-            branch: Branch = tx.cache["branch", *key]
-            if is_whole:
-                tx.execute(UPSERT_BRANCH, (*astuple(branch), *key))
-            else:
-                tx.defer(GROW_BRANCH, (branch.length, branch.turn, branch.updated_at, *key))
-        self.branches.clear()
+        self.write_items()
+        self.write_branches()
         for session_id, is_whole in self.sessions.items():
-            session: Session = tx.cache["session", session_id]
+            session: Session = self.tx.cache["session", session_id]
             if is_whole:
-                tx.execute(UPSERT_SESSION, (*astuple(session), session_id))
+                self.tx.execute(UPSERT_SESSION, (*astuple(session), session_id))
             else:
                 counts = (session.updated_at, session.item_count, session.turn_count)
-                tx.defer(GROW_SESSION, (*counts, session_id))
+                self.tx.defer(GROW_SESSION, (*counts, session_id))
         self.sessions.clear()
+
+    def write_items(self) -> None:
+        if self.new_items:
+            self.tx.defer_all(segments.INSERT_ITEM, self.new_items)
+            self.new_items = []
+
+    def write_branches(self) -> None:
+        for key, is_whole in self.branches.items():
+            branch: Branch = self.tx.cache["branch", *key]
+            if is_whole:
+                self.tx.execute(UPSERT_BRANCH, (*astuple(branch), *key))
+            else:
+                grown = (branch.length, branch.turn, branch.updated_at)
+                self.tx.defer(GROW_BRANCH, (*grown, *key))
+        self.branches.clear()
 
     # -- what the events do -------------------------------------------------------------------
 
@@ -370,17 +407,26 @@ class _Batch:
             segments.INSERT_SEGMENT,
             (recorded.position, recorded.session_id, segment_id, branch.length),
         )
+        self.tx.cache["parent", recorded.position] = branch.pointer
         return recorded.position
 
     def item_popped(self, recorded: Recorded, session: Session) -> None:
-        self.flush()
-        event = recorded.event
-        branch = self.branch(recorded, recorded.branch_id or MAIN)
-        item = segments.newest(self.tx, branch.pointer)
-        if not isinstance(event, ItemPopped) or item is None or item.ref != event.item:
+        event, branch_id = recorded.event, recorded.branch_id or MAIN
+        self.write_items()
+        branch = self.branch(recorded, branch_id, grows=True)
+        end = branch.pointer
+        newest, before = segments.tail(self.tx, end)
+        if not isinstance(event, ItemPopped) or newest is None or newest.ref != event.item:
             return
         branch.updated_at = recorded.occurred_at
-        self.cut(session, branch, branch.length - 1)
+        if before is None:  # it was the first of its segment
+            self.cut(session, self.branch(recorded, branch_id), end.length - 1)
+            return
+        branch.move(Pointer(end.segment_id, end.length - 1), before.turn)
+        self.write_branches()
+        if segments.drop_newest(self.tx, end):
+            session.item_count -= 1
+            session.turn_count -= newest.type == shape.USER
 
     def items_replaced(self, recorded: Recorded, session: Session) -> None:
         self.flush()
@@ -480,6 +526,10 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 
 ITEMS_ADDED: Final = ItemsAdded.type_name()
+_GROWTH: Final = {
+    kind.type_name() for kind in (ItemsAdded, ItemPopped, UsageRecorded, HistoryImported)
+}
+"""What changes no more of a session than its counts, and the time of its last change."""
 _HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
     ItemPopped.type_name(): _Batch.item_popped,
     ItemsReplaced.type_name(): _Batch.items_replaced,

@@ -25,6 +25,12 @@ REPLAY_ON_OPEN_EVENTS = 20_000
 """Projections further behind than this are replayed beside the live tables when a log is opened."""
 
 CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
+CHECKPOINTS_AND_END = """
+    SELECT projection, version, position,
+        (SELECT MAX(position) FROM events),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'events')
+    FROM checkpoints
+"""
 SET_CHECKPOINT = """
     INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
     ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
@@ -57,9 +63,7 @@ class Projections:
             for kind in projection.handles:
                 self._handlers.setdefault(kind.type_name(), []).append(projection)
         marks = ", ".join("?" * len(self.by_name))
-        self._advance = (
-            f"UPDATE checkpoints SET position = ? WHERE position <> ? AND projection IN ({marks})"
-        )
+        self._advance = f"UPDATE checkpoints SET position = ? WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
         """Return the projections of these names, all for none. Raises UnknownProjectionError."""
@@ -124,18 +128,22 @@ class Projections:
     def before_commit(self, tx: Transaction, head: Head) -> None:
         """Move the checkpoints, in the transaction of the rows."""
         if tx.cache.get("built to") != (self, head.position):
-            tx.execute(self._advance, (head.position, head.position, *self.by_name))
+            tx.execute(self._advance, (head.position, *self.by_name))
             tx.cache["built to"] = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjectionError when the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
-        last = read_head(tx).position
-        found = checkpoints(tx)
+        if tx.cache.get("fresh") is self:
+            return
+        found = {}
+        for name, version, position, last, given in tx.execute(CHECKPOINTS_AND_END):
+            found[name] = version, position == max(last or 0, given or 0)
         for name, projection in self.by_name.items():
-            if found.get(name) != (projection.version, last):
+            if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
+        tx.cache["fresh"] = self
 
     def _merged_with(self, present: Projections) -> Projections:
         for name in self.by_name.keys() & present.by_name.keys():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple
 
-from eventlog import codec
+from eventlog import codec, payloads
 from eventlog.errors import UndecodableEventError
 from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
@@ -16,12 +15,14 @@ from projections import conversations, segments
 from projections.conversations import MAIN
 from projections.segments import Pointer
 
-PAYLOADS = """
+FIRST_OF_EACH_EVENT = """
+    SELECT position, index_in_event, number FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
+"""
+PAYLOADS = f"""
     SELECT i.position, i.index_in_event, i.number, CAST(e.data AS BLOB)
-    FROM items AS i
+    FROM ({FIRST_OF_EACH_EVENT}) AS i
     JOIN events AS e ON e.position = i.position
-    WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
-        AND (i.index_in_event = 0 OR i.number = ?)
     ORDER BY i.number
 """
 REFS = """
@@ -31,7 +32,7 @@ REFS = """
 """
 USER_ITEMS = """
     SELECT i.turn, i.position, i.index_in_event FROM items AS i
-    WHERE i.segment_id = ? AND i.type = 'user' AND i.number <= ?
+    WHERE i.segment_id = ? AND i.type = 'user' AND i.number <= ? AND i.position BETWEEN ? AND ?
     ORDER BY i.turn
 """
 USER_EVENTS = """
@@ -105,10 +106,9 @@ class UserItem(NamedTuple):
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     """Return where a branch stands. A branch or session that there is not stands at the beginning."""
-    session = conversations.session(tx, session_id)
+    session, branch = conversations.both(tx, session_id, branch_id)
     if session is None:
         return _NOWHERE
-    branch = conversations.branch(tx, session_id, branch_id)
     is_deleted = session.deleted_at is not None
     is_live = branch is not None and bool(branch.is_live) and not is_deleted
     return Place(
@@ -127,19 +127,19 @@ def items(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[
     """Return a branch's items in order, all or the newest so many. Reads about as many rows."""
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
-        rows = tx.all(PAYLOADS, (*span, span.first))
-        decoded = codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])
-        # An event's items follow each other, so the next event's first number ends them.
-        number = span.last + 1
-        parts = []
-        for row, event_items in zip(reversed(rows), reversed(decoded), strict=True):
-            index, count = row[1], number - row[2]
-            number = row[2]
-            parts.append(
-                event_items if len(event_items) == count else event_items[index : index + count]
-            )
-        found.extend(chain.from_iterable(reversed(parts)))
+        where = (*span, span.first)
+        some = payloads.items(tx, FIRST_OF_EACH_EVENT, where, first=span.first, last=span.last)
+        found += _items_one_by_one(tx, span) if some is None else some
     return found
+
+
+def _items_one_by_one(tx: Transaction, span: segments.Span) -> Iterable[JSON]:
+    rows = tx.all(PAYLOADS, (*span, span.first))
+    decoded = codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])
+    # An event's items follow each other, so the next event's first number ends them.
+    ends = [*(row[2] for row in rows[1:]), span.last + 1]
+    for (_, index, number, _), items, end in zip(rows, decoded, ends, strict=True):
+        yield from items[index : index + end - number]
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
@@ -167,17 +167,18 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else holding(text)
     sql = f"{USER_EVENTS} {condition} ORDER BY position"
-    payloads: dict[int, bytes] = {}
+    data: dict[int, bytes] = {}
     times: dict[int, int] = {}
     found: list[tuple[int, int, int]] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        for position, data, recorded_at, metadata in tx.execute(sql, (*where, *needle)):
-            payloads[position] = _present(position, data)
+        rows = tx.all(sql, (*where, *needle))
+        for position, payload, recorded_at, metadata in rows:
+            data[position] = _present(position, payload)
             times[position] = occurred_at(recorded_at, metadata, position)
-        if payloads:
-            found += tx.all(USER_ITEMS, where)
-    decoded = dict(zip(payloads, codec.decode_items(list(payloads.items())), strict=True))
+        if rows:
+            found += tx.all(USER_ITEMS, (*where, rows[0][0], rows[-1][0]))
+    decoded = dict(zip(data, codec.decode_items(list(data.items())), strict=True))
     return [
         UserItem(turn, decoded[position][index], times[position])
         for turn, position, index in found

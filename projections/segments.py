@@ -39,7 +39,10 @@ ITEMS = """
         PRIMARY KEY (segment_id, number)
     ) STRICT, WITHOUT ROWID
 """
-TURNS = "CREATE INDEX turns ON items (segment_id, turn) WHERE type = 'user'"
+TURNS = """
+    CREATE INDEX turns ON items (segment_id, turn, number, position, index_in_event)
+    WHERE type = 'user'
+"""
 SCHEMA = (SEGMENTS, SEGMENTS_OF_SESSION, SEGMENTS_OF_PARENT, ITEMS, TURNS)
 
 INSERT_SEGMENT = """
@@ -52,6 +55,11 @@ INSERT_ITEM = """
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 SELECT_PARENT = "SELECT parent_segment_id, parent_length FROM segments WHERE segment_id = ?"
+SELECT_TAIL = """
+    SELECT position, index_in_event, turn, type, number FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
 SELECT_END = "SELECT MAX(number) FROM items WHERE segment_id = ?"
 SELECT_ITEM = """
     SELECT position, index_in_event, turn, type FROM items WHERE segment_id = ? AND number = ?
@@ -71,6 +79,12 @@ COUNT_BEYOND = """
     SELECT COUNT(*), COUNT(CASE WHEN type = 'user' THEN 1 END)
     FROM items
     WHERE segment_id = ? AND number > ?
+"""
+DELETE_UNREACHED = """
+    DELETE FROM items
+    WHERE segment_id = ? AND number = ?
+        AND NOT EXISTS (SELECT 1 FROM branches WHERE segment_id = ? AND length >= ?)
+        AND NOT EXISTS (SELECT 1 FROM segments WHERE parent_segment_id = ? AND parent_length >= ?)
 """
 DELETE_BEYOND = "DELETE FROM items WHERE segment_id = ? AND number > ?"
 DELETE_SEGMENT = "DELETE FROM segments WHERE segment_id = ?"
@@ -108,11 +122,20 @@ def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
     """Walk a branch from its end to its beginning, segment by segment."""
     segment_id, length = pointer
     while segment_id is not None:
-        parent = tx.one(SELECT_PARENT, (segment_id,))
-        if parent is None:
+        origin = parent(tx, segment_id)
+        if origin is None:
             return
-        yield Span(segment_id, parent[1] + 1, length)
-        segment_id, length = parent
+        yield Span(segment_id, origin.length + 1, length)
+        segment_id, length = origin
+
+
+def parent(tx: Transaction, segment_id: int) -> Pointer | None:
+    """Return where a segment leaves its parent, from memory where the transaction has it there."""
+    key = ("parent", segment_id)
+    found: Pointer | None = tx.cache.get(key)
+    if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
+        found = tx.cache[key] = Pointer(*row)
+    return found
 
 
 def end(tx: Transaction, segment_id: int) -> int:
@@ -129,6 +152,38 @@ def newest(tx: Transaction, pointer: Pointer) -> Item | None:
     """Return the item that a pointer stands at; None at the empty place."""
     row = None if pointer.segment_id is None else tx.one(SELECT_ITEM, pointer)
     return None if row is None else Item(ItemRef(row[0], row[1]), row[2], row[3])
+
+
+def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
+    """
+    Return the item that a pointer stands at, and the one before it in the same segment.
+
+    From memory where the transaction has them there.
+    """
+    if pointer.segment_id is None:
+        return None, None
+    key = ("tail", pointer.segment_id)
+    known: tuple[int, Item | None, Item | None] | None = tx.cache.get(key)
+    if known is None or known[0] != pointer.length:
+        where = (pointer.segment_id, pointer.length - 1, pointer.length)
+        rows = {
+            row[4]: Item(ItemRef(row[0], row[1]), row[2], row[3])
+            for row in tx.all(SELECT_TAIL, where)
+        }
+        known = pointer.length, rows.get(pointer.length), rows.get(pointer.length - 1)
+        tx.cache[key] = known
+    return known[1], known[2]
+
+
+def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
+    """Remove the item that a pointer stood at, unless a branch or a child segment reaches it."""
+    segment_id, number = pointer
+    where = (segment_id, number)
+    dropped = tx.execute(DELETE_UNREACHED, where * 3).rowcount > 0
+    if dropped:
+        tx.cache["end", segment_id] = number - 1
+        tx.cache.pop(("tail", segment_id), None)
+    return dropped
 
 
 def turn_at(tx: Transaction, pointer: Pointer) -> int:
@@ -192,21 +247,28 @@ def trim(tx: Transaction, segment_id: int | None) -> tuple[int, int]:
     """
     items = turns = 0
     while segment_id is not None:
-        parent = tx.one(SELECT_PARENT, (segment_id,))
-        if parent is None:
+        origin = parent(tx, segment_id)
+        if origin is None:
             break
         reached = tx.one(SELECT_REACH, (segment_id, segment_id))
-        reach = parent[1] if reached is None or reached[0] is None else reached[0]
+        reach = origin.length if reached is None or reached[0] is None else reached[0]
         beyond = tx.one(COUNT_BEYOND, (segment_id, reach))
         if beyond is not None and beyond[0]:
             items, turns = items + beyond[0], turns + beyond[1]
             tx.execute(DELETE_BEYOND, (segment_id, reach))
-            tx.cache.pop(("end", segment_id), None)
-        if reach > parent[1]:
+            forget(tx, segment_id)
+        if reach > origin.length:
             break
         tx.execute(DELETE_SEGMENT, (segment_id,))
-        segment_id = parent[0]
+        forget(tx, segment_id)
+        segment_id = origin.segment_id
     return items, turns
+
+
+def forget(tx: Transaction, segment_id: int) -> None:
+    """Forget what is remembered of a segment that has changed."""
+    for what in ("parent", "end", "tail"):
+        tx.cache.pop((what, segment_id), None)
 
 
 def delete_all(tx: Transaction, session_id: str) -> None:

@@ -198,13 +198,16 @@ class _Batch:
 
     def write_rows(self) -> None:
         """Write the rows of requests; statements that look for them see them then."""
-        self._tx.executemany(INSERT, self._rows)
-        self._rows = []
+        if self._rows:
+            self._tx.defer_all(INSERT, self._rows)
+            self._rows = []
 
     def write_sums(self) -> None:
         """Add to the sums of each group; one that nothing belongs to any more goes."""
-        self._tx.executemany(ADD, [(*group, *sums) for group, sums in self._sums.items()])
-        self._tx.executemany(DROP_EMPTY, self._left)
+        if self._sums:
+            self._tx.defer_all(ADD, [(*group, *sums) for group, sums in self._sums.items()])
+        if self._left:
+            self._tx.executemany(DROP_EMPTY, self._left)
 
     def _begins(self, session_id: str, run_id: str) -> bool:
         run = (session_id, run_id)
