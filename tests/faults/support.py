@@ -70,6 +70,7 @@ async def shown(session: Any) -> dict[str, Any]:
     sessions = await session.list_sessions()
     return {
         "current": session.current_branch,
+        "labels": await session.get_metadata(),
         "branches": [
             {key: value for key, value in branch.items() if key != "created_at"}
             for branch in branches

@@ -48,6 +48,7 @@ WRITES: dict[str, Call] = {
     "delete_branch": lambda session: session.delete_branch("draft"),
     "store_run_usage": lambda session: session.store_run_usage(ran()),
     "delete_session": lambda session: session.delete_session("other"),
+    "set_metadata": lambda session: session.set_metadata({"plan": "pro"}),
     "replace_items": lambda session: session._atomic_replace_items([user("summary")]),
 }
 READS: dict[str, Call] = {
@@ -62,6 +63,8 @@ READS: dict[str, Call] = {
     "get_turn_usage": lambda session: session.get_turn_usage(),
     "get_usage_stats": lambda session: session.get_usage_stats(),
     "list_sessions": lambda session: session.list_sessions(),
+    "list_some_sessions": lambda session: session.list_sessions(text="one", limit=1),
+    "get_metadata": lambda session: session.get_metadata(),
     "get_compaction_snapshot": lambda session: session._get_compaction_snapshot(5),
 }
 CALLS = {**WRITES, **READS}
