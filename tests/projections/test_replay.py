@@ -85,7 +85,9 @@ def test_a_check_of_tables_that_are_well_finds_nothing_and_counts_their_rows(
         ("conversations", "branches", 4, 0),
         ("conversations", "segments", 3, 0),
         ("conversations", "items", 9, 0),
+        ("conversations", "session_labels", 0, 0),
         ("usage", "usage", 2, 0),
+        ("usage", "usage_by_day", 1, 0),
     ]
 
 
@@ -257,13 +259,14 @@ def test_a_log_in_memory_can_be_replayed_and_checked() -> None:
     with closing(EventLog.open_sync(":memory:", projections=projections.default())) as log:
         log.store.write_sync(lambda tx: append(tx, "s", added(), branch_id="main"))
         log.store.write_sync(lambda tx: tx.all("UPDATE items SET turn = 9"))
-        assert [o.differences for o in replay(log, BOTH, check=True)] == [0, 0, 0, 2, 0]
+        found = {o.table: o.differences for o in replay(log, BOTH, check=True)}
+        assert {table: count for table, count in found.items() if count} == {"items": 2}
         replay(log, BOTH)
-        assert [o.differences for o in replay(log, BOTH, check=True)] == [0, 0, 0, 0, 0]
+        assert {o.differences for o in replay(log, BOTH, check=True)} == {0}
 
 
 def test_an_empty_log_can_be_replayed(given: Given) -> None:
-    assert [outcome.rows for outcome in replay(given.log, BOTH)] == [0, 0, 0, 0, 0]
+    assert {outcome.rows for outcome in replay(given.log, BOTH)} == {0}
 
 
 # -- what stops it ------------------------------------------------------------------------------
@@ -324,7 +327,7 @@ def test_a_replay_that_fails_at_the_swap_leaves_the_tables_as_they_were(
 
 def test_tables_that_a_newer_program_replayed_meanwhile_are_left_to_it(talked: Given) -> None:
     def renew(progress: Progress) -> None:
-        spoil(talked, "UPDATE checkpoints SET version = 2 WHERE projection = 'usage'")
+        spoil(talked, "UPDATE checkpoints SET version = 99 WHERE projection = 'usage'")
 
     before = rows(talked)
     with pytest.raises(errors.ProjectionError, match="newer"):
