@@ -374,28 +374,20 @@ class _Batch:
         if not found:
             return
         segment_id = self.segment_to_extend(recorded, branch)
-        number, turn = branch.length, branch.turn
+        position, number, turn = recorded.position, branch.length, branch.turn
         for index, (kind, tool_name, is_tool_call) in enumerate(found):
             number += 1
-            turn += kind == shape.USER
+            if kind == shape.USER:
+                turn += 1
+            call = 1 if is_tool_call else 0  # a bool takes sqlite3 several times as long
             self.new_items.append(
-                (
-                    segment_id,
-                    number,
-                    recorded.position,
-                    index,
-                    kind,
-                    tool_name,
-                    int(is_tool_call),
-                    turn,
-                )
+                (segment_id, number, position, index, kind, tool_name, call, turn)
             )
         session.item_count += len(found)
         session.turn_count += turn - branch.turn
         key = recorded.session_id, recorded.branch_id or MAIN
         self.branches[key] = self.branches.get(key, False) or segment_id != branch.segment_id
-        self.sessions.setdefault(recorded.session_id, False)
-        branch.move(Pointer(segment_id, number), turn)
+        branch.segment_id, branch.length, branch.turn = segment_id, number, turn
         self.tx.cache["end", segment_id] = number
 
     def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
