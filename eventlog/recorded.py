@@ -31,19 +31,34 @@ class Recorded:
         "version",
     )
 
+    position: int
+    session_id: str
+    version: int
+    type: str
+    schema_version: int
+    branch_id: str | None
+    data: bytes | None
+    data_digest: bytes
+    metadata_json: str | None
+    idempotency_key: str | None
+    recorded_at: int
+    digest: bytes
+
     def __init__(self, row: Row) -> None:
-        self.position: int = row[0]
-        self.session_id: str = row[1]
-        self.version: int = row[2]
-        self.type: str = row[3]
-        self.schema_version: int = row[4]
-        self.branch_id: str | None = row[5]
-        self.data: bytes | None = row[6]
-        self.data_digest: bytes = row[7]
-        self.metadata_json: str | None = row[8]
-        self.idempotency_key: str | None = row[9]
-        self.recorded_at: int = row[10]
-        self.digest: bytes = row[11]
+        (
+            self.position,
+            self.session_id,
+            self.version,
+            self.type,
+            self.schema_version,
+            self.branch_id,
+            self.data,
+            self.data_digest,
+            self.metadata_json,
+            self.idempotency_key,
+            self.recorded_at,
+            self.digest,
+        ) = row
 
     @cached_property
     def event(self) -> Event | None:
@@ -62,6 +77,8 @@ class Recorded:
     @property
     def occurred_at(self) -> int:
         """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
+        if self.metadata_json is None:
+            return self.recorded_at
         return occurred_at(self.recorded_at, self.metadata_json, self.position)
 
     def __repr__(self) -> str:

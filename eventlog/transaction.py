@@ -26,6 +26,7 @@ class Transaction:
 
     __slots__ = (
         "_deferred",
+        "_deferred_rows",
         "_undo",
         "broken",
         "cache",
@@ -47,6 +48,7 @@ class Transaction:
         self.cache: dict[Any, Any] = {}  # rows in memory: what is in it is what is in the tables
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str, list[Sequence[Any]]] = {}
+        self._deferred_rows = 0
         self._undo: list[Callable[[], None]] = []
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -64,10 +66,14 @@ class Transaction:
     def defer(self, sql: str, row: Sequence[Any]) -> None:
         """Run a statement for this row before the next statement, or the commit."""
         self._deferred.setdefault(sql, []).append(row)
+        self._deferred_rows += 1
 
     def defer_all(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each of these rows before the next statement, or the commit."""
-        self._deferred.setdefault(sql, []).extend(rows)
+        waiting = self._deferred.setdefault(sql, [])
+        before = len(waiting)
+        waiting.extend(rows)
+        self._deferred_rows += len(waiting) - before
 
     def flush(self) -> None:
         """Run what was deferred, statement by statement in the order they first came."""
@@ -93,8 +99,8 @@ class Transaction:
         return self.execute(sql, parameters).fetchall()
 
     def writes(self) -> int:
-        """Return a number that grows with each row written or deferred."""
-        return self.connection.total_changes + sum(map(len, self._deferred.values()))
+        """Return a number that grows with each row written or deferred, and never shrinks."""
+        return self.connection.total_changes + self._deferred_rows
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """Call this if what the unit did is rolled back: it undoes what the unit did in memory."""
