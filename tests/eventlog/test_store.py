@@ -365,3 +365,48 @@ def test_a_file_is_written_ahead_and_guards_its_triggers(path: Path) -> None:
     with closing(EventLog.open_sync(path)) as log:
         assert log.store.write_sync(lambda tx: tx.one("PRAGMA journal_mode")) == ("wal",)
         assert log.store.write_sync(lambda tx: tx.one("PRAGMA recursive_triggers")) == (1,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 100])
+def test_any_number_of_deferred_rows_is_written_in_order(notes: EventLog, count: int) -> None:
+    rows = [(count - number, str(number)) for number in range(count)]
+    notes.store.write_sync(lambda tx: tx.defer_all(NOTE, rows))
+    found = notes.store.read_sync(lambda tx: tx.all("SELECT id, text FROM notes ORDER BY id DESC"))
+    assert found == rows
+
+
+def test_deferred_rows_of_other_statements_are_written_one_by_one(notes: EventLog) -> None:
+    upsert = f"{NOTE} ON CONFLICT (id) DO UPDATE SET text = text || excluded.text"
+
+    def unit(tx: Transaction) -> None:
+        tx.defer_all(upsert, [(1, "a")] * 40)
+        tx.defer_all("UPDATE notes SET text = text || ? WHERE id = ?", [("b", 1)] * 40)
+
+    notes.store.write_sync(unit)
+    assert notes.store.read_sync(lambda tx: tx.one("SELECT text FROM notes")) == (
+        "a" * 40 + "b" * 40,
+    )
+
+
+def test_a_reader_forgets_what_it_remembers_when_somebody_writes(notes: EventLog) -> None:
+    def remembered(tx: Transaction) -> Any:
+        if "count" not in tx.cache:
+            tx.cache["count"] = tx.one("SELECT COUNT(*) FROM notes")
+        return tx.cache["count"]
+
+    assert notes.store.read_sync(remembered) == (0,)
+    notes.store.write_sync(note(1))
+    assert notes.store.read_sync(remembered) == (1,)
+    with closing(sqlite3.connect(notes.path)) as other, other:
+        other.execute(NOTE, (2, "another process"))
+    assert notes.store.read_sync(remembered) == (2,)
+
+
+def test_what_a_reader_remembers_and_what_it_reads_are_of_one_moment(notes: EventLog) -> None:
+    def while_another_writes(tx: Transaction) -> Any:
+        with closing(sqlite3.connect(notes.path)) as other, other:
+            other.execute(NOTE, (1, "meanwhile"))
+        return tx.one("SELECT COUNT(*) FROM notes")
+
+    assert notes.store.read_sync(while_another_writes) == (0,)
+    assert notes.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM notes")) == (1,)
