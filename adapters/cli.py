@@ -475,6 +475,60 @@ def search(
     )
 
 
+class ToolGroup(StrEnum):
+    """By what tool calls are counted."""
+
+    tool = "tool"
+    session = "session"
+    day = "day"
+
+
+@app.command()
+def tools(
+    db: Database,
+    by: Annotated[
+        list[ToolGroup] | None,
+        typer.Option(
+            help="Count by this; may be given several times. [dim]\\[default: tool][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only in this session.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only calls from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Count tool calls that stand on a branch: how many, how many failed, and how many wait for an output.
+
+    Example: [bold]eventlog tools conversations.db --by day --by tool[/bold]
+    """
+    from adapters import tooling
+
+    tooling.run(
+        db,
+        by=[group.value for group in by or [ToolGroup.tool]],
+        session_id=session,
+        user_id=user,
+        since=since,
+        until=until,
+        as_json=as_json,
+    )
+
+
 @app.command()
 def doctor(db: Database, as_json: AsJson = False) -> None:
     """

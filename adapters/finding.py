@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import structlog
@@ -11,7 +11,6 @@ import structlog
 from adapters import telling, timing
 from eventlog import codec, logs
 from eventlog.errors import InvalidEventError, InvalidQueryError
-from eventlog.query import microseconds
 from eventlog.transaction import Unit
 from projections.finding import Cursor, Finder, Hit, Sought
 from projections.walking import Reason
@@ -37,7 +36,7 @@ class ItemFilters(TypedDict, total=False):
     tool_name: which tool it calls. role: a message's own.
     session_id, user_id: of this session; of the sessions that are labelled with this user.
     branch_id: on this live branch.
-    since, until: said from then on, said before then; a time without a zone is UTC.
+    since, until: said from then on, said before then; without a zone it is UTC, a day alone counts whole.
     """
 
     type: str | None
@@ -46,8 +45,8 @@ class ItemFilters(TypedDict, total=False):
     session_id: str | None
     user_id: str | None
     branch_id: str | None
-    since: datetime | None
-    until: datetime | None
+    since: date | datetime | None
+    until: date | datetime | None
 
 
 class Found(list[dict[str, Any]]):
@@ -102,13 +101,10 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
     if unknown := which.keys() - ItemFilters.__annotations__.keys():
         raise TypeError(f"there is no filter {min(unknown)!r}")
     for name, value in (("text", text), *which.items()):
-        expected: type = datetime if name in {"since", "until"} else str
-        if value is not None and not isinstance(value, expected):
-            kind = type(value).__name__
-            raise InvalidQueryError(f"{name} is a {kind}, not a {expected.__name__}")
+        if name not in {"since", "until"} and not isinstance(value, str | None):
+            raise InvalidQueryError(f"{name} is a {type(value).__name__}, not a string")
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
-    since, until = which.get("since"), which.get("until")
     return Sought(
         text=text,
         type=which.get("type"),
@@ -117,8 +113,8 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
         session_id=which.get("session_id"),
         user_id=which.get("user_id"),
         branch_id=which.get("branch_id"),
-        since=None if since is None else microseconds(since),
-        until=None if until is None else microseconds(until),
+        since=timing.moment("since", which.get("since")),
+        until=timing.moment("until", which.get("until"), end_of_day=True),
     )
 
 

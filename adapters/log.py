@@ -8,9 +8,10 @@ from datetime import date, datetime
 from typing import Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import finding, sessions, spent
+from adapters import finding, sessions, spent, tool_counts
 from adapters.finding import Found, ItemFilters
 from adapters.sessions import Deletion
+from adapters.tool_counts import ToolFilters
 from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
 from eventlog.store import Durability
@@ -152,6 +153,21 @@ class ConversationLog(EventLog):
         As a session object's ``find_items`` does; see there.
         """
         return await finding.find_items(self._ask, text, limit=limit, after=after, **which)
+
+    async def tools(
+        self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
+    ) -> list[dict[str, Any]]:
+        """
+        Return how tools were used: the calls that stand on a live branch, each once.
+
+        by: "tool", "session" or "day", or several; a row has ``tool_name``, ``session_id``, ``day``.
+        which: session_id, user_id, since, until; see ``ToolFilters``.
+
+        Rows also hold ``calls``, ``failures``: those whose output tells that they failed, and
+        ``unanswered``: those that wait for an output. The most calls come first, within each day if
+        by day. Reads all calls and outputs. Raises InvalidQueryError (a ValueError).
+        """
+        return await tool_counts.count(self._ask, by, **which)
 
     # -- units of work ------------------------------------------------------------------------
 

@@ -3,14 +3,13 @@
 
 Documents of ``--json``, one a line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
 tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the best first, and at the end
-``searched`` (items, indexed, scanned, after: the cursor of the last item if there may be more).
+``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from rich.text import Text
 
 import projections
 from adapters import replaying, telling, terminal, timing
-from adapters.log import ConversationLog
 from adapters.terminal import printable
 from eventlog.errors import InvalidQueryError
 from projections.stepwise import build_in_steps
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adapters.finding import Found
+    from adapters.log import ConversationLog
 
 
 def run(
@@ -45,23 +44,20 @@ def run(
     **which: Any,
 ) -> None:
     """Find, and print. Raises an EventLogError."""
-    try:
-        which.update(since=_time(since), until=_time(until, end_of_day=True))
-    except ValueError as error:
-        terminal.fail(terminal.ExitCode.USAGE, error)
+    which.update(since=time(since), until=time(until, end_of_day=True))
     asks_nothing = text is None and not any(which.values())
-    with terminal.told_apart(path):
-        log = ConversationLog.open_sync(path, create=False, read_only=not index)
-    with closing(log):
+    with terminal.conversations(path, read_only=not index) as log:
         if index:
             build_index(log, shown=not as_json)
         if index and asks_nothing:
             return
         try:
-            found = asyncio.run(log.find_items(text, limit=limit, after=after, **which))
+            # One more than is shown, to know whether there are more.
+            found = asyncio.run(log.find_items(text, limit=limit + 1, after=after, **which))
         except InvalidQueryError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
-    more = found[-1]["cursor"] if len(found) == limit and limit else None
+    more = found[limit - 1]["cursor"] if len(found) > limit > 0 else None
+    del found[limit:]
     if as_json:
         _print_json(found, more)
         return
@@ -71,15 +67,18 @@ def run(
     if account := _account(found):
         aside.print(Text(account, style="dim"), soft_wrap=True)
     if more is not None:
-        aside.print(Text(f"there may be more: --after {more}", style="dim"), soft_wrap=True)
+        aside.print(Text(f"there are more: --after {more}", style="dim"), soft_wrap=True)
 
 
-def _time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
-    """Return a time that was typed. Raises ValueError."""
+def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
+    """Return a time that was typed; ends with USAGE for what is none."""
     if text is None:
         return None
-    time = timing.instant(text, end_of_day=end_of_day)
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    try:
+        instant = timing.instant(text, end_of_day=end_of_day)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
 
 
 def build_index(log: ConversationLog, *, shown: bool) -> None:
@@ -98,8 +97,8 @@ def _account(found: Found) -> str:
 
 def _print_json(found: Found, more: str | None) -> None:
     for row in found:
-        time = row["occurred_at"].replace(" ", "T") + "Z"
-        terminal.print_json({"kind": "item", **row, "occurred_at": time})
+        said_at = row["occurred_at"].replace(" ", "T") + "Z"
+        terminal.print_json({"kind": "item", **row, "occurred_at": said_at})
     terminal.print_json(
         {
             "kind": "searched",

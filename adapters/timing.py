@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+from eventlog.errors import InvalidQueryError
 from eventlog.query import microseconds
 from eventlog.recorded import EARLIEST, LATEST
 
@@ -26,6 +27,23 @@ def instant(text: str, *, end_of_day: bool = False) -> int:
             ) from None
     beginning = microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
     return beginning + 86_400_000_000 * end_of_day
+
+
+def moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
+    """
+    Return a time that a caller gave, in microseconds since 1970 UTC; None stays.
+
+    Without a zone it is UTC. A day alone is its beginning, or with ``end_of_day`` the beginning of the
+    next. Raises InvalidQueryError.
+    """
+    if at is None:
+        return None
+    if isinstance(at, datetime):
+        return microseconds(at)
+    if isinstance(at, date):
+        beginning = microseconds(datetime(at.year, at.month, at.day, tzinfo=UTC))
+        return beginning + 86_400_000_000 * end_of_day
+    raise InvalidQueryError(f"{name} is a {type(at).__name__}, not a datetime or a date")
 
 
 def iso(time: int) -> str:

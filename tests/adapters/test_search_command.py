@@ -77,8 +77,9 @@ def test_programs_get_a_document_a_hit_and_one_about_the_find(db: Path) -> None:
     assert one(rest, "searched")["after"] is None
 
 
-def test_there_is_more_is_said(db: Path) -> None:
-    assert "there may be more: --after " in run("search", db, "refund", "--limit", 1).stderr
+def test_that_there_are_more_is_said(db: Path) -> None:
+    assert "there are more: --after " in run("search", db, "refund", "--limit", 1).stderr
+    assert "there are more" not in run("search", db, "refund", "--limit", 2).stderr
 
 
 def test_options_leave_what_matches_all_of_them(db: Path) -> None:
