@@ -33,6 +33,12 @@ FIND = """
     LIMIT ?
 """
 COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM item_texts WHERE item_texts MATCH ? LIMIT ?) AS some"
+SESSIONS = """
+    SELECT DISTINCT e.session_id
+    FROM item_texts
+    JOIN events AS e ON e.position = item_texts.rowid
+    WHERE item_texts MATCH ?
+"""
 
 SHORTEST_CHARACTERS: Final = 3
 """What is shorter has no trigram, and the index cannot find it."""

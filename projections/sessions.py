@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import structlog
 
 from eventlog import codec, logs
+from eventlog.ledger import read_head
 from eventlog.transaction import Row, Transaction
-from projections import reading, segments
+from projections import reading, search, segments
 from projections.filters import Period, Place, Query
 from projections.segments import Pointer
 from projections.texts import folded, texts, title
@@ -177,7 +178,8 @@ def statement(query: Query, few: Condition | None) -> Condition:
 
 def _narrowest(tx: Transaction, query: Query) -> Condition | None:
     """Return the filter that leaves the fewest sessions, if it leaves few."""
-    counted = [(_count(tx, condition), condition) for condition in _narrowing(query)]
+    conditions = [*_narrowing(query), *_narrowing_by_text(tx, query.text)]
+    counted = [(_count(tx, condition), condition) for condition in conditions]
     count, condition = min(counted, key=itemgetter(0), default=(FEW + 1, None))
     return condition if count <= FEW else None
 
@@ -203,6 +205,15 @@ def _narrowing(query: Query) -> Iterator[Condition]:
             conditions = " AND ".join(["deleted_at IS NULL", *(sql for sql, _ in within)])
             sql = f"SELECT session_id FROM sessions WHERE {conditions}"
             yield sql, tuple(value for _, values in within for value in values)
+
+
+def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]:
+    """Return what finds the sessions whose items may hold a text, if the index shows all of them."""
+    expression = None if text is None else search.expression(text)
+    if expression is None or search.built_to(tx) != read_head(tx).position:
+        return
+    if search.count(tx, expression, FEW + 1) <= FEW:
+        yield search.SESSIONS, (expression,)
 
 
 def _conditions(query: Query) -> Iterator[Condition]:

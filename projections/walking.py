@@ -29,12 +29,6 @@ SCOPED_EVENTS: Final = 50_000
 Reason: TypeAlias = Literal["no index", "no text", "short text", "few events"]
 """Why the index is not asked: there is none, it cannot help, or another way is shorter."""
 
-SCAN = """
-    SELECT position FROM events
-    WHERE position BETWEEN ? AND ? AND type IN ('items_added', 'items_replaced') %s
-    ORDER BY position DESC
-    LIMIT ?
-"""
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL"
 
@@ -58,7 +52,7 @@ class Scanned(NamedTuple):
         """Go on, in a unit of work."""
         first = max(self.first, self.last - STEP_POSITIONS + 1)
         condition, parameters = contents.holding(contents.folded(self.text or ""))
-        rows = tx.all(SCAN % condition, (first, self.last, *parameters, STEP_EVENTS))
+        rows = tx.all(_scan(condition), (first, self.last, *parameters, STEP_EVENTS))
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == STEP_EVENTS else first - 1
         rest = None if last < self.first else self._replace(last=last)
@@ -142,3 +136,12 @@ def _scope(
         if len(found) > SCOPED_EVENTS:
             return None
     return Listed(array("q", sorted((p for p in found if p <= last), reverse=True)))
+
+
+def _scan(condition: str) -> str:
+    return f"""
+        SELECT position FROM events
+        WHERE position BETWEEN ? AND ? AND type IN ('items_added', 'items_replaced') {condition}
+        ORDER BY position DESC
+        LIMIT ?
+    """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import projections
 from adapters import AdvancedSQLiteSession, ConversationLog
 from eventlog import RequestUsage, UsageRecorded
 from eventlog.errors import (
@@ -17,6 +18,7 @@ from eventlog.errors import (
     SessionNotFoundError,
     UnserialisableError,
 )
+from projections import filters, search
 from projections import sessions as sessions_module
 from tests.history import START
 
@@ -221,6 +223,26 @@ async def test_text_is_found_in_what_user_and_assistant_say_on_any_branch(file: 
     assert await file.ids(text="100_") == []
     assert await file.ids(text="parcel", user_id="nobody") == []
     assert await file.ids(text="") == ["b", "a"]
+
+
+async def test_text_that_few_say_is_found_through_the_full_text_index(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.log.join(projections.default(search=True))
+    await file.add("a", user("Where is my PARCEL?"))
+    await file.add("b", {"type": "function_call", "name": "x", "arguments": "parcel"})
+    await file.add("c", user("no"))
+
+    def way(text: str) -> str | None:
+        query = filters.parse(text=text)
+        found = file.log.store.read_sync(lambda tx: sessions_module._narrowest(tx, query))
+        return None if found is None else found[0]
+
+    assert (way("parcel"), way("pa")) == (search.SESSIONS, None)
+    assert await file.ids(text="parcel") == ["a"]
+    monkeypatch.setattr(sessions_module, "FEW", 1)
+    assert way("parcel") is None
+    assert await file.ids(text="parcel") == ["a"]
 
 
 async def test_text_is_searched_page_by_page(file: File, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
+from adapters import AdvancedSQLiteSession, tool_counts
 from eventlog import EventLog, ItemsAdded, ledger
 from projections import (
     conversations,
     default,
     filters,
+    finding,
     labels,
     reading,
     segments,
     sessions,
     spending,
     usage,
+    walking,
 )
 from projections.projection import tables
 from tests.history import START
@@ -37,6 +39,10 @@ USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
 STATEMENT = re.compile(r"\s*(SELECT|UPDATE|DELETE)\b")
 TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(p)}
+MODULES = (
+    *(conversations, labels, segments, reading, sessions, usage, spending, ledger),
+    *(walking, finding, tool_counts),
+)
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
     "LAST_POSITION",  # sqlite_sequence has one row
@@ -75,11 +81,7 @@ def scanned(step: str, sql: str) -> bool:
 
 @pytest.mark.parametrize(
     "sql",
-    [
-        statement
-        for module in (conversations, labels, segments, reading, sessions, usage, spending, ledger)
-        for statement in statements(module)
-    ],
+    [statement for module in MODULES for statement in statements(module)],
 )
 def test_a_statement_finds_its_rows_by_a_key(given: Given, sql: str) -> None:
     assert scans(given, sql) == []
@@ -303,3 +305,35 @@ def test_where_few_match_they_are_found_first_and_each_session_by_its_key(
     first, second, *_ = listed_plan(given, 2_000, **asked)
     assert index in first
     assert second == "SEARCH s USING PRIMARY KEY (session_id=?)"
+
+
+# -- finding -------------------------------------------------------------------------------------
+
+
+async def test_a_find_goes_by_position_session_or_index_and_sorts_nothing(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added()))
+    given.log.join(default(search=True))
+    given(added())
+    with watched(given.log) as seen:
+        for few in (2_000, 0):
+            monkeypatch.setattr(walking, "FEW_EVENTS", few)
+            for text in (None, "hi", "hello"):
+                for which in ({}, {"session_id": "s"}, {"user_id": "alice"}):
+                    finder = finding.Finder(finding.Sought(text=text, **which), limit=None)
+                    while finder.take(given.log.store.read_sync(finder.look)):
+                        pass
+    hot = sorted({sql for sql in seen if is_plain(sql) and "DESC LIMIT 1" not in sql})
+    assert len(hot) > 10
+    assert any("item_texts MATCH" in sql for sql in hot)
+    found = {sql: unwanted(given, sql) for sql in hot}
+    assert {sql: steps for sql, steps in found.items() if steps} == {}
+
+
+def unwanted(given: Given, sql: str) -> list[str]:
+    """Return which steps of a plan read a whole table, or sort more than a session's branches."""
+    plan = [detail for *_, detail in given.ask(f"EXPLAIN QUERY PLAN {sql}")]
+    is_short = "FROM branches" in sql or "FROM checkpoints" in sql
+    sorts = [step for step in plan if "TEMP B-TREE" in step and not is_short]
+    return [*sorts, *(step for step in plan if scanned(step, sql) and "VIRTUAL" not in step)]
