@@ -7,7 +7,11 @@ READY := $(VENV)/.ready
 # What `make proof` draws by chance; give one to run the same again.
 EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import random; print(random.randrange(1 << 32))'))
 
-.PHONY: demo test proof lint format bench clean
+# How much of the branches `make coverage` asks for, in percent.
+CORE_COVERAGE := 100
+ADAPTERS_COVERAGE := 95
+
+.PHONY: demo test coverage proof mutants lint format bench clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -21,6 +25,17 @@ demo: $(READY)          ## a conversation on an event log, from Runner.run to a 
 
 test: $(READY)          ## all tests
 	$(BIN)/pytest -n auto --dist worksteal -q
+
+coverage: $(READY)      ## all tests, and what they leave unreached: nothing of the core, little of the adapters
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='eventlog/*,projections/*' --fail-under=$(CORE_COVERAGE)
+	$(BIN)/coverage report --include='adapters/*' --fail-under=$(ADAPTERS_COVERAGE)
+
+mutants: $(READY)       ## is each line guarded by a test? MODULE=eventlog/codec.py asks one module only
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[proof]'
+	$(BIN)/python -m tests.mutation $(MODULE)
 
 proof: $(READY)         ## the long tests: faults, crashes, power loss; EVENTLOG_PROOF_SEED=... repeats a run
 	@echo "EVENTLOG_PROOF_SEED=$(EVENTLOG_PROOF_SEED)"
