@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adapters.hooks import UsageHooks
     from adapters.log import ConversationLog
     from adapters.openai_agents import AdvancedSQLiteSession, EventLogSession
+    from adapters.pricing import Price
 
-__all__ = ["AdvancedSQLiteSession", "ConversationLog", "EventLogSession"]
+__all__ = ["AdvancedSQLiteSession", "ConversationLog", "EventLogSession", "Price", "UsageHooks"]
+
+_MODULES = {"ConversationLog": "log", "Price": "pricing", "UsageHooks": "hooks"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is first asked for: the SDK takes long to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adapters import log, openai_agents
-
-    module = log if name == "ConversationLog" else openai_agents
+    module = import_module(f"adapters.{_MODULES.get(name, 'openai_agents')}")
     globals()[name] = found = getattr(module, name)
     return found
 

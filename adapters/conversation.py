@@ -33,6 +33,8 @@ from eventlog.events import (
     MetadataSet,
     RequestUsage,
     SessionCleared,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
 )
 from eventlog.ledger import append, append_all
@@ -46,6 +48,9 @@ from projections.texts import folded, texts
 
 GENERATED_ID: Final = re.compile(r"branch_from_turn_-?\d+_\d+(_\d+)?")
 """The form of branch ids that were made up; no given name can be mistaken for one by the log."""
+
+MOST_CORRECTIONS: Final = 500
+"""How many corrections one event holds."""
 
 SELECT_LABELS = "SELECT user_id, metadata FROM sessions WHERE session_id = ?"
 
@@ -401,9 +406,9 @@ def record_usage(
     run_id: str,
     requests: Sequence[RequestUsage],
     interrupted: bool,
-) -> None:
+) -> int:
     """
-    Record what a run's requests used, on the last turn of the seat's branch.
+    Record what a run's requests used, on the last turn of the seat's branch; return its position.
 
     What was spent is recorded even when that turn is gone: then it belongs to none.
     """
@@ -417,7 +422,16 @@ def record_usage(
         requests=list(requests),
         interrupted=interrupted,
     )
-    append(tx, seat.session_id, used, branch_id=branch_id)
+    return append(tx, seat.session_id, used, branch_id=branch_id).position
+
+
+def correct_usage(
+    tx: Transaction, session_id: str, corrections: Sequence[UsageCorrection], reason: str | None
+) -> None:
+    """Record what was learnt of a session's recorded requests, in events of bounded size."""
+    for start in range(0, len(corrections), MOST_CORRECTIONS):
+        part = list(corrections[start : start + MOST_CORRECTIONS])
+        append(tx, session_id, UsageCorrected(requests=part, reason=reason))
 
 
 def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:

@@ -1,20 +1,50 @@
-"""The part of a session object that meters: what its runs used, and what they cost."""
+"""
+The part of a session object that meters: what its runs used, and what they cost.
+
+The Runner hands its run context to each call. What the run has used until then is recorded in the
+transaction of the call, if it writes; reading writes nothing. Requests that answered in vain, because a
+tool raised or a guardrail tripped, are recorded with the object's next call, or when it is closed.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import msgspec
+from agents import RunConfig
 from agents.logger import log_model_action_error
+from agents.tool_context import ToolContext
 
-from adapters import conversation, spent
+from adapters import answering, conversation, pricing, runs, spent
 from adapters import usage as run_usage
+from adapters.answering import Answer
+from adapters.pricing import Prices
+from adapters.runs import Mark
 from adapters.working import Working
 from eventlog.events import RequestUsage
-from eventlog.transaction import Transaction
-from projections import reading, spending
+from eventlog.transaction import Transaction, Unit
+from projections import spending
+
+T = TypeVar("T")
+
+MOST_NOTED: Final = 16
+"""How many runs one session object keeps in view."""
+
+
+@dataclass
+class _Noted:
+    """A run that the Runner feeds: its usage object, and how far that was recorded."""
+
+    usage: Any
+    mark: Mark
+    size: tuple[Any, int]
+    approved: bool | None = None
+    is_late: bool = False
 
 
 class MeteredUsage(Working):
@@ -22,68 +52,226 @@ class MeteredUsage(Working):
 
     _first_turn: int
     _logger: logging.Logger
+    _auto_usage: bool
+    _prices: Prices
+    _noted: OrderedDict[int, _Noted]
 
-    async def store_run_usage(self, result: Any) -> None:
+    # -- recorded by itself ---------------------------------------------------------------------
+
+    def _note(self, wrapper: Any, *, always: bool = False) -> _Noted | None:
+        """Keep the run of a run context in view, if there is one and usage is recorded by itself."""
+        if wrapper is None:
+            return None
+        try:
+            usage = wrapper.usage
+            noted = self._noted.get(id(usage))
+            if noted is None:
+                noted = self._noted_first(wrapper, usage, in_view=self._auto_usage or always)
+            noted.approved = run_usage.was_resumed(wrapper)
+        except Exception as error:
+            self._failed(error)
+            return None
+        return noted
+
+    def _noted_first(self, wrapper: Any, usage: Any, *, in_view: bool) -> _Noted:
+        mark = runs.mark_of(usage, runs.place_of(self.log.store))
+        mark.setting = answering.setting_here() or mark.setting
+        count = len(run_usage.seen(usage).entries)
+        noted = _Noted(usage, mark, (0, 0), is_late=count > 0)
+        if in_view:
+            mark.begin(self.session_id, count, is_nested=isinstance(wrapper, ToolContext))
+            self._noted[id(usage)] = noted
+            while len(self._noted) > MOST_NOTED:
+                self._noted.popitem(last=False)
+            if self._prices is None:
+                pricing.prepare()
+        return noted
+
+    async def _write(
+        self, unit: Unit[T], run: _Noted | None = None, items: Sequence[Any] = ()
+    ) -> T:
+        """Run a unit of work; what runs have used until now is recorded in the same transaction."""
+        if not self._noted:
+            return await super()._write(unit)
+        before, after = self._recordings(run, items)
+        if run is not None:
+            run.is_late = False
+
+        def with_usage(tx: Transaction) -> T:
+            for recording in before:
+                recording(tx)
+            result = unit(tx)
+            for recording in after:
+                recording(tx)
+            return result
+
+        return await super()._write(with_usage if before or after else unit)
+
+    def _recordings(
+        self, run: _Noted | None, items: Sequence[Any]
+    ) -> tuple[list[Unit[None]], list[Unit[None]]]:
+        """
+        Return what records the runs in view that have gone on: before the unit of work, and after it.
+
+        A request belongs to the turn that it answered: the one before a run's next input. Only a run
+        that is seen for the first time, and has used something, brings its turn along.
+        """
+        before: list[Unit[None]] = []
+        after: list[Unit[None]] = []
+        for noted in list(self._noted.values()):
+            if run_usage.size(noted.usage) != noted.size:
+                try:
+                    recording = self._recording(noted, items if noted is run else ())
+                except Exception as error:
+                    self._failed(error)
+                    continue
+                (after if noted is run and noted.is_late else before).append(recording)
+        return before, after
+
+    def _recording(self, noted: _Noted, items: Sequence[Any]) -> Unit[None]:
+        """Read now what a run has used; return what records it."""
+        mark, size = noted.mark, run_usage.size(noted.usage)
+        seen = run_usage.seen(noted.usage, mark.known(self._seat.session_id))
+        answers = dict(mark.told)
+        if seen.requests and any(run_usage.is_answer(item) for item in items):
+            # The request that these items answered came first, those of agents used as tools later.
+            answers.setdefault(min(seen.requests), answering.present(mark.setting))
+        seen = seen._replace(requests=self._filled(seen.requests, answers))
+        interrupted = run_usage.waits(items)
+
+        def recording(tx: Transaction) -> None:
+            recorded = noted.size
+            tx.on_rollback(lambda: setattr(noted, "size", recorded))
+            noted.size = size
+            runs.record(
+                tx, self._seat, mark, seen, interrupted=interrupted, approved=noted.approved
+            )
+
+        return recording
+
+    def _filled(
+        self, requests: Mapping[int, RequestUsage], answers: Mapping[int, Answer]
+    ) -> dict[int, RequestUsage]:
+        """Return requests with who answered them and what they cost, where that is known."""
+        now = self.log.store.clock()
+        return {
+            index: self._priced(_answered(request, answers.get(index)), now)
+            for index, request in requests.items()
+        }
+
+    def _priced(self, request: RequestUsage, at: int) -> RequestUsage:
+        try:
+            return pricing.priced(request, at, self._prices)
+        except Exception as error:  # the application's prices
+            self._failed(error, "Failed to price a request")
+            return request
+
+    def _record_what_is_left(self) -> None:
+        """Record what runs in view have used and no call has recorded. Blocks; never raises."""
+        try:
+            left, _ = self._recordings(None, ())
+            if left:
+                self.log.store.write_sync(lambda tx: [recording(tx) for recording in left])
+        except Exception as error:
+            self._failed(error)
+
+    async def _record_response(
+        self, context: Any, agent: Any, response: Any, run_config: RunConfig | None
+    ) -> None:
+        """Record the request that a model has just answered, and who it was. Never raises."""
+        try:
+            noted = self._note(context, always=True)
+            if noted is None:
+                return
+            mark = noted.mark
+            setting = mark.setting or answering.PLAIN
+            if run_config is not None:
+                setting = answering.setting_of(run_config)
+            numbers = run_usage.entry_numbers(response.usage)
+            entries = run_usage.seen(noted.usage, ()).entries
+            open_ = [
+                i for i, entry in enumerate(entries) if entry == numbers and i not in mark.told
+            ]
+            if open_:
+                name = getattr(agent, "name", None)
+                model = answering.model_of(agent, setting)
+                mark.told[open_[-1]] = Answer(name, model, getattr(response, "response_id", None))
+            await self._write(_nothing)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception, what: str = "Failed to store session usage") -> None:
+        log_model_action_error(
+            self._logger,
+            what,
+            error,
+            diagnostic_extra=lambda: {"session_id": self.session_id},
+        )
+
+    # -- from a result --------------------------------------------------------------------------
+
+    async def store_run_usage(self, result: Any, *, run_config: RunConfig | None = None) -> None:
         """
         Record what a run used, on the current branch's last turn; each request counts once.
 
+        Of requests that were recorded by themselves, what only the result knows is added.
+
         result: a ``RunResult``, or anything with ``.context_wrapper.usage``. Never raises an
-        Exception; failures are logged.
+            Exception; failures are logged.
+        run_config: the run's, if it named a model and usage is not recorded by itself.
         """
         try:
             self._check_not_closed()
             usage = result.context_wrapper.usage
             if usage is not None:
-                requests = run_usage.requests_of(result)
-                interrupted = bool(getattr(result, "interruptions", None))
-                resumed = run_usage.was_resumed(result)
-                await self._write(
-                    lambda tx: self._record(
-                        tx, usage, requests, interrupted=interrupted, resumed=resumed
-                    )
-                )
+                await self._store(result, usage, run_config)
         except Exception as error:
-            log_model_action_error(
-                self._logger,
-                "Failed to store session usage",
-                error,
-                diagnostic_extra=lambda: {"session_id": self.session_id},
+            self._failed(error)
+
+    async def _store(self, result: Any, usage: Any, run_config: RunConfig | None) -> None:
+        mark = runs.mark_of(usage, runs.place_of(self.log.store))
+        seen = run_usage.seen(usage)
+        setting = mark.setting or (None if mark.begins else answering.PLAIN)
+        if run_config is not None:
+            setting = answering.setting_of(run_config)
+        told = answering.told_by(result, seen.entries, setting)
+        answers = {**dict(enumerate(told)), **mark.told}
+        known = mark.known(self._seat.session_id)
+        new = {index: each for index, each in seen.requests.items() if index not in known}
+        seen = seen._replace(requests=self._filled(new, answers))
+        interrupted = bool(getattr(result, "interruptions", None))
+        approved = run_usage.was_resumed(result.context_wrapper)
+        await super()._write(
+            lambda tx: runs.record(
+                tx,
+                self._seat,
+                mark,
+                seen,
+                interrupted=interrupted,
+                approved=approved,
+                even_nothing=True,
+            )
+        )
+        better = self._learnt(mark, answers)
+        if better:
+            await super()._write(
+                lambda tx: runs.correct(tx, self._seat, mark, better, "the result tells more")
             )
 
-    def _record(
-        self,
-        tx: Transaction,
-        usage: Any,
-        requests: list[RequestUsage],
-        *,
-        interrupted: bool,
-        resumed: bool | None,
-    ) -> None:
-        store, session_id = self.log.store, self._seat.session_id
-        place = (store if store.is_memory else store.path, session_id)
-        before = run_usage.run_of(usage, place)
-        run = before or self._resumed_run(tx, requests, resumed) or run_usage.new_run()
-        new = run_usage.not_recorded(requests, run.recorded)
-        if new:
-            conversation.record_usage(
-                tx, self._seat, run_id=run.run_id, requests=new, interrupted=interrupted
-            )
-        tx.on_rollback(lambda: run_usage.remember(usage, place, before))
-        run_usage.remember(usage, place, run._replace(recorded=tuple(requests)))
+    def _learnt(self, mark: Mark, answers: Mapping[int, Answer]) -> dict[int, RequestUsage]:
+        """Return the recorded requests of which the answers tell more than is recorded."""
+        better = {}
+        taken = {} if mark.run is None else mark.run.taken
+        for (session_id, index), known in taken.items():
+            if session_id == self._seat.session_id:
+                request = _answered(known.request, answers.get(index))
+                if request != known.request:
+                    if request.cost_usd is None:
+                        request = self._priced(request, known.at)
+                    better[index] = request
+        return better
 
-    def _resumed_run(
-        self, tx: Transaction, requests: list[RequestUsage], resumed: bool | None
-    ) -> run_usage.Run | None:
-        """Return the waiting run that these requests continue, if they do."""
-        if resumed is False:
-            return None
-        seat = self._seat
-        turn = reading.place(tx, seat.session_id, seat.branch_id).turn
-        for run in spending.waiting_runs(tx, seat.session_id):
-            here = (run.branch_id, run.turn) == (seat.branch_id, turn)
-            if (resumed or here) and run_usage.continues(requests, run.requests):
-                return run_usage.Run(run.run_id, tuple(run.requests))
-        return None
+    # -- asked for ------------------------------------------------------------------------------
 
     async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
         """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""
@@ -149,3 +337,17 @@ class MeteredUsage(Working):
 
     def _external(self, turn: int) -> int:
         return turn + self._first_turn - 1
+
+
+def _nothing(_: Transaction) -> None:
+    """Do nothing: what is recorded with it is all there is to do."""
+
+
+def _answered(request: RequestUsage, answer: Answer | None) -> RequestUsage:
+    """Return a request with who answered it; what is known of that already stays."""
+    learnt = {
+        name: value.encode(errors="replace").decode()
+        for name, value in ({} if answer is None else answer._asdict()).items()
+        if isinstance(value, str) and getattr(request, name) is None
+    }
+    return msgspec.structs.replace(request, **learnt) if learnt else request

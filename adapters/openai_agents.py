@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,7 @@ from adapters.conversation import Seat
 from adapters.lane import Lane
 from adapters.managing import ManagedSessions
 from adapters.metering import MeteredUsage
+from adapters.pricing import Prices
 from adapters.searchable import Searchable
 from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError
@@ -56,6 +58,10 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     branch_id, resume: the branch to stand on: a given one, or the one last switched to.
     user_id, metadata: labels of the session, recorded with its first write.
     first_turn_number: how the first turn is called in every call and result, 1 or 0.
+    auto_usage: record what the Runner's requests use as they happen; without, only what is given to
+        ``store_run_usage``.
+    prices: what requests cost: a ``Price`` for each model, or a callable(request, time) that returns USD
+        or None; by default the prices that genai-prices brings along. {} prices nothing.
     session_settings: the SDK's; ``limit`` bounds what ``get_items()`` returns.
     logger: where to log instead of "eventlog.session".
 
@@ -79,6 +85,8 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         user_id: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
         first_turn_number: int = 1,
+        auto_usage: bool = True,
+        prices: Prices = None,
     ) -> None:
         if first_turn_number not in (0, 1):
             raise ValueError(f"first_turn_number is 0 or 1, not {first_turn_number!r}")
@@ -98,6 +106,9 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         self._events: structlog.stdlib.BoundLogger = logs.get_logger(self._logger)
         self._closed = False
         labels = conversation.check_labels(user_id, metadata)
+        self._auto_usage = auto_usage
+        self._prices = prices
+        self._noted = OrderedDict()
         self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
         self._take_seat(resume=resume)
         self.session_id = self._seat.session_id
@@ -143,6 +154,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         as_of: a version of the session or a time (without a zone: UTC), for the items as they were
             then. Raises VersionNotFoundError (a ValueError) for a version that never was.
         """
+        self._note(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
         if as_of is not None:
             return await self._read(
@@ -166,7 +178,11 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
-            await self._write(lambda tx: conversation.add_items(tx, self._seat, event, data))
+            await self._write(
+                lambda tx: conversation.add_items(tx, self._seat, event, data),
+                self._note(wrapper),
+                items,
+            )
         except Exception as error:
             log_model_and_tool_action_error(self._logger, "Failed to add session items", error)
             raise
@@ -174,19 +190,21 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Take the newest item off the current branch and return it; None when it is empty."""
         popped: TResponseInputItem | None = await self._write(
-            lambda tx: conversation.pop_item(tx, self._seat)
+            lambda tx: conversation.pop_item(tx, self._seat), self._note(wrapper)
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Empty and delete all branches; ids stay taken, what was spent stays counted."""
-        await self._write(lambda tx: conversation.clear_session(tx, self._seat))
+        run = self._note(wrapper)
+        await self._write(lambda tx: conversation.clear_session(tx, self._seat), run)
 
     def close(self) -> None:
         """Wait for what is under way and close. Idempotent; later calls raise RuntimeError."""
         if not self._closed:
             self._closed = True
             self._lane.wait()
+            self._record_what_is_left()
 
     # -- branches -----------------------------------------------------------------------------
 
@@ -433,6 +451,8 @@ class AdvancedSQLiteSession(EventLogSession):
         user_id: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
         first_turn_number: int = 1,
+        auto_usage: bool = True,
+        prices: Prices = None,
         durability: Durability = "full",
         search: bool = False,
         sessions_table: str = "agent_sessions",
@@ -456,6 +476,8 @@ class AdvancedSQLiteSession(EventLogSession):
                 user_id=user_id,
                 metadata=metadata,
                 first_turn_number=first_turn_number,
+                auto_usage=auto_usage,
+                prices=prices,
             )
         except BaseException:
             log.close()

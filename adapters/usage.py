@@ -1,132 +1,160 @@
-"""
-What a run used, read from the SDK's objects, and which of it was recorded before.
-
-A run is known by its ``Usage`` object, which counts up through the run and through what it resumes. A run
-that was resumed from a serialised state has a new one: it is known by having been given an approval, and by
-continuing, request by request, a run of the session that was recorded as waiting for one.
-"""
+"""What a run used, read from the SDK's objects."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
+
+from eventlog import codec
 from eventlog.events import JSON, RequestUsage
-from projections.spending import sum_details
+from projections.usage import numbers
 
-_MARK = "_eventlog_run"
+Numbers: TypeAlias = tuple[int, ...]
+"""Requests, tokens: input, output, total, cached input, cache write, reasoning."""
 
-
-class Run(NamedTuple):
-    """A run's identity, and its requests that are recorded already."""
-
-    run_id: str
-    recorded: tuple[RequestUsage, ...]
+NOTHING: Final[Numbers] = (0,) * 7
+_MOST: Final = 2**53
 
 
-Place: TypeAlias = tuple[object, str]
-"""Whose spend it is: a log, and a session in it."""
+class Seen(NamedTuple):
+    """
+    What a usage object tells at a moment.
+
+    entries: the numbers of each request that it lists, in order.
+    requests: those of them that were asked for, by their index.
+    rest: the sum of what the list does not account for, requests without tokens for one.
+    total: the sum of all.
+    """
+
+    entries: list[Numbers]
+    requests: dict[int, RequestUsage]
+    rest: RequestUsage
+    total: Numbers
 
 
-def run_of(usage: Any, place: Place) -> Run | None:
-    """Return what is known of the run that this usage belongs to, as far as this session goes."""
-    return _marks(usage).get(place)
+def seen(usage: Any, known: Collection[int] = ()) -> Seen:
+    """
+    Read a usage object, without the requests that are known already.
+
+    Where its list of requests exceeds its totals, the list is not believed: all is rest. Raises
+    ValueError for what is no number of things.
+    """
+    total = _numbers(usage, requests=usage.requests)
+    listed = list(getattr(usage, "request_usage_entries", None) or ())
+    entries = [entry_numbers(entry) for entry in listed]
+    rest = minus(total, *entries)
+    if min(rest, default=0) < 0:
+        listed, entries, rest = [], [], total
+    requests = {
+        index: _request(entry, entries[index])
+        for index, entry in enumerate(listed)
+        if index not in known
+    }
+    left = _request(usage, rest) if not listed else of_numbers(rest)
+    return Seen(entries, requests, left, total)
 
 
-def new_run() -> Run:
-    """Return a run that nothing is recorded of yet."""
-    return Run(uuid.uuid4().hex, ())
+def size(usage: Any) -> tuple[Any, int]:
+    """Return what changes whenever a usage object grows."""
+    return usage.requests, len(getattr(usage, "request_usage_entries", None) or ())
 
 
-def remember(usage: Any, place: Place, run: Run | None) -> None:
-    """Note with a usage object which run it is and what of it is recorded in this session."""
-    marks = {**_marks(usage), place: run}
-    try:
-        object.__setattr__(usage, _MARK, {key: value for key, value in marks.items() if value})
-    except (AttributeError, TypeError):
-        return  # an object of the application's own that takes no attributes
+def entry_numbers(entry: Any) -> Numbers:
+    """Return the numbers of one request."""
+    return _numbers(entry, requests=getattr(entry, "requests", 1))
 
 
-def _marks(usage: Any) -> dict[Place, Run]:
-    marks = getattr(usage, "__dict__", {}).get(_MARK)
-    return marks if isinstance(marks, dict) else {}
+def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> bool:
+    """Whether these requests begin with the recorded ones."""
+    return len(entries) >= len(recorded) and all(
+        entry == numbers(request) for entry, request in zip(entries, recorded, strict=False)
+    )
 
 
-def was_resumed(result: Any) -> bool | None:
+def minus(left: Numbers, *others: Numbers) -> Numbers:
+    """Return what is left of numbers when others are taken off."""
+    return (
+        tuple(
+            value - sum(column)
+            for value, column in zip(left, zip(*others, strict=True), strict=True)
+        )
+        if others
+        else left
+    )
+
+
+def of_numbers(counted: Sequence[int]) -> RequestUsage:
+    """Return a request, or a sum of several, of which only the numbers are known."""
+    return RequestUsage(
+        requests=counted[0],
+        input_tokens=counted[1],
+        output_tokens=counted[2],
+        total_tokens=counted[3],
+        cached_input_tokens=counted[4],
+        cache_write_tokens=counted[5],
+        reasoning_tokens=counted[6],
+    )
+
+
+def was_resumed(wrapper: Any) -> bool | None:
     """Return whether a run was given approvals, as one that was resumed was; None if none can tell."""
-    approvals = getattr(result.context_wrapper, "_approvals", None)
+    approvals = getattr(wrapper, "_approvals", None)
     return bool(approvals) if isinstance(approvals, dict) else None
 
 
-def requests_of(result: Any) -> list[RequestUsage]:
-    """
-    Return a result's model requests, in order.
-
-    Where the SDK's list of requests does not add up to its totals, one entry holds the sum of all.
-    """
-    usage = result.context_wrapper.usage
-    total = _request(usage, requests=int(usage.requests or 0))
-    entries = [_request(entry) for entry in getattr(usage, "request_usage_entries", None) or ()]
-    if not entries or not _same(added(entries), total):
-        return [total]
-    responses = getattr(result, "raw_responses", None) or ()
-    if len(responses) != len(entries):
-        return entries
-    return [
-        _with_response(entry, getattr(response, "response_id", None))
-        for entry, response in zip(entries, responses, strict=True)
-    ]
-
-
-def not_recorded(
-    requests: Sequence[RequestUsage], recorded: Sequence[RequestUsage]
-) -> list[RequestUsage]:
-    """Return the requests of a run that are new, given those recorded before."""
-    if continues(requests, recorded):
-        return list(requests[len(recorded) :])
-    rest = _minus(added(requests), added(recorded))
-    return [rest] if _is_something(rest) else []
-
-
-def continues(requests: Sequence[RequestUsage], recorded: Sequence[RequestUsage]) -> bool:
-    """Whether these requests begin with the recorded ones."""
-    return len(requests) >= len(recorded) and all(
-        _numbers(request) == _numbers(before)
-        and (before.response_id is None or request.response_id in (None, before.response_id))
-        for request, before in zip(requests, recorded, strict=False)
+def is_answer(item: Any) -> bool:
+    """Whether a model made this item: it is neither an input nor the output of a tool."""
+    if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
+        return False
+    kind = item.get("type")
+    return item.get("role") == "assistant" or (
+        isinstance(kind, str) and not kind.endswith(("_output", "_response"))
     )
 
 
-def added(requests: Sequence[RequestUsage]) -> RequestUsage:
-    """Return the sum of requests as one entry."""
-    numbers = [sum(column) for column in zip(*map(_numbers, requests), strict=True)] or [0] * 7
-    input_details: dict[str, JSON] | None = None
-    output_details: dict[str, JSON] | None = None
-    for request in requests:
-        input_details = sum_details(input_details, request.input_tokens_details)
-        output_details = sum_details(output_details, request.output_tokens_details)
-    return _of_numbers(numbers, input_details, output_details)
+def waits(items: Iterable[Any]) -> bool:
+    """Whether among these items is a call that has no output yet, as one that asks for approval."""
+    calls: set[str] = set()
+    outputs: set[str] = set()
+    for item in items:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if isinstance(kind, str):
+            if kind == "mcp_approval_request":
+                return True
+            if isinstance(call_id := item.get("call_id"), str):
+                (outputs if kind.endswith("_output") else calls).add(call_id)
+    return bool(calls - outputs)
 
 
-def _request(usage: Any, *, requests: int = 1) -> RequestUsage:
-    input_details = _details(getattr(usage, "input_tokens_details", None))
-    output_details = _details(getattr(usage, "output_tokens_details", None))
-    return RequestUsage(
-        requests=requests,
-        input_tokens=int(usage.input_tokens or 0),
-        output_tokens=int(usage.output_tokens or 0),
-        total_tokens=int(usage.total_tokens or 0),
-        cached_input_tokens=_count(input_details, "cached_tokens"),
-        cache_write_tokens=_count(input_details, "cache_write_tokens"),
-        reasoning_tokens=_count(output_details, "reasoning_tokens"),
-        input_tokens_details=input_details,
-        output_tokens_details=output_details,
+def _request(usage: Any, counted: Numbers) -> RequestUsage:
+    return msgspec.structs.replace(
+        of_numbers(counted),
+        input_tokens_details=_details(getattr(usage, "input_tokens_details", None)),
+        output_tokens_details=_details(getattr(usage, "output_tokens_details", None)),
     )
 
 
-def _count(details: dict[str, JSON] | None, name: str) -> int:
-    value = (details or {}).get(name)
+def _numbers(usage: Any, *, requests: Any) -> Numbers:
+    read = getattr(usage, "input_tokens_details", None)
+    written = getattr(usage, "output_tokens_details", None)
+    counted = (
+        int(requests or 0),
+        int(usage.input_tokens or 0),
+        int(usage.output_tokens or 0),
+        int(usage.total_tokens or 0),
+        _count(read, "cached_tokens"),
+        _count(read, "cache_write_tokens"),
+        _count(written, "reasoning_tokens"),
+    )
+    if min(counted) < 0 or max(counted) > _MOST:
+        raise ValueError("usage is counted in numbers from 0 to 2**53")
+    return counted
+
+
+def _count(details: Any, name: str) -> int:
+    value = details.get(name) if isinstance(details, dict) else getattr(details, name, None)
     return value if isinstance(value, int) else 0
 
 
@@ -137,65 +165,6 @@ def _details(details: Any) -> dict[str, JSON] | None:
     if hasattr(details, "model_dump"):
         dumped: dict[str, JSON] = details.model_dump(mode="json", warnings=False)
         return dumped
-    return dict(details) if isinstance(details, dict) else dict(vars(details))
-
-
-def _with_response(request: RequestUsage, response_id: Any) -> RequestUsage:
-    if not isinstance(response_id, str):
-        return request
-    return RequestUsage(
-        **{
-            **{field: getattr(request, field) for field in request.__struct_fields__},
-            "response_id": response_id,
-        }
-    )
-
-
-def _numbers(request: RequestUsage) -> tuple[int, ...]:
-    return (
-        request.requests,
-        request.input_tokens,
-        request.output_tokens,
-        request.total_tokens,
-        request.cached_input_tokens,
-        request.cache_write_tokens,
-        request.reasoning_tokens,
-    )
-
-
-def _of_numbers(
-    numbers: Sequence[int],
-    input_details: dict[str, JSON] | None,
-    output_details: dict[str, JSON] | None,
-) -> RequestUsage:
-    return RequestUsage(
-        requests=numbers[0],
-        input_tokens=numbers[1],
-        output_tokens=numbers[2],
-        total_tokens=numbers[3],
-        cached_input_tokens=numbers[4],
-        cache_write_tokens=numbers[5],
-        reasoning_tokens=numbers[6],
-        input_tokens_details=input_details,
-        output_tokens_details=output_details,
-    )
-
-
-def _minus(left: RequestUsage, right: RequestUsage) -> RequestUsage:
-    numbers = [max(0, a - b) for a, b in zip(_numbers(left), _numbers(right), strict=True)]
-    details = {
-        "input": {"cached_tokens": numbers[4], "cache_write_tokens": numbers[5]},
-        "output": {"reasoning_tokens": numbers[6]},
-    }
-    return _of_numbers(numbers, details["input"], details["output"])
-
-
-def _same(left: RequestUsage, right: RequestUsage) -> bool:
-    return _numbers(left) == _numbers(right) and (
-        (left.input_tokens_details, left.output_tokens_details)
-        == (right.input_tokens_details, right.output_tokens_details)
-    )
-
-
-def _is_something(request: RequestUsage) -> bool:
-    return any(_numbers(request))
+    found = dict(details) if isinstance(details, dict) else dict(vars(details))
+    codec.encode_json(found)  # a TypeError now, not when the items are written
+    return found

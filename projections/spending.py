@@ -7,12 +7,12 @@ a run, a turn, a branch, what still stands) comes from ``usage``, by an index. B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from eventlog import codec
-from eventlog.events import JSON, RequestUsage
+from eventlog.events import JSON, ItemRef, RequestUsage
 from eventlog.transaction import Row, Transaction
 from projections.usage import DAY, NANOS
 
@@ -215,9 +215,17 @@ INTERRUPTED_RUNS = """
     GROUP BY run_id
     ORDER BY last DESC
 """
+RUNS_OF_TURN = """
+    SELECT run_id, MAX(position) AS last
+    FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn = ?
+    GROUP BY run_id
+    ORDER BY last DESC
+"""
 REQUESTS_OF_RUN = """
-    SELECT branch_id, turn, is_interrupted, requests, input_tokens, output_tokens, total_tokens,
-        cached_input_tokens, cache_write_tokens, reasoning_tokens, response_id
+    SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at, requests,
+        input_tokens, output_tokens, total_tokens, cached_input_tokens, cache_write_tokens,
+        reasoning_tokens, response_id, model, agent, cost_usd, price_source
     FROM usage
     WHERE session_id = ? AND run_id = ?
     ORDER BY position, index_in_event
@@ -233,16 +241,29 @@ _REQUEST_FIELDS = (
     "cache_write_tokens",
     "reasoning_tokens",
     "response_id",
+    "model",
+    "agent",
+    "cost_usd",
+    "price_source",
 )
 
 
-class WaitingRun(NamedTuple):
-    """A run that waits for an approval: where it stood, and its requests so far."""
+class RecordedRequest(NamedTuple):
+    """A request as it is known now: where and when it was recorded."""
+
+    ref: ItemRef
+    at: int
+    request: RequestUsage
+
+
+class RecordedRun(NamedTuple):
+    """A run so far: its requests, and where it stood last."""
 
     run_id: str
     branch_id: str
     turn: int | None
-    requests: list[RequestUsage]
+    is_interrupted: bool
+    requests: list[RecordedRequest]
 
 
 class Tokens(NamedTuple):
@@ -280,16 +301,33 @@ def spent(tx: Transaction, session_id: str) -> Spent:
     return total(groups(tx, Wanted(session_id=session_id)))
 
 
-def waiting_runs(tx: Transaction, session_id: str) -> Iterator[WaitingRun]:
+def waiting_runs(tx: Transaction, session_id: str) -> list[RecordedRun]:
     """Return the session's runs that wait for an approval as far as is recorded, the last first."""
-    for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,)):
-        rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
-        branch_id, turn, is_interrupted = rows[-1][:3]
-        if is_interrupted:
-            requests = [
-                RequestUsage(**dict(zip(_REQUEST_FIELDS, row[3:], strict=True))) for row in rows
-            ]
-            yield WaitingRun(run_id, branch_id, turn, requests)
+    found = [
+        _recorded_run(tx, session_id, run_id)
+        for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,))
+    ]
+    return [run for run in found if run.is_interrupted]
+
+
+def runs_of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list[RecordedRun]:
+    """Return the runs that took part in a branch's turn, the last first."""
+    rows = tx.all(RUNS_OF_TURN, (session_id, branch_id, turn))
+    return [_recorded_run(tx, session_id, run_id) for run_id, _ in rows]
+
+
+def _recorded_run(tx: Transaction, session_id: str, run_id: str) -> RecordedRun:
+    rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
+    requests = [
+        RecordedRequest(
+            ItemRef(position, index),
+            at,
+            RequestUsage(**dict(zip(_REQUEST_FIELDS, request, strict=True))),
+        )
+        for _, _, _, position, index, at, *request in rows
+    ]
+    branch_id, turn, is_interrupted, *_ = rows[-1]
+    return RecordedRun(run_id, branch_id, turn, bool(is_interrupted), requests)
 
 
 def sum_details(
