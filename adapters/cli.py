@@ -544,6 +544,108 @@ def doctor(db: Database, as_json: AsJson = False) -> None:
     raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
 
 
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only what was used from then on.", show_default=False),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+    ),
+]
+
+
+@app.command()
+def usage(
+    db: Database,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="In groups: session, user, model, agent, day, run, turn, branch; several by commas."
+            " [dim]\\[default: model][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only this user's sessions.", show_default=False)
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Not what was popped, deleted or cleared.")
+    ] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
+) -> None:
+    """
+    Tell what was spent: tokens, and USD of what has a known price; the rest is counted.
+
+    A run counts in the group where its first request does. By day, a terminal shows bars.
+
+    A time is ISO 8601, in UTC unless it has a zone.
+
+    Example: [bold]eventlog usage conversations.db --by user,model --since 2026-11-01[/bold]
+    """
+    from adapters import billing
+
+    billing.usage(
+        db,
+        by=by or [],
+        since=since,
+        until=until,
+        user_id=user,
+        session_id=session,
+        live=live,
+        form="json" if as_json else "csv" if as_csv else "table",
+    )
+
+
+@app.command()
+def reprice(
+    db: Database,
+    since: Since = None,
+    until: Until = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only this model's requests.", show_default=False)
+    ] = None,
+    only_unpriced: Annotated[
+        bool, typer.Option("--only-unpriced", help="Only requests that have no cost yet.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would change, and record nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Price recorded requests again, each at its time, with the prices that genai-prices brings along.
+
+    What costs something else is recorded as a correction; nothing is overwritten. What an
+    application priced itself stays. Safe to kill, and to run again.
+
+    Example: [bold]eventlog reprice conversations.db --only-unpriced --dry-run[/bold]
+    """
+    from adapters import billing
+
+    billing.reprice(
+        db,
+        since=since,
+        until=until,
+        session_id=session,
+        model=model,
+        only_unpriced=only_unpriced,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
 class Format(StrEnum):
     """In which form histories are exported."""
 

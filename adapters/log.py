@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
 from adapters import finding, sessions, spent, tool_counts
 from adapters.finding import Found, ItemFilters
+from adapters.pricing import Prices
 from adapters.sessions import Deletion
 from adapters.tool_counts import ToolFilters
 from eventlog.ledger import Projector
@@ -20,6 +22,9 @@ from projections import filters
 from projections.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from adapters.repricing import Repriced
 
 
 class ConversationLog(EventLog):
@@ -79,6 +84,38 @@ class ConversationLog(EventLog):
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
         )
         return await self.query(lambda tx: spent.ask(tx, asked))
+
+    async def reprice(
+        self,
+        *,
+        prices: Prices = None,
+        since: date | datetime | None = None,
+        until: date | datetime | None = None,
+        session_id: str | None = None,
+        model: str | None = None,
+        only_unpriced: bool = False,
+        dry_run: bool = False,
+    ) -> Repriced:
+        """
+        Price recorded requests again, each at its time, and record what costs something else.
+
+        prices: as of a session; by default those that genai-prices brings along, for all requests but
+            those that an application priced itself. A callable is called from a thread.
+        since, until, session_id, model, only_unpriced: only these requests.
+        dry_run: tell what would change, and record nothing.
+        """
+        from adapters import repricing
+
+        self._check_open()
+        return await asyncio.to_thread(
+            repricing.reprice,
+            self.store,
+            spent.wanted(since=since, until=until, session_id=session_id),
+            model=model,
+            prices=prices,
+            only_unpriced=only_unpriced,
+            dry_run=dry_run,
+        )
 
     # -- sessions -----------------------------------------------------------------------------
 

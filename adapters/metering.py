@@ -25,6 +25,7 @@ from adapters import usage as run_usage
 from adapters.answering import Answer
 from adapters.pricing import Prices
 from adapters.runs import Mark
+from adapters.usage import Seen
 from adapters.working import Working
 from eventlog.events import RequestUsage
 from eventlog.transaction import Transaction, Unit
@@ -133,8 +134,8 @@ class MeteredUsage(Working):
         mark, size = noted.mark, run_usage.size(noted.usage)
         seen = run_usage.seen(noted.usage, mark.known(self._seat.session_id))
         answers = dict(mark.told)
-        if seen.requests and any(run_usage.is_answer(item) for item in items):
-            # The request that these items answered came first, those of agents used as tools later.
+        if seen.requests and _answer_one(noted, seen, items):
+            # Their request came first, those of agents that were used as tools later.
             answers.setdefault(min(seen.requests), answering.present(mark.setting))
         seen = seen._replace(requests=self._filled(seen.requests, answers))
         interrupted = run_usage.waits(items)
@@ -341,6 +342,14 @@ class MeteredUsage(Working):
 
 def _nothing(_: Transaction) -> None:
     """Do nothing: what is recorded with it is all there is to do."""
+
+
+def _answer_one(noted: _Noted, seen: Seen, items: Sequence[Any]) -> bool:
+    """Whether the agent at work got these items for a request of its own, one of those that are new."""
+    if any(run_usage.is_answer(item) for item in items):
+        return True
+    is_certain = len(seen.requests) == 1 and not noted.approved
+    return bool(items) and run_usage.are_opaque(items) and is_certain
 
 
 def _answered(request: RequestUsage, answer: Answer | None) -> RequestUsage:

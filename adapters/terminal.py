@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+import projections
 from eventlog import EventLog
 from eventlog.errors import EventLogError, ForeignFileError, NoLogError, UnknownProjectionError
 
@@ -121,10 +122,11 @@ def _as_json(value: Any) -> str:
 
 
 @contextmanager
-def opened(path: Path, *, read_only: bool) -> Iterator[EventLog]:
-    """Open a log that exists, without its projections. Raises an OpenError."""
+def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
+    """Open a log that exists, by default without its projections. Raises an OpenError."""
+    kept = projections.default() if with_projections else None
     with told_apart(path):
-        log = EventLog.open_sync(path, create=False, read_only=read_only)
+        log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
     try:
         yield log
     finally:

@@ -114,6 +114,13 @@ def is_answer(item: Any) -> bool:
     )
 
 
+def are_opaque(items: Iterable[Any]) -> bool:
+    """Whether items tell nothing of what they are, as encrypted ones do."""
+    return not any(
+        isinstance(item, dict) and (item.get("role") or item.get("type")) for item in items
+    )
+
+
 def waits(items: Iterable[Any]) -> bool:
     """Whether among these items is a call that has no output yet, as one that asks for approval."""
     calls: set[str] = set()

@@ -167,6 +167,11 @@ def _days(since: int | None, until: int | None) -> tuple[str, list[Any]]:
 def _rows(wanted: Wanted) -> tuple[str, list[Any]]:
     """Take single requests."""
     more = "".join(f", {BY[name]}" for name in wanted.by if name in ONLY_ROWS)
+    conditions, parameters = _conditions(wanted)
+    return f"SELECT {OF_ROWS}{more} FROM usage {_where(conditions)}", parameters
+
+
+def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
     conditions, parameters = _range("occurred_at", wanted.since, wanted.until)
     if wanted.session_id is not None:
         conditions.append("session_id = ?")
@@ -176,7 +181,7 @@ def _rows(wanted: Wanted) -> tuple[str, list[Any]]:
         parameters.append(wanted.user_id)
     if wanted.live:
         conditions += ["is_live = 1", NOT_DELETED]
-    return f"SELECT {OF_ROWS}{more} FROM usage {_where(conditions)}", parameters
+    return conditions, parameters
 
 
 def _range(column: str, since: int | None, until: int | None) -> tuple[list[str], list[Any]]:
@@ -231,6 +236,10 @@ REQUESTS_OF_RUN = """
     ORDER BY position, index_in_event
 """
 
+SESSIONS_AFTER = """
+    SELECT DISTINCT session_id FROM usage WHERE session_id > ? ORDER BY session_id LIMIT ?
+"""
+FIRST_SESSIONS = "SELECT DISTINCT session_id FROM usage ORDER BY session_id LIMIT ?"
 
 _REQUEST_FIELDS = (
     "requests",
@@ -301,6 +310,27 @@ def spent(tx: Transaction, session_id: str) -> Spent:
     return total(groups(tx, Wanted(session_id=session_id)))
 
 
+def sessions_after(tx: Transaction, after: str | None, limit: int) -> list[str]:
+    """Return the next sessions that used anything, by their ids; None: from the first."""
+    rows = (
+        tx.all(FIRST_SESSIONS, (limit,))
+        if after is None
+        else tx.all(SESSIONS_AFTER, (after, limit))
+    )
+    return [session_id for (session_id,) in rows]
+
+
+def requests(tx: Transaction, wanted: Wanted) -> list[RecordedRequest]:
+    """Return each request of one session that is asked for, as it is known now."""
+    conditions, parameters = _conditions(wanted)
+    sql = f"""
+        SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_FIELDS)}
+        FROM usage {_where(conditions)}
+        ORDER BY position, index_in_event
+    """
+    return [_recorded_request(row) for row in tx.execute(sql, parameters)]
+
+
 def waiting_runs(tx: Transaction, session_id: str) -> list[RecordedRun]:
     """Return the session's runs that wait for an approval as far as is recorded, the last first."""
     found = [
@@ -318,16 +348,15 @@ def runs_of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) ->
 
 def _recorded_run(tx: Transaction, session_id: str, run_id: str) -> RecordedRun:
     rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
-    requests = [
-        RecordedRequest(
-            ItemRef(position, index),
-            at,
-            RequestUsage(**dict(zip(_REQUEST_FIELDS, request, strict=True))),
-        )
-        for _, _, _, position, index, at, *request in rows
-    ]
-    branch_id, turn, is_interrupted, *_ = rows[-1]
-    return RecordedRun(run_id, branch_id, turn, bool(is_interrupted), requests)
+    branch_id, turn, is_interrupted = rows[-1][:3]
+    recorded = [_recorded_request(row[3:]) for row in rows]
+    return RecordedRun(run_id, branch_id, turn, bool(is_interrupted), recorded)
+
+
+def _recorded_request(row: Row) -> RecordedRequest:
+    position, index, at, *request = row
+    known = RequestUsage(**dict(zip(_REQUEST_FIELDS, request, strict=True)))
+    return RecordedRequest(ItemRef(position, index), at, known)
 
 
 def sum_details(

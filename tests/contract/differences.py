@@ -148,6 +148,12 @@ DIFFERENCES = (
         "what is recorded can name the run that it belongs to",
     ),
     Difference(
+        "the usage of a run that nobody stored",
+        "is not known",
+        "is recorded by itself, unless `auto_usage=False`",
+        "what was spent is known also where a program forgot to ask, or failed",
+    ),
+    Difference(
         "an item that is not JSON",
         "`TypeError` that names a type",
         "`TypeError` that also names the place in the item",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agents import Agent, Runner
 from openai.types.responses.response_usage import InputTokensDetails
 
+from adapters.scripted import ScriptedModel
 from tests.contract.differences import shows
 from tests.contract.items import ran, result_of, turns, usage
 
@@ -64,3 +66,19 @@ async def test_ours_remembers_what_was_spent_on_what_is_gone(pair: Pair) -> None
     assert not hasattr(pair.sdk, "get_usage_stats")
     stats = await pair.ours.get_usage_stats()
     assert (stats["total_runs"], stats["total_tokens"]) == (2, 40)
+
+
+@shows("the usage of a run that nobody stored")
+async def test_ours_records_what_a_run_used_by_itself(pair: Pair) -> None:
+    agent = Agent(name="Host", model=ScriptedModel(["Hi"], usage=usage(1, 10, 5)))
+    for session in (pair.sdk, pair.ours):
+        await Runner.run(
+            agent.clone(model=ScriptedModel(["Hi"], usage=usage(1, 10, 5))),
+            "Hello",
+            session=session,
+        )
+    assert await pair.sdk.get_turn_usage() == []
+    assert [turn["total_tokens"] for turn in await pair.ours.get_turn_usage()] == [15]
+    silent = type(pair.ours)("silent", pair.ours.db_path, auto_usage=False)
+    await Runner.run(agent, "Hello", session=silent)
+    assert await silent.get_turn_usage() == []
