@@ -198,8 +198,9 @@ def correct(
     corrections = []
     for index, request in better.items():
         known = taken[seat.session_id, index]
-        taken[seat.session_id, index] = known._replace(request=request)
-        corrections.append(correction(known.ref, known.request, request))
+        if request != known.request:  # nobody else was faster
+            taken[seat.session_id, index] = known._replace(request=request)
+            corrections.append(correction(known.ref, known.request, request))
     conversation.correct_usage(tx, seat.session_id, corrections, reason)
     mark.run = replace(before, taken=taken)
 
