@@ -3,16 +3,21 @@ The part of a session object that meters: what its runs used, and what they cost
 
 The Runner hands its run context to each call. What the run has used until then is recorded in the
 transaction of the call, if it writes; reading writes nothing. Requests that answered in vain, because a
-tool raised or a guardrail tripped, are recorded with the object's next call, or when it is closed.
+tool raised or a guardrail tripped, are recorded with the object's next call, when it is closed, or, of an
+object that was thrown away, before the next write of any session in the process.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -35,6 +40,8 @@ T = TypeVar("T")
 
 MOST_NOTED: Final = 16
 """How many runs one session object keeps in view."""
+
+_thrown_away: SimpleQueue[tuple[int, MeteredUsage]] = SimpleQueue()
 
 
 @dataclass
@@ -92,6 +99,8 @@ class MeteredUsage(Working):
         self, unit: Unit[T], run: _Noted | None = None, items: Sequence[Any] = ()
     ) -> T:
         """Run a unit of work; what runs have used until now is recorded in the same transaction."""
+        if not _thrown_away.empty():
+            _record_what_was_thrown_away()
         if not self._noted:
             return await super()._write(unit)
         before, after = self._recordings(run, items)
@@ -175,6 +184,19 @@ class MeteredUsage(Working):
                 self.log.store.write_sync(lambda tx: [recording(tx) for recording in left])
         except Exception as error:
             self._failed(error)
+
+    def _submit_what_is_left(self) -> None:
+        left, _ = self._recordings(None, ())
+        if left:
+            self.log.store.submit_write(lambda tx: [recording(tx) for recording in left], Future())
+
+    def __del__(self) -> None:
+        """Keep what was not recorded, when an object is thrown away that served a single request."""
+        noted = getattr(self, "_noted", None)
+        if noted and not self._closed:
+            if any(run_usage.size(each.usage) != each.size for each in noted.values()):
+                # Nothing else is safe where a collection of garbage may run.
+                _thrown_away.put((os.getpid(), self))
 
     async def _record_response(
         self, context: Any, agent: Any, response: Any, run_config: RunConfig | None
@@ -338,6 +360,16 @@ class MeteredUsage(Working):
 
     def _external(self, turn: int) -> int:
         return turn + self._first_turn - 1
+
+
+def _record_what_was_thrown_away() -> None:
+    """Queue what objects that are gone have left, before anything that is called from now on."""
+    with suppress(Empty):
+        while True:
+            pid, session = _thrown_away.get_nowait()
+            if pid == os.getpid():  # a fork's parent records what is its own
+                with suppress(Exception):  # their log was closed; nobody is left to be told
+                    session._submit_what_is_left()  # noqa: SLF001
 
 
 def _nothing(_: Transaction) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -308,6 +309,17 @@ async def test_a_request_whose_tool_raised_is_recorded_on_closing(ours: Sessions
     await failing(run, session)
     session.close()
     assert await spent(ours()) == 15
+
+
+async def test_a_request_whose_tool_raised_is_recorded_when_the_object_is_thrown_away(
+    ours: Sessions, run: Any
+) -> None:
+    await failing(run, ours())
+    ours.opened.clear()
+    gc.collect()
+    await ours().add_items([{"role": "user", "content": "Next"}])  # written after it
+    turns = await ours().get_turn_usage()
+    assert [(t["user_turn_number"], t["total_tokens"]) for t in turns] == [(1, 15)]
 
 
 async def test_a_request_whose_output_a_guardrail_refused_is_recorded(
