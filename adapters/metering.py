@@ -193,10 +193,11 @@ class MeteredUsage(Working):
     def __del__(self) -> None:
         """Keep what was not recorded, when an object is thrown away that served a single request."""
         noted = getattr(self, "_noted", None)
-        if noted and not self._closed:
-            if any(run_usage.size(each.usage) != each.size for each in noted.values()):
-                # Nothing else is safe where a collection of garbage may run.
-                _thrown_away.put((os.getpid(), self))
+        if not noted or self._closed:
+            return
+        if any(run_usage.size(each.usage) != each.size for each in noted.values()):
+            # Nothing else is safe wherever garbage may be collected.
+            _thrown_away.put((os.getpid(), self))
 
     async def _record_response(
         self, context: Any, agent: Any, response: Any, run_config: RunConfig | None
