@@ -9,8 +9,10 @@ object that was thrown away, before the next write of any session in the process
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -53,6 +55,12 @@ class _Noted:
     size: tuple[Any, int]
     approved: bool | None = None
     is_late: bool = False
+    task: weakref.ref[asyncio.Task[Any]] | None = None
+
+    def is_under_way(self) -> bool:
+        """Whether another task is in the middle of this run: it brings what it used itself."""
+        task = None if self.task is None else self.task()
+        return task is not None and not task.done() and task is not _current_task()
 
 
 class MeteredUsage(Working):
@@ -76,6 +84,8 @@ class MeteredUsage(Working):
             if noted is None:
                 noted = self._noted_first(wrapper, usage, in_view=self._auto_usage or always)
             noted.approved = run_usage.was_resumed(wrapper)
+            if not always and (task := _current_task()) is not None:
+                noted.task = weakref.ref(task)
         except Exception as error:
             self._failed(error)
             return None
@@ -129,7 +139,7 @@ class MeteredUsage(Working):
         before: list[Unit[None]] = []
         after: list[Unit[None]] = []
         for noted in list(self._noted.values()):
-            if run_usage.size(noted.usage) != noted.size:
+            if run_usage.size(noted.usage) != noted.size and not noted.is_under_way():
                 try:
                     recording = self._recording(noted, items if noted is run else ())
                 except Exception as error:
@@ -179,6 +189,8 @@ class MeteredUsage(Working):
     def _record_what_is_left(self) -> None:
         """Record what runs in view have used and no call has recorded. Blocks; never raises."""
         try:
+            for noted in self._noted.values():
+                noted.task = None
             left, _ = self._recordings(None, ())
             if left:
                 self.log.store.write_sync(lambda tx: [recording(tx) for recording in left])
@@ -361,6 +373,13 @@ class MeteredUsage(Working):
 
     def _external(self, turn: int) -> int:
         return turn + self._first_turn - 1
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None  # no event loop runs here
 
 
 def _record_what_was_thrown_away() -> None:

@@ -438,6 +438,7 @@ async def test_many_runs_on_one_object_at_once_count_each_its_own(tmp_path: Path
     ]
     await asyncio.gather(*(Runner.run(agent, "Hi", session=session) for agent in agents))
     assert sorted(row[0] for row in rows(session, "input_tokens")) == sorted(2 * list(range(1, 31)))
+    assert set(rows(session, "agent", "model")) == {("Host", "small")}
     assert (await session.get_usage_stats())["total_runs"] == 30
 
 
