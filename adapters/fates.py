@@ -12,6 +12,7 @@ from eventlog.events import (
     ItemsReplaced,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
 )
 from projections.state import MAIN, State
 
@@ -69,6 +70,8 @@ class Fates:
             self._state.apply(recorded)
         except (ValueError, RecursionError):
             return
+        if isinstance(event, SessionRestored):
+            self._stand_again(recorded.session_id)
         if event is None or how is None:
             return
         session = self._state.sessions[recorded.session_id]
@@ -82,6 +85,11 @@ class Fates:
                 self.gone.setdefault(ref, Gone(how, recorded.position))
         number = next(iter(sizes.values())) if isinstance(event, ItemPopped) and left else None
         self.facts[recorded.position] = Facts(len(left), len(before), number)
+
+    def _stand_again(self, session_id: str) -> None:
+        for branch in self._state.sessions[session_id].branches.values():
+            for item in branch.items:
+                self.gone.pop(item.ref, None)
 
     def _touched(self, recorded: Recorded, event: Event) -> dict[str, list[Item]]:
         """Return the items of the live branches that an event may take items from."""

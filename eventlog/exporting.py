@@ -17,11 +17,13 @@ from eventlog.recorded import Recorded
 from eventlog.transaction import Transaction
 
 SESSIONS = """
-    SELECT session_id, (SELECT MAX(version) FROM events AS e
-                        WHERE e.session_id = first.session_id AND e.position <= ?)
-    FROM events AS first
-    WHERE version = 1 AND position <= ?
-    ORDER BY position
+    SELECT session_id, MAX(version) FROM events WHERE position <= ?
+    GROUP BY session_id
+    ORDER BY MIN(position)
+"""
+ONE_SESSION = """
+    SELECT MIN(position), session_id, MAX(version) FROM events
+    WHERE session_id = ? AND position <= ?
 """
 VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
 LAST_EVENT = "SELECT MAX(position) FROM events"
@@ -68,7 +70,7 @@ async def export_lines(
             events, versions = page
             for line in await asyncio.to_thread(_event_lines, events, versions):
                 yield line
-            query.seek(events[-1].position)
+            query.seek(events[-1])
             done += len(events)
             if on_progress is not None:
                 on_progress(Exported(done, total, count))
@@ -78,15 +80,15 @@ def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
     """Return the sessions of these ids, all for none, as of now. Raises ConversationError."""
     last = tx.one(LAST_EVENT)
     until = 0 if last is None or last[0] is None else int(last[0])
-    headings = [Heading(*row) for row in tx.all(SESSIONS, (until, until))]
-    if session_ids:
-        there = {heading.session_id for heading in headings}
-        for session_id in session_ids:
-            if session_id not in there:
-                raise ConversationError(
-                    f"session {session_id!r} does not exist", session_id=session_id
-                )
-        headings = [heading for heading in headings if heading.session_id in session_ids]
+    if not session_ids:
+        return Chosen(until, [Heading(*row) for row in tx.all(SESSIONS, (until,))])
+    found = []
+    for session_id in dict.fromkeys(session_ids):
+        row = tx.one(ONE_SESSION, (session_id, until))
+        if row is None or row[0] is None:
+            raise ConversationError(f"session {session_id!r} does not exist", session_id=session_id)
+        found.append(row)
+    headings = [Heading(*heading) for _, *heading in sorted(found)]
     return Chosen(until, headings)
 
 

@@ -47,7 +47,7 @@ async def follow(
                 while page := await _asked(log, partial(query.page, size=PAGE_EVENTS)):
                     for recorded in page:
                         yield recorded
-                    query.seek(page[-1].position)
+                    query.seek(page[-1])
                 after = last
             elif last is not None:
                 with suppress(TimeoutError):

@@ -142,6 +142,12 @@ class Verifier:
             self.findings.extend(Finding(row[0], problem) for problem in self._problems(row))
             self._advance(row)
 
+    def read_session(self, rows: Iterable[Row]) -> None:
+        """Take the next rows of one session, each with the digest of the event before it in the log."""
+        for *row, previous in rows:
+            self.head = Head(row[0] - 1, FIRST if previous is None else previous)
+            self.read([tuple(row)])
+
     def _problems(self, row: Row) -> Iterator[str]:
         position, session_id, version, kind, schema_version, branch, data, digest_of_data = row[:8]
         metadata, key, recorded_at, digest = row[8:]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
 from eventlog import codec, integrity
@@ -26,6 +27,15 @@ INSERT_EVENT = """
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
 LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
 EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
+LINKED_EVENTS = f"""
+    SELECT {EVENT_COLUMNS},
+        (SELECT previous.digest FROM events AS previous
+            WHERE previous.position = events.position - 1)
+    FROM events
+    WHERE session_id = ? AND version > ?
+    ORDER BY version
+    LIMIT ?
+"""
 SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 
@@ -170,10 +180,23 @@ def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row
 
 def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
     """Do as ``read_rows`` does; a text that is not UTF-8 comes as bytes."""
+    with _as_stored(tx):
+        return read_rows(tx, after, limit)
+
+
+def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
+    """Return a session's next events after a version, each with the digest of the one before it."""
+    with _as_stored(tx):
+        rows = tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))
+        return list(up_to_page_bytes(rows))
+
+
+@contextmanager
+def _as_stored(tx: Transaction) -> Iterator[None]:
     before = tx.connection.text_factory
     tx.connection.text_factory = _text_or_bytes
     try:
-        return read_rows(tx, after, limit)
+        yield
     finally:
         tx.connection.text_factory = before
 

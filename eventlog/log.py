@@ -30,6 +30,7 @@ from eventlog.ledger import (
     Projector,
     ledger,
     metadata_json,
+    read_linked_rows,
     read_rows_as_stored,
     session_version,
 )
@@ -245,7 +246,7 @@ class EventLog:
                 yield recorded
             if not page:
                 return
-            query.seek(page[-1].position)
+            query.seek(page[-1])
             left = None if left is None else left - len(page)
 
     def subscribe(
@@ -303,6 +304,28 @@ class EventLog:
                     verifier.doubt(await asyncio.to_thread(sqlite.damages, self.path, "events"))
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
+
+    async def verify_session(self, session_id: str) -> Verified:
+        """
+        Do as ``verify`` does with one session's events only, however long the log is.
+
+        Each is linked to the event before it, whosever that is; whether the links in between are whole,
+        and nothing is missing at the end, only ``verify`` tells. The head is the session's last event.
+        """
+        verifier = Verifier()
+        version = 0
+        while True:
+            try:
+                rows = await self.query(
+                    partial(read_linked_rows, session_id=session_id, version=version)
+                )
+            except CorruptFileError as error:
+                verifier.stop(error)
+                return verifier.finish(0)
+            if not rows:
+                return verifier.finish(0)
+            await asyncio.to_thread(verifier.read_session, rows)
+            version = rows[-1][2]
 
     # -- units of work ------------------------------------------------------------------------
 

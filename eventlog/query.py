@@ -51,13 +51,12 @@ class Query:
         # A session's events are found by its own index, in the same order.
         self._order = "version" if session_id is not None else "position"
 
-    def seek(self, position: int) -> None:
-        """Go on behind this position."""
-        if self._backward:
-            self._conditions = [c for c in self._conditions if c[0] != "position < ?"]
-            self._conditions.append(("position < ?", position))
-        else:
-            self._conditions[0] = ("position > ?", position)
+    def seek(self, last: Recorded) -> None:
+        """Go on behind this event."""
+        place = last.version if self._order == "version" else last.position
+        condition = f"{self._order} {'<' if self._backward else '>'} ?"
+        self._conditions = [c for c in self._conditions if c[0] != condition]
+        self._conditions.append((condition, place))
 
     def page(self, tx: Transaction, size: int) -> list[Recorded]:
         """Return the next events, at most ``size``; an empty list at the end."""

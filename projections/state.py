@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAIN: Final = "main"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """An item of a branch: which it is, what it looks like, and the turn that it belongs to."""
 

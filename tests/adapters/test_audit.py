@@ -333,6 +333,22 @@ def test_a_changed_event_is_named_and_exits_with_1(db: Path) -> None:
     assert (integrity["ok"], integrity["first_bad_position"]) == (False, 4)
 
 
+def test_of_one_session_only_its_events_are_verified(db: Path) -> None:
+    write(db, [("other", "main", ItemsAdded(items=[user("hey")]))])
+    tampered(db, "UPDATE events SET recorded_at = 5 WHERE position = 4")
+    spoilt = run("audit", db, "--session", "support-42")
+    assert spoilt.exit_code == ExitCode.FINDINGS
+    assert spoilt.stdout.splitlines()[-1].startswith("the chain is broken: event 4: ")
+    result = run("audit", db, "--session", "other", "--json")
+    assert result.exit_code == ExitCode.CLEAN
+    integrity = one(result, "integrity")
+    assert (integrity["session_id"], integrity["events"]) == ("other", 1)
+    head = integrity["head"]
+    assert head["position"] == 11
+    last = run("audit", db, "--session", "other").stdout.splitlines()[-1]
+    assert last == f"session verified up to 11:{head['digest']}"
+
+
 @pytest.mark.parametrize("data", ['{"items": 5}', "", "nonsense"])
 def test_an_event_that_cannot_be_read_is_told_as_such(db: Path, data: str) -> None:
     tampered(db, ("UPDATE events SET data = ? WHERE position = 5", (data,)))

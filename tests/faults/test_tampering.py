@@ -69,6 +69,13 @@ async def tampered(
         return await log.verify(expect)
 
 
+async def tampered_session(path: Path, session_id: str, sql: str, *parameters: Any) -> Verified:
+    """Do as ``tampered`` does, and verify one session only."""
+    await tampered(path, lambda connection: connection.execute(sql, parameters))
+    async with EventLog.open(path, read_only=True) as log:
+        return await log.verify_session(session_id)
+
+
 def places(verified: Verified) -> set[int]:
     return {finding.position for finding in verified.findings}
 
@@ -241,3 +248,34 @@ async def test_an_earlier_head_is_in_the_log_that_went_on(path: Path, head: Head
         assert verified.ok
         assert verified.head.position == EVENTS + 1
         assert Head.parse(str(head)) == head
+
+
+# -- one session alone --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", sorted(CHANGES))
+@pytest.mark.parametrize("position", [2, 4, EVENTS])
+async def test_a_changed_column_is_found_by_verifying_its_session(
+    path: Path, head: Head, column: str, position: int
+) -> None:
+    sql = f"UPDATE events SET {column} = ? WHERE position = ?"
+    verified = await tampered_session(path, "a", sql, CHANGES[column], position)
+    if column == "session_id":  # it is the session's no more, and its place is empty
+        assert verified.ok == (position == EVENTS)
+    else:
+        assert position in places(verified)
+
+
+async def test_a_session_is_verified_whatever_happened_to_others(path: Path, head: Head) -> None:
+    sql = "UPDATE events SET data = ? WHERE session_id = 'b'"
+    verified = await tampered_session(path, "a", sql, OTHER_DATA)
+    assert verified.ok
+    assert verified.events == EVENTS // 2
+    assert verified.head == head  # the log's last event is this session's
+
+
+async def test_an_event_that_was_taken_out_before_a_sessions_event_is_found(
+    path: Path, head: Head
+) -> None:
+    verified = await tampered_session(path, "a", "DELETE FROM events WHERE position = 3")
+    assert places(verified) == {4}

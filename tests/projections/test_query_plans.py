@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters import AdvancedSQLiteSession, tool_counts
-from eventlog import EventLog, ItemsAdded, ledger
+from eventlog import EventLog, ItemsAdded, export_lines, ledger
 from projections import (
     conversations,
     default,
@@ -216,28 +216,56 @@ async def test_nothing_that_a_log_does_with_one_session_scans_a_table(
     assert {sql: steps for sql, steps in found.items() if steps} == {}
 
 
-async def test_reading_a_session_of_a_large_log_takes_no_more_steps_than_in_a_small_one(
-    given: Given, tmp_path: Path
-) -> None:
-    steps = 0
+@contextmanager
+def counted(log: EventLog) -> Iterator[list[int]]:
+    """Count the steps of SQLite's machine on a log's reading connection."""
+    steps = [0]
 
     def count() -> int:
-        nonlocal steps
-        steps += 1
+        steps[0] += 1
         return 0
 
-    async def read(log: EventLog) -> int:
-        nonlocal steps
-        log.store.read_sync(lambda tx: tx.connection.set_progress_handler(count, 1))
-        steps = 0
-        assert len([r async for r in log.read("s", after=1)]) == 4
-        log.store.read_sync(lambda tx: tx.connection.set_progress_handler(None, 1))
-        return steps
+    log.store.read_sync(lambda tx: tx.connection.set_progress_handler(count, 1))
+    steps[0] = 0
+    yield steps
+    log.store.read_sync(lambda tx: tx.connection.set_progress_handler(None, 1))
+
+
+@pytest.mark.parametrize("what", ["read", "verify", "export"])
+async def test_one_session_of_a_large_log_takes_no_more_steps_than_in_a_small_one(
+    given: Given, what: str
+) -> None:
+    async def use(log: EventLog) -> int:
+        with counted(log) as steps:
+            if what == "read":
+                assert len([r async for r in log.read("s", after=1)]) == 4
+            elif what == "verify":
+                assert (await log.verify_session("s")).events == 5
+            else:
+                assert len([line async for line in export_lines(log, ["s"])]) == 7
+        return steps[0]
 
     given(*[added() for _ in range(5)])
-    small = await read(given.log)
+    small = await use(given.log)
     given(*[on("main", added(), "other") for _ in range(300)])
-    assert await read(given.log) <= 1.2 * small
+    assert await use(given.log) <= 1.2 * small
+
+
+@pytest.mark.parametrize("backward", [False, True])
+async def test_each_page_of_a_long_session_takes_as_many_steps(
+    given: Given, monkeypatch: pytest.MonkeyPatch, backward: bool
+) -> None:
+    monkeypatch.setattr("eventlog.log.PAGE_EVENTS", 5)
+
+    async def read(events: int) -> int:
+        with counted(given.log) as steps:
+            assert len([r async for r in given.log.read("s", backward=backward)]) == events
+        return steps[0]
+
+    given(*[added() for _ in range(50)])
+    short = await read(50)
+    given(*[added() for _ in range(350)])
+    assert await read(400) <= 1.2 * 8 * short
 
 
 # -- lists of sessions ---------------------------------------------------------------------------
