@@ -1,5 +1,5 @@
 """
-Run a command and print, as JSON, how long it took and how much memory it held at its peak.
+Run a command and print, as JSON, how long it took, on the clock and of a processor, and its peak of memory.
 
 `python -m benchmarks.child COMMAND ...`. It stands between, and imports next to nothing, because
 the system counts the memory of the process that starts a command among the command's own.
@@ -24,6 +24,7 @@ def main() -> None:
         json.dumps(
             {
                 "seconds": seconds,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
                 "peak_bytes": usage.ru_maxrss * unit,
                 "exit_code": process.returncode,
             }

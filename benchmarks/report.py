@@ -22,8 +22,15 @@ _TITLES: dict[Section, str] = {
     "growth": "Growth with the history's length",
     "raw limit": "Beside plain sqlite3 (ratio: times worse)",
     "log": "The log",
+    "scale": "Large logs",
+    "sessions": "Many sessions",
 }
-_SIZES: dict[Section, str] = {"growth": "length", "log": "events"}
+_SIZES: dict[Section, str] = {
+    "growth": "length",
+    "log": "events",
+    "scale": "events",
+    "sessions": "sessions",
+}
 
 
 def print_json(machine: dict[str, Any], figures: Iterable[Figure]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Section = Literal["operations", "growth", "raw limit", "log"]
+Section = Literal["operations", "growth", "raw limit", "log", "scale", "sessions"]
 
 
 @dataclass(frozen=True, kw_only=True)
