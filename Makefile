@@ -11,7 +11,7 @@ EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import 
 CORE_COVERAGE := 100
 ADAPTERS_COVERAGE := 95
 
-.PHONY: demo test coverage proof mutants lint format bench clean
+.PHONY: demo test coverage proof mutants lint format bench bench-scale clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -37,9 +37,10 @@ mutants: $(READY)       ## is each line guarded by a test? MODULE=eventlog/codec
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[proof]'
 	$(BIN)/python -m tests.mutation $(MODULE)
 
-proof: $(READY)         ## the long tests: faults, crashes, power loss; EVENTLOG_PROOF_SEED=... repeats a run
+proof: $(READY)         ## the long tests: faults, crashes, power loss, load; EVENTLOG_PROOF_SEED=... repeats a run
 	@echo "EVENTLOG_PROOF_SEED=$(EVENTLOG_PROOF_SEED)"
 	$(BIN)/pytest -m proof --seed=$(EVENTLOG_PROOF_SEED) -n auto --dist worksteal -v
+	$(BIN)/python -m benchmarks.load --seed $(EVENTLOG_PROOF_SEED)
 
 lint: $(READY)          ## ruff (lint and format), mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -51,8 +52,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)         ## the figures of the README
+bench: $(READY)         ## the figures of the README beside the SDK's class
 	$(BIN)/python -m benchmarks
+
+bench-scale: $(READY)   ## the figures of the README for large logs and many sessions; takes hours, 40 GB of disk
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.sessions
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
