@@ -32,13 +32,14 @@ REFS = """
 """
 USER_ITEMS = """
     SELECT i.turn, i.position, i.index_in_event FROM items AS i
-    WHERE i.segment_id = ? AND i.type = 'user' AND i.number <= ? AND i.position BETWEEN ? AND ?
+    WHERE i.segment_id = ? AND i.type = 'user' AND i.turn > 0 AND i.number <= ?
+        AND i.position BETWEEN ? AND ?
     ORDER BY i.turn
 """
 USER_EVENTS = """
     SELECT position, CAST(data AS BLOB), recorded_at, metadata FROM events
     WHERE position IN (
-        SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND number <= ?
+        SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
 """
 HOLDING = "AND (data LIKE ? ESCAPE '\\' OR data IS NULL)"

@@ -39,8 +39,10 @@ ITEMS = """
         PRIMARY KEY (segment_id, number)
     ) STRICT, WITHOUT ROWID
 """
+# Holds all that is asked of user items, so that their rows are not looked up; as turns are numbered from
+# 1, "turn > 0" says nothing and makes SQLite choose it.
 TURNS = """
-    CREATE INDEX turns ON items (segment_id, turn, number, position, index_in_event)
+    CREATE INDEX turns ON items (segment_id, turn, number, position, index_in_event, type)
     WHERE type = 'user'
 """
 SCHEMA = (SEGMENTS, SEGMENTS_OF_SESSION, SEGMENTS_OF_PARENT, ITEMS, TURNS)

@@ -365,3 +365,11 @@ def unwanted(given: Given, sql: str) -> list[str]:
     is_short = "FROM branches" in sql or "FROM checkpoints" in sql
     sorts = [step for step in plan if "TEMP B-TREE" in step and not is_short]
     return [*sorts, *(step for step in plan if scanned(step, sql) and "VIRTUAL" not in step)]
+
+
+@pytest.mark.parametrize("sql", [reading.USER_ITEMS, reading.USER_EVENTS])
+def test_user_items_are_found_in_an_index_that_holds_all_that_is_asked(
+    given: Given, sql: str
+) -> None:
+    plan = given.ask(f"EXPLAIN QUERY PLAN {sql}", *[1] * sql.count("?"))
+    assert any("COVERING INDEX turns" in step for *_, step in plan), plan
