@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 
-from eventlog import logs
+from eventlog import collector, logs
 from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
 from eventlog.ledger import read_events, read_head
 from eventlog.log import EventLog
@@ -151,7 +151,8 @@ def _apply(
     scratch: Transaction, projections: Sequence[Projection], page: Sequence[Recorded]
 ) -> None:
     scratch.execute("BEGIN")
-    projector.apply(scratch, projections, page)
+    with collector.held_off():
+        projector.apply(scratch, projections, page)
     scratch.execute("COMMIT")
 
 
