@@ -755,6 +755,63 @@ def import_(
     raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
 
 
+@app.command()
+def erase(
+    db: Database,
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="All of this session; it is deleted.", show_default=False),
+    ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="All of every session that was deleted.")
+    ] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Of the deleted, only those deleted at least so long ago: 30d, 12h.",
+            show_default=False,
+        ),
+    ] = None,
+    popped: Annotated[
+        bool, typer.Option("--popped", help="What is on no branch any more, in every session.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, to be recorded.", show_default=False)
+    ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            help="Who, to be recorded. [dim]\\[default: your login name][/dim]", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would go, and erase nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Blank contents for good: no byte of them stays in the file or its write-ahead log.
+
+    Places, digests and what was spent stay, and who erased what, when and why is recorded. The file
+    is rewritten at the end; writers wait meanwhile.
+
+    It exits with 1 if another process kept the file from being rewritten; run it again then.
+
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
+
+    Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
+    """
+    from adapters import erasing
+
+    what = erasing.asked(
+        session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+    )
+    clean = erasing.run(db, what, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):

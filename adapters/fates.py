@@ -62,6 +62,7 @@ class Fates:
 
     def follow(self, recorded: Recorded) -> None:
         """Take a session's next event; one that cannot be read changes nothing."""
+        recorded = recorded.outlined()
         try:
             event = recorded.event
             how = None if event is None else _HOW.get(type(event))

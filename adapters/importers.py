@@ -125,6 +125,14 @@ def not_adopted(tx: Transaction, messages_table: str) -> int:
     return 0 if row is None else int(row[0])
 
 
+def forget(tx: Transaction, sessions_table: str, messages_table: str, session_id: str) -> None:
+    """Delete what the SDK's tables hold of a session, where they are still there."""
+    there = table_names(tx.connection)
+    for name in (STRUCTURE, USAGE, messages_table, sessions_table):
+        if name in there:
+            tx.execute(f"DELETE FROM {_quoted(name)} WHERE session_id = ?", (session_id,))
+
+
 class Source:
     """The SDK's tables in one file."""
 

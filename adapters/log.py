@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
@@ -18,7 +18,9 @@ from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
 from eventlog.store import Durability
 from eventlog.transaction import Transaction, Unit
-from projections import filters
+from projections import erasing, filters
+from projections.erasable import DeletedSessions, OneSession, PoppedItems, Scope
+from projections.erasing import Erased, OnProgress
 from projections.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
@@ -205,6 +207,54 @@ class ConversationLog(EventLog):
         by day. Reads all calls and outputs. Raises InvalidQueryError (a ValueError).
         """
         return await tool_counts.count(self._ask, by, **which)
+
+    # -- erasing ------------------------------------------------------------------------------
+
+    async def erase(
+        self,
+        *,
+        session_id: str | None = None,
+        deleted: bool = False,
+        older_than: timedelta | None = None,
+        popped: bool = False,
+        reason: str | None = None,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Erased:
+        """
+        Blank contents for good, so that no byte of them is left in the file or its write-ahead log.
+
+        Exactly one of these:
+
+        session_id: all of this session, which is deleted first if it is live.
+        deleted: all of every deleted session, or of those deleted longer ago than ``older_than``.
+        popped: what is on no branch any more, in every session, and labels that were replaced.
+
+        dry_run: tell what would go, and write nothing.
+
+        Structure, digests and what was spent stay; a session that was erased cannot be restored. The
+        file is rewritten at the end, during which writers wait. Raises SessionNotFoundError.
+        """
+        from adapters.opening import forget_adopted
+
+        if (session_id is not None) + deleted + popped != 1:
+            raise ValueError("give exactly one of session_id, deleted and popped")
+        if older_than is not None and not deleted:
+            raise ValueError("older_than goes with deleted")
+        scope: Scope = PoppedItems()
+        if session_id is not None:
+            scope = OneSession(session_id)
+        elif deleted:
+            age = older_than or timedelta()
+            scope = DeletedSessions(self.store.clock() - age // timedelta(microseconds=1))
+        return await erasing.erase(
+            self,
+            scope,
+            reason=reason,
+            dry_run=dry_run,
+            on_progress=on_progress,
+            forget=forget_adopted,
+        )
 
     # -- units of work ------------------------------------------------------------------------
 

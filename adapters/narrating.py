@@ -161,7 +161,9 @@ def _corrected(event: UsageCorrected, _facts: Facts) -> str:
 
 def _erased(event: ContentErased, _facts: Facts) -> str:
     because = f": {event.reason}" if event.reason else ""
-    return f"erased the content of {telling.counted(len(event.positions), 'event')}{because}"
+    whole = "the session, " if event.is_whole else ""
+    count = telling.counted(len(event.positions), "event")
+    return f"erased {whole}the content of {count}{because}"
 
 
 def _imported(event: HistoryImported, _facts: Facts) -> str:

@@ -156,6 +156,20 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
     return claimed, importers.not_adopted(tx, claimed.messages)
 
 
+def forget_adopted(tx: Transaction, session_id: str) -> None:
+    """Delete, in a unit of work, what the SDK's tables of an adopted file hold of a session."""
+    text = schema.get_property(tx, SDK_TABLES)
+    if text is None:
+        return
+    names = {folded(name): name for name in schema.table_names(tx.connection)}
+    claimed = TablePair(*json.loads(text))
+    found = [names.get(folded(name)) for name in claimed]
+    if found[0] is None or found[1] is None:
+        return
+    if importers.are_of_the_sdk(tx, found[0], found[1]):
+        importers.forget(tx, found[0], found[1], session_id)
+
+
 def _holds_history(path: str) -> bool:
     """Whether a file holds a log, or the SDK's tables with structure."""
     sqlite.check_path(path, create=True)

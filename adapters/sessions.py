@@ -9,7 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 from adapters import timing
 from adapters.conversation import Seat, look, record_labels
 from eventlog import codec
-from eventlog.errors import InvalidQueryError, SessionDeletedError, SessionNotFoundError
+from eventlog.errors import (
+    InvalidQueryError,
+    SessionDeletedError,
+    SessionErasedError,
+    SessionNotFoundError,
+)
 from eventlog.events import JSON, SessionDeleted, SessionRestored
 from eventlog.ledger import append
 from eventlog.transaction import Transaction, Unit
@@ -138,10 +143,16 @@ def delete_session(tx: Transaction, session_id: str, reason: str | None = None) 
 
 
 def restore_session(tx: Transaction, session_id: str) -> None:
-    """Undo a session's deletion; of one that is not deleted, nothing. Raises SessionNotFoundError."""
+    """
+    Undo a session's deletion; of one that is not deleted, nothing.
+
+    Raises SessionNotFoundError, and SessionErasedError for one that was erased since.
+    """
     session = conversations.session(tx, session_id)
     if session is None:
         raise SessionNotFoundError(session_id)
+    if session.erased_at is not None:
+        raise SessionErasedError(session_id)
     if session.deleted_at is not None:
         append(tx, session_id, SessionRestored())
 

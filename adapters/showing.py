@@ -2,10 +2,10 @@
 ``eventlog show``: a conversation as the model saw it, now or at any point of its past.
 
 Documents of ``--json``, one a line: first ``conversation`` (session_id, branch_id, version, is_deleted,
-items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn, position,
-index, type, occurred_at, item) in order; with ``--turns`` instead ``turn`` (turn, occurred_at, user, items,
-tools); with ``--diff`` instead ``removed`` and ``added``, with the fields of ``item``. An item is whole
-there; for people long ones are cut.
+is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
+position, index, type, occurred_at, item: null once erased, is_erased) in order; with ``--turns`` instead
+``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
+the fields of ``item``. An item is whole there; for people long ones are cut.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adapters.terminal import printable
 from eventlog.errors import BranchNotFoundError, ConversationError
 from eventlog.ledger import session_version
 from eventlog.recorded import occurred_at
-from projections import past, reading, shape
+from projections import conversations, past, reading, shape
 from projections.conversations import MAIN
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 2_000
 """How much of an item is printed for people."""
+
+ERASED = object()
+"""Stands for an item whose content was erased."""
 
 TIMES = "SELECT position, recorded_at, metadata FROM events"
 
@@ -66,7 +69,8 @@ class Entry(NamedTuple):
             "index": self.ref.index,
             "type": self.type,
             "occurred_at": timing.iso(self.occurred_at),
-            "item": self.item,
+            "item": None if self.item is ERASED else self.item,
+            "is_erased": self.item is ERASED,
         }
 
 
@@ -77,6 +81,7 @@ class Conversation(NamedTuple):
     branch_id: str
     version: int
     is_deleted: bool
+    is_erased: bool
     entries: list[Entry]
 
     def document(self) -> dict[str, JSON]:
@@ -87,6 +92,7 @@ class Conversation(NamedTuple):
             "branch_id": self.branch_id,
             "version": self.version,
             "is_deleted": self.is_deleted,
+            "is_erased": self.is_erased,
             "items": len(self.entries),
             "turns": self.entries[-1].turn if self.entries else 0,
         }
@@ -180,14 +186,16 @@ def conversation(
         rows = zip(
             refs,
             reading.structure(then, place.pointer),
-            reading.items(then, place.pointer),
+            reading.items(then, place.pointer, erased=ERASED),
             strict=True,
         )
         entries = [
             Entry(number, turn, ref, kind, tool, times[ref.position], item)
             for number, (ref, (turn, kind, tool), item) in enumerate(rows, 1)
         ]
-    return Conversation(session_id, name, version, session.is_deleted, entries)
+        row = conversations.session(then, session_id)
+        is_erased = row is not None and row.erased_at is not None
+    return Conversation(session_id, name, version, session.is_deleted, is_erased, entries)
 
 
 # -- for programs -------------------------------------------------------------------------------
@@ -204,7 +212,9 @@ def _print_json(shown: Conversation, before: Conversation | None, *, turns: bool
                     "kind": "turn",
                     "turn": number,
                     "occurred_at": timing.iso(entries[0].occurred_at),
-                    "user": entries[0].item if entries[0].type == shape.USER else None,
+                    "user": entries[0].document("item")["item"]
+                    if entries[0].type == shape.USER
+                    else None,
                     "items": len(entries),
                     "tools": _tools(entries),
                 }
@@ -244,7 +254,9 @@ def _print_heading(out: Console, shown: Conversation, before: Conversation | Non
     if before is not None:
         heading.append(f" beside version {before.version}", style="not bold")
     heading.append(f"  {size}", style="not bold dim")
-    if shown.is_deleted:
+    if shown.is_erased:
+        heading.append("  the session was erased", style="not bold red")
+    elif shown.is_deleted:
         heading.append("  the session was deleted; --as-of shows what was", style="not bold red")
     out.print(heading)
 
@@ -262,11 +274,15 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
         grid.add_column(min_width=9, max_width=16, no_wrap=True, overflow="ellipsis")
         grid.add_column(overflow="fold")
         for mark, style, entry in entries:
-            who, text = said(entry.item)
+            who, text = _said(entry)
             who_text = Text(printable(telling.shortened(who)), style=_STYLES.get(who, "dim"))
             content = Text(printable(cut(text), lines=True), style=style)
             grid.add_row(Text(mark, style=style), str(entry.number), who_text, content)
         out.print(grid)
+
+
+def _said(entry: Entry) -> tuple[str, str]:
+    return (entry.type, "(erased)") if entry.item is ERASED else said(entry.item)
 
 
 def said(item: JSON) -> tuple[str, str]:
@@ -310,7 +326,7 @@ def _print_turns(out: Console, shown: Conversation) -> None:
     table.add_column("items", justify="right", no_wrap=True)
     table.add_column("tools", overflow="fold")
     for turn, entries in _by_turn(shown.entries):
-        opening = said(entries[0].item)[1] if entries[0].type == shape.USER else ""
+        opening = _said(entries[0])[1] if entries[0].type == shape.USER else ""
         table.add_row(
             str(turn),
             timing.minute(entries[0].occurred_at),

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 
 from eventlog.errors import InvalidQueryError
 from eventlog.query import microseconds
 from eventlog.recorded import EARLIEST, LATEST
+
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 
 def instant(text: str, *, end_of_day: bool = False) -> int:
@@ -44,6 +53,14 @@ def moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
         beginning = microseconds(datetime(at.year, at.month, at.day, tzinfo=UTC))
         return beginning + 86_400_000_000 * end_of_day
     raise InvalidQueryError(f"{name} is a {type(at).__name__}, not a datetime or a date")
+
+
+def duration(text: str) -> timedelta:
+    """Return a length of time that was typed: a number and s, m, h, d or w. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{text!r} is no length of time: write 30d, 12h or 2w")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def iso(time: int) -> str:

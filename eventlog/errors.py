@@ -34,7 +34,8 @@ Everything that can go wrong, as one tree.
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
-        └── SessionDeletedError
+        ├── SessionDeletedError
+        └── SessionErasedError              it cannot be restored
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
 no conversation text, and survives pickling.
@@ -305,4 +306,15 @@ class SessionDeletedError(ConversationError):
     def __init__(self, session_id: str) -> None:
         super().__init__(
             f"session {session_id!r} was deleted; use another id", session_id=session_id
+        )
+
+
+class SessionErasedError(ConversationError):
+    """The session was erased: nothing of it is left to be restored. Use another id."""
+
+    session_id: str
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} was erased and cannot be restored", session_id=session_id
         )

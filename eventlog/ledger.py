@@ -11,6 +11,7 @@ from eventlog.events import JSON, Event
 from eventlog.integrity import EVENT_COLUMNS, Head
 from eventlog.recorded import Recorded
 from eventlog.store import Store
+from eventlog.structures import Structures
 from eventlog.transaction import Row, Transaction
 
 PAGE_EVENTS = 1_000
@@ -208,9 +209,21 @@ def _text_or_bytes(stored: bytes) -> str | bytes:
         return stored
 
 
-def read_events(tx: Transaction, after: int, *, limit: int = PAGE_EVENTS) -> list[Recorded]:
-    """Return the next page of events after a position, in a unit of work."""
-    return [Recorded(row) for row in read_rows(tx, after, limit)]
+def read_events(
+    tx: Transaction,
+    after: int,
+    *,
+    limit: int = PAGE_EVENTS,
+    structures: Structures | None = None,
+) -> list[Recorded]:
+    """
+    Return the next page of events after a position, in a unit of work.
+
+    structures: what was found so far of erased payloads; erased events come with theirs.
+    """
+    page = [Recorded(row) for row in read_rows(tx, after, limit)]
+    (structures or Structures()).fill(tx, page)
+    return page
 
 
 def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:

@@ -17,9 +17,9 @@ with the number of its events, which follow in their order, all of them:
 ``recorded_at`` is when the event was first recorded, in microseconds since 1970 UTC, and ``metadata`` is
 what was recorded with it then, however often it has moved since. ``data`` is as ``eventlog.events`` tells,
 but an event of the same session is called by its version, not its position: in ``item_popped.item``,
-``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests`` and
-``content_erased.positions``; 0 is none of this session. An event whose content was erased has
-``"data": null`` and, after it, ``data_digest`` in hex.
+``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests``,
+``content_erased.positions`` and ``first_item`` in ``content_erased.structures``; 0 is none of this session.
+An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
 
 So nothing in a line depends on where the event stands in its log: what is exported, imported and exported
 again gives the same bytes. Control characters and those that turn the direction of writing are escaped;
@@ -116,8 +116,8 @@ def positions_in(event: Event | None) -> list[int]:
             return [ref.position]
         case ItemsReplaced(first_item=ItemRef() as ref) | BranchCreated(last_item=ItemRef() as ref):
             return [ref.position]
-        case ContentErased(positions=positions):
-            return positions
+        case ContentErased(positions=positions, structures=structures):
+            return [*positions, *(ref[0] for ref in map(_first_item, structures) if ref)]
         case UsageCorrected(requests=requests):
             return [correction.request.position for correction in requests]
     return []
@@ -132,8 +132,12 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
             return msgspec.structs.replace(event, first_item=ItemRef(new(ref.position), ref.index))
         case BranchCreated(last_item=ItemRef() as ref):
             return msgspec.structs.replace(event, last_item=ItemRef(new(ref.position), ref.index))
-        case ContentErased(positions=positions):
-            return msgspec.structs.replace(event, positions=[new(p) for p in positions])
+        case ContentErased(positions=positions, structures=structures):
+            return msgspec.structs.replace(
+                event,
+                positions=[new(position) for position in positions],
+                structures=[_structure_elsewhere(structure, new) for structure in structures],
+            )
         case UsageCorrected(requests=requests):
             return msgspec.structs.replace(
                 event, requests=[_corrected_elsewhere(correction, new) for correction in requests]
@@ -144,6 +148,20 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
 def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int]) -> UsageCorrection:
     ref = correction.request
     return msgspec.structs.replace(correction, request=ItemRef(new(ref.position), ref.index))
+
+
+def _first_item(structure: JSON) -> list[int] | None:
+    """Return the [position, index] that a kept structure speaks of, if it speaks of one."""
+    match structure:
+        case {"first_item": [int() as position, int() as index]}:
+            return [position, index]
+    return None
+
+
+def _structure_elsewhere(structure: JSON, new: Callable[[int], int]) -> JSON:
+    if first_item := _first_item(structure):
+        return {**structure, "first_item": [new(first_item[0]), first_item[1]]}
+    return structure
 
 
 # -- writing ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from eventlog.events import Event
 from eventlog.integrity import EVENT_COLUMNS
 from eventlog.ledger import up_to_page_bytes
 from eventlog.recorded import Recorded
+from eventlog.structures import Structures
 from eventlog.transaction import Transaction
 
 
@@ -48,6 +49,7 @@ class Query:
             self._type_names = []
         self._conditions = conditions
         self._backward = backward
+        self._structures = Structures()
         # A session's events are found by its own index, in the same order.
         self._order = "version" if session_id is not None else "position"
 
@@ -67,7 +69,9 @@ class Query:
         direction = "DESC" if self._backward else "ASC"
         sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY {self._order} {direction}"
         rows = tx.execute(f"{sql} LIMIT ?", (*parameters, size))
-        return [Recorded(row) for row in up_to_page_bytes(rows)]
+        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        self._structures.fill(tx, page)
+        return page
 
 
 def microseconds(time: datetime) -> int:

@@ -13,7 +13,12 @@ EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 class Recorded:
-    """An event as it stands in the log. ``event`` and ``metadata`` are decoded when asked for."""
+    """
+    An event as it stands in the log. ``event`` and ``metadata`` are decoded when asked for.
+
+    ``data`` is None once the content was erased; ``structure`` is then what is kept of it, if it was
+    looked for and the erasure kept any: the payload without content, the number and shape of its items.
+    """
 
     __slots__ = (
         "__dict__",
@@ -27,6 +32,7 @@ class Recorded:
         "recorded_at",
         "schema_version",
         "session_id",
+        "structure",
         "type",
         "version",
     )
@@ -43,6 +49,7 @@ class Recorded:
     idempotency_key: str | None
     recorded_at: int
     digest: bytes
+    structure: bytes | None
 
     def __init__(self, row: Row) -> None:
         (
@@ -59,6 +66,7 @@ class Recorded:
             self.recorded_at,
             self.digest,
         ) = row
+        self.structure = None
 
     @cached_property
     def event(self) -> Event | None:
@@ -66,6 +74,25 @@ class Recorded:
         if self.data is None:
             return None
         return codec.decode(self.type, self.schema_version, self.data, position=self.position)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the content was erased."""
+        return self.data is None or self.structure is not None
+
+    def outlined(self) -> Recorded:
+        """
+        Return the event as builders are given it: once erased, with its structure in place of its data.
+
+        An erased event without a structure stays as it is, and its ``event`` is None.
+        """
+        if self.data is not None or self.structure is None:
+            return self
+        columns = (self.position, self.session_id, self.version, self.type, self.schema_version)
+        rest = (self.data_digest, self.metadata_json, self.idempotency_key, self.recorded_at)
+        outlined = Recorded((*columns, self.branch_id, self.structure, *rest, self.digest))
+        outlined.structure = self.structure
+        return outlined
 
     @cached_property
     def metadata(self) -> dict[str, JSON]:

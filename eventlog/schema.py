@@ -144,3 +144,8 @@ def set_property(tx: Transaction, name: str, value: str) -> None:
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (name, value),
     )
+
+
+def delete_property(tx: Transaction, name: str) -> None:
+    """Forget what the log remembers under this name."""
+    tx.execute("DELETE FROM log_properties WHERE name = ?", (name,))

@@ -26,6 +26,9 @@ BUSY_TIMEOUT_SECONDS = 5.0
 WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 """To what size a write-ahead log is cut back once it has been checkpointed."""
 
+EMPTY_WAL_ATTEMPTS = 3
+"""How often it is tried to empty a write-ahead log that readers hold."""
+
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
 
@@ -138,6 +141,20 @@ def damages(path: str, table: str) -> list[str]:
         raise translated(error, path) from error
     lines = [line for (problem,) in found for line in problem.splitlines()]
     return [line for line in lines if line not in {"ok", "*** in database main ***"}]
+
+
+def empty_wal(connection: sqlite3.Connection) -> bool:
+    """
+    Write the write-ahead log back into the file and cut it to nothing.
+
+    Each attempt waits for readers as long as any statement does. Returns whether none was in the way
+    at last.
+    """
+    for _ in range(EMPTY_WAL_ATTEMPTS):
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return True
+    return False
 
 
 def check_path(path: str, *, create: bool) -> None:

@@ -179,6 +179,20 @@ class Store:
             connection.close()
             self._writer = None  # opened anew by the next operation
 
+    def rewrite(self) -> bool:
+        """
+        Write the whole file anew, without what was deleted, and empty its write-ahead log. Blocks.
+
+        Returns False when readers of other processes kept the write-ahead log from being emptied. Takes
+        room for another two copies meanwhile. Raises BusyError while another process writes.
+        """
+
+        def rewritten(connection: sqlite3.Connection) -> bool:
+            connection.execute("VACUUM")
+            return self.is_memory or sqlite.empty_wal(connection)
+
+        return self._on_writer(rewritten)
+
     def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -189,23 +203,23 @@ class Store:
             self._roll_back(connection)
             raise
 
-    def _on_writer(self, function: Callable[[sqlite3.Connection], None]) -> None:
+    def _on_writer(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writing connection, outside of any transaction. Blocks."""
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def run() -> None:
             self._written.clear()
             try:
-                function(self._writing_connection())
+                result = function(self._writing_connection())
             except BaseException as error:
                 done.set_exception(sqlite.translated(error, self.path))
             else:
-                done.set_result(None)
+                done.set_result(result)
 
         if self._write_worker is None:
             raise sqlite.read_only_error(self.path)
         self._write_worker.post(run)
-        done.result()
+        return done.result()
 
     def submit_write(
         self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]

@@ -22,6 +22,7 @@ from eventlog.events import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
+    ContentErased,
     Event,
     HistoryImported,
     ItemPopped,
@@ -54,7 +55,8 @@ SESSIONS = """
         branch_count    INTEGER NOT NULL,
         cleared_version INTEGER NOT NULL,
         cleared_at      INTEGER NOT NULL,
-        deleted_at      INTEGER
+        deleted_at      INTEGER,
+        erased_at       INTEGER
     ) STRICT, WITHOUT ROWID
 """
 SESSIONS_BY_UPDATE = """
@@ -101,21 +103,21 @@ MAX_CACHED = 10_000
 
 SELECT_SESSION = """
     SELECT created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, cleared_at, deleted_at
+        cleared_version, cleared_at, deleted_at, erased_at
     FROM sessions
     WHERE session_id = ?
 """
 UPSERT_SESSION = """
     INSERT INTO sessions (
         created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, cleared_at, deleted_at, session_id
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        cleared_version, cleared_at, deleted_at, erased_at, session_id
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id) DO UPDATE SET
         updated_at = excluded.updated_at, user_id = excluded.user_id, metadata = excluded.metadata,
         branch_id = excluded.branch_id, item_count = excluded.item_count,
         turn_count = excluded.turn_count, branch_count = excluded.branch_count,
         cleared_version = excluded.cleared_version, cleared_at = excluded.cleared_at,
-        deleted_at = excluded.deleted_at
+        deleted_at = excluded.deleted_at, erased_at = excluded.erased_at
 """
 SELECT_BRANCH = """
     SELECT segment_id, length, turn, is_live, is_generated, from_branch_id, created_position,
@@ -168,6 +170,7 @@ class Session(msgspec.Struct):
     cleared_version: int = 0
     cleared_at: int = 0
     deleted_at: int | None = None
+    erased_at: int | None = None
 
 
 class Branch(msgspec.Struct):
@@ -234,7 +237,7 @@ class Conversations:
     """Sessions, branches, segments and items."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
@@ -260,6 +263,7 @@ class Conversations:
         MetadataSet,
         UsageRecorded,
         HistoryImported,
+        ContentErased,
     )
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
@@ -283,6 +287,9 @@ class _Batch:
         self.branches: dict[tuple[str, str], bool] = {}
 
     def apply(self, recorded: Recorded) -> None:
+        if recorded.type == CONTENT_ERASED:
+            self.content_erased(recorded)
+            return
         session = self.session(recorded)
         session.updated_at = max(session.updated_at, recorded.occurred_at)
         session_id = recorded.session_id
@@ -369,7 +376,7 @@ class _Batch:
     def extend(self, recorded: Recorded, session: Session, branch: Branch) -> None:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
-            return  # erased: nothing of it is live any more
+            return  # erased by a release that kept no structure
         found = shape.shapes(recorded.position, recorded.data)
         if not found:
             return
@@ -467,16 +474,8 @@ class _Batch:
         self.cut(session, branch, 0)
 
     def session_cleared(self, recorded: Recorded, session: Session) -> None:
-        self.flush()
-        self.sessions[recorded.session_id] = True
-        segments.delete_all(self.tx, recorded.session_id)
-        for (branch_id,) in self.tx.all(BRANCH_IDS, (recorded.session_id,)):
-            branch = self.branch(recorded, branch_id)
-            branch.is_live = 0
-            branch.move(Pointer(None, 0), 0)
-        session.item_count = session.turn_count = session.branch_count = 0
+        self.empty(recorded, session)
         session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
-        session.branch_id = MAIN
 
     def session_deleted(self, recorded: Recorded, session: Session) -> None:
         session.deleted_at = recorded.occurred_at
@@ -493,7 +492,29 @@ class _Batch:
                 session.metadata = shape.json_text(event.metadata) if event.metadata else None
                 labels.set_labels(self.tx, recorded.session_id, event.metadata)
 
+    def content_erased(self, recorded: Recorded) -> None:
+        """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
+        event = recorded.event
+        found = session(self.tx, recorded.session_id)
+        if found is not None and isinstance(event, ContentErased) and event.is_whole:
+            self.empty(recorded, found)
+            found.user_id = found.metadata = None
+            labels.set_labels(self.tx, recorded.session_id, {})
+            found.erased_at = recorded.occurred_at
+
     # -- cutting ------------------------------------------------------------------------------
+
+    def empty(self, recorded: Recorded, session: Session) -> None:
+        """Take everything off all branches, and end them; their ids stay taken."""
+        self.flush()
+        self.sessions[recorded.session_id] = True
+        segments.delete_all(self.tx, recorded.session_id)
+        for (branch_id,) in self.tx.all(BRANCH_IDS, (recorded.session_id,)):
+            branch = self.branch(recorded, branch_id)
+            branch.is_live = 0
+            branch.move(Pointer(None, 0), 0)
+        session.item_count = session.turn_count = session.branch_count = 0
+        session.branch_id = MAIN
 
     def cut(self, session: Session, branch: Branch, length: int) -> None:
         """Shorten a branch; items that no branch reaches any more go."""
@@ -518,6 +539,7 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 
 ITEMS_ADDED: Final = ItemsAdded.type_name()
+CONTENT_ERASED: Final = ContentErased.type_name()
 _GROWTH: Final = {
     kind.type_name() for kind in (ItemsAdded, ItemPopped, UsageRecorded, HistoryImported)
 }

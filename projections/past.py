@@ -3,7 +3,7 @@ The past: a session's branches and items as they were at an earlier version.
 
 The session's events up to that version are applied to the builder of the present, on a scratch
 database; what ``projections.reading`` tells of it is what it would have told then. A content that was
-erased since is not brought back: of that event no items remain.
+erased since is not brought back: its items are where they were, but cannot be read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from eventlog.ledger import INSERT_EVENT, PAGE_EVENTS, session_version, up_to_pa
 from eventlog.log import EventLog
 from eventlog.query import microseconds
 from eventlog.recorded import Recorded
+from eventlog.structures import Structures
 from eventlog.transaction import Transaction
 from projections import projector, reading
 from projections.conversations import MAIN, Conversations
@@ -101,7 +102,11 @@ async def ask(
 async def items(
     log: EventLog, session_id: str, as_of: AsOf, *, branch_id: str = MAIN
 ) -> list[JSON]:
-    """Return a branch's items as they were; a branch that was not there had none."""
+    """
+    Return a branch's items as they were; a branch that was not there had none.
+
+    Raises UndecodableEventError, with the position, if the content of any of them was erased since.
+    """
     return await ask(
         log,
         session_id,
@@ -112,12 +117,14 @@ async def items(
 
 def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> None:
     conversations = [Conversations()]
+    structures = Structures()
     version = 0
     while version < until:
         rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
         page = [Recorded(row) for row in up_to_page_bytes(rows)]
         if not page:
             return  # somebody took events out of the table; ``verify`` tells
+        structures.fill(tx, page)
         projector.apply(past, conversations, page)
         version = page[-1].version
 

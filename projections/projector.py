@@ -18,6 +18,7 @@ from eventlog.integrity import Head
 from eventlog.ledger import PAGE_EVENTS, read_events, read_head
 from eventlog.recorded import Recorded
 from eventlog.store import Store
+from eventlog.structures import Structures
 from eventlog.transaction import Transaction
 from projections.projection import Projection, tables
 
@@ -118,7 +119,10 @@ class Projections:
             set_checkpoint(tx, projection, max(position, head.position))
 
     def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
-        """Apply events that were just appended."""
+        """Apply events that were just appended; of an import, some may be erased."""
+        if any(recorded.data is None for recorded in events):
+            Structures().fill(tx, events)
+            events = [recorded.outlined() for recorded in events]
         if len(events) == 1:
             for projection in self._handlers.get(events[0].type, ()):
                 projection.apply(tx, events)
@@ -209,7 +213,8 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
 
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
     """Apply all events after a position, in a unit of work; return the last one's position."""
-    while page := read_events(tx, position, limit=PAGE_EVENTS):
+    structures = Structures()
+    while page := read_events(tx, position, limit=PAGE_EVENTS, structures=structures):
         apply(tx, projections, page)
         position = page[-1].position
     return position
@@ -217,12 +222,13 @@ def catch_up(tx: Transaction, projections: Collection[Projection], position: int
 
 def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
     """
-    Apply a batch of events: each projection sees those that it handles.
+    Apply a batch of events: each projection sees those that it handles, erased ones by their structure.
 
     Raises UndecodableEventError for an event of a newer release; nothing is skipped in silence.
     """
     for recorded in events:
         codec.check_known(recorded.type, recorded.schema_version, position=recorded.position)
+    events = [recorded.outlined() for recorded in events]
     for projection in projections:
         wanted = {kind.type_name() for kind in projection.handles}
         batch = [recorded for recorded in events if recorded.type in wanted]

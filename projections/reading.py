@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from eventlog import codec, payloads
 from eventlog.errors import UndecodableEventError
 from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
-from eventlog.transaction import Transaction
+from eventlog.transaction import Row, Transaction
 from projections import conversations, segments
 from projections.conversations import MAIN
 from projections.segments import Pointer
@@ -72,6 +72,9 @@ SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
 BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
 
 
+_REFUSED: Final = object()
+
+
 class Place(NamedTuple):
     """Where a branch stands: whether the session and the branch exist, its end and last turn."""
 
@@ -124,23 +127,39 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     )
 
 
-def items(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[JSON]:
-    """Return a branch's items in order, all or the newest so many. Reads about as many rows."""
+def items(
+    tx: Transaction, pointer: Pointer, newest: int | None = None, *, erased: JSON = _REFUSED
+) -> list[JSON]:
+    """
+    Return a branch's items in order, all or the newest so many. Reads about as many rows.
+
+    erased: what to give for an item whose content was erased; if not given, UndecodableEventError is
+        raised, for a history with a hole in it must not pass for a whole one.
+    """
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
         where = (*span, span.first)
         some = payloads.items(tx, FIRST_OF_EACH_EVENT, where, first=span.first, last=span.last)
-        found += _items_one_by_one(tx, span) if some is None else some
+        found += _items_one_by_one(tx, span, erased) if some is None else some
     return found
 
 
-def _items_one_by_one(tx: Transaction, span: segments.Span) -> Iterable[JSON]:
+def _items_one_by_one(tx: Transaction, span: segments.Span, erased: JSON) -> Iterable[JSON]:
     rows = tx.all(PAYLOADS, (*span, span.first))
-    decoded = codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])
+    decoded = _decoded(rows, may_lack=erased is not _REFUSED)
     # An event's items follow each other, so the next event's first number ends them.
     ends = [*(row[2] for row in rows[1:]), span.last + 1]
     for (_, index, number, _), items, end in zip(rows, decoded, ends, strict=True):
-        yield from items[index : index + end - number]
+        count = end - number
+        yield from [erased] * count if items is None else items[index : index + count]
+
+
+def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
+    """Return the items of each row's event; None for an erased one, if that may be."""
+    if not may_lack:
+        return [*codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])]
+    present = iter(codec.decode_items([(row[0], row[3]) for row in rows if row[3] is not None]))
+    return [None if row[3] is None else next(present) for row in rows]
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:

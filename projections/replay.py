@@ -29,6 +29,7 @@ from eventlog.log import EventLog
 from eventlog.recorded import Recorded
 from eventlog.sqlite import translated
 from eventlog.store import Store
+from eventlog.structures import Structures
 from eventlog.transaction import Row, Transaction
 from projections import projector
 from projections.projection import Projection, Table, tables
@@ -132,10 +133,11 @@ def _build(
     started = time.monotonic()
     total = store.read_sync(read_head).position
     position = 0
-    page = store.read_sync(partial(_page, after=0))
+    structures = Structures()
+    page = store.read_sync(partial(_page, after=0, structures=structures))
     while page:
         position = page[-1].position
-        following = store.read_ahead(partial(_page, after=position))
+        following = store.read_ahead(partial(_page, after=position, structures=structures))
         _apply(scratch, projections, page)
         page = following.result()
         if on_progress is not None:
@@ -143,8 +145,8 @@ def _build(
     return position
 
 
-def _page(tx: Transaction, after: int) -> list[Recorded]:
-    return read_events(tx, after, limit=BATCH_EVENTS)
+def _page(tx: Transaction, after: int, structures: Structures) -> list[Recorded]:
+    return read_events(tx, after, limit=BATCH_EVENTS, structures=structures)
 
 
 def _apply(

@@ -9,7 +9,7 @@ not where. That makes it half as large as one that does, and each find is looked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 from eventlog import codec
@@ -69,16 +69,31 @@ class Search:
             if text:
                 tx.defer(INSERT_TEXT, (position, text))
         erased = [
-            (position,)
+            position
             for recorded in events
             if recorded.type == CONTENT_ERASED and isinstance(recorded.event, ContentErased)
             for position in recorded.event.positions
         ]
-        if erased and tx.executemany(DELETE_TEXT, erased).rowcount > 0:
-            tx.execute(OPTIMIZE)  # or the trigrams stay in the index until it is merged some day
+        if erased:
+            take_out(tx, erased)
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
+
+
+def is_there(tx: Transaction) -> bool:
+    """Whether the file has an index, however old it is."""
+    return Search.name in projector.checkpoints(tx)
+
+
+def take_out(tx: Transaction, positions: Iterable[int]) -> None:
+    """Take the texts of events out; ``optimize`` does the rest, once for many."""
+    tx.executemany(DELETE_TEXT, ((position,) for position in positions))
+
+
+def optimize(tx: Transaction) -> None:
+    """Merge the index into one piece, or the trigrams of what was taken out stay in it some time."""
+    tx.execute(OPTIMIZE)
 
 
 def indexed(text: str) -> str:

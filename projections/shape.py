@@ -123,3 +123,26 @@ def _text(value: JSON) -> str:
 def json_text(value: JSON) -> str:
     """Return a value as the JSON text that is kept in a row."""
     return codec.encode_json(value).decode()
+
+
+def outline(position: int, data: bytes) -> dict[str, JSON]:
+    """Return an event's data with each item replaced by the smallest one of the same shape."""
+    kept: dict[str, JSON] = {"items": [smallest(seen) for seen in shapes(position, data)]}
+    return kept
+
+
+@lru_cache(maxsize=4_096)
+def smallest(wanted: Shape) -> dict[str, JSON]:
+    """Return the smallest item that has a shape: nothing of what was said, only what it is."""
+    kind, tool_name, _ = wanted
+    typed = {"type": kind}
+    named = {**typed, "name": tool_name}
+    candidates: tuple[dict[str, JSON], ...] = (
+        {},
+        {"role": kind},
+        typed,
+        {**typed, "approval_request_id": ""},
+        named,
+        {**named, "approval_request_id": ""},
+    )
+    return next(candidate for candidate in candidates if shape(candidate) == wanted)

@@ -4,8 +4,8 @@ What a history means, said as simply as can be: no database, no segments, each b
 This is the definition that the tables are held to. It is written for reading, not for speed, and
 shares with the builders only what an item's shape is. It takes any sequence of events: what an
 event says is a fact (items added to a branch bring that branch to life), and what fits nothing (a
-pop of an item that is not the branch's newest) changes nothing. Of an event whose content was
-erased, no items remain.
+pop of an item that is not the branch's newest) changes nothing. An event whose content was erased
+still counts as it did, by the structure that was kept of it; where none was, no items remain.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Session:
     cleared_version: int = 0
     cleared_at: int = 0
     deleted_at: int | None = None
+    erased_at: int | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
     usage: list[Used] = field(default_factory=list)
 
@@ -139,8 +140,10 @@ class State:
 
     def apply(self, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
+        recorded = recorded.outlined()
         if recorded.type == events.ContentErased.type_name():
-            return  # about payloads, not about the conversation
+            self._erase(recorded)  # about payloads, not about the conversation
+            return
         if isinstance(correction := recorded.event, events.UsageCorrected):
             self._correct(correction)  # about the books, not about the conversation
             return
@@ -180,6 +183,14 @@ class State:
                 _use(session, recorded, event, here)
             case _:
                 pass  # an import begins: what it brings comes as events of its own
+
+    def _erase(self, recorded: Recorded) -> None:
+        session = self.sessions.get(recorded.session_id)
+        event = recorded.event
+        if session is not None and isinstance(event, events.ContentErased) and event.is_whole:
+            _empty(session)
+            session.user_id = session.metadata = None
+            session.erased_at = recorded.occurred_at
 
     def _correct(self, event: events.UsageCorrected) -> None:
         used = {(u.position, u.index): u for s in self.sessions.values() for u in s.usage}
@@ -245,10 +256,14 @@ def _delete(session: Session, recorded: Recorded, branch_id: str) -> None:
     session.end_usage(branch_id)
 
 
-def _clear(session: Session, recorded: Recorded) -> None:
+def _empty(session: Session) -> None:
     for branch in session.branches.values():
         branch.is_live, branch.items = False, []
     session.branch_id = MAIN
+
+
+def _clear(session: Session, recorded: Recorded) -> None:
+    _empty(session)
     session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
     session.end_usage()
 

@@ -100,7 +100,8 @@ def seen(tx: Transaction) -> dict[str, dict[str, Any]]:
         row[0]: _seen_session(tx, row)
         for row in tx.all(
             "SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count,"
-            " turn_count, branch_count, cleared_version, cleared_at, deleted_at FROM sessions"
+            " turn_count, branch_count, cleared_version, cleared_at, deleted_at, erased_at"
+            " FROM sessions"
         )
     }
 
@@ -115,7 +116,7 @@ def _seen_session(tx: Transaction, row: tuple[Any, ...]) -> dict[str, Any]:
             (session_id,),
         ),
         "on": branch_id,
-        "counts, cleared, deleted": tuple(numbers),
+        "counts, cleared, deleted, erased": tuple(numbers),
         "branches": _seen_branches(tx, session_id),
         "usage": tx.all(
             "SELECT position, index_in_event, branch_id, turn, is_live, run_id, is_interrupted,"
@@ -167,13 +168,14 @@ def _meant_session(session: Session) -> dict[str, Any]:
         "labels": (session.user_id, session.metadata),
         "leaves": sorted(_leaves(session.metadata or {}, [])),
         "on": session.branch_id,
-        "counts, cleared, deleted": (
+        "counts, cleared, deleted, erased": (
             session.item_count,
             session.turn_count,
             session.branch_count,
             session.cleared_version,
             session.cleared_at,
             session.deleted_at,
+            session.erased_at,
         ),
         "branches": {
             branch_id: (

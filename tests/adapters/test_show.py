@@ -183,6 +183,7 @@ def test_documents_have_stable_fields(db: Path) -> None:
         "branch_id",
         "version",
         "is_deleted",
+        "is_erased",
         "items",
         "turns",
         "beside_version",
@@ -196,4 +197,5 @@ def test_documents_have_stable_fields(db: Path) -> None:
         "type",
         "occurred_at",
         "item",
+        "is_erased",
     ]

@@ -14,7 +14,7 @@ import pytest
 
 import eventlog
 import projections
-from adapters import AdvancedSQLiteSession, EventLogSession
+from adapters import AdvancedSQLiteSession, ConversationLog, EventLogSession
 from eventlog import EventLog, ItemsAdded, errors
 from eventlog.importing import import_lines
 from tests.adapters.old_files import damage
@@ -255,6 +255,14 @@ async def deleted(path: Path) -> None:
     session = await session_with_secret(path)
     await session.delete_session()
     await session.add_items([item()])
+
+
+@provokes("SessionErasedError")
+async def erased(path: Path) -> None:
+    session = await session_with_secret(path)
+    async with ConversationLog.open(path) as log:
+        await log.erase(session_id=session.session_id)
+    await session.restore_session()
 
 
 @provokes("DiskError")

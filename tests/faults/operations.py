@@ -98,6 +98,7 @@ READS: dict[str, Call] = {
     "log.verify": lambda s: s.log.verify(),
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
+    "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
     "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
@@ -116,6 +117,7 @@ ELSEWHERE = {
     "session.close": "writes nothing",
     "log.close": "writes nothing",
     "log.join": "in test_opening_faults",
+    "log.erase": "in test_erasing_faults",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
     "eventlog.recording": "binds values in memory",

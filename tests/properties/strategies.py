@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hypothesis import strategies as st
 
@@ -234,3 +234,17 @@ def _sensible(draw: Any, session: Session | None, session_id: str) -> Entry:
     if command is _delete and branch_id == "main":
         command = _add
     return Entry(command(draw, session, branch_id), session_id, branch_id)
+
+
+Erasure: TypeAlias = "dict[str, Any]"
+"""What is given to ``ConversationLog.erase``."""
+
+ERASURES: st.SearchStrategy[Erasure] = st.sampled_from(
+    [
+        {"popped": True},
+        {"popped": True},
+        {"deleted": True},
+        {"session_id": "a"},
+        {"session_id": "b"},
+    ]
+)
