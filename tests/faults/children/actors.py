@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession
+from adapters import AdvancedSQLiteSession, ConversationLog
 from eventlog import EventLog
 from eventlog.events import ItemsAdded
 from tests.faults.support import batch, ran, user
@@ -162,3 +162,14 @@ def write_until_killed(
 
     wait_for_go(connection)
     asyncio.run(go_on_with_all())
+
+
+def erase(connection: Connection, number: int, path: str) -> None:
+    """Erase a session; report each transaction that was committed."""
+    wait_for_go(connection)
+
+    async def erase_all() -> None:
+        async with ConversationLog.open(path) as log:
+            await log.erase(session_id="s", on_progress=lambda done: say(connection, done.events))
+
+    asyncio.run(erase_all())
