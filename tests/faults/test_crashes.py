@@ -1,15 +1,13 @@
 """
 A writer that is killed at any moment loses nothing that it was told is done, and leaves no half.
 
-Each round kills a process with SIGKILL after a random time, looks at what it left, and lets the next one go
-on from there. EVENTLOG_ROUNDS makes it more rounds.
+Each round kills processes with SIGKILL after a random time, looks at what they left, and lets the next ones
+go on from there. Those that are killed at a chosen write are in test_disk_faults.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import shutil
 import sqlite3
 import time
@@ -21,12 +19,13 @@ import pytest
 from adapters import AdvancedSQLiteSession
 from tests.faults.children import actors
 from tests.faults.processes import children
-from tests.faults.support import batch, batches, check_sound, seen
+from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, seen
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
-ROUNDS = int(os.environ.get("EVENTLOG_ROUNDS", "6"))
+ROUNDS = pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.proof)])
 
 
 class Twin:
@@ -45,23 +44,30 @@ class Twin:
         return await seen(self.session)
 
 
-def run_and_kill(path: Path, begin: dict[str, int], seconds: float) -> dict[str, int]:
-    """Let a process write for so long after its first action, kill it; return what it had done."""
-    done = dict(begin)
-    with children(1, actors.write_until_killed, str(path), begin) as [writer]:
-        assert writer.hear() == "ready"
-        writer.tell("go")
-        session_id, n = writer.hear()
+def run_and_kill(path: Path, begins: list[dict[str, int]], seconds: float) -> dict[str, int]:
+    """Let processes write for so long after their first action, kill them; return what they had done."""
+    done = {session_id: n for begin in begins for session_id, n in begin.items()}
+
+    def note(session_id: str, n: int) -> None:
+        assert n == done[session_id]  # reported in order, none left out
         done[session_id] = n + 1
+
+    with children(len(begins), actors.write_until_killed, str(path), begins) as writers:
+        for writer in writers:
+            assert writer.hear() == "ready"
+        for writer in writers:
+            writer.tell("go")
+        for writer in writers:
+            note(*writer.hear())
         time.sleep(seconds)
-        writer.process.kill()
-        while writer.connection.poll(10):
-            try:
-                session_id, n = writer.hear()
-            except EOFError:
-                break
-            assert n == done[session_id]  # reported in order, none left out
-            done[session_id] = n + 1
+        for writer in writers:
+            writer.process.kill()
+        for writer in writers:
+            while writer.connection.poll(PATIENCE_SECONDS):
+                try:
+                    note(*writer.hear())
+                except EOFError:
+                    break
     return done
 
 
@@ -81,21 +87,31 @@ async def actions_found(
     return found
 
 
-@pytest.mark.parametrize("sessions", [1, 25], ids=["one session", "group commits"])
-def test_every_acknowledged_action_outlives_a_kill(path: Path, sessions: int) -> None:
-    chance = random.Random()
-    done = {f"s{number}": 0 for number in range(sessions)}
+@ROUNDS
+@pytest.mark.parametrize(
+    ("processes", "sessions"),
+    [(1, 1), (1, 25), (3, 4)],
+    ids=["one session", "group commits", "several processes"],
+)
+def test_every_acknowledged_action_outlives_a_kill(
+    path: Path, chance: random.Random, processes: int, sessions: int, rounds: int
+) -> None:
+    owned = [[f"{p}:{number}" for number in range(sessions)] for p in range(processes)]
+    done = {session_id: 0 for names in owned for session_id in names}
     twins = {session_id: Twin(session_id) for session_id in done}
-    for _ in range(ROUNDS):
-        acknowledged = run_and_kill(path, done, chance.uniform(0, 0.2))
+    for _ in range(rounds):
+        begins = [{session_id: done[session_id] for session_id in names} for names in owned]
+        acknowledged = run_and_kill(path, begins, chance.uniform(0, 0.2))
         done = asyncio.run(actions_found(path, acknowledged, twins))
         check_sound(path)
-    assert sum(done.values()) >= ROUNDS
+    assert sum(done.values()) >= rounds
 
 
-def test_a_file_whose_making_was_killed_can_be_opened(tmp_path: Path) -> None:
-    chance = random.Random()
-    for attempt in range(ROUNDS):
+@ROUNDS
+def test_a_file_whose_making_was_killed_can_be_opened(
+    tmp_path: Path, chance: random.Random, rounds: int
+) -> None:
+    for attempt in range(rounds):
         path = tmp_path / f"{attempt}.db"
         with children(1, actors.open_and_add, str(path)) as [maker]:
             assert maker.hear() == "ready"

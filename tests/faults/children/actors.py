@@ -145,9 +145,9 @@ async def act(session: Any, n: int) -> None:
 
 
 def write_until_killed(
-    connection: Connection, number: int, path: str, begin: dict[str, int]
+    connection: Connection, number: int, path: str, begins: list[dict[str, int]]
 ) -> None:
-    """Go on with every session's history, all at once; report each action when it is acknowledged."""
+    """Go on with the histories of its sessions, all at once; report each action once acknowledged."""
 
     async def go_on(session_id: str, first: int) -> None:
         session = AdvancedSQLiteSession(session_id, path, resume=True)
@@ -158,7 +158,9 @@ def write_until_killed(
             n += 1
 
     async def go_on_with_all() -> None:
-        await asyncio.gather(*(go_on(session_id, first) for session_id, first in begin.items()))
+        await asyncio.gather(
+            *(go_on(session_id, first) for session_id, first in begins[number].items())
+        )
 
     wait_for_go(connection)
     asyncio.run(go_on_with_all())
