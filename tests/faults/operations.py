@@ -91,6 +91,9 @@ READS: dict[str, Call] = {
     "session.get_metadata": lambda s: s.session.get_metadata(),
     "log.read": lambda s: everything(s.log.read("s", limit=3)),
     "log.subscribe": lambda s: first(s.log.subscribe("s")),
+    "session.find_items": lambda s: s.session.find_items("one"),
+    "log.find_items": lambda s: s.log.find_items("other"),
+    "projections.kept": lambda s: s.log.query(lambda tx: sorted(projections.kept(tx).by_name)),
     "log.sessions": lambda s: s.log.sessions(),
     "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
@@ -160,7 +163,7 @@ def public_names() -> set[str]:
 
 async def make_template(path: Path) -> None:
     """Make the file that stages are copies of, and beside it another history, as lines."""
-    session = AdvancedSQLiteSession("s", path, user_id="alice")
+    session = AdvancedSQLiteSession("s", path, user_id="alice", search=True)
     await furnish(session)
     others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
     for other in others:
@@ -200,7 +203,12 @@ def lines_of(path: Path) -> Path:
 def enter(template: Path, path: Path) -> Stage:
     """Open a copy of the template."""
     shutil.copy(template, path)
-    session = AdvancedSQLiteSession("s", path, branch_id="draft")
+    return enter_again(path, lines_of(template))
+
+
+def enter_again(path: Path, lines: Path) -> Stage:
+    """Open a stage's file as it stands."""
+    session = AdvancedSQLiteSession("s", path, branch_id="draft", search=True)
     log = session.log
     assert isinstance(log, ConversationLog)
-    return Stage(path, session, log, ran(40), lines_of(template))
+    return Stage(path, session, log, ran(40), lines)

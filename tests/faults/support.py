@@ -107,9 +107,8 @@ def check_log(log: EventLog) -> None:
     verified = verify(log)
     assert verified.ok, verified.findings
     differing: list[Any] = []
-    tables = projections.replay(
-        log, projections.default().named([]), check=True, on_difference=differing.append
-    )
+    kept = log.store.read_sync(projections.kept)
+    tables = projections.replay(log, kept.named([]), check=True, on_difference=differing.append)
     assert not differing, [str(difference) for difference in differing]
     assert tables
 

@@ -22,6 +22,7 @@ from tests.faults.operations import (
     WRITES,
     Stage,
     enter,
+    enter_again,
     make_template,
 )
 from tests.faults.support import batch, check_log
@@ -57,7 +58,7 @@ async def test_an_operation_whose_nth_statement_fails_leaves_nothing_and_can_be_
     for nth, failures in places(chance, each=each):
         for kind, mode in failures:
             with statements.failing(nth, kind, mode):
-                error = await error_of(OPERATIONS[name](stage))
+                answer, error = await outcome_of(OPERATIONS[name](stage))
             if statements.hit is None:
                 break
             told = f"statement {nth}, {statements.hit}, {mode}: {kind.message}"
@@ -72,18 +73,21 @@ async def test_an_operation_whose_nth_statement_fails_leaves_nothing_and_can_be_
     assert error is None
     assert nth > 2  # BEGIN, and at least one more
     assert (rows(stage.path) == before) == (name in READS)
+    if name in READS:  # nothing that a failure left in memory is in the answer
+        stage.session.close()
+        stage = enter_again(stage.path, stage.lines)
+        assert repr(await OPERATIONS[name](stage)) == repr(answer)
     if name != "session.delete_session":
         await stage.session.add_items(batch("next"))
     check_log(stage.log)
 
 
-async def error_of(call: Awaitable[Any]) -> Exception | None:
-    """Return what a call raises."""
+async def outcome_of(call: Awaitable[Any]) -> tuple[Any, Exception | None]:
+    """Return what a call returns, and what it raises."""
     try:
-        await call
+        return await call, None
     except Exception as error:
-        return error
-    return None
+        return None, error
 
 
 def test_the_table_of_operations_is_complete() -> None:
