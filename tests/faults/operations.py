@@ -63,6 +63,7 @@ WRITES: dict[str, Call] = {
     "log.delete_session": lambda s: s.log.delete_session("other"),
     "log.delete_sessions": lambda s: s.log.delete_sessions(user_id="bob", dry_run=False),
     "log.restore_session": lambda s: s.log.restore_session("gone"),
+    "log.reprice": lambda s: s.log.reprice(prices=lambda *_: 1.5, session_id="s"),
     "log.write": lambda s: s.log.write(
         lambda tx: eventlog.append(tx, "s", ItemsAdded(items=batch("a")), branch_id="main")
     ),
@@ -94,6 +95,7 @@ READS: dict[str, Call] = {
     "session.find_items": lambda s: s.session.find_items("one"),
     "log.find_items": lambda s: s.log.find_items("other"),
     "projections.kept": lambda s: s.log.query(lambda tx: sorted(projections.kept(tx).by_name)),
+    "log.tools": lambda s: s.log.tools(),
     "log.sessions": lambda s: s.log.sessions(),
     "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
