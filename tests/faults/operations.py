@@ -101,6 +101,7 @@ READS: dict[str, Call] = {
     "log.version": lambda s: s.log.version("s"),
     "log.head": lambda s: s.log.head(),
     "log.verify": lambda s: s.log.verify(),
+    "log.verify_session": lambda s: s.log.verify_session("s"),
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
@@ -115,7 +116,7 @@ READS: dict[str, Call] = {
 
 OPERATIONS = WRITES | READS
 
-TELLS_OTHERWISE = {"session.store_run_usage", "log.verify"}
+TELLS_OTHERWISE = {"session.store_run_usage", "log.verify", "log.verify_session"}
 """What does not raise: a run's usage that cannot be stored is logged, and damage is what verify finds."""
 
 ELSEWHERE = {
