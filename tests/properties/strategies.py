@@ -218,7 +218,7 @@ def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[R
         entry = (
             Entry(draw(NONSENSE), session_id, draw(st.none() | BRANCH_IDS))
             if nonsense and draw(st.integers(0, 2)) == 0
-            else draw(_sensible(state.sessions.get(session_id), session_id))
+            else draw(sensible(state.sessions.get(session_id), session_id))
         )
         version = versions[session_id] = versions.get(session_id, 0) + 1
         events.append(recorded(position, version, entry))
@@ -227,7 +227,8 @@ def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[R
 
 
 @st.composite
-def _sensible(draw: Any, session: Session | None, session_id: str) -> Entry:
+def sensible(draw: Any, session: Session | None, session_id: str) -> Entry:
+    """Return what a program may do next to a session."""
     live = [] if session is None else [name for name, b in session.branches.items() if b.is_live]
     branch_id = draw(st.sampled_from(live or ["main"]))
     command = draw(st.sampled_from(COMMANDS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ import projections
 from adapters import ConversationLog
 from eventlog import export_lines, import_lines
 from eventlog.errors import ConversationError
+from eventlog.ledger import read_events
 from projections import reading, replay
 from projections.shape import shape, smallest
-from projections.state import fold
+from projections.state import State, fold
 from tests.history import meant, seen
+from tests.history import recorded as recorded_as
 from tests.properties.profiles import examples
-from tests.properties.strategies import ERASURES, histories
+from tests.properties.strategies import ERASURES, SESSION_IDS, histories, sensible
 from tests.properties.test_replay import BOTH, rows, stored, write
 
 if TYPE_CHECKING:
@@ -72,39 +75,67 @@ def test_the_structure_of_an_item_has_its_shape_and_nothing_else_of_it(item: Any
     assert kept.keys() <= {"role", "type", "name", "approval_request_id"}
 
 
-@given(st.lists(st.tuples(histories(max_size=10), ERASURES), min_size=1, max_size=4))
-@examples(15)
-def test_after_erasing_inline_equals_replay_equals_fold(
-    steps: list[tuple[list[Recorded], Erasure]],
-) -> None:
+class Grown:
+    """A log that sensible programs write to, one after what the one before left."""
+
+    def __init__(self, log: ConversationLog, data: st.DataObject) -> None:
+        self.log = log
+        self.data = data
+
+    def grow(self, events: int, session_ids: st.SearchStrategy[str] = SESSION_IDS) -> None:
+        """Do something that the present allows, so many times."""
+        state, position = State(), 0
+        for _ in range(events):
+            for recorded in self.log.store.read_sync(partial(read_events, after=position)):
+                state.apply(recorded)
+                position = recorded.position
+            session_id = self.data.draw(session_ids)
+            entry = self.data.draw(sensible(state.sessions.get(session_id), session_id))
+            write(self.log, [recorded_as(1, 1, entry)])
+
+
+@given(st.data())
+@examples(20)
+def test_after_erasing_inline_equals_replay_equals_fold(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
-        for events, what in steps:
-            write(log, events)
+        grown = Grown(log, data)
+        for events in data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)):
+            grown.grow(events)
             before = log.store.read_sync(live_contents)
+            what = data.draw(ERASURES)
             erase(log, what)
             after = log.store.read_sync(live_contents)
-            if what.get("session_id") is None:
-                assert after == before
-            else:
-                assert after == {key: before[key] for key in before if key[0] != what["session_id"]}
+            gone = what.get("session_id")
+            assert after == {key: before[key] for key in before if key[0] != gone}
+        grown.grow(2)
         check(log)
         inline = rows(log)
         replay(log, BOTH)
         assert rows(log) == inline
 
 
-@given(histories(max_size=25), ERASURES, histories(max_size=5))
+@given(histories(max_size=12), ERASURES)
+@examples(10)
+def test_nonsense_is_erased_too(events: list[Recorded], what: Erasure) -> None:
+    with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
+        write(log, events)
+        erase(log, what)
+        check(log)
+
+
+@given(st.data(), ERASURES)
 @examples(12)
 def test_an_erased_history_gives_the_same_tables_where_it_is_imported(
-    events: list[Recorded], what: Erasure, later: list[Recorded]
+    data: st.DataObject, what: Erasure
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         here, there = opened(Path(folder) / "here.db"), opened(Path(folder) / "there.db")
         with closing(here), closing(there):
-            # The only session of its log, so that its positions are the same there.
-            write(here, [event for event in events if event.session_id == "a"])
-            erase(here, what)
-            write(here, [event for event in later if event.session_id == "a"])
+            grown = Grown(here, data)
+            for events in (12, 3):
+                # The only session of its log, so that its positions are the same there.
+                grown.grow(events, st.just("a"))
+                erase(here, what)
             asyncio.run(move(here, there))
             assert rows(there) == rows(here)
             check(there)
