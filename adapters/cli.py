@@ -450,7 +450,7 @@ def search(
 
     Letters match in either case. Without QUERY, all that fits the options, the newest first.
 
-    Of the newest 200 that are found the best come first. --index writes to the file; it asks for about
+    Of the newest 100 that are found the best come first. --index writes to the file; it asks for about
     the room of the texts, twice.
 
     Example: [bold]eventlog search conversations.db refund --since 2026-11-04[/bold]

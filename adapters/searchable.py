@@ -31,8 +31,8 @@ class Searchable(Working):
         which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
             instead of this one; see ``ItemFilters``.
 
-        Of the newest 200 that are found those come first that say it most in the least text, then of the
-        next 200; without a text, the newest. ``row["snippet"][slice(*row["hit"])]`` is what was found. The
+        Of the newest 100 that are found those come first that say it most in the least text, then of the
+        next 100; without a text, the newest. ``row["snippet"][slice(*row["hit"])]`` is what was found. The
         result also tells how it was found, see ``Found``. Raises InvalidQueryError (a ValueError).
         """
         if which.get("session_id") is None and which.get("user_id") is None:

@@ -25,7 +25,7 @@ from projections.segments import Pointer, Span
 from projections.shape import Shape
 from projections.walking import Leg, Reason
 
-WINDOW_HITS: Final = 200
+WINDOW_HITS: Final = 100
 """So many of the newest hits, and what else their last event holds, are ranked together."""
 
 WINDOW_BYTES: Final = 8 * 1024 * 1024

@@ -14,7 +14,7 @@ from eventlog.ledger import read_head
 from eventlog.transaction import Transaction
 from projections import contents, search
 
-STEP_EVENTS: Final = 100
+STEP_EVENTS: Final = 50
 """How many events a step names at most."""
 
 STEP_POSITIONS: Final = 5_000
