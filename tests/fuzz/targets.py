@@ -90,15 +90,16 @@ def head(data: bytes) -> None:
 
 def log_lines(data: bytes) -> None:
     """What comes in of JSON lines is sound, and goes out and comes in again as the same lines."""
-    asyncio.run(_in_and_out(data))
+    asyncio.run(in_and_out(data))
 
 
-async def _in_and_out(data: bytes) -> None:
+async def in_and_out(data: bytes) -> list[str]:
+    """Return the lines that went out."""
     async with EventLog.open(":memory:", projections=projections.default()) as log:
         try:
             outcomes = [o async for o in import_lines(log, data.splitlines(keepends=True))]
         except SourceError:
-            return
+            return []
         for outcome in outcomes:
             if outcome.outcome == "imported":
                 assert await log.version(outcome.session_id) == outcome.events > 0
@@ -111,6 +112,7 @@ async def _in_and_out(data: bytes) -> None:
         outcomes = [outcome async for outcome in import_lines(log, source)]
         assert {outcome.outcome for outcome in outcomes} <= {"imported"}
         assert [line async for line in export_lines(log)] == once
+    return once
 
 
 async def check_sound(log: EventLog) -> None:

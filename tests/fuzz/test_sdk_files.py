@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from eventlog.importing import Imported
+
 TABLES = {
     "agent_sessions": ("session_id", "created_at", "updated_at"),
     "agent_messages": ("id", "session_id", "message_data", "message_data", "created_at"),
@@ -106,8 +108,8 @@ def _change(
     return f"UPDATE {table} SET {column} = {value} WHERE {row}", (new,)
 
 
-async def bring_in(path: Path) -> None:
-    """Import a file into a log in memory, twice: foretold and done agree, and the log is sound."""
+async def bring_in(path: Path) -> list[Imported]:
+    """Import a file into a log in memory: what was foretold is done, and the log is sound."""
     async with EventLog.open(":memory:", projections=projections.default()) as log:
         foretold = [outcome async for outcome in import_file(log, path, dry_run=True)]
         done = [outcome async for outcome in import_file(log, path)]
@@ -116,6 +118,7 @@ async def bring_in(path: Path) -> None:
         for outcome in done:
             if outcome.imported_as is not None:
                 assert await log.version(outcome.imported_as) == outcome.events
+        return done
 
 
 async def adopt(path: Path) -> None:
@@ -160,7 +163,8 @@ def attack_bytes(chance: Random, whole: Path, path: Path, rounds: int) -> None:
 def test_the_file_comes_in_when_it_is_well(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "sdk.db"
     path.write_bytes(whole.read_bytes())
-    asyncio.run(bring_in(path))
+    outcomes = {each.session_id: each.outcome for each in asyncio.run(bring_in(path))}
+    assert outcomes == {"talk": "imported", "short": "imported"}
     asyncio.run(adopt(path))
 
 

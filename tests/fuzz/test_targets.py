@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from eventlog import codec
 from tests.adapters.moving import everything
 from tests.fuzz.damage import damaged_json
-from tests.fuzz.targets import NAMES, TARGETS
+from tests.fuzz.targets import NAMES, TARGETS, in_and_out
 
 if TYPE_CHECKING:
     from random import Random
@@ -86,6 +87,8 @@ def test_of_much_damaged_input_there_is_an_answer_or_a_clear_error(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_input_that_is_well_is_taken(target: str) -> None:
+    if target == "log_lines":
+        assert len(asyncio.run(in_and_out(b"\n".join(lines())))) == len(lines())
     for whole in seeds(target):
         TARGETS[target](whole)
     TARGETS[target](b"\n".join(seeds(target)))
