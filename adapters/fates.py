@@ -10,9 +10,12 @@ from eventlog.events import (
     BranchDeleted,
     ItemPopped,
     ItemsReplaced,
+    MetadataSet,
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    UsageCorrected,
+    UsageRecorded,
 )
 from projections.state import MAIN, State
 
@@ -31,6 +34,7 @@ _HOW: dict[type[Event], str] = {
     SessionDeleted: "deleted",
     BranchCreated: "replaced",  # only of a branch that is there already, which no command does
 }
+_ABOUT_NO_ITEM = {kind.type_name() for kind in (MetadataSet, UsageRecorded, UsageCorrected)}
 
 
 class Gone(NamedTuple):
@@ -62,6 +66,8 @@ class Fates:
 
     def follow(self, recorded: Recorded) -> None:
         """Take a session's next event; one that cannot be read changes nothing."""
+        if recorded.type in _ABOUT_NO_ITEM:
+            return
         recorded = recorded.outlined()
         try:
             event = recorded.event

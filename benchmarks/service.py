@@ -127,8 +127,14 @@ class Service:
         self._quota += ceil((plan.requests or 10**12) / len(self._clients))
         is_visited = number % GUEST_INTERVALS == 2 and plan.guest_requests
         guest = self._invite(number) if is_visited else None
-        self._begin.wait()
-        self._rest.wait()
+        try:
+            self._begin.wait()
+            self._rest.wait()
+        except threading.BrokenBarrierError:
+            if guest is not None:
+                guest.kill()
+                guest.wait()
+            raise
         seconds = time.monotonic() - start
         if guest is not None and guest.wait() != 0:
             raise RuntimeError(f"the other process ended with {guest.returncode}")
