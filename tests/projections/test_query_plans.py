@@ -46,6 +46,7 @@ MODULES = (
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
     "LAST_POSITION",  # sqlite_sequence has one row
+    "FIRST_SESSIONS",  # the first page: an index's own beginning, with a limit
 }
 
 
