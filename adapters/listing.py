@@ -122,11 +122,11 @@ def _document(row: dict[str, Any]) -> dict[str, JSON]:
 
 
 def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("session", overflow="fold")
-    table.add_column("title", overflow="ellipsis", no_wrap=True)
-    table.add_column("user", overflow="fold")
-    table.add_column("deleted (UTC)" if deleted else "last used (UTC)", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("session", overflow="fold", min_width=10)
+    table.add_column("title", overflow="fold", min_width=10)
+    table.add_column("user", overflow="fold", min_width=5)
+    table.add_column("deleted (UTC)" if deleted else "last used (UTC)", min_width=10)
     for name in ("turns", "items", "tokens", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:

@@ -210,7 +210,8 @@ def _narrowing(query: Query) -> Iterator[Condition]:
 def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]:
     """Return what finds the sessions whose items may hold a text, if the index shows all of them."""
     expression = None if text is None else search.expression(text)
-    if expression is None or search.built_to(tx) != read_head(tx).position:
+    built_to = None if expression is None else search.built_to(tx)
+    if expression is None or built_to is None or built_to != read_head(tx).position:
         return
     if search.count(tx, expression, FEW + 1) <= FEW:
         yield search.SESSIONS, (expression,)

@@ -227,7 +227,7 @@ def _leaves(metadata: dict[str, Any], above: list[str]) -> Iterator[tuple[str, s
             is_whole = isinstance(value, float) and value.is_integer()
             yield (
                 json.dumps(path, separators=(",", ":")),
-                json.dumps(int(value) if is_whole else value),
+                json.dumps(int(value) if is_whole else value, separators=(",", ":")),
             )
 
 

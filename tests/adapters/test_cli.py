@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "adapters"]
-TABLES = ("branches", "items", "segments", "sessions", "usage")
+TABLES = (
+    "branches",
+    "items",
+    "segments",
+    "session_labels",
+    "sessions",
+    "usage",
+    "usage_by_day",
+)
 
 
 @pytest.fixture
@@ -120,7 +128,9 @@ def test_only_the_projection_that_was_asked_for_is_replayed(run: Any, db: Path) 
     change(db, "UPDATE sessions SET turn_count = 7")
     result = run("replay", db, "--projection", "usage", "--projection", "usage")
     assert result.exit_code == ExitCode.CLEAN
-    assert words(result.stdout) == [["usage", "0", "rows", "replayed"]]
+    assert words(result.stdout) == [
+        [table, "0", "rows", "replayed"] for table in ("usage", "usage_by_day")
+    ]
     assert run("replay", db, "--check", "--projection", "usage").exit_code == ExitCode.CLEAN
     assert run("replay", db, "--check").exit_code == ExitCode.FINDINGS
 
@@ -223,7 +233,7 @@ def test_an_unknown_projection_exits_with_2_and_the_known_ones(run: Any, db: Pat
     result = run("replay", db, "--projection", "usag")
     assert result.exit_code == ExitCode.USAGE
     assert "'usag'" in result.stderr
-    assert "conversations, usage" in result.stderr
+    assert "conversations, search, usage" in result.stderr
 
 
 # -- how it ends ----------------------------------------------------------------------------------

@@ -350,6 +350,7 @@ def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
         "branches": ("session_id", "branch_id"),
         "segments": ("segment_id",),
         "items": ("segment_id", "number"),
+        "session_labels": ("session_id", "path"),
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventlog import schema
 from projections import Conversations, Usage, filters, sessions
 from projections.state import fold
 from tests.history import START, build, empty
@@ -52,6 +53,7 @@ def test_a_list_read_page_by_page_is_what_the_fold_says(
         asked[name] = None
     tx = empty(BOTH)
     with closing(tx.connection), pytest.MonkeyPatch.context() as patch:
+        tx.execute(schema.CHECKPOINTS)
         tx.execute("CREATE TABLE events (position INTEGER PRIMARY KEY, data TEXT)")
         tx.executemany(
             "INSERT INTO events VALUES (?, CAST(? AS TEXT))",
