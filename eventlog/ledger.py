@@ -47,8 +47,8 @@ Stored: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None,
 class Projector(Protocol):
     """What keeps projections up to date inside the log's transactions (see ``projections``)."""
 
-    def join(self, store: Store) -> Projector:
-        """Bring this projector's tables up to date and return the one that the store shall use."""
+    def join(self, store: Store) -> None:
+        """Bring this projector's tables up to date and have the store's ledger keep them so."""
 
     def begin(self, tx: Transaction, head: Head) -> None:
         """Refuse newer tables, catch up with what others appended."""

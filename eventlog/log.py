@@ -34,7 +34,7 @@ from eventlog.ledger import (
     read_rows_as_stored,
     session_version,
 )
-from eventlog.opening import claim, ledger_of, open_read_only
+from eventlog.opening import claim, open_read_only
 from eventlog.query import Query
 from eventlog.recorded import Recorded
 from eventlog.store import Durability, Store
@@ -121,9 +121,8 @@ class EventLog:
         def prepare(store: Store, is_new: bool) -> None:
             if is_new:
                 claim(store, create=create, accept=accept, on_create=on_create)
-            ledger = ledger_of(store)
             if projections is not None:
-                ledger.projector = projections.join(store)
+                projections.join(store)
 
         log = cls.__new__(cls)
         store = shared.acquire(target, user=log, durability=durability, prepare=prepare)
@@ -133,8 +132,7 @@ class EventLog:
     def join(self, projections: Projector) -> None:
         """Keep these projections up to date, too. Blocks while they catch up."""
         if not self.read_only:
-            ledger = ledger_of(self.store)
-            ledger.projector = projections.join(self.store)
+            projections.join(self.store)
 
     def close(self) -> None:
         """Finish what was asked and close; the file's last user closes its store. Idempotent."""

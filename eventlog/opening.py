@@ -77,9 +77,3 @@ def _refuse_others(
 def _exists(path: str) -> bool:
     file = Path(path)
     return file.exists() and file.stat().st_size > 0
-
-
-def ledger_of(store: Store) -> Ledger:
-    """Return the log's part in a store's transactions."""
-    ledger: Ledger = store.participant  # type: ignore[assignment]
-    return ledger

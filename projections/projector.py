@@ -15,7 +15,7 @@ from eventlog.errors import (
     UnknownProjectionError,
 )
 from eventlog.integrity import Head
-from eventlog.ledger import PAGE_EVENTS, read_events, read_head
+from eventlog.ledger import PAGE_EVENTS, ledger, read_events, read_head
 from eventlog.recorded import Recorded
 from eventlog.store import Store
 from eventlog.structures import Structures
@@ -78,15 +78,15 @@ class Projections:
 
     # -- the log's side (eventlog.log.Projector) -----------------------------------------------
 
-    def join(self, store: Store) -> Projections:
-        """Bring the tables up to date, and return the set that the file's store shall use."""
+    def join(self, store: Store) -> None:
+        """Bring the tables up to date, and be kept up to date from then on, beside those that are."""
         from projections.replay import rebuild
         from projections.stepwise import build_in_steps
 
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
-            return merged  # looked after already
+            return  # looked after already
         behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
@@ -96,8 +96,22 @@ class Projections:
         for projection in behind:
             if projection not in at_once:
                 build_in_steps(store, projection)
-        store.write_sync(lambda tx: merged.begin(tx, tx.state))
-        return merged
+        store.write_sync(self._take_part)
+
+    def _take_part(self, tx: Transaction) -> None:
+        """
+        Join those that the log keeps up to date already, in a unit of work.
+
+        Units before it in the same transaction may have appended: that is in the present tables, and is
+        noted before anything catches up; units behind it find all of the tables up to date.
+        """
+        keeper = ledger(tx)
+        present = keeper.projector
+        keeper.before_commit(tx)
+        merged = self._merged_with(present) if isinstance(present, Projections) else self
+        merged.begin(tx, tx.state)
+        tx.on_rollback(lambda: setattr(keeper, "projector", present))
+        keeper.projector = merged
 
     def begin(self, tx: Transaction, head: Head) -> None:
         """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
+import time
+from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -167,6 +170,26 @@ def test_projections_do_not_see_each_other_s_batches(path: Path) -> None:
             kind.name: (kind.version, 3) for kind in (Conversations, Usage, Tally)
         }
         assert tally(log) == [("s", 6)]
+
+
+def test_what_was_appended_in_the_transaction_in_which_others_join_counts_once(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        busy = threading.Event()
+        held = threading.Thread(target=log.store.write_sync, args=(lambda _: busy.wait(30),))
+        held.start()
+        outcome: Future[Any] = Future()
+        log.store.submit_write(lambda tx: append(tx, "s", added(), branch_id="main"), outcome)
+        joining = threading.Thread(target=log.join, args=(Projections(Conversations(), Tally()),))
+        joining.start()
+        while len(log.store._pending) < 2:
+            time.sleep(0.01)  # both are to be in the next transaction
+        busy.set()
+        for thread in (held, joining):
+            thread.join()
+        outcome.result()
+        add(log)
+        assert tally(log) == [("s", 4)]
+        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM items")) == (4,)
 
 
 # -- with what others appended ------------------------------------------------------------------
