@@ -174,9 +174,15 @@ def test_projections_do_not_see_each_other_s_batches(path: Path) -> None:
 
 def test_what_was_appended_in_the_transaction_in_which_others_join_counts_once(path: Path) -> None:
     with closing(opened(path, Tally())) as log:
-        busy = threading.Event()
-        held = threading.Thread(target=log.store.write_sync, args=(lambda _: busy.wait(30),))
+        begun, busy = threading.Event(), threading.Event()
+
+        def hold(_: Transaction) -> None:
+            begun.set()
+            busy.wait(30)
+
+        held = threading.Thread(target=log.store.write_sync, args=(hold,))
         held.start()
+        begun.wait()
         outcome: Future[Any] = Future()
         log.store.submit_write(lambda tx: append(tx, "s", added(), branch_id="main"), outcome)
         joining = threading.Thread(target=log.join, args=(Projections(Conversations(), Tally()),))
