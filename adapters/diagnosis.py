@@ -14,7 +14,7 @@ from adapters import importers, telling
 from adapters.opening import SDK_TABLES, TablePair
 from adapters.tool_calls import ToolCalls
 from adapters.verifying import to_compare
-from eventlog import codec, schema
+from eventlog import codec, erasing, schema
 from eventlog.errors import EventLogError
 from eventlog.ledger import read_head
 from eventlog.sqlite import WAL_SIZE_LIMIT_BYTES
@@ -165,6 +165,17 @@ def of_projections(tx: Transaction) -> Iterator[Complaint]:
                     f"the table {table.name!r} of projection {name!r} is missing",
                     "run `eventlog replay`",
                 )
+
+
+def of_erasing(tx: Transaction) -> Iterator[Complaint]:
+    """Look at whether the file was rewritten since something was erased."""
+    if erasing.is_rewrite_due(tx):
+        yield Complaint(
+            "erasing",
+            "it was stopped before the file was rewritten, which may still hold copies of what was "
+            "erased",
+            "run the same `eventlog erase` again while nothing else uses the file: it goes on",
+        )
 
 
 def of_sdk_tables(tx: Transaction) -> Iterator[Complaint]:

@@ -86,6 +86,7 @@ def _complaints(log: EventLog) -> list[Complaint]:
         ("projections", diagnosis.of_projections),
         ("sessions", diagnosis.of_sessions),
         ("the SDK's tables", diagnosis.of_sdk_tables),
+        ("erasing", diagnosis.of_erasing),
     )
     for subject, check in in_log:
 

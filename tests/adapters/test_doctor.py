@@ -312,3 +312,22 @@ def test_a_damaged_file_is_a_finding_and_no_crash(path: Path) -> None:
 def test_text_that_is_not_utf_8_is_a_finding_and_no_crash(db: Path) -> None:
     tampered(db, "UPDATE events SET type = CAST(x'ff' AS TEXT) WHERE position = 2")
     assert "file" in findings(db)
+
+
+# -- an erase that was stopped ----------------------------------------------------------------------
+
+
+def test_an_erase_that_was_stopped_before_the_file_was_rewritten_is_told(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("eventlog.erasing.rewrite", stopped)
+        assert run("erase", db, "--popped", "--yes").exit_code != 0
+    found = findings(db)
+    assert found.keys() == {"erasing"}
+    assert "may still hold copies of what was erased" in found["erasing"]
+    assert run("erase", db, "--popped").exit_code == ExitCode.CLEAN
+    assert findings(db) == {}
