@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, get_args
 
@@ -130,17 +131,12 @@ def import_(
     except WrongTablesError as error:
         terminal.fail(ExitCode.USAGE, error)
     check_source(source, tables)  # before a log is made for it
+    bring = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
     outcomes: list[Imported] = []
     try:
-        with _target(path, dry_run=dry_run) as log, _bar("importing", shown=not as_json) as show:
-            brought = import_file(
-                log,
-                source,
-                tables=tables,
-                on_conflict=on_conflict,
-                dry_run=dry_run,
-                on_progress=show,
-            )
+        is_tried = dry_run or (not _is_there(path) and _is_all_broken(bring))
+        with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
+            brought = bring(log, dry_run=is_tried, on_progress=show)
             asyncio.run(_collect(brought, outcomes, as_json=as_json))
     finally:  # what came in before an error stays
         _print_receipt(outcomes, path, dry_run=dry_run, as_json=as_json)
@@ -156,11 +152,32 @@ async def _collect(
             terminal.print_json({"kind": "session", **outcome._asdict()})
 
 
+def _is_all_broken(bring: Callable[..., AsyncGenerator[Imported, None]]) -> bool:
+    """Whether a source has sessions, and none that a new log would be made for."""
+
+    async def found() -> set[bool]:
+        seen = set()
+        async with (
+            EventLog.open(MEMORY) as log,
+            aclosing(bring(log, dry_run=True)) as outcomes,
+        ):
+            async for outcome in outcomes:
+                seen.add(outcome.outcome == "broken")
+                if False in seen:
+                    break
+        return seen
+
+    return asyncio.run(found()) == {True}
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 @contextmanager
 def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
     """Open the log to import into, made if need be; in a dry run, nothing is made or written."""
-    is_there = path.exists() and path.stat().st_size > 0
-    if dry_run and is_there:
+    if dry_run and _is_there(path):
         with terminal.told_apart(path):
             log = EventLog.open_sync(path, read_only=True)
     else:

@@ -117,6 +117,34 @@ def test_no_log_is_made_for_a_source_that_is_none(command: Any, new: Path, tmp_p
         assert not new.exists()
 
 
+async def test_no_log_is_made_where_every_session_is_broken(
+    command: Any, full: Path, new: Path, tmp_path: Path
+) -> None:
+    lines = await exported(full)
+    source = tmp_path / "h.jsonl"
+    write(source, [line for line in lines if '"version":2,' not in line])
+    done = command("import", new, source)
+    assert done.exit_code == 1
+    assert "s: broken: version 3 comes after version 1" in done.stdout
+    assert f"imported 0 sessions, 0 events into {new}; 3 broken" in done.stdout
+    told = command("import", new, source, "--json").stdout.splitlines()
+    assert [json.loads(line).get("outcome") for line in told] == ["broken"] * 3 + [None]
+    assert json.loads(told[-1])["dry_run"] is False
+    assert not list(new.parent.glob(f"{new.name}*"))
+
+
+async def test_a_log_is_made_for_the_first_session_that_is_not_broken(
+    command: Any, full: Path, new: Path, tmp_path: Path
+) -> None:
+    lines = await exported(full)
+    source = tmp_path / "h.jsonl"
+    write(source, [line for line in lines if line != lines[2]])
+    done = command("import", new, source)
+    assert "imported 2 sessions, 22 events" in done.stdout
+    assert done.stdout.count("broken") == 2
+    assert await versions(new, "s", "t", "u") == [0, 19, 3]
+
+
 def test_a_name_that_no_table_can_have_is_a_usage_error(
     command: Any, full: Path, new: Path
 ) -> None:
