@@ -144,22 +144,43 @@ async def import_sdk_file(
     pair = tables.resolved()
     taken: set[str] = set()
     with _source(path, pair) as source:
-        sessions = await _in_thread(path, source.sessions)
+        sessions = await _in_thread(path, partial(_sessions, source))
         for number, (session_id, created_at) in enumerate(sessions, start=1):
             if on_progress is not None:
                 on_progress(number, len(sessions))
             try:
                 codec.check_text("session_id", session_id)
-            except InvalidEventError as error:
-                yield Imported(str(session_id), "broken", None, 0, str(error))
+                found = await _in_thread(path, partial(SessionImport, session_id, source))
+            except InvalidEventError:
+                yield Imported(str(session_id), "broken", None, 0, "its id is no text in UTF-8")
                 continue
-            found = await _in_thread(path, partial(SessionImport, session_id, source))
+            except UnicodeDecodeError:
+                yield Imported(session_id, "broken", None, 0, "a text of it is not UTF-8")
+                continue
             if dry_run:
                 outcome = await _foretell(log, found, created_at, on_conflict, taken)
                 taken.add(outcome.imported_as or session_id)
             else:
                 outcome = await _write(log, found, created_at, on_conflict)
             yield outcome
+
+
+def _sessions(source: Source) -> list[tuple[str, int]]:
+    """Return the sessions, those with an id that is no text as well: that stays as bytes."""
+    connection = source.tx.connection
+    strict = connection.text_factory
+    connection.text_factory = _decoded
+    try:
+        return source.sessions()
+    finally:
+        connection.text_factory = strict
+
+
+def _decoded(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 async def _write(
@@ -209,7 +230,9 @@ def _source(path: str, pair: TablePair) -> Iterator[Source]:
             connection.execute("BEGIN")
             tx = Transaction(connection, system_clock())
             found = _tables_of_the_sdk(tx, pair, path)
-            yield Source(tx, found.sessions, found.messages)
+            source = Source(tx, found.sessions, found.messages)
+            connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
+            yield source
     except sqlite3.Error as error:
         raise sqlite.translated(error, path) from error
 

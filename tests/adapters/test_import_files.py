@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,35 @@ async def test_a_plain_file_comes_in(tmp_path: Path, new: Path) -> None:
     assert outcome.outcome == "imported"
     with closing(ours(new, "talk")) as session:
         assert await session.get_items() == turns("a", "b")
+
+
+CELLS = {
+    "when a message came": "UPDATE agent_messages SET created_at = {} WHERE session_id = 'short'",
+    "a branch": "UPDATE message_structure SET branch_id = {} WHERE session_id = 'short'",
+    "its id": (
+        "UPDATE agent_sessions SET session_id = {0} WHERE session_id = 'short';"
+        "UPDATE agent_messages SET session_id = {0} WHERE session_id = 'short'"
+    ),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_text_that_is_not_utf8_breaks_its_session_and_no_other(
+    tmp_path: Path, new: Path, cell: str, dry_run: bool
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    with closing(sqlite3.connect(source)) as connection:
+        connection.executescript(CELLS[cell].format("CAST(X'6162FF63' AS TEXT)"))
+    talk, broken = sorted(
+        await from_file(new, source, dry_run=dry_run),
+        key=lambda outcome: outcome.outcome != "imported",
+    )
+    assert (talk.session_id, talk.outcome) == ("talk", "imported")
+    assert (broken.outcome, broken.events) == ("broken", 0)
+    assert broken.problem in {"a text of it is not UTF-8", "its id is no text in UTF-8"}
+    assert "ab" not in str(broken.problem)
 
 
 async def test_tables_of_other_names_are_found_by_their_names(tmp_path: Path, new: Path) -> None:
