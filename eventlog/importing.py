@@ -16,6 +16,7 @@ from eventlog.errors import (
     UndecodableEventError,
     UnserialisableError,
 )
+from eventlog.events import ContentErased
 from eventlog.ledger import ledger, session_version
 from eventlog.lines import EventLine
 from eventlog.log import EventLog
@@ -104,7 +105,25 @@ class History:
             self.spoil(f"it has {found} of its {self.expected} events")
         elif len(set(keys)) != len(keys):
             self.spoil("an idempotency key stands twice")
+        elif (version := self._badly_kept()) is not None:
+            self.spoil(
+                f"what is kept of version {version}, which was erased, does not fit its type"
+            )
         return self
+
+    def _badly_kept(self) -> int | None:
+        """Find an erased event that could not be read by the structure that is kept of it."""
+        for erasure in self.events:
+            if not isinstance(erasure.event, ContentErased):
+                continue
+            kept = zip(erasure.event.positions, erasure.event.structures, strict=False)
+            for version, structure in kept:
+                if not 1 <= version <= len(self.events):
+                    continue
+                erased = self.events[version - 1]
+                if erased.event is None and not erased.fits(structure):
+                    return version
+        return None
 
 
 async def read_histories(

@@ -39,7 +39,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog import codec, integrity
-from eventlog.errors import InvalidEventError, SourceError
+from eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
 from eventlog.events import (
     EVENT_TYPES,
     JSON,
@@ -93,6 +93,15 @@ class EventLine(NamedTuple):
             digest = integrity.data_digest(data)
         kind = (self.type, self.schema_version, self.branch_id)
         return (*kind, data, digest, metadata_json(self._provenance()), self.idempotency_key)
+
+    def fits(self, structure: JSON) -> bool:
+        """Whether the event can be read with this for its data, once that was erased."""
+        data = codec.encode_json(structure)
+        try:
+            codec.decode(self.type, self.schema_version, data, position=self.version)
+        except UndecodableEventError:
+            return False
+        return True
 
     def _provenance(self) -> dict[str, JSON]:
         names = (OCCURRED_AT, IMPORTED)
@@ -263,6 +272,7 @@ def _event(fields: dict[str, Any]) -> EventLine:
     elif name not in EVENT_TYPES:
         raise InvalidEventError("its type is unknown")
     else:
+        codec.check_known(name, schema_version, position=version)
         digest = _digest(fields)
     return EventLine(
         version,

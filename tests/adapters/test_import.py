@@ -148,6 +148,80 @@ async def test_of_a_broken_session_nothing_comes_in_and_the_others_do(
     assert await versions(new, "s", "t", "u") == ([0, 0, 0] if dry_run else [19, 0, 3])
 
 
+def erased_session(structures: list[Any]) -> list[str]:
+    """Return a session whose first two contents were erased, with these structures for them."""
+    common = {"kind": "event", "schema_version": 1, "branch_id": "main", "recorded_at": 5}
+    blank = {**common, "data": None, "data_digest": "00" * 32}
+    said = {"positions": [1, 2], "structures": structures}
+    erasure = {"type": "content_erased", "schema_version": 2, "data": said}
+    return [
+        '{"kind":"session","session_id":"erased","events":3}',
+        json.dumps({**blank, "version": 1, "type": "items_added"}),
+        json.dumps({**blank, "version": 2, "type": "items_replaced"}),
+        json.dumps({**common, **erasure, "version": 3}),
+    ]
+
+
+FIRST: dict[str, Any] = {"items": [{"role": "user"}, {"role": "assistant"}]}
+SECOND: dict[str, Any] = {"items": [{"role": "assistant"}], "first_item": [1, 1]}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("with_projections", [False, True])
+@pytest.mark.parametrize(
+    ("structures", "version"),
+    [
+        ([None, SECOND], 1),
+        (["x", SECOND], 1),
+        ([{}, SECOND], 1),
+        ([{"items": {}}, SECOND], 1),
+        ([FIRST, []], 2),
+        ([FIRST, {"first_item": [1, 1]}], 2),
+        ([FIRST, {**SECOND, "first_item": [1]}], 2),
+        ([FIRST, {**SECOND, "first_item": [True, 1]}], 2),
+        ([FIRST, {**SECOND, "first_item": [1, -1]}], 2),
+        ([FIRST, {**SECOND, "first_item": [1, 2**60]}], 2),
+        ([FIRST, {**SECOND, "first_item": "x"}], 2),
+    ],
+)
+async def test_a_session_with_a_malformed_structure_is_told_as_broken_and_the_others_come_in(
+    new: Path,
+    full: Path,
+    structures: list[Any],
+    version: int,
+    with_projections: bool,
+    dry_run: bool,
+) -> None:
+    lines = [
+        *await exported(full, "s"),
+        *erased_session(structures),
+        *(await exported(full, "u"))[1:],
+    ]
+    known = projections.default() if with_projections else None
+    async with EventLog.open(new, projections=known, durability="normal") as log:
+        outcomes = await brought(log, lines, dry_run=dry_run)
+    assert by_outcome(outcomes) == {"s": "imported", "erased": "broken", "u": "imported"}
+    assert outcomes[1].problem == (
+        f"what is kept of version {version}, which was erased, does not fit its type"
+    )
+
+
+@pytest.mark.parametrize("structures", [[], [FIRST], [FIRST, SECOND], [FIRST, SECOND, "more"]])
+async def test_a_session_whose_structures_fit_or_lack_comes_in(
+    new: Path, structures: list[Any]
+) -> None:
+    lines = ['{"kind":"log","format":1}', *erased_session(structures)]
+    assert by_outcome(await imported(new, lines)) == {"erased": "imported"}
+    await assert_sound(new)
+
+
+async def test_an_erased_event_of_a_newer_release_breaks_its_session(new: Path) -> None:
+    lines = ['{"kind":"log","format":1}', *erased_session([])]
+    lines[2] = change(lines[2], schema_version=9)
+    (outcome,) = await imported(new, lines)
+    assert (outcome.outcome, "newer release" in str(outcome.problem)) == ("broken", True)
+
+
 async def test_a_broken_session_line_breaks_no_session_before_it(full: Path, new: Path) -> None:
     lines = await exported(full)
     at = next(n for n, line in enumerate(lines) if '"session_id":"t"' in line)
