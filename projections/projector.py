@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from eventlog.errors import (
 from eventlog.integrity import Head
 from eventlog.ledger import PAGE_EVENTS, ledger, read_events, read_head
 from eventlog.recorded import Recorded
+from eventlog.schema import get_property, set_property
 from eventlog.store import Store
 from eventlog.structures import Structures
 from eventlog.transaction import Transaction
@@ -36,6 +38,9 @@ SET_CHECKPOINT = """
     INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
     ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
 """
+MAKERS = "table_makers"
+"""The property that remembers, as a JSON object, which projection made which table."""
+
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
 
 
@@ -208,21 +213,28 @@ def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> No
 
 def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
     """
-    Make a projection's tables, empty; ``replace`` those of an earlier build.
+    Make a projection's tables, empty; ``replace`` those of an earlier build, whatever their names were.
 
     Raises ProjectionError when somebody else's table has such a name.
     """
-    for table in tables(projection):
-        if replace:
-            tx.execute(f'DROP TABLE IF EXISTS main."{table.name}"')
-        elif tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (table.name,)):
+    names = [table.name for table in tables(projection)]
+    makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
+    earlier = {name for name, maker in makers.items() if maker == projection.name}
+    if replace:
+        for name in sorted({*names, *earlier}):
+            tx.execute(f'DROP TABLE IF EXISTS main."{name}"')
+    for name in names:
+        if tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)):
             raise ProjectionError(
-                f"there is a table {table.name!r} already that projection {projection.name!r} "
+                f"there is a table {name!r} already that projection {projection.name!r} "
                 "did not make",
                 projection=projection.name,
             )
     for statement in projection.schema:
         tx.execute(statement)
+    others = {name: maker for name, maker in makers.items() if name not in earlier}
+    made = {**others, **dict.fromkeys(names, projection.name)}
+    set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
 
 
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:

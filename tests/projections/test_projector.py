@@ -289,6 +289,81 @@ def test_a_newer_version_of_a_projection_is_replayed_when_the_log_is_opened(path
         assert tally(log) == [("s", 30, 10)]
 
 
+class SplitTally(Tally):
+    """The same in a newer version, whose tables have other names."""
+
+    version: ClassVar[int] = 2
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE half (session_id TEXT NOT NULL PRIMARY KEY, items INTEGER NOT NULL) STRICT",
+        "CREATE TABLE other_half (items INTEGER NOT NULL PRIMARY KEY) STRICT",
+    )
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        tx.execute("INSERT OR IGNORE INTO half VALUES ('s', 1)")
+
+
+class TalliedAgain(SplitTally):
+    """The same once more, with one of its tables left out."""
+
+    version: ClassVar[int] = 3
+    schema: ClassVar[Sequence[str]] = SplitTally.schema[:1]
+
+
+class Heir(Tally):
+    """A projection that makes a table under the name of another's."""
+
+    name: ClassVar[str] = "heir"
+
+
+class NewHeir(Heir):
+    """The same in a newer version."""
+
+    version: ClassVar[int] = 2
+
+
+class EarlyHeir(Heir):
+    """One that had a table of its own before."""
+
+    schema: ClassVar[Sequence[str]] = ("CREATE TABLE early (x INTEGER NOT NULL PRIMARY KEY)",)
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        tx.execute("INSERT OR IGNORE INTO early VALUES (1)")
+
+
+def tables_in(path: Path) -> set[str]:
+    """Return the names of the tables that are not the log's own."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    own = {"events", "checkpoints", "log_properties", "sqlite_sequence"}
+    return {name for (name,) in found} - own
+
+
+@pytest.mark.parametrize("is_far_behind", [False, True])
+def test_of_a_newer_version_no_table_of_an_earlier_one_is_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_far_behind: bool
+) -> None:
+    if is_far_behind:
+        monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 0)
+    versions = ((Tally, {"tally"}), (SplitTally, {"half", "other_half"}), (TalliedAgain, {"half"}))
+    for own, names in versions:
+        with closing(opened(path, own())) as log:
+            add(log)
+        assert tables_in(path) == names
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_table_that_another_projection_took_over_is_left_to_it(
+    path: Path, is_first: bool
+) -> None:
+    with closing(opened(path, Tally(), EarlyHeir())) as log:
+        add(log)
+    chosen = (NewHeir(), SplitTally()) if is_first else (SplitTally(), NewHeir())
+    with closing(opened(path, *chosen)) as log:
+        add(log)
+        assert tally(log) == [("s", 4)]
+    assert tables_in(path) == {"tally", "half", "other_half"}
+
+
 def test_a_projection_that_a_newer_program_built_is_refused_and_left_alone(path: Path) -> None:
     with closing(opened(path, WeightedTally())) as log:
         add(log)
