@@ -52,6 +52,7 @@ _tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
 _items_decoder = msgspec.json.Decoder(_Items)
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _CANNOT_DECODE = (msgspec.MsgspecError, UnicodeDecodeError)
+_CANNOT_LIFT = (ValueError, KeyError, RecursionError, msgspec.MsgspecError)
 
 
 def encode(event: Event) -> bytes:
@@ -94,16 +95,38 @@ def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -
                 return _decoders[type_name].decode(data)
             except _CANNOT_DECODE:
                 pass  # the standard library may still know: NaN, lone surrogates
-        fields = json.loads(data)
-        for version in range(schema_version, kind.schema_version):
-            fields = UPCASTS[type_name, version](fields)
-        event = msgspec.convert(fields, kind)
+        event = msgspec.convert(_lifted(kind, schema_version, json.loads(data)), kind)
         _check_texts(event)
-    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
-        raise UndecodableEventError(
-            f"event at position {position} cannot be decoded as {type_name!r}", position=position
-        ) from error
+    except _CANNOT_LIFT as error:
+        raise _undecodable(type_name, position) from error
     return event
+
+
+def lifted(type_name: str, schema_version: int, data: bytes, *, position: int) -> bytes:
+    """
+    Return an event's data in its type's present shape: as it is, unless an older release wrote it.
+
+    Raises UndecodableEventError.
+    """
+    kind = check_known(type_name, schema_version, position=position)
+    if schema_version == kind.schema_version:
+        return data
+    try:
+        return encode_json(_lifted(kind, schema_version, json.loads(data)))
+    except _CANNOT_LIFT as error:
+        raise _undecodable(type_name, position) from error
+
+
+def _lifted(kind: type[Event], schema_version: int, fields: dict[str, JSON]) -> dict[str, JSON]:
+    for version in range(schema_version, kind.schema_version):
+        fields = UPCASTS[kind.type_name(), version](fields)
+    return fields
+
+
+def _undecodable(type_name: str, position: int) -> UndecodableEventError:
+    return UndecodableEventError(
+        f"event at position {position} cannot be decoded as {type_name!r}", position=position
+    )
 
 
 def check_known(type_name: str, schema_version: int, *, position: int) -> type[Event]:

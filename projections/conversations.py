@@ -377,7 +377,9 @@ class _Batch:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased by a release that kept no structure
-        found = shape.shapes(recorded.position, recorded.data)
+        found = shape.shapes(
+            recorded.position, recorded.type, recorded.schema_version, recorded.data
+        )
         if not found:
             return
         segment_id = self.segment_to_extend(recorded, branch)

@@ -140,7 +140,7 @@ class PoppedItems(NamedTuple):
             if type_name == MetadataSet.type_name():
                 is_live = labels.shows(stored)
             else:
-                count = len(shape.shapes(position, data))
+                count = len(shape.shapes(*stored))
                 is_live = position in live or count == 0
                 kept_items += count - live.get(position, 0) if is_live else 0
             if not is_live:
@@ -184,10 +184,10 @@ def _all_payloads(tx: Transaction, session_id: str) -> Due:
 
 def structure(stored: Stored) -> JSON:
     """Return what is kept of a payload: the number and the shape of its items, nothing of its content."""
-    position, type_name, _, data = stored
+    type_name = stored[1]
     if type_name == MetadataSet.type_name():
         return {}
-    kept = shape.outline(position, data)
+    kept = shape.outline(*stored)
     if type_name == ItemsReplaced.type_name():
         event = _decoded(stored)
         first = event.first_item if isinstance(event, ItemsReplaced) else None

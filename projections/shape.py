@@ -68,8 +68,9 @@ _decoder = msgspec.json.Decoder(_Items)
 _OTHER: Final = Shape("other", None, is_tool_call=False)
 
 
-def shapes(position: int, data: bytes) -> list[Shape]:
-    """Return the shapes of the items in an event's data."""
+def shapes(position: int, type_name: str, schema_version: int, data: bytes) -> list[Shape]:
+    """Return the shapes of the items in an event's data, whichever release wrote it."""
+    data = codec.lifted(type_name, schema_version, data, position=position)
     try:
         return [_remembered_shape(keys) for keys in _decoder.decode(data).items]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -125,10 +126,10 @@ def json_text(value: JSON) -> str:
     return codec.encode_json(value).decode()
 
 
-def outline(position: int, data: bytes) -> dict[str, JSON]:
+def outline(position: int, type_name: str, schema_version: int, data: bytes) -> dict[str, JSON]:
     """Return an event's data with each item replaced by the smallest one of the same shape."""
-    kept: dict[str, JSON] = {"items": [smallest(seen) for seen in shapes(position, data)]}
-    return kept
+    seen = shapes(position, type_name, schema_version, data)
+    return {"items": [smallest(shape) for shape in seen]}
 
 
 @lru_cache(maxsize=4_096)

@@ -58,7 +58,7 @@ def items(data: bytes) -> None:
         _check_named(error)
         return
     assert repr(codec.decode_items([(7, data), neighbour])) == repr([found, [{"role": "user"}]])
-    assert shape.shapes(7, data) == [shape.shape(item) for item in found]
+    assert shape.shapes(7, "items_added", 1, data) == [shape.shape(item) for item in found]
 
 
 def metadata(data: bytes) -> None:

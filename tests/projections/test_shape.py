@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eventlog import EventLog, ItemsAdded, codec, integrity
+from eventlog.errors import UndecodableEventError
+from eventlog.ledger import ledger
+from projections import default
 from projections.shape import NAMED_BY_TYPE, TOOL_CALLS, Shape, shape, shapes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CALL = {"is_tool_call": True}
 NOT = {"is_tool_call": False}
@@ -67,7 +75,7 @@ NOT = {"is_tool_call": False}
 def test_an_item_is_known_by_a_few_of_its_keys(item: Any, expected: Shape) -> None:
     assert shape(item) == expected
     data = json.dumps({"items": [item, {"role": "user"}]}).encode()
-    assert shapes(1, data) == [expected, Shape("user", None, is_tool_call=False)]
+    assert shapes(1, "items_added", 1, data) == [expected, Shape("user", None, is_tool_call=False)]
 
 
 @pytest.mark.parametrize("kind", sorted(TOOL_CALLS))
@@ -81,7 +89,7 @@ def test_every_kind_of_call_counts_as_a_tool_s_use(kind: str) -> None:
 
 def test_an_item_that_only_the_standard_library_reads_is_known_all_the_same() -> None:
     data = b'{"items":[{"role":"user","content":NaN},{"type":"function_call","name":"\\ud800x"}]}'
-    assert shapes(1, data) == [
+    assert shapes(1, "items_added", 1, data) == [
         Shape("user", None, is_tool_call=False),
         Shape("function_call", "?x", is_tool_call=True),
     ]
@@ -91,3 +99,38 @@ def test_the_content_never_decides() -> None:
     assert shape({"content": {"role": "user"}, "summary": [{"type": "function_call"}]}) == Shape(
         "other", None, is_tool_call=False
     )
+
+
+# -- of an older release ----------------------------------------------------------------------
+
+
+def lifted(fields: dict[str, Any]) -> dict[str, Any]:
+    """Lift a first shape in which an item told its role under another name, and was given alone."""
+    return {"items": [{"role": fields["item"]["who"], "content": fields["item"]["said"]}]}
+
+
+@pytest.fixture
+def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the second shape of items_added be the present one."""
+    monkeypatch.setattr(ItemsAdded, "schema_version", 2)
+    monkeypatch.setitem(codec.UPCASTS, ("items_added", 1), lifted)
+
+
+@pytest.mark.usefixtures("later_release")
+def test_an_event_of_an_older_release_has_the_shapes_that_it_is_lifted_to() -> None:
+    user = [Shape("user", None, **NOT)]
+    assert shapes(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == user
+    assert shapes(1, "items_added", 2, b'{"items":[{"role":"user"}]}') == user
+    assert shapes(1, "items_replaced", 1, b'{"items":[{"role":"user"}]}') == user
+    with pytest.raises(UndecodableEventError, match="position 7"):
+        shapes(7, "items_added", 1, b'{"items":[]}')
+
+
+@pytest.mark.usefixtures("later_release")
+def test_the_items_of_an_older_release_are_listed_as_they_are_lifted(tmp_path: Path) -> None:
+    with closing(EventLog.open_sync(tmp_path / "log.db", projections=default())) as log:
+        data = b'{"item":{"who":"user","said":"x"}}'
+        old = ("items_added", 1, "main", data, integrity.data_digest(data), None, None)
+        log.store.write_sync(lambda tx: ledger(tx).put(tx, "s", 0, [old]))
+        ask = "SELECT type, turn FROM items"
+        assert log.store.read_sync(lambda tx: tx.all(ask)) == [("user", 1)]
