@@ -8,7 +8,7 @@ branches, turns, usage and times. The SDK's tables stay as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -133,6 +133,26 @@ def forget(tx: Transaction, sessions_table: str, messages_table: str, session_id
             tx.execute(f"DELETE FROM {_quoted(name)} WHERE session_id = ?", (session_id,))
 
 
+def forget_items(
+    tx: Transaction, messages_table: str, session_id: str, items: Iterable[JSON]
+) -> None:
+    """Delete the adopted messages of a session that say the same as one of these items."""
+    gone = {codec.encode_json(item) for item in items}
+    if not gone:
+        return
+    messages = _quoted(messages_table)
+    rows = tx.all(
+        f"SELECT id, CAST(message_data AS BLOB) FROM {messages} WHERE session_id = ? AND id <= ?",
+        (session_id, int(get_property(tx, ADOPTED) or 0)),
+    )
+    for message_id, data in rows:
+        item = _item(data)
+        if item is not None and item[1] in gone:
+            if STRUCTURE in table_names(tx.connection):
+                tx.execute(f"DELETE FROM {STRUCTURE} WHERE message_id = ?", (message_id,))
+            tx.execute(f"DELETE FROM {messages} WHERE id = ?", (message_id,))
+
+
 class Source:
     """The SDK's tables in one file."""
 
@@ -167,13 +187,11 @@ class Source:
             (session_id,),
         )
         for message_id, data, created_at in rows:
-            try:
-                item = json.loads(data)
-                codec.encode_json(item)
-            except (TypeError, ValueError, RecursionError, UnserialisableError):
+            item = _item(data)
+            if item is None:
                 unreadable += 1
                 continue
-            found[message_id] = _Message(message_id, item, self.time(created_at))
+            found[message_id] = _Message(message_id, item[0], self.time(created_at))
         return found, unreadable
 
     def branches(self, session_id: str) -> dict[str, _Branch]:
@@ -345,6 +363,15 @@ class SessionImport:
             self.tx, self.into, events, branch_id=branch_id, occurred_at=occurred_at
         )
         return recorded[0].position
+
+
+def _item(data: Any) -> tuple[JSON, bytes] | None:
+    """Return a message's item, and as it is encoded; None for what cannot be read."""
+    try:
+        item = json.loads(data)
+        return item, codec.encode_json(item)
+    except (TypeError, ValueError, RecursionError, UnserialisableError):
+        return None
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:

@@ -230,6 +230,8 @@ class ConversationLog(EventLog):
         deleted: all of every deleted session, or of those deleted longer ago than ``older_than``.
         popped: what is on no branch any more, in every session, and labels that were replaced.
 
+        In a file that was taken over from the SDK's class, what its tables hold of that goes, too.
+
         dry_run: tell what would go, and write nothing.
 
         Structure, digests and what was spent stay; a session that was erased cannot be restored. The

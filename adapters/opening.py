@@ -9,7 +9,7 @@ import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -22,6 +22,11 @@ from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from eventlog.store import MEMORY, Durability, Store
 from eventlog.transaction import Transaction
 from projections.projection import tables as tables_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from eventlog.events import JSON
 
 SDK_TABLES = "sdk_tables"
 """The property that remembers which pair of the SDK's tables a file is claimed for."""
@@ -156,8 +161,12 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
     return claimed, importers.not_adopted(tx, claimed.messages)
 
 
-def forget_adopted(tx: Transaction, session_id: str) -> None:
-    """Delete, in a unit of work, what the SDK's tables of an adopted file hold of a session."""
+def forget_adopted(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> None:
+    """
+    Delete, in a unit of work, what the SDK's tables of an adopted file hold of a session.
+
+    items: only adopted messages that say the same as one of these; None for all there is.
+    """
     text = schema.get_property(tx, SDK_TABLES)
     if text is None:
         return
@@ -166,8 +175,12 @@ def forget_adopted(tx: Transaction, session_id: str) -> None:
     found = [names.get(folded(name)) for name in claimed]
     if found[0] is None or found[1] is None:
         return
-    if importers.are_of_the_sdk(tx, found[0], found[1]):
+    if not importers.are_of_the_sdk(tx, found[0], found[1]):
+        return
+    if items is None:
         importers.forget(tx, found[0], found[1], session_id)
+    else:
+        importers.forget_items(tx, found[1], session_id, items)
 
 
 def _holds_history(path: str) -> bool:

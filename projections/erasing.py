@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from eventlog import erasing
+from eventlog import codec, erasing
 from eventlog.erasing import Payload
+from eventlog.events import JSON, ItemsAdded, ItemsReplaced
 from eventlog.ledger import PAGE_BYTES, PAGE_EVENTS
 from eventlog.log import EventLog
 from eventlog.transaction import Transaction
 from projections import search
 from projections.conversations import Conversations
-from projections.erasable import Due, Scope, structure
+from projections.erasable import Due, Scope, Stored, structure
 from projections.projector import Projections
 from projections.replay import leftovers
 
@@ -45,6 +46,11 @@ class Erased(NamedTuple):
 
 
 OnProgress: TypeAlias = Callable[[Erased], None]
+Forget: TypeAlias = Callable[[Transaction, str, "Iterable[JSON] | None"], None]
+"""
+Removes, in the transaction that erases, what the file holds elsewhere of a session: these items, or all of
+it for None.
+"""
 
 
 async def erase(
@@ -54,13 +60,13 @@ async def erase(
     reason: str | None = None,
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
-    forget: Callable[[Transaction, str], None] | None = None,
+    forget: Forget | None = None,
 ) -> Erased:
     """
     Blank what a scope says, a bounded transaction at a time, then rewrite the file without it.
 
     dry_run: look what would go, and write nothing.
-    forget: removes what the file holds elsewhere of a session that is erased as a whole.
+    forget: removes what the file holds elsewhere of what is erased.
 
     Programs may go on meanwhile; they wait while the file is rewritten. Who erases stands in the
     metadata of the events that tell of it, as with any other event. Erasing again finds nothing to do,
@@ -142,7 +148,7 @@ def _blank(
     scope: Scope,
     batch: Sequence[Due],
     reason: str | None,
-    forget: Callable[[Transaction, str], None] | None,
+    forget: Forget | None,
     tx: Transaction,
 ) -> list[Due]:
     """Blank a batch, in a unit of work; return what was."""
@@ -151,11 +157,11 @@ def _blank(
     for due in batch:
         if not scope.may_erase(tx, due.session_id, reason):
             continue
-        if scope.is_whole and forget is not None:
-            forget(tx, due.session_id)
         rows = [tx.one(PAYLOAD, (position,)) for position, _ in sorted(due.payloads)]
         stored: list[Any] = [row for row in rows if row is not None]
         payloads = [Payload(row[0], structure(row), len(row[3])) for row in stored]
+        if forget is not None:
+            forget(tx, due.session_id, None if scope.is_whole else _items(stored))
         if payloads or not due.is_marked:
             is_whole = scope.is_whole
             erasing.blank(tx, due.session_id, payloads, reason=reason, is_whole=is_whole)
@@ -165,6 +171,14 @@ def _blank(
                 due._replace(payloads=[(each.position, each.bytes) for each in payloads])
             )
     return blanked
+
+
+def _items(stored: Iterable[Stored]) -> Iterator[JSON]:
+    """Return the items in payloads."""
+    for position, type_name, schema_version, data in stored:
+        event = codec.decode(type_name, schema_version, data, position=position)
+        if isinstance(event, ItemsAdded | ItemsReplaced):
+            yield from event.items
 
 
 def _finish(log: EventLog) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,52 @@ def test_an_adopted_file_forgets_an_erased_session_in_the_tables_of_the_sdk(tmp_
     for table in ("agent_sessions", "agent_messages", "message_structure"):
         assert {name for name, _ in ask(path, rows.format(table))} <= {"short"}
     assert run("verify", path).exit_code == ExitCode.CLEAN
+
+
+def test_an_adopted_file_forgets_popped_items_in_the_tables_of_the_sdk(tmp_path: Path) -> None:
+    from tests.adapters.old_files import sdk, set_times
+    from tests.contract.items import turns
+
+    path = tmp_path / "sdk.db"
+    for session_id in ("talk", "other"):
+        with closing(sdk(path, session_id)) as session:
+            asyncio.run(session.add_items(turns("stays", "secret")))
+    set_times(path)
+    in_session(path, ("pop_item",), ("pop_item",), session_id="talk")
+    with closing(sdk(path, "talk")) as late:
+        asyncio.run(late.add_items([user("secret")]))
+
+    def told(session_id: str) -> list[Any]:
+        sql = "SELECT message_data FROM agent_messages WHERE session_id = '{}' ORDER BY id"
+        return [json.loads(data) for (data,) in ask(path, sql.format(session_id))]
+
+    assert erased(path, popped=True, dry_run=True).events == 2
+    assert told("talk") == [*turns("stays", "secret"), user("secret")]
+    assert erased(path, popped=True).events == 2
+    assert told("talk") == [*turns("stays"), user("secret")]  # the last was never adopted
+    assert told("other") == turns("stays", "secret")
+    dangling = "SELECT 1 FROM message_structure WHERE message_id NOT IN (SELECT id FROM {})"
+    assert ask(path, dangling.format("agent_messages")) == []
+    assert in_session(path, ("get_items",), session_id="talk") == [turns("stays")]
+    assert run("verify", path).exit_code == ExitCode.CLEAN
+
+
+async def test_no_byte_of_a_popped_item_is_left_in_an_adopted_file(tmp_path: Path) -> None:
+    from agents import SQLiteSession
+
+    path = tmp_path / "plain.db"
+    with closing(SQLiteSession("talk", path)) as session:
+        await session.add_items([user("kept"), user("of the secret\u00e9 kind")])
+        messages = "UPDATE agent_messages SET created_at = datetime('2024-03-01', id || ' minutes')"
+        session._get_connection().execute(messages)
+        session._get_connection().commit()
+    with closing(AdvancedSQLiteSession("talk", path)) as mine:
+        assert await mine.pop_item() is not None
+        async with ConversationLog.open(path) as log:
+            assert b"of the secret" in path.read_bytes()
+            assert (await log.erase(popped=True)).is_complete
+            assert b"of the secret" not in path.read_bytes()
+            assert b"kept" in path.read_bytes()
 
 
 # -- looking at what was erased -----------------------------------------------------------------
