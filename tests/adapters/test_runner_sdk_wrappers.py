@@ -13,6 +13,7 @@ from agents.memory import OpenAIResponsesCompactionSession
 from cryptography.fernet import Fernet
 from openai.types.responses import ResponseUsage
 
+from adapters import Price, UsageHooks
 from adapters.scripted import ScriptedModel, call, tokens
 from tests.adapters.running import (
     answered,
@@ -312,20 +313,89 @@ async def test_a_run_on_a_branch_compacts_that_branch_only(ours: Sessions, run: 
     assert await state_of(ours, "main") == before
 
 
+BILL = ResponseUsage.model_validate(
+    {
+        "input_tokens": 100,
+        "input_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 0},
+        "output_tokens": 10,
+        "output_tokens_details": {"reasoning_tokens": 3},
+        "total_tokens": 110,
+    }
+)
+
+
+def requests_of(session: Any) -> list[tuple[Any, ...]]:
+    """Return what is recorded of each request."""
+    columns = "turn, agent, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens"
+    sql = f"SELECT {columns}, cost_usd FROM usage ORDER BY position, index_in_event"
+    return session.log.store.read_sync(lambda tx: tx.all(sql))  # type: ignore[no-any-return]
+
+
+async def test_what_a_compaction_used_is_recorded_by_hooks_and_once(
+    ours: Sessions, run: Any
+) -> None:
+    session = ours(prices={"small": Price(input=1.0, output=4.0)})
+    wrapped = compacting(session, Compactor([user("Hi"), SUMMARY], usage=BILL), automatically=True)
+    model = ScriptedModel(["Hello"], usage=FIFTEEN, model="small")
+    agent = Agent(name="Host", model=model)
+    result = await run(agent, "Hi", session=wrapped, hooks=UsageHooks(session))
+    session.close()
+    looking = ours()
+    assert await looking.get_items() == [user("Hi"), SUMMARY]
+    assert requests_of(looking) == [
+        (1, "Host", 10, 0, 5, 0, pytest.approx(0.00003)),
+        (1, None, 100, 40, 10, 3, None),  # nobody tells which model has compacted
+    ]
+    stats = await looking.get_usage_stats()
+    counts = [stats[name] for name in ("total_runs", "total_requests", "unpriced_requests")]
+    assert (counts, stats["total_tokens"]) == ([1, 2, 1], 125)
+    await looking.store_run_usage(result)
+    assert (await looking.get_usage_stats())["total_tokens"] == 125
+
+
+async def test_of_many_compactions_each_is_recorded_with_its_own_run(
+    ours: Sessions, run: Any
+) -> None:
+    compactor = Compactor([user("One"), SUMMARY], [user("One"), user("Two"), SUMMARY], usage=BILL)
+    session = ours()
+    wrapped = compacting(session, compactor, automatically=True)
+    agent = host("First", call("weather", {"city": "Oslo"}), "Second")
+    for question in ("One", "Two"):
+        await run(agent, question, session=wrapped, hooks=UsageHooks(session))
+    session.close()
+    looking = ours()
+    spent = [(turn, read) for turn, _, read, *_ in requests_of(looking)]
+    assert spent == [(1, 10), (1, 100), (2, 10), (2, 10), (2, 100)]
+    stats = await looking.get_usage_stats(by="run")
+    assert sorted(group["total_tokens"] for group in stats["groups"]) == [125, 140]
+
+
+async def test_a_compaction_that_tells_no_usage_counts_nothing(ours: Sessions, run: Any) -> None:
+    session = ours()
+    wrapped = compacting(session, Compactor([SUMMARY]), automatically=True)
+    await run(host("Hello"), "Hi", session=wrapped, hooks=UsageHooks(session))
+    session.close()
+    stats = await ours().get_usage_stats()
+    assert (stats["total_requests"], stats["total_tokens"]) == (1, 15)
+
+
+async def test_a_run_whose_context_the_compaction_keeps_back_counts_once_it_is_stored(
+    ours: Sessions, run: Any
+) -> None:
+    session = ours()
+    result = await run(host("Hello"), "Hi", session=compacting(session, Compactor()))
+    session.close()
+    looking = ours()
+    assert (await looking.get_usage_stats())["total_tokens"] == 0
+    await looking.store_run_usage(result)
+    assert (await looking.get_usage_stats())["total_tokens"] == 15
+
+
 async def test_the_tokens_of_a_compaction_are_counted_with_its_run(
     ours: Sessions, run: Any
 ) -> None:
-    bill = ResponseUsage.model_validate(
-        {
-            "input_tokens": 100,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": 10,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": 110,
-        }
-    )
     session = ours()
-    wrapped = compacting(session, Compactor([user("Hi"), SUMMARY], usage=bill), automatically=True)
+    wrapped = compacting(session, Compactor([user("Hi"), SUMMARY], usage=BILL), automatically=True)
     result = await run(host("Hello"), "Hi", session=wrapped)
     await session.store_run_usage(result)
     await session.store_run_usage(result)
