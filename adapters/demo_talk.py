@@ -24,6 +24,9 @@ INSTRUCTIONS: Final = (
     "Answer in at most two sentences, without markup."
 )
 
+PRICED_AS: Final = "gpt-4.1-mini"
+"""Whose prices the script's made-up tokens are given."""
+
 REPORTS: Final = {"lisbon": "24 degrees, sunny", "oslo": "9 degrees, rain"}
 
 
@@ -68,9 +71,9 @@ def make_agent(*, live: bool) -> tuple[Agent[Any], str]:
     if live:
         agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather])
         return agent, f"{get_default_model()} of OpenAI, as OPENAI_API_KEY is set"
-    model = ScriptedModel(script())
+    model = ScriptedModel(script(), model=PRICED_AS)
     agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather], model=model)
-    return agent, "a scripted one, as OPENAI_API_KEY is not set"
+    return agent, f"a scripted one, as OPENAI_API_KEY is not set; priced like {PRICED_AS}"
 
 
 def run_config(*, live: bool) -> RunConfig:

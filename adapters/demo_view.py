@@ -105,12 +105,14 @@ class View:
     ) -> None:
         """Show what each branch used, and what was spent in all."""
         self._section("The usage", "what was taken back is still paid for")
-        table = _table("", "requests", "tokens in", "tokens out", "in all", numbers_from=1)
+        titles = ("", "requests", "tokens in", "tokens out", "in all", "cost")
+        table = _table(*titles, numbers_from=1)
         for branch_id, used in sessions.items():
             table.add_row(_plain(branch_id), *_numbers(used or {}, "requests"))
         table.add_section()
         spent = [Text(number, style="bold") for number in _numbers(stats, "total_requests")]
-        table.add_row(Text("ever spent", style="bold"), *spent)
+        cost = f"${stats['total_cost']:.4f}{'+' if stats['unpriced_requests'] else ''}"
+        table.add_row(Text("ever spent", style="bold"), *spent, Text(cost, style="bold"))
         self._console.print(table)
 
     def events(self, events: Sequence[Recorded]) -> None:

@@ -112,6 +112,7 @@ class ScriptedModel(SDKScriptedModel):
     Answers each request with the next step of a script.
 
     `usage` is what a step costs that names none of its own; by default one request, no tokens.
+    `model` is the name under which that is recorded and priced; without one it has no price.
 
     `response_id` is a pattern: `{n}` is the number of the answer, counted from `first`. A pattern
     without it is a constant id, None is none, as some providers have it. Messages and tool calls
@@ -128,11 +129,13 @@ class ScriptedModel(SDKScriptedModel):
         script: Iterable[Step] = (),
         *,
         usage: Usage | None = None,
+        model: str | None = None,
         response_id: str | None = "resp_{n}",
         first: int = 1,
         fallback: Step | None = None,
     ) -> None:
         super().__init__(default_usage=usage)
+        self.model = model
         self._response_id = response_id
         self._number = first
         self._fallback = fallback

@@ -74,6 +74,18 @@ def test_the_demo_shows_the_main_job_and_ends_with_0(tmp_path: Path) -> None:
     assert {"items_added", "item_popped", "branch_created", "usage_recorded"} <= types
 
 
+def test_the_scripted_demo_shows_what_it_would_have_cost(tmp_path: Path) -> None:
+    path = tmp_path / "talk.db"
+    shown = show(path).stdout
+    assert "as OPENAI_API_KEY is not set; priced like gpt-4.1-mini" in shown
+    requests = stored(path, "SELECT model, cost_usd FROM usage")
+    assert {model for model, _ in requests} == {"gpt-4.1-mini"}
+    total = sum(cost for _, cost in requests)
+    assert total > 0
+    (spent,) = (line for line in shown.splitlines() if "ever spent" in line)
+    assert spent.split()[-1] == f"${total:.4f}"
+
+
 def test_the_demo_never_asks_the_network_without_a_key(tmp_path: Path) -> None:
     program = (
         "import os, socket, sys\n"

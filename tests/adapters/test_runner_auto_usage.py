@@ -34,9 +34,7 @@ COLUMNS = ("turn", "agent", "model", "response_id", "input_tokens", "output_toke
 
 
 def host(*script: Any, name: str = "Host", model: str | None = "small", **options: Any) -> Any:
-    scripted = ScriptedModel(script, **options)
-    scripted.model = model  # type: ignore[attr-defined]
-    return Agent(name=name, model=scripted, tools=[weather])
+    return Agent(name=name, model=ScriptedModel(script, model=model, **options), tools=[weather])
 
 
 def rows(session: Any, *columns: str) -> list[tuple[Any, ...]]:
