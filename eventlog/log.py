@@ -351,9 +351,10 @@ def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
 class Opening(Generic[L]):
     """An opening under way: ``await`` it, or enter it with ``async with``."""
 
+    _log: L
+
     def __init__(self, open_sync: Callable[[], L]) -> None:
         self._open_sync = open_sync
-        self._log: L | None = None
 
     def __await__(self) -> Generator[Any, None, L]:
         return asyncio.to_thread(self._open_sync).__await__()
@@ -368,5 +369,4 @@ class Opening(Generic[L]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+        await asyncio.to_thread(self._log.close)

@@ -235,7 +235,7 @@ def _differing(
 
     built_rows = _rows(scratch, table)
     live, built = next(live_rows, None), next(built_rows, None)
-    while live is not None or built is not None:
+    while True:
         if live is not None and built is not None and keyed(live) == keyed(built):
             if live != built:
                 yield keyed(live), live, built
@@ -246,6 +246,8 @@ def _differing(
         elif built is not None:
             yield keyed(built), None, built
             built = next(built_rows, None)
+        else:
+            return
 
 
 def _rows(tx: Transaction, table: Table) -> Iterator[Row]:

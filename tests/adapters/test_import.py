@@ -10,8 +10,9 @@ import pytest
 
 import projections
 from eventlog import EventLog, ItemsAdded
-from eventlog.errors import SourceError
+from eventlog.errors import SourceError, UnserialisableError
 from eventlog.importing import import_lines
+from eventlog.lines import EventLine
 from tests.adapters.moving import (
     brought,
     by_outcome,
@@ -297,3 +298,21 @@ async def test_one_that_imports_its_own_lines_needs_nothing_private(new: Path) -
         assert [outcome.outcome for outcome in await brought(log, lines)] == ["imported"]
         event = await anext(log.read())
         assert event.occurred_at == 5
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_session_that_this_log_cannot_hold_is_broken_and_the_others_come_in(
+    full: Path, new: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    stored = EventLine.stored
+
+    def refusing(event: EventLine, position_of: Any) -> Any:
+        if event.type == "metadata_set":
+            raise UnserialisableError("$ is nested too deeply", place="$")
+        return stored(event, position_of)
+
+    monkeypatch.setattr(EventLine, "stored", refusing)
+    outcomes = await imported(new, await exported(full, "s", "u"), dry_run=dry_run)
+    assert [outcome.problem for outcome in outcomes if outcome.outcome == "broken"] == [
+        "$ is nested too deeply"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -305,6 +306,7 @@ async def test_a_hostile_user_id_is_data(file: File, text: str) -> None:
         {"after": "nonsense"},
         {"after": "WzEsMiwzXQ=="},
         {"after": 5},
+        {"after": base64.urlsafe_b64encode(b'["updated_at", "now", "a"]').decode()},
     ],
 )
 async def test_what_cannot_be_asked_is_refused(file: File, which: dict[str, Any]) -> None:
@@ -500,3 +502,13 @@ async def test_a_session_that_is_used_again_is_not_stale_any_more(file: File) ->
     await file.add("used")
     done = await file.log.delete_sessions(updated_before=stale, dry_run=False)
     assert done.session_ids == ["old"]
+
+
+async def test_a_message_whose_content_was_erased_is_not_searched(file: File) -> None:
+    await file.add("a", user("parcel"))
+    await file.add("b", user("parcel"))
+    file.log.store.write_sync(
+        lambda tx: tx.execute("UPDATE events SET data = NULL WHERE session_id = 'a'")
+    )
+    assert await file.ids(text="parcel") == ["b"]
+    assert await file.ids(text="") == ["b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -274,3 +275,13 @@ async def test_an_unknown_event_stops_reading_at_its_position(log: EventLog) -> 
 def test_a_number_that_no_projection_could_keep_is_refused(event: Event) -> None:
     with pytest.raises(InvalidEventError):
         codec.encode(event)
+
+
+def test_what_is_nested_too_deeply_to_be_read_again_is_refused() -> None:
+    deep: Any = "\ud800"  # beyond msgspec, so the standard library has to read it
+    for _ in range(sys.getrecursionlimit() - 120):
+        deep = [deep]
+    with pytest.raises(errors.UnserialisableError, match=r"^\$"):  # noqa: PT012
+        for _ in range(120):  # at one of these depths it can just be written
+            codec.encode(ItemsAdded(items=[deep]))
+            deep = [deep]

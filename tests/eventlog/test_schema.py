@@ -197,3 +197,13 @@ def test_a_property_is_remembered_until_it_is_set_again(path: Path) -> None:
             log.store.write_sync(partial(schema.set_property, name="colour", value=value))
     with closing(EventLog.open_sync(path)) as log:
         assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) == "blue"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_empty_database_is_no_log_to_who_asked_for_no_new_one(
+    path: Path, made: sqlite3.Connection, read_only: bool
+) -> None:
+    made.execute("VACUUM")
+    with pytest.raises(errors.NoLogError, match="no event log in"):
+        EventLog.open_sync(path, create=False, read_only=read_only)
+    assert not schema.identify(made, str(path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog import EventLog, ItemsAdded, sqlite
-from eventlog.errors import CorruptFileError, EventLogError
+from eventlog.errors import CorruptFileError, EventLogError, OpenError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,10 @@ async def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_schema_that_is_no_text_is_damage(path: Path, read_only: bool) -> None:
+@pytest.mark.parametrize("before", ["CREATE TABLE ", "CREATE "])
+def test_a_schema_that_is_no_text_is_damage(path: Path, read_only: bool, before: str) -> None:
     whole = path.read_bytes()
-    place = whole.index(b"CREATE TABLE checkpoints") + len("CREATE TABLE ")
+    place = whole.index(b"CREATE TABLE checkpoints") + len(before)
     path.write_bytes(whole[:place] + b"\xb5\xb5(" + whole[place + 3 :])
     with pytest.raises(CorruptFileError, match="is damaged") as caught:
         EventLog.open_sync(path, read_only=read_only).close()
@@ -60,3 +61,8 @@ def test_a_file_without_sense_has_no_table_to_look_at(tmp_path: Path) -> None:
     path.write_bytes(b"SQLite format 3\x00" + bytes(4_080))
     with pytest.raises(EventLogError, match="log"):
         sqlite.damages(str(path), "events")
+
+
+def test_a_file_that_went_meanwhile_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(OpenError, match="cannot be opened"):
+        sqlite.damages(str(tmp_path / "gone.db"), "events")

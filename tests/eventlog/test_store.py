@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -410,3 +411,67 @@ def test_what_a_reader_remembers_and_what_it_reads_are_of_one_moment(notes: Even
 
     assert notes.store.read_sync(while_another_writes) == (0,)
     assert notes.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM notes")) == (1,)
+
+
+async def test_a_unit_that_stops_the_program_is_told_and_the_writer_goes_on(
+    notes: EventLog,
+) -> None:
+    def stops(tx: Transaction) -> None:
+        tx.execute(NOTE, (1, "lost"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        notes.store.write_sync(stops)
+    notes.store.write_sync(note(2))
+    assert written(notes) == [2]
+
+
+def test_a_future_that_its_owner_cancelled_holds_nobody_up(notes: EventLog) -> None:
+    with held(notes):
+        cancelled: concurrent.futures.Future[int] = concurrent.futures.Future()
+        notes.store.submit_write(note(1), cancelled)
+        assert cancelled.cancel()
+    notes.store.write_sync(note(2))
+    assert written(notes) == [1, 2]
+
+
+async def test_a_store_that_is_closed_says_so_to_whoever_reads_or_writes(path: Path) -> None:
+    log = await EventLog.open(path)
+    log.store.close()
+    for asked in (log.version("a"), log.append("a", ONE)):
+        with pytest.raises(errors.ClosedError):
+            await asked
+    log.close()
+
+
+def test_a_log_that_is_only_read_is_neither_rewritten_nor_made_stricter(path: Path) -> None:
+    EventLog.open_sync(path).close()
+    with closing(EventLog.open_sync(path, read_only=True)) as log:
+        log.store.durability = "normal"
+        log.store.strengthen("full")
+        with pytest.raises(errors.ReadOnlyFileError):
+            log.store.rewrite()
+        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
+
+
+@pytest.mark.parametrize("is_memory", [False, True])
+def test_a_swap_that_leaves_a_statement_open_spoils_nothing(
+    path: Path, tmp_path: Path, is_memory: bool
+) -> None:
+    scratch = tmp_path / "scratch.db"
+    with closing(sqlite3.connect(scratch)) as other, other:
+        other.execute(TABLE)
+        other.executemany(NOTE, [(1, "a"), (2, "b")])
+    left_open: list[sqlite3.Cursor] = []
+
+    def swap(tx: Transaction) -> None:
+        left_open.append(tx.connection.execute("SELECT * FROM scratch.notes"))
+        left_open[0].fetchone()
+
+    with closing(EventLog.open_sync(":memory:" if is_memory else path)) as log:
+        log.store.write_sync(lambda tx: append(tx, "a", ONE))
+        with pytest.raises(errors.StoreError) if is_memory else nullcontext():
+            log.store.swap(str(scratch), swap)
+        left_open.clear()
+        log.store.write_sync(lambda tx: append(tx, "a", ONE))
+        assert log.store.read_sync(lambda tx: session_version(tx, "a")) == 2

@@ -268,3 +268,25 @@ async def test_waiting_costs_no_time(where: str, tmp_path: Path) -> None:
         await log.append("s", added(0))
         assert await coming == [1]
     assert used < 0.3  # a busy loop takes all of the second
+
+
+async def test_a_log_that_is_closed_between_two_looks_ends_the_following(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await EventLog.open(path, durability="normal")
+    query = log.query
+
+    async def closed_first(unit: Any) -> Any:
+        await asyncio.to_thread(log.close)
+        return await query(unit)
+
+    monkeypatch.setattr(log, "query", closed_first)
+    assert [recorded async for recorded in log.subscribe(poll_seconds=NEVER)] == []
+
+
+async def test_a_store_that_closes_under_an_open_log_is_told_to_who_follows(path: Path) -> None:
+    log = await EventLog.open(path, durability="normal")
+    log.store.close()  # as at the end of the program
+    with pytest.raises(ClosedError):
+        await anext(log.subscribe(poll_seconds=NEVER))
+    log.close()

@@ -144,3 +144,8 @@ def test_a_worker_stops_only_so_long_as_it_was_told_to_wait() -> None:
     gate.set()
     worker._thread.join(PATIENCE_SECONDS)
     assert not worker._thread.is_alive()
+
+
+def test_a_worker_never_opens_a_connection_by_itself(worker: Worker) -> None:
+    with pytest.raises(RuntimeError, match="opens its connections itself"):
+        worker._connection._connector()

@@ -174,3 +174,56 @@ def test_a_file_that_was_deleted_is_not_written_to_any_more(path: Path, is_repla
     assert events == len(expected)
     new.close()
     check_sound(path)
+
+
+def idle(folder: Path, name: str) -> str:
+    """Leave a file open that nobody uses any more; return its path."""
+    log = EventLog.open_sync(folder / name)
+    path = log.path
+    del log
+    gc.collect()
+    return path
+
+
+def test_a_file_that_somebody_opens_while_others_are_closed_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, wanted = idle(tmp_path, "slow.db"), idle(tmp_path, "wanted.db")
+    go_on = threading.Event()
+    monkeypatch.setattr(shared, "IDLE_STORES", 0)
+    keep = shared._entries[slow].store
+    assert keep is not None
+    working = keep.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
+    closing_idle = threading.Thread(target=shared._close_idle)
+    closing_idle.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not keep._closed and time.monotonic() < deadline:
+        time.sleep(0.001)
+    monkeypatch.setattr(shared, "IDLE_STORES", 8)
+    with closing(EventLog.open_sync(wanted)) as log:
+        go_on.set()
+        closing_idle.join(PATIENCE_SECONDS)
+        assert working.result()
+        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
+
+
+def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) -> None:
+    log = EventLog.open_sync(tmp_path / "slow.db")
+    go_on = threading.Event()
+    working = log.store.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
+    closing_it = threading.Thread(target=log.close)
+    closing_it.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not log.store._closed and time.monotonic() < deadline:
+        time.sleep(0.001)
+    EventLog.open_sync(tmp_path / "other.db").close()  # tidies up, but not what is under way
+    assert log.path in shared._entries
+    go_on.set()
+    closing_it.join(PATIENCE_SECONDS)
+    assert working.result()
+    with closing(EventLog.open_sync(log.path)) as again:
+        assert again.store is not log.store
+    shared.release(again.store, again)  # once more is no harm
+    EventLog.open_sync(tmp_path / "other.db").close()
+    assert log.path not in shared._entries
+    shared.release(again.store, again)

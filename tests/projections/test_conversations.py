@@ -19,6 +19,7 @@ from eventlog import (
     SessionDeleted,
     recording,
 )
+from projections import conversations
 from tests.history import START
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 
@@ -230,3 +231,12 @@ def test_adding_no_items_makes_the_branch_and_nothing_else(given: Given) -> None
     given.when(ItemsAdded(items=[]))
     assert given.branches() == ["main"]
     assert given.ask("SELECT * FROM segments") == []
+
+
+def test_what_is_remembered_is_bounded_and_shows_in_no_row(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "MAX_CACHED", 0)
+    given(added(), branched("b", (1, 1)), on("b", added()), popped(1, 1), added())
+    assert given.refs() == [(1, 0), (5, 0), (5, 1)]
+    assert given.refs("b") == [(1, 0), (1, 1), (3, 0), (3, 1)]

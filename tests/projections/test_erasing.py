@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import ContentErased, ItemRef, ItemsReplaced, MetadataSet
+from eventlog import (
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    ItemRef,
+    ItemsReplaced,
+    MetadataSet,
+    SessionDeleted,
+    SessionRestored,
+)
+from eventlog.errors import BusyError
 from eventlog.structures import Structures
 from projections import Conversations, Usage, erasing, replay
-from projections.erasable import PoppedItems
+from projections.erasable import DeletedSessions, PoppedItems
 from projections.state import fold
 from tests.history import meant, seen
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
+    from eventlog import Event
     from tests.projections.given import Given
 
 HISTORIES: dict[str, list[Any]] = {
@@ -74,3 +85,105 @@ def test_a_structure_is_found_that_came_after_the_session_was_looked_through(giv
         assert events[1].is_erased == erases
         assert events[1].outlined().event is not None
         assert (events[1].event is None) == erases
+
+
+BLANKED: dict[str, Event] = {
+    "branch_created": branched("c", (1, 0)),
+    "branch_switched": BranchSwitched(from_branch_id="main", branch_id="b"),
+    "branch_deleted": BranchDeleted(branch_id="b"),
+    "item_popped": popped(1, 1),
+    "items_replaced": ItemsReplaced(first_item=ItemRef(1, 0), items=[ANSWER]),
+    "items_replaced, with an item that is gone": ItemsReplaced(
+        first_item=ItemRef(99, 0), items=[ANSWER]
+    ),
+    "metadata_set": MetadataSet(user_id="alice"),
+    "usage_recorded": used(1, 5).event,
+}
+
+
+@pytest.mark.parametrize("name", BLANKED)
+@pytest.mark.parametrize("is_blank", [False, True])
+def test_an_event_that_was_blanked_means_the_same_to_tables_and_fold(
+    given: Given, name: str, is_blank: bool
+) -> None:
+    given(added(USER, ANSWER), branched("b", (1, 1)), on("main", BLANKED[name]))
+    if is_blank:
+        given.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 3"))
+        replay(given.log, [Conversations(), Usage()])
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
+
+
+def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> None:
+    given(added(USER), added(ANSWER), popped(2, 0))
+    asyncio.run(erasing.erase(given.log, PoppedItems()))
+    given.write(
+        lambda tx: tx.execute("UPDATE events SET data = NULL WHERE type = 'content_erased'")
+    )
+    events = stored(given)
+    given.log.store.read_sync(lambda tx: Structures().fill(tx, events))
+    assert events[1].structure is None
+
+
+def test_structures_are_found_in_any_number_of_sessions(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlog.structures.MAX_REMEMBERED", 0)
+    for session_id in "abc":
+        given(on("main", added(USER), session_id))
+    given(*[on("main", popped(n, 0), name) for n, name in enumerate("abc", start=1)])
+    asyncio.run(erasing.erase(given.log, PoppedItems()))
+    events = stored(given)
+    given.log.store.read_sync(lambda tx: Structures().fill(tx, events))
+    assert [event.structure is not None for event in events[:3]] == [True] * 3
+
+
+def test_a_file_that_another_process_holds_is_rewritten_later(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(added(USER), added(ANSWER), popped(2, 0))
+    rewrite = given.log.store.rewrite
+
+    def busy() -> bool:
+        raise BusyError("held", path=given.log.path)
+
+    monkeypatch.setattr(given.log.store, "rewrite", busy)
+    assert not asyncio.run(erasing.erase(given.log, PoppedItems())).is_complete
+    monkeypatch.setattr(given.log.store, "rewrite", rewrite)
+    assert asyncio.run(erasing.erase(given.log, PoppedItems())).is_complete
+
+
+def test_a_session_that_is_restored_meanwhile_is_not_erased(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "PAGE_EVENTS", 1)
+    for session_id in "abc":
+        given(on("main", added(USER), session_id), on("main", SessionDeleted(), session_id))
+
+    def restore(_: object) -> None:
+        given(on("main", SessionRestored(), "c"))
+
+    erased = asyncio.run(erasing.erase(given.log, DeletedSessions(given.now), on_progress=restore))
+    assert erased.sessions == 2
+    assert [event.is_erased for event in stored(given) if event.type == "items_added"] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_somebody_else_erased_meanwhile_is_told_once(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "PAGE_EVENTS", 1)
+    given(added(USER), added(USER), popped(1, 0), popped(2, 0), popped(1, 0))
+
+    def blank(_: object) -> None:
+        given.write(
+            lambda tx: tx.execute(
+                "UPDATE events SET data = NULL WHERE position < 3 AND data IS NOT NULL"
+            )
+        )
+
+    erased = asyncio.run(erasing.erase(given.log, PoppedItems(), on_progress=blank))
+    assert erased.events == 1
+    assert sum(event.type == "content_erased" for event in stored(given)) == 1

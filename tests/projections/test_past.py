@@ -288,3 +288,15 @@ async def test_a_long_history_is_built_page_by_page(tmp_path: Path) -> None:
 def test_an_entry_of_another_session_is_not_in_it(given_log: Given) -> None:
     given_log(added("one"), Entry(added("other"), "t"), added("two"))
     assert was(given_log, 2) == ["one", "two"]
+
+
+def test_of_events_that_somebody_took_away_the_past_shows_what_is_left(given_log: Given) -> None:
+    given_log(added("one"), added("two"), added("three"))
+
+    def take_away(tx: Transaction) -> None:
+        tx.execute("DROP TRIGGER events_are_never_deleted")
+        tx.execute("DELETE FROM events WHERE position = 2")
+
+    given_log.write(take_away)
+    assert was(given_log, 2) == ["one"]
+    assert was(given_log, 3) == ["one", "three"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from projections import reading
 from tests.projections.given import added, branched, on, popped
 
 if TYPE_CHECKING:
+    from eventlog import Transaction
     from tests.projections.given import Given
 
 
@@ -95,3 +97,17 @@ def _damaged(tx: Any) -> Any:
     finally:
         tx.execute("DROP VIEW temp.events")
         tx.execute("PRAGMA query_only=ON")
+
+
+def test_items_that_are_too_long_for_one_value_are_read_one_by_one(given: Given) -> None:
+    given(added("a" * 700), added("b" * 700), added("c" * 700))
+
+    def limited(tx: Transaction) -> Any:
+        before = tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_500)
+        try:
+            return reading.items(tx, reading.place(tx, "s", "main").pointer)
+        finally:
+            tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+
+    found = given.log.store.read_sync(limited)
+    assert [item[:1] for item in found] == ["a", "b", "c"]

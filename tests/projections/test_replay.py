@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sqlite3
@@ -398,3 +399,48 @@ def test_a_difference_between_kinds_of_keys_keeps_the_order_of_the_table(given: 
         "é",
         b"\xff",
     ]
+
+
+def test_what_is_appended_before_the_comparison_is_compared_too(
+    talked: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = REPLAYING._build
+
+    def built_and_outrun(*args: Any) -> int:
+        position: int = build(*args)
+        talked(added())
+        return position
+
+    monkeypatch.setattr(REPLAYING, "_build", built_and_outrun)
+    assert checked(talked) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, errors.DiskFullError), (errno.EACCES, errors.DiskError)],
+)
+def test_a_folder_that_takes_no_file_is_told_and_the_tables_stay(
+    talked: Given, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError(number, "refused")
+
+    before = rows(talked)
+    monkeypatch.setattr(REPLAYING.tempfile, "mkstemp", refuse)
+    with pytest.raises(kind, match="beside"):
+        replay(talked.log, BOTH)
+    assert rows(talked) == before
+
+
+@pytest.mark.parametrize("owner", ["notes", "1"])
+def test_a_file_whose_owner_may_be_running_is_no_leftover(
+    talked: Given, monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(REPLAYING.os, "kill", refuse)
+    kept = Path(f"{talked.log.path}-replay-{owner}")
+    kept.write_text("mine")
+    replay(talked.log, BOTH)
+    assert kept.read_text() == "mine"

@@ -132,6 +132,15 @@ def test_a_long_history_is_built_in_steps_with_room_for_writers(
     assert len(rows(given)) == 7
 
 
+def test_a_log_that_asks_for_the_index_later_gets_all_of_its_history(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 3)
+    given(*[said(f"text {number}") for number in range(5)])
+    given.log.join(projections.default(search=True))
+    assert len(rows(given)) == built_to(given) == 5
+
+
 def test_a_build_that_was_killed_goes_on_where_it_was(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:

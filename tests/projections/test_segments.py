@@ -260,3 +260,20 @@ def test_an_operation_costs_about_the_same_at_turn_10_and_at_turn_1000(
     few = steps(grown, lambda tx: run(tx, "short"))
     many = steps(grown, lambda tx: run(tx, "long"))
     assert 0 < many < 2.5 * few  # bisection takes 11 probes where it took 4
+
+
+# -- tables that were spoilt ----------------------------------------------------------------------
+
+
+def test_a_branch_whose_segment_is_gone_reads_as_empty_and_can_be_left(woven: Given) -> None:
+    woven.write(lambda tx: tx.execute("DELETE FROM segments WHERE segment_id <> 1"))
+    woven.write(lambda tx: tx.cache.clear())
+    end = ask(woven, lambda _, pointer: pointer, branch_id="c")
+    assert ask(woven, lambda tx, _: list(segments.spans(tx, end))) == []
+    assert ask(woven, lambda tx, _: segments.at_length(tx, end, 2)) == Pointer(None, 0)
+    assert woven.write(lambda tx: segments.trim(tx, end.segment_id)) == (0, 0)
+
+
+def test_an_item_whose_row_is_gone_is_not_found(woven: Given) -> None:
+    woven.write(lambda tx: tx.execute("DELETE FROM items"))
+    assert ask(woven, segments.find, ItemRef(7, 0), branch_id="c") is None
