@@ -216,6 +216,14 @@ async def test_a_session_whose_structures_fit_or_lack_comes_in(
     await assert_sound(new)
 
 
+async def test_an_erasure_may_speak_of_what_is_not_in_the_session(new: Path) -> None:
+    lines = ['{"kind":"log","format":1}', *erased_session([FIRST, SECOND, FIRST, FIRST])]
+    said = json.loads(lines[-1])["data"]
+    lines[-1] = change(lines[-1], data={**said, "positions": [1, 2, 0, 99]})
+    assert by_outcome(await imported(new, lines)) == {"erased": "imported"}
+    await assert_sound(new)
+
+
 async def test_an_erased_event_of_a_newer_release_breaks_its_session(new: Path) -> None:
     lines = ['{"kind":"log","format":1}', *erased_session([])]
     lines[2] = change(lines[2], schema_version=9)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog import EventLog, ItemsAdded, sqlite
-from eventlog.errors import CorruptFileError, EventLogError, OpenError
+from eventlog.errors import CorruptFileError, EventLogError, OpenError, ReadOnlyFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,3 +66,19 @@ def test_a_file_without_sense_has_no_table_to_look_at(tmp_path: Path) -> None:
 def test_a_file_that_went_meanwhile_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="cannot be opened"):
         sqlite.damages(str(tmp_path / "gone.db"), "events")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_nobody_may_write_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setattr(sqlite.os, "access", lambda *_: False)
+    path = tmp_path / "log.db"
+    if is_there:
+        path.touch()
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    told = sqlite.translated(error, str(path))
+    assert isinstance(told, ReadOnlyFileError)
+    assert str(told).startswith(str(path) if is_there else f"the folder {tmp_path}")
+    assert told.__cause__ is error

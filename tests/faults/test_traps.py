@@ -177,8 +177,8 @@ async def test_a_write_waits_for_another_programs_transaction(path: Path, opened
         stranger.execute("BEGIN IMMEDIATE")
         stranger.execute("INSERT INTO log_properties VALUES ('theirs', '1')")
         release = threading.Timer(0.4, lambda: stranger.execute("COMMIT"))
-        release.start()
         started = time.monotonic()
+        release.start()
         reading = asyncio.ensure_future(AdvancedSQLiteSession("s", path).get_items())
         assert batches(await reading) == ["before"]  # readers do not wait
         await session.add_items(batch("after"))

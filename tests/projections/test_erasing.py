@@ -187,3 +187,16 @@ def test_what_somebody_else_erased_meanwhile_is_told_once(
     erased = asyncio.run(erasing.erase(given.log, PoppedItems(), on_progress=blank))
     assert erased.events == 1
     assert sum(event.type == "content_erased" for event in stored(given)) == 1
+
+
+def test_who_holds_copies_is_told_of_the_items_and_of_nothing_else(given: Given) -> None:
+    given(added(USER), popped(1, 0), MetadataSet(metadata={"a": 1}), MetadataSet(metadata={"b": 2}))
+    told: list[Any] = []
+    asyncio.run(
+        erasing.erase(
+            given.log,
+            PoppedItems(),
+            forget=lambda _, session_id, items: told.append((session_id, list(items or ()))),
+        )
+    )
+    assert told == [("s", [USER])]
