@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROLOGUE = """
-import asyncio, atexit, json, os, resource, sys
+import asyncio, json, os, resource, sys
 from pathlib import Path
 from adapters import AdvancedSQLiteSession
 import adapters.openai_agents, eventlog.worker, encodings.idna
@@ -37,8 +37,7 @@ def contents(session):
 
 NOBODY = """
 if os.getuid() == 0:
-    os.setgroups([]); os.setresgid(65534, 65534, 0); os.setresuid(65534, 65534, 0)
-    atexit.register(os.setresuid, 0, 0, 0)  # whoever measures coverage writes it down at the end
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
 
 

@@ -33,7 +33,7 @@ def test_a_disk_that_fails_under_an_operation_leaves_nothing_of_it(
     assert all(count > 0 for count in failed.values()), failed
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(120, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("times", [2, pytest.param(120, marks=pytest.mark.proof)])
 def test_a_process_killed_under_an_operation_leaves_nothing_or_all_of_it(
     tmp_path: Path, shim: Path, chance: random.Random, times: int
 ) -> None:
