@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -12,22 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import projections
-from eventlog import ContentErased, EventLog, ItemRef, ItemsAdded, ItemsReplaced, append
-from eventlog.ledger import read_events
-from projections import finding, walking
+from eventlog import ContentErased, EventLog, ItemRef, ItemsAdded, ItemsReplaced, codec
+from eventlog.ledger import append_all, read_events
+from eventlog.structures import Structures
+from projections import erasing, finding, walking
+from projections.erasable import PoppedItems
 from projections.finding import Finder, Sought
+from projections.shape import shape
 from projections.state import fold
 from tests.properties.profiles import examples
-from tests.properties.strategies import BRANCH_IDS, SESSION_IDS, histories
+from tests.properties.strategies import histories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from eventlog import Recorded, Transaction
 
-LETTERS = "aAbB" * 8
-ALPHABET = LETTERS + "c \"*%_\\'\0\n\x1b-()éÉßẞ\u017f\u212a世界\u0301😀\ud800"
-TEXTS = st.text(alphabet=ALPHABET, min_size=3, max_size=12)
+LETTERS = ("ab", "aB", "AB", "ba", "aab", "b a", "abc")
+OTHERS = (
+    ("%", "_", "a%b", "a_b", "axb", "*", " OR ", "("),  # what means something to SQLite
+    ('"', '""', "'", "\\", "\\n", "\n", "\x1b", "\0"),  # what JSON escapes, or SQL
+    ("é", "É", "ß", "ẞ", "s", "\u017f", "k", "\u212a", "世界"),
+    ("😀", "\ud83d", "\ude00", "\ud800", "世"),  # what makes an event be written by escapes
+)
 Place = tuple[str, ItemRef, tuple[str, ...]]
 
 
@@ -43,21 +51,48 @@ def small_steps() -> Iterator[None]:
 
 
 class Talk(NamedTuple):
-    """A history in which the items say something and nothing is erased, and a text that may be in it."""
+    """A history in which the items say something, and what is sought in it."""
 
     events: list[Recorded]
-    text: str
+    sought: Sought
 
 
 @st.composite
 def talks(draw: Any) -> Talk:
-    """Return a talk; its text is mostly a piece of what is said, in either case."""
-    said = draw(st.lists(TEXTS, min_size=1, max_size=4))
+    """Return a talk; what is sought is mostly a piece of what is said, in either case."""
+    others = st.lists(st.sampled_from(draw(st.sampled_from(OTHERS))), min_size=2, max_size=4)
+    pieces = [draw(st.sampled_from(LETTERS)), *draw(others), *draw(others)]  # shared by all texts
+    texts = st.lists(st.sampled_from(pieces), min_size=1, max_size=5).map("".join)
+    said = draw(st.lists(texts, min_size=1, max_size=5))
+    if draw(st.integers(0, 7)) == 0:
+        said.append(40 * said[0] + said[-1])
     events = [speaking(each, said) for each in draw(histories()) if not is_erasing(each)]
-    text = draw(st.sampled_from([*said, draw(TEXTS)]))
-    start = draw(st.integers(0, 3))
-    piece = text[start : start + draw(st.integers(2, 8))]
-    return Talk(events, draw(st.sampled_from([piece, piece.upper(), piece.lower()])))
+    text = draw(st.sampled_from([*said, *said, draw(texts)]))
+    start = draw(st.integers(0, max(0, len(text) - 3)))
+    text = text[start : start + draw(st.integers(1, 9) | st.just(60))]
+    text = with_case(text, draw(st.sampled_from([str, str.upper, str.lower, str.swapcase])))
+    filters = draw(st.sampled_from(FILTERS))
+    return Talk(events, Sought(text=draw(st.sampled_from([text, text, text, None])), **filters))
+
+
+FILTERS: list[dict[str, Any]] = [
+    *(8 * [{}]),
+    *(2 * [{"session_id": "a"}]),
+    {"session_id": "b"},
+    *(2 * [{"user_id": "alice"}]),
+    {"branch_id": "main"},
+    {"branch_id": "b0"},
+    {"branch_id": "x"},
+    {"session_id": "a", "branch_id": "b0"},
+    {"role": "user"},
+    {"role": "assistant"},
+    {"type": "function_call"},
+    {"type": "user"},
+    {"tool_name": "web.look"},
+    {"since": 8},
+    {"until": 12},
+    {"since": 5, "until": 9},
+]
 
 
 def is_erasing(recorded: Recorded) -> bool:
@@ -65,21 +100,54 @@ def is_erasing(recorded: Recorded) -> bool:
 
 
 def speaking(recorded: Recorded, said: Sequence[str]) -> Recorded:
-    """Put texts into an event's items."""
+    """Put texts into an event's items, where each kind of item has its own."""
     event = recorded.event
     if isinstance(event, ItemsAdded | ItemsReplaced):
         for index, item in enumerate(event.items):
-            if isinstance(item, dict) and item:
-                key = "output" if "output" in item else "content"
-                item[key] = said[(7 * recorded.position + index) % len(said)]
+            place = 7 * recorded.position + index
+            one, other = said[place % len(said)], said[(place + 1) % len(said)]
+            event.items[index] = saying(item, one, other)
     return recorded
 
 
+def saying(item: Any, one: str, other: str) -> Any:
+    """Return an item that says a text, and has another one where nothing is said."""
+    match item:
+        case {"role": "user"}:
+            return {**item, "content": one}
+        case {"role": "assistant"}:
+            parts = [{"type": "output_text", "text": one}, {"type": "refusal", "refusal": one}]
+            return {**item, "content": parts, "id": other}
+        case {"type": "function_call"}:
+            return {**item, "arguments": one, "call_id": other}
+        case {"output": _}:
+            return {**item, "output": one, "call_id": other}
+        case {"summary": _}:
+            return {**item, "summary": [{"text": one}], "encrypted_content": other}
+    return item
+
+
+def texts(item: Any) -> list[str]:
+    """Return what an item says."""
+    match item:
+        case {"role": "assistant", "content": [{"text": text}, {"refusal": refusal}]}:
+            return [text, refusal]
+        case {"summary": [{"text": text}]}:
+            return [text]
+        case {"content": str(text)} | {"output": str(text)} | {"arguments": str(text)}:
+            return [text]
+    return []
+
+
 def write(log: EventLog, events: Sequence[Recorded]) -> None:
+    """Append events, each in the microsecond of its place."""
+
     def unit(tx: Transaction) -> None:
         for recorded in events:
-            if recorded.event is not None:
-                append(tx, recorded.session_id, recorded.event, branch_id=recorded.branch_id)
+            if (event := recorded.event) is not None:
+                encoded = ((event, codec.encode(event)),)
+                where = {"branch_id": recorded.branch_id, "occurred_at": recorded.position}
+                append_all(tx, recorded.session_id, encoded, **where)
 
     log.store.write_sync(unit)
 
@@ -92,7 +160,11 @@ def found(log: EventLog, sought: Sought, limit: int | None = None) -> list[Place
         finder = Finder(sought, limit=limit, after=after)
         while finder.take(log.store.read_sync(finder.look)):
             pass
-        places += [(hit.session_id, hit.ref, hit.branch_ids) for hit, _ in finder.hits]
+        for hit, _ in finder.hits:
+            shown = hit.snippet.text[hit.snippet.start : hit.snippet.end]
+            assert plain(sought.text or "").startswith(plain(shown))
+            assert shown or not sought.text
+            places.append((hit.session_id, hit.ref, hit.branch_ids))
         if limit is None or len(finder.hits) < limit:
             return places
         after = str(finder.hits[-1][1])
@@ -100,15 +172,19 @@ def found(log: EventLog, sought: Sought, limit: int | None = None) -> list[Place
 
 def expected(log: EventLog, sought: Sought) -> set[Place]:
     """Look at every item of every live branch."""
-    events = log.store.read_sync(lambda tx: read_events(tx, 0))
-    items = {event.position: getattr(event.event, "items", []) for event in events}
+    events = log.store.read_sync(lambda tx: read_events(tx, 0, structures=Structures()))
+    present = {event.position: event for event in events}
     places: dict[tuple[str, ItemRef], list[str]] = {}
-    for session_id, session in fold(events).sessions.items():
-        live = [(name, b) for name, b in session.branches.items() if b.is_live]
-        for name, branch in live if session.deleted_at is None else []:
-            for item in branch.items:
-                content = items[item.ref.position][item.ref.index]
-                if sought.session_id in (None, session_id) and says(content, sought.text):
+    for session_id, session in fold([event.outlined() for event in events]).sessions.items():
+        if (
+            session.deleted_at is not None
+            or sought.session_id not in (None, session_id)
+            or sought.user_id not in (None, session.user_id)
+        ):
+            continue
+        for name, branch in session.branches.items():
+            for item in branch.items if branch.is_live else []:
+                if is_sought(present[item.ref.position], item.ref.index, sought):
                     places.setdefault((session_id, item.ref), []).append(name)
     return {
         (*place, tuple(sorted(names)))
@@ -117,43 +193,62 @@ def expected(log: EventLog, sought: Sought) -> set[Place]:
     }
 
 
-def says(item: Any, text: str | None) -> bool:
-    if text is None:
-        return True
-    content = item.get("content", item.get("output")) if isinstance(item, dict) else None
-    return isinstance(content, str) and folded(text) in folded(content)
+def is_sought(recorded: Recorded, index: int, sought: Sought) -> bool:
+    """Look at an item, and at when it was said."""
+    item = getattr(recorded.event, "items", [])[index]
+    kind = shape(item)
+    since, until = sought.since or 0, sought.until or 10**9
+    return (
+        since <= recorded.occurred_at < until
+        and sought.type in (None, kind.type)
+        and sought.tool_name in (None, kind.tool_name)
+        and sought.role in (None, item.get("role") if isinstance(item, dict) else None)
+        and (sought.text is None or any(plain(sought.text) in plain(text) for text in texts(item)))
+    )
 
 
-def folded(text: str) -> str:
-    """Fold what the alphabet has of cases; the rest stays."""
-    return "".join({"A": "a", "B": "b", "É": "é"}.get(character, character) for character in text)
+def plain(text: str) -> str:
+    """Return a text as JSON gives it back, with the cases folded that the pieces have."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return with_case(whole, str.lower)
 
 
-@given(talks(), st.none() | SESSION_IDS, st.none() | BRANCH_IDS, st.integers(1, 4))
-@examples(40)
-def test_every_way_finds_the_same_and_nothing_else(
-    talk: Talk, session_id: str | None, branch_id: str | None, limit: int
-) -> None:
-    events = talk.events
-    sought = Sought(text=talk.text, session_id=session_id, branch_id=branch_id)
+def with_case(text: str, change: Callable[[str], str]) -> str:
+    """Change the case of the letters that are one letter in either."""
+    return "".join(change(each) if each.isascii() or each in "éÉ" else each for each in text)
+
+
+@given(talks(), st.integers(1, 4), st.sampled_from([False, False, True]))
+@examples(100)
+def test_every_way_finds_the_same_and_nothing_else(talk: Talk, limit: int, erased: bool) -> None:
+    events, sought = talk
     half = len(events) // 2
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "l.db"
+        path, behind = Path(folder) / "l.db", Path(folder) / "behind.db"
         with closing(opened(path)) as log:
             write(log, events)
+            if erased:
+                erase(log)
             scanned = found(log, sought)
             assert {(s, r, tuple(sorted(b))) for s, r, b in scanned} == expected(log, sought)
             assert len(scanned) == len(set(scanned))
             assert found(log, sought, limit) == scanned
         with closing(opened(path, search=True)) as log:
             assert found(log, sought) == scanned
-        behind = Path(folder) / "behind.db"
+            assert found(log, sought, limit) == scanned
         with closing(opened(behind, search=True)) as log:
             write(log, events[:half])
         with closing(opened(behind)) as log:
             write(log, events[half:])
+            if erased:
+                erase(log)
             assert found(log, sought) == scanned
             assert found(log, sought, limit) == scanned
+
+
+def erase(log: EventLog) -> None:
+    """Erase what is on no branch any more."""
+    assert asyncio.run(erasing.erase(log, PoppedItems())).is_complete
 
 
 def opened(path: Path, *, search: bool = False) -> EventLog:
