@@ -148,14 +148,9 @@ class Store:
         return future
 
     def prepare_file(self) -> None:
-        """Set what is set once for a new file, before its first table: write-ahead log, vacuum."""
-
-        def prepare(connection: sqlite3.Connection) -> None:
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            if not self.is_memory:
-                sqlite.switch_to_wal(connection)
-
-        self._on_writer(prepare)
+        """Switch a new file to its write-ahead log, before its first table."""
+        if not self.is_memory:
+            self._on_writer(sqlite.switch_to_wal)
 
     def swap(self, scratch_path: str, unit: Unit[None]) -> None:
         """Run a unit in a transaction of its own that sees another database as ``scratch``."""

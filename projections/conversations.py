@@ -237,7 +237,7 @@ class Conversations:
     """Sessions, branches, segments and items."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
@@ -291,6 +291,8 @@ class _Batch:
             self.content_erased(recorded)
             return
         session = self.session(recorded)
+        if recorded.type == USAGE_RECORDED:
+            return  # about the books; but a session that used something is one
         session.updated_at = max(session.updated_at, recorded.occurred_at)
         session_id = recorded.session_id
         self.sessions.setdefault(session_id, False)
@@ -542,9 +544,8 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 ITEMS_ADDED: Final = ItemsAdded.type_name()
 CONTENT_ERASED: Final = ContentErased.type_name()
-_GROWTH: Final = {
-    kind.type_name() for kind in (ItemsAdded, ItemPopped, UsageRecorded, HistoryImported)
-}
+USAGE_RECORDED: Final = UsageRecorded.type_name()
+_GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
 _HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
     ItemPopped.type_name(): _Batch.item_popped,

@@ -41,6 +41,7 @@ SET_CHECKPOINT = """
 MAKERS = "table_makers"
 """The property that remembers, as a JSON object, which projection made which table."""
 
+ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
 
 
@@ -69,7 +70,7 @@ class Projections:
             for kind in projection.handles:
                 self._handlers.setdefault(kind.type_name(), []).append(projection)
         marks = ", ".join("?" * len(self.by_name))
-        self._advance = f"UPDATE checkpoints SET position = ? WHERE projection IN ({marks})"
+        self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
         """Return the projections of these names, all for none. Raises UnknownProjectionError."""
@@ -136,6 +137,8 @@ class Projections:
                 continue
             position = catch_up(tx, [projection], checkpoint.position)
             set_checkpoint(tx, projection, max(position, head.position))
+        if found.keys() <= self.by_name.keys():
+            tx.cache["advance"] = ADVANCE_ALL, ()
 
     def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
@@ -151,7 +154,8 @@ class Projections:
     def before_commit(self, tx: Transaction, head: Head) -> None:
         """Move the checkpoints, in the transaction of the rows."""
         if tx.cache.get("built to") != (self, head.position):
-            tx.execute(self._advance, (head.position, *self.by_name))
+            advance, names = tx.cache.get("advance") or (self._advance, self.by_name)
+            tx.execute(advance, (head.position, *names))
             tx.cache["built to"] = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
@@ -208,6 +212,7 @@ def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
 
 def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
     """Note how far a projection has been built."""
+    tx.cache.pop("advance", None)  # there may be a checkpoint more than those that move on
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 

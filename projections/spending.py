@@ -2,7 +2,8 @@
 What was spent: questions to the tables of usage.
 
 Sums over whole days come from ``usage_by_day``, which is small; what days cannot tell (a time of day,
-a run, a turn, a branch, what still stands) comes from ``usage``, by an index. Both give the same sums.
+a run, a turn, a branch, what still stands) comes from ``usage``, by an index of its sessions; which
+sessions used anything in a time, the days tell. Both give the same sums.
 """
 
 from __future__ import annotations
@@ -173,6 +174,11 @@ def _rows(wanted: Wanted) -> tuple[str, list[Any]]:
 
 def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
     conditions, parameters = _range("occurred_at", wanted.since, wanted.until)
+    if conditions and wanted.session_id is None and wanted.user_id is None:
+        last = None if wanted.until is None else wanted.until // DAY + 1
+        days, bounds = _range("day", None if wanted.since is None else wanted.since // DAY, last)
+        conditions.append(f"session_id IN (SELECT session_id FROM usage_by_day {_where(days)})")
+        parameters += bounds
     if wanted.session_id is not None:
         conditions.append("session_id = ?")
         parameters.append(wanted.session_id)

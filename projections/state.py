@@ -149,8 +149,11 @@ class State:
             return
         at = recorded.occurred_at
         session = self.sessions.setdefault(recorded.session_id, Session(at, at))
-        session.updated_at = max(session.updated_at, at)
         here = recorded.branch_id or MAIN
+        if isinstance(used := recorded.event, events.UsageRecorded):
+            _use(session, recorded, used, here)  # about the books, too
+            return
+        session.updated_at = max(session.updated_at, at)
         match recorded.event:
             case None:
                 if recorded.type in (
@@ -179,8 +182,6 @@ class State:
             case events.MetadataSet(user_id=user_id, metadata=metadata):
                 session.user_id = session.user_id if user_id is None else user_id or None
                 session.metadata = session.metadata if metadata is None else metadata or None
-            case events.UsageRecorded() as event:
-                _use(session, recorded, event, here)
             case _:
                 pass  # an import begins: what it brings comes as events of its own
 

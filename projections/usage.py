@@ -60,7 +60,6 @@ USAGE = """
     ) STRICT, WITHOUT ROWID
 """
 USAGE_OF_TURN = "CREATE INDEX usage_of_turn ON usage (session_id, branch_id, turn)"
-USAGE_AT = "CREATE INDEX usage_at ON usage (occurred_at)"
 USAGE_OF_RUN = "CREATE INDEX usage_of_run ON usage (session_id, run_id) WHERE begins_run = 1"
 USAGE_BY_DAY = """
     CREATE TABLE usage_by_day (
@@ -142,8 +141,8 @@ class Usage:
     """
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 2
-    schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN, USAGE_AT, USAGE_OF_RUN, USAGE_BY_DAY)
+    version: ClassVar[int] = 3
+    schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN, USAGE_OF_RUN, USAGE_BY_DAY)
     handles: ClassVar[Sequence[type[Event]]] = (
         UsageRecorded,
         UsageCorrected,
