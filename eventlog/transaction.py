@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from eventlog.events import JSON
 
@@ -16,12 +16,19 @@ ROWS_AT_ONCE = 32
 """How many rows one INSERT writes; more gain nothing."""
 
 
+class Draft(Protocol):
+    """Changes that are kept in memory until a statement could see that they are missing."""
+
+    def write(self) -> None:
+        """Write them."""
+
+
 class Transaction:
     """
     What a unit of work is given: statements, the time, and who asked.
 
-    Rows may be deferred: they are written together, before the next statement or the commit, which is
-    several times faster than one by one.
+    Rows may be deferred, and changes drafted: they are written together, before the next statement or
+    the commit, which is several times faster than one by one.
     """
 
     __slots__ = (
@@ -31,6 +38,7 @@ class Transaction:
         "broken",
         "cache",
         "connection",
+        "drafts",
         "now",
         "participant",
         "recording",
@@ -45,7 +53,8 @@ class Transaction:
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
         self.state: Any = None  # immutable; belongs to the store's participant
-        self.cache: dict[Any, Any] = {}  # rows in memory: what is in it is what is in the tables
+        self.cache: dict[Any, Any] = {}  # rows in memory, as they are, or will be once drafts are written
+        self.drafts: dict[str, Draft] = {}  # by whose they are
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str, list[Sequence[Any]]] = {}
         self._deferred_rows = 0
@@ -53,13 +62,13 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement."""
-        if self._deferred:
+        if self._deferred or self.drafts:
             self.flush()
         return self.connection.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
         """Run a statement for each row."""
-        if self._deferred:
+        if self._deferred or self.drafts:
             self.flush()
         return self.connection.executemany(sql, rows)
 
@@ -76,9 +85,12 @@ class Transaction:
         self._deferred_rows += len(waiting) - before
 
     def flush(self) -> None:
-        """Run what was deferred, statement by statement in the order they first came."""
-        deferred, self._deferred = self._deferred, {}
+        """Write what was drafted and deferred, statement by statement in the order they first came."""
+        drafts, self.drafts = self.drafts, {}
         try:
+            for draft in drafts.values():
+                draft.write()
+            deferred, self._deferred = self._deferred, {}
             for sql, rows in deferred.items():
                 _write(self.connection, sql, rows)
         except BaseException as error:
@@ -86,7 +98,8 @@ class Transaction:
             raise
 
     def forget_deferred(self) -> None:
-        """Drop what was deferred and has not run."""
+        """Drop what was drafted or deferred and has not run."""
+        self.drafts.clear()
         self._deferred.clear()
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:

@@ -268,14 +268,18 @@ class Conversations:
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""
-        batch = _Batch(tx)
+        batch = tx.drafts.pop(self.name, None) or _Batch(tx)
+        assert isinstance(batch, _Batch)
         for recorded in events:
             batch.apply(recorded)
-        batch.flush()
+        if len(events) == 1:
+            tx.drafts[self.name] = batch  # more may come, of other units in the same transaction
+        else:
+            batch.write()
 
 
 class _Batch:
-    """What a batch of events touches, changed in memory and written back together."""
+    """What events touch, changed in memory and written back together."""
 
     def __init__(self, tx: Transaction) -> None:
         if len(tx.cache) > MAX_CACHED:
@@ -341,7 +345,7 @@ class _Batch:
         found.updated_at = recorded.occurred_at
         return found
 
-    def flush(self) -> None:
+    def write(self) -> None:
         """Write what was touched, so that SQL sees it. What is changed after is to be touched again."""
         self.write_items()
         self.write_branches()
@@ -432,7 +436,7 @@ class _Batch:
             session.turn_count -= newest.type == shape.USER
 
     def items_replaced(self, recorded: Recorded, session: Session) -> None:
-        self.flush()
+        self.write()
         event = recorded.event
         branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
         if isinstance(event, ItemsReplaced):
@@ -451,7 +455,7 @@ class _Batch:
         source = self.branch(recorded, event.from_branch_id)
         if event.from_branch_id == MAIN and not source.is_live:
             self.live_branch(recorded, MAIN, session)
-        self.flush()
+        self.write()
         pointer = _pointer_to(self.tx, source.pointer, event.last_item)
         branch = self.live_branch(recorded, event.branch_id, session)
         before = branch.pointer
@@ -510,7 +514,7 @@ class _Batch:
 
     def empty(self, recorded: Recorded, session: Session) -> None:
         """Take everything off all branches, and end them; their ids stay taken."""
-        self.flush()
+        self.write()
         self.sessions[recorded.session_id] = True
         segments.delete_all(self.tx, recorded.session_id)
         for (branch_id,) in self.tx.all(BRANCH_IDS, (recorded.session_id,)):
@@ -531,7 +535,7 @@ class _Batch:
         """Remove what nobody reaches any more in the segment of a pointer that has moved on."""
         if pointer.segment_id is None:
             return
-        self.flush()
+        self.write()
         items, turns = segments.trim(self.tx, pointer.segment_id)
         session.item_count -= items
         session.turn_count -= turns

@@ -76,6 +76,7 @@ def build(
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(events)}), len(events)]
     for start, end in pairwise(edges):
         if forgetful:
+            tx.flush()
             tx.cache.clear()
         projector.apply(tx, projections, events[start:end])
 
