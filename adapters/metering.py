@@ -288,7 +288,9 @@ class MeteredUsage(Working):
                 even_nothing=True,
             )
         )
-        better = self._learnt(mark, answers)
+        better = self._learnt(
+            mark, {index: each for index, each in answers.items() if index in known}
+        )
         if better:
             await super()._write(
                 lambda tx: runs.correct(tx, self._seat, mark, better, "the result tells more")

@@ -67,13 +67,15 @@ def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
     at: microseconds since 1970 UTC. Raises what a callable of the application raises, and ValueError
     for what it returns that is no amount of money.
     """
+    source = APPLICATION
     if prices is None:
-        cost, source = bundled(request, _datetime(at)), bundled_source()
+        cost = bundled(request, _datetime(at))
+        source = bundled_source() if cost is not None else ""
     elif callable(prices):
-        cost, source = prices(request, _datetime(at)), APPLICATION
+        cost = prices(request, _datetime(at))
     else:
         price = prices.get(request.model or "")
-        cost, source = None if price is None else price.cost(request), APPLICATION
+        cost = None if price is None else price.cost(request)
     if cost is None:
         return request
     if not math.isfinite(float(cost)):

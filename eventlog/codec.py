@@ -50,6 +50,8 @@ _decoders: dict[str, msgspec.json.Decoder[Event]] = {
 }
 _tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
 _items_decoder = msgspec.json.Decoder(_Items)
+_COMPACT: dict[str, Any] = {"separators": (",", ":")}
+_compact = json.JSONEncoder(**_COMPACT)  # making one takes as long as a short document
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _CANNOT_DECODE = (msgspec.MsgspecError, UnicodeDecodeError)
 _CANNOT_LIFT = (ValueError, KeyError, RecursionError, msgspec.MsgspecError)
@@ -78,7 +80,8 @@ def encode(event: Event) -> bytes:
 def encode_json(value: JSON, *, default: Callable[[Any], JSON] | None = None) -> bytes:
     """Return what ``json.dumps`` writes; raise UnserialisableError for what it refuses."""
     try:
-        return json.dumps(value, separators=(",", ":"), default=default).encode()
+        encoder = _compact if default is None else json.JSONEncoder(**_COMPACT, default=default)
+        return encoder.encode(value).encode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         place, culprit = _locate(value, "$", default)
         raise UnserialisableError(

@@ -53,7 +53,9 @@ class Transaction:
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
         self.state: Any = None  # immutable; belongs to the store's participant
-        self.cache: dict[Any, Any] = {}  # rows in memory, as they are, or will be once drafts are written
+        self.cache: dict[
+            Any, Any
+        ] = {}  # rows in memory, as they are, or will be once drafts are written
         self.drafts: dict[str, Draft] = {}  # by whose they are
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str, list[Sequence[Any]]] = {}

@@ -13,7 +13,7 @@ newest) changes nothing. The commands that append see to it that such events do 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import msgspec
 from msgspec.structs import astuple
@@ -268,8 +268,7 @@ class Conversations:
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""
-        batch = tx.drafts.pop(self.name, None) or _Batch(tx)
-        assert isinstance(batch, _Batch)
+        batch = cast("_Batch | None", tx.drafts.pop(self.name, None)) or _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
         if len(events) == 1:

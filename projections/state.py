@@ -150,8 +150,9 @@ class State:
         at = recorded.occurred_at
         session = self.sessions.setdefault(recorded.session_id, Session(at, at))
         here = recorded.branch_id or MAIN
-        if isinstance(used := recorded.event, events.UsageRecorded):
-            _use(session, recorded, used, here)  # about the books, too
+        if recorded.type == events.UsageRecorded.type_name():  # about the books, too
+            if isinstance(used := recorded.event, events.UsageRecorded):
+                _use(session, recorded, used, here)
             return
         session.updated_at = max(session.updated_at, at)
         match recorded.event:

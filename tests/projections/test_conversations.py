@@ -195,7 +195,9 @@ def test_labels_replace_what_they_name_and_leave_the_rest(given: Given) -> None:
     assert given.session("metadata") is None
 
 
-def test_a_session_was_made_with_its_first_event_and_updated_by_its_last_but_for_usage(given: Given) -> None:
+def test_a_session_was_made_with_its_first_event_and_updated_by_its_last_but_for_usage(
+    given: Given,
+) -> None:
     given(added()).when(popped(1, 1), used(1, 5))
     assert given.session("created_at") == START + SECOND
     assert given.session("updated_at") == START + 2 * SECOND
