@@ -2,7 +2,7 @@
 
 import sys
 
-from adapters.cli import main
+from adapters.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -118,7 +118,7 @@ def told_by(
 
 def _aligned(responses: Sequence[Any], numbers: Sequence[tuple[int, ...]]) -> list[int | None]:
     """Return which request each response answered, in order; None where there are two ways."""
-    from adapters.usage import entry_numbers
+    from adapters.run_usage import entry_numbers
 
     wanted = [entry_numbers(response.usage) for response in responses]
     first = _matched(wanted, numbers)

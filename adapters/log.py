@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import finding, sessions, spent, tool_counts
+from adapters import finding, sessions, tool_counts, usage_queries
 from adapters.finding import Found, ItemFilters
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
@@ -82,10 +82,10 @@ class ConversationLog(EventLog):
 
         The sums: as in ``session.get_usage_stats``. Raises ValueError for a group that there is not.
         """
-        asked = spent.wanted(
+        asked = usage_queries.wanted(
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
         )
-        return await self.query(lambda tx: spent.ask(tx, asked))
+        return await self.query(lambda tx: usage_queries.ask(tx, asked))
 
     async def reprice(
         self,
@@ -112,7 +112,7 @@ class ConversationLog(EventLog):
         return await asyncio.to_thread(
             repricing.reprice,
             self.store,
-            spent.wanted(since=since, until=until, session_id=session_id),
+            usage_queries.wanted(since=since, until=until, session_id=session_id),
             model=model,
             prices=prices,
             only_unpriced=only_unpriced,

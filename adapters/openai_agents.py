@@ -30,10 +30,10 @@ import projections
 from adapters import conversation, opening, timing
 from adapters.conversation import Seat
 from adapters.lane import Lane
-from adapters.managing import ManagedSessions
-from adapters.metering import MeteredUsage
 from adapters.pricing import Prices
-from adapters.searchable import Searchable
+from adapters.session_management import ManagedSessions
+from adapters.session_search import Searchable
+from adapters.session_usage import MeteredUsage
 from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from adapters import conversation, pricing, runs
+from adapters import conversation, pricing, recorded_runs
 from adapters.pricing import Prices
 from eventlog.events import UsageCorrection
 from eventlog.store import Store
@@ -129,7 +129,7 @@ def _corrections(
             counts.unpriced += before.requests
         elif before.cost_usd is None or nanos(before.cost_usd) != nanos(after.cost_usd):
             counts.changed += before.requests
-            yield runs.correction(known.ref, before, after)
+            yield recorded_runs.correction(known.ref, before, after)
 
 
 def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> None:

@@ -19,7 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession, auditing, moving, replaying, showing, verifying
+from adapters import AdvancedSQLiteSession
+from adapters.commands import audit as audit_command
+from adapters.commands import export_import
+from adapters.commands import replay as replay_command
+from adapters.commands import show as show_command
+from adapters.commands import verify as verify_command
 from benchmarks.population import session_id
 from benchmarks.turns import adds
 from eventlog import EventLog
@@ -98,7 +103,7 @@ def audit(path: Path, session: str) -> float:
     """Tell all that happened to one session, and verify it."""
     nothing: Any = dict.fromkeys(("branch_id", "since", "until", "actor", "limit"))
     return _command(
-        lambda: auditing.run(
+        lambda: audit_command.run(
             path, session_id=session, types=(), follow=False, as_json=False, **nothing
         )
     )
@@ -107,14 +112,14 @@ def audit(path: Path, session: str) -> float:
 def show(path: Path) -> float:
     """Show the long session."""
     nothing: Any = dict.fromkeys(("branch_id", "as_of", "diff"))
-    return _command(lambda: showing.run(path, LONG, turns=False, as_json=False, **nothing))
+    return _command(lambda: show_command.run(path, LONG, turns=False, as_json=False, **nothing))
 
 
 def show_past(path: Path) -> float:
     """Show the long session as it was half way."""
     nothing: Any = dict.fromkeys(("branch_id", "diff"))
     return _command(
-        lambda: showing.run(path, LONG, turns=False, as_of="1500", as_json=False, **nothing)
+        lambda: show_command.run(path, LONG, turns=False, as_of="1500", as_json=False, **nothing)
     )
 
 
@@ -123,18 +128,20 @@ def export(path: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "history.jsonl"
         return _command(
-            lambda: moving.export(path, [LONG], markdown=False, output=output, as_json=False)
+            lambda: export_import.export(path, [LONG], markdown=False, output=output, as_json=False)
         )
 
 
 def verify(path: Path) -> float:
     """Verify the whole chain."""
-    return _command(lambda: verifying.run(path, expect_head=None, only_head=True, as_json=False))
+    return _command(
+        lambda: verify_command.run(path, expect_head=None, only_head=True, as_json=False)
+    )
 
 
 def replay(path: Path, *, check: bool) -> float:
     """Build all tables from the first event, and swap them in or compare them."""
-    return _command(lambda: replaying.run(path, (), check=check, as_json=False))
+    return _command(lambda: replay_command.run(path, (), check=check, as_json=False))
 
 
 def _command(run: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from adapters import cli
+from adapters.commands import cli
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -10,7 +10,7 @@ import pytest
 from agents import Runner
 from typer.testing import CliRunner
 
-from adapters import cli
+from adapters.commands import cli
 from tests.adapters.moving import fill
 from tests.adapters.running import OURS, SIDES, Sessions, at_once, from_storage, streamed
 

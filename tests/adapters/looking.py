@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from typer.testing import CliRunner
 
 import projections
-from adapters import AdvancedSQLiteSession, cli
+from adapters import AdvancedSQLiteSession
+from adapters.commands import cli
 from eventlog import EventLog, recording
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import genai_prices
 import pytest
 from typer.testing import CliRunner
 
-from adapters import AdvancedSQLiteSession, ConversationLog, Price, cli, pricing
+from adapters import AdvancedSQLiteSession, ConversationLog, Price, pricing
+from adapters.commands import cli
 from eventlog import RequestUsage, UsageRecorded
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters import AdvancedSQLiteSession, ConversationLog
-from adapters.terminal import ExitCode
+from adapters.commands.terminal import ExitCode
 from eventlog import ItemsAdded, sqlite
 from tests.adapters.looking import run
 from tests.faults.children import actors

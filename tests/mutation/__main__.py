@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 COPIED = ("eventlog", "projections", "adapters", "tests", "README.md")
 
-_MOVING = ("tests/adapters/test_export.py", "tests/adapters/test_import.py")
+_MOVING = ("tests/adapters/commands/test_export.py", "tests/adapters/commands/test_import.py")
 _BUILDERS = ("tests/projections", "tests/properties/test_histories.py")
 TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appending.py": ("tests/eventlog/test_log.py", "tests/eventlog/test_errors.py"),
@@ -33,7 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/importing.py": _MOVING,
     "eventlog/integrity.py": (
         *("tests/eventlog/test_verify.py", "tests/eventlog/test_sqlite.py"),
-        *("tests/properties/test_digest.py", "tests/adapters/test_verify.py"),
+        *("tests/properties/test_digest.py", "tests/adapters/commands/test_verify.py"),
         "tests/faults/test_tampering.py",
     ),
     "eventlog/ledger.py": ("tests/eventlog",),

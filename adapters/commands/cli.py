@@ -1,0 +1,824 @@
+"""
+The command line: ``eventlog COMMAND``.
+
+Quiet when all is well, exact when not. Exit codes: 0 clean, 1 findings, 2 usage, 3 cannot open.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapters.commands import terminal
+from adapters.commands.terminal import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DISTRIBUTION = "agents-eventlog"
+
+app = typer.Typer(
+    cls=terminal.Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Database = Annotated[Path, typer.Argument(metavar="DB", help="The log's file.", show_default=False)]
+SessionId = Annotated[
+    str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"eventlog {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 clean, 1 findings, 2 usage, 3 cannot open.")
+def eventlog(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """
+    Conversations of LLM agents, as a log of events.
+
+    Example: [bold]eventlog demo[/bold]
+    """
+
+
+@app.command()
+def replay(
+    db: Database,
+    projection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this projection; may be given several times."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with the tables, and change nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Build the projections' tables again from the first event, or check them.
+
+    Programs may go on writing meanwhile. Safe to kill, and to run again.
+
+    A check names each row that differs; it exits with 1 if there is one.
+
+    Example: [bold]eventlog replay conversations.db --check[/bold]
+    """
+    from adapters.commands import replay
+
+    clean = replay.run(db, projection or [], check=check, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def demo(
+    db: Annotated[
+        Path | None,
+        typer.Option(
+            "--db",
+            metavar="PATH",
+            help="The log's file, made if need be. [dim]\\[default: in a temporary folder][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """
+    Show it: a conversation with a tool, branches and usage, its events, and a replay.
+
+    With OPENAI_API_KEY set, the SDK's default model answers; else a scripted one.
+
+    It exits with 1 if anything reads differently after the replay.
+
+    Example: [bold]eventlog demo --db conversations.db[/bold]
+    """
+    from adapters.commands import demo
+
+    clean = demo.run(db)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def verify(
+    db: Database,
+    expect_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head that was kept elsewhere; the log must contain it.",
+            show_default=False,
+        ),
+    ] = None,
+    head: Annotated[
+        bool, typer.Option("--head", help="Verify the log only, and print its head to be kept.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Prove that the log is what was recorded, and that its tables are what the log says.
+
+    Recomputes every digest from what is read back, checks positions, versions and that each event
+    can be read, and replays each projection beside its tables. The first bad event is named.
+
+    A tail that was cut off leaves no trace in the file: keep a head elsewhere, and expect it.
+
+    Example: [bold]eventlog verify conversations.db --head > head.txt[/bold]
+    """
+    from adapters.commands import verify
+
+    clean = verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def show(
+    db: Database,
+    session: SessionId,
+    branch: Annotated[
+        str | None,
+        typer.Option(help="This branch, not the one last switched to.", show_default=False),
+    ] = None,
+    turns: Annotated[bool, typer.Option("--turns", help="A line for each turn.")] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="As it was then.", show_default=False),
+    ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="What changed since then.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show a conversation as the model saw it, now or at any point of its past.
+
+    A time is ISO 8601, in UTC unless it has a zone; a day alone is its end.
+
+    Example: [bold]eventlog show conversations.db support-42 --as-of 2026-11-04[/bold]
+    """
+    from adapters.commands import show
+
+    show.run(db, session, branch_id=branch, turns=turns, as_of=as_of, diff=diff, as_json=as_json)
+
+
+@app.command()
+def branches(
+    db: Database,
+    session: SessionId,
+    all_: Annotated[bool, typer.Option("--all", help="Deleted branches, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show the tree of a session's branches: where each left which, turns, items and last use.
+
+    Example: [bold]eventlog branches conversations.db support-42 --all[/bold]
+    """
+    from adapters.commands import branches
+
+    branches.run(db, session, include_ended=all_, as_json=as_json)
+
+
+User = Annotated[
+    str | None, typer.Option("--user", metavar="ID", help="Of this user.", show_default=False)
+]
+Metadata = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="Labelled with each of these, nested or not."),
+]
+CreatedAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begun then or later.", show_default=False)
+]
+CreatedBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begun before then.", show_default=False)
+]
+UpdatedAfter = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Last used then or later.", show_default=False)
+]
+UpdatedBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Not used since then.", show_default=False)
+]
+HoldingText = Annotated[
+    str | None,
+    typer.Option("--text", metavar="TEXT", help="In which the user or the assistant says so."),
+]
+MinItems = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of so many items or more.")]
+
+
+class Order(StrEnum):
+    """By which time sessions are listed."""
+
+    updated_at = "updated_at"
+    created_at = "created_at"
+
+
+@app.command()
+def sessions(
+    db: Database,
+    user: User = None,
+    metadata: Metadata = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    updated_after: UpdatedAfter = None,
+    updated_before: UpdatedBefore = None,
+    text: HoldingText = None,
+    min_items: MinItems = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Those that were deleted, instead.")
+    ] = False,
+    order_by: Annotated[Order, typer.Option(help="The newest first by this.")] = Order.updated_at,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The oldest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Go on behind this session.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List sessions: all, or those that match, the last used first.
+
+    A cost with a plus does not count requests whose price is not known. A time is ISO 8601, in UTC
+    unless it has a zone; a day alone is its beginning.
+
+    Example: [bold]eventlog sessions conversations.db --user alice --updated-after 2026-11-01[/bold]
+    """
+    from adapters.commands import sessions
+
+    which = sessions.filters(
+        user=user,
+        metadata=metadata,
+        created_after=created_after,
+        created_before=created_before,
+        updated_after=updated_after,
+        updated_before=updated_before,
+        text=text,
+        min_items=min_items,
+    )
+    sessions.run(
+        db,
+        which,
+        deleted=deleted,
+        order_by=order_by.value,
+        reverse=reverse,
+        limit=limit,
+        after=after,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def delete(
+    db: Database,
+    user: User = None,
+    metadata: Metadata = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    updated_after: UpdatedAfter = None,
+    updated_before: UpdatedBefore = None,
+    text: HoldingText = None,
+    min_items: MinItems = None,
+    all_: Annotated[bool, typer.Option("--all", help="Without any filter: all of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Recorded with each deletion.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Delete the sessions that match: without [bold]--yes[/bold], only tell which.
+
+    They are gone from every list and read; what they cost stays counted, and [bold]restore[/bold] brings
+    each back.
+
+    Example: [bold]eventlog delete conversations.db --updated-before 2026-01-01[/bold]
+    """
+    from adapters.commands import sessions
+
+    which = sessions.filters(
+        user=user,
+        metadata=metadata,
+        created_after=created_after,
+        created_before=created_before,
+        updated_after=updated_after,
+        updated_before=updated_before,
+        text=text,
+        min_items=min_items,
+    )
+    sessions.delete(db, which, everything=all_, yes=yes, reason=reason, as_json=as_json)
+
+
+@app.command()
+def restore(db: Database, session: SessionId) -> None:
+    """
+    Undo the deletion of a session: all that it held and was is back.
+
+    Example: [bold]eventlog restore conversations.db support-42[/bold]
+    """
+    from adapters.commands import sessions
+
+    sessions.restore(db, session)
+
+
+@app.command()
+def audit(
+    db: Database,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(help="Only what happened on this branch or to it.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what happened from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    type_: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only this type; may be given several times."),
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only what this actor did.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Only the newest so many.", show_default=False),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what is appended, by any process.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Tell what happened: when, to which session and branch, by whom, and what became of it.
+
+    Items that are in no branch any more are marked. It ends with whether the log is as recorded.
+
+    A time is ISO 8601, in UTC unless it has a zone.
+
+    Example: [bold]eventlog audit conversations.db --since 2026-11-04 --type branch_deleted[/bold]
+    """
+    from adapters.commands import audit
+
+    clean = audit.run(
+        db,
+        session_id=session,
+        branch_id=branch,
+        since=since,
+        until=until,
+        types=type_ or [],
+        actor=actor,
+        limit=limit,
+        follow=follow,
+        as_json=as_json,
+    )
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def search(
+    db: Database,
+    query: Annotated[
+        str | None,
+        typer.Argument(metavar="QUERY", help="What it says, literally.", show_default=False),
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="Only this type: user, function_call ...", show_default=False),
+    ] = None,
+    tool: Annotated[
+        str | None, typer.Option(help="Only calls of this tool.", show_default=False)
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="Only messages of this role.", show_default=False)
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only in this session.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Only on this branch.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what was said from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Go on behind this item.", show_default=False),
+    ] = None,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="First build the full-text index, or bring it up to date."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Find where something was said: in messages, calls, outputs and reasoning that stand on a branch.
+
+    Letters match in either case. Without QUERY, all that fits the options, the newest first.
+
+    Of the newest 100 that are found the best come first. --index writes to the file; it asks for about
+    the room of the texts, twice.
+
+    Example: [bold]eventlog search conversations.db refund --since 2026-11-04[/bold]
+    """
+    from adapters.commands import search
+
+    search.run(
+        db,
+        query,
+        type=type_,
+        tool_name=tool,
+        role=role,
+        session_id=session,
+        user_id=user,
+        branch_id=branch,
+        since=since,
+        until=until,
+        limit=limit,
+        after=after,
+        index=index,
+        as_json=as_json,
+    )
+
+
+class ToolGroup(StrEnum):
+    """By what tool calls are counted."""
+
+    tool = "tool"
+    session = "session"
+    day = "day"
+
+
+@app.command()
+def tools(
+    db: Database,
+    by: Annotated[
+        list[ToolGroup] | None,
+        typer.Option(
+            help="Count by this; may be given several times. [dim]\\[default: tool][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only in this session.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only calls from then on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Count tool calls that stand on a branch: how many, how many failed, and how many wait for an output.
+
+    Example: [bold]eventlog tools conversations.db --by day --by tool[/bold]
+    """
+    from adapters.commands import tools
+
+    tools.run(
+        db,
+        by=[group.value for group in by or [ToolGroup.tool]],
+        session_id=session,
+        user_id=user,
+        since=since,
+        until=until,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def doctor(db: Database, as_json: AsJson = False) -> None:
+    """
+    Examine a file: what it is and holds, what is wrong with it, and what to do about that.
+
+    It exits with 1 when something needs doing; a note needs nothing.
+
+    Example: [bold]eventlog doctor conversations.db[/bold]
+    """
+    from adapters.commands import doctor
+
+    clean = doctor.run(db, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only what was used from then on.", show_default=False),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
+    ),
+]
+
+
+@app.command()
+def usage(
+    db: Database,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="In groups: session, user, model, agent, day, run, turn, branch; several by commas."
+            " [dim]\\[default: model][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only this user's sessions.", show_default=False)
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Not what was popped, deleted or cleared.")
+    ] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
+) -> None:
+    """
+    Tell what was spent: tokens, and USD of what has a known price; the rest is counted.
+
+    A run counts in the group where its first request does. By day, a terminal shows bars.
+
+    A time is ISO 8601, in UTC unless it has a zone.
+
+    Example: [bold]eventlog usage conversations.db --by user,model --since 2026-11-01[/bold]
+    """
+    from adapters.commands import usage
+
+    usage.usage(
+        db,
+        by=by or [],
+        since=since,
+        until=until,
+        user_id=user,
+        session_id=session,
+        live=live,
+        form="json" if as_json else "csv" if as_csv else "table",
+    )
+
+
+@app.command()
+def reprice(
+    db: Database,
+    since: Since = None,
+    until: Until = None,
+    session: Annotated[
+        str | None, typer.Option(help="Only this session.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only this model's requests.", show_default=False)
+    ] = None,
+    only_unpriced: Annotated[
+        bool, typer.Option("--only-unpriced", help="Only requests that have no cost yet.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would change, and record nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Price recorded requests again, each at its time, with the prices that genai-prices brings along.
+
+    What costs something else is recorded as a correction; nothing is overwritten. What an
+    application priced itself stays. Safe to kill, and to run again.
+
+    Example: [bold]eventlog reprice conversations.db --only-unpriced --dry-run[/bold]
+    """
+    from adapters.commands import usage
+
+    usage.reprice(
+        db,
+        since=since,
+        until=until,
+        session_id=session,
+        model=model,
+        only_unpriced=only_unpriced,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+class Format(StrEnum):
+    """In which form histories are exported."""
+
+    jsonl = "jsonl"
+    markdown = "markdown"
+
+
+class Conflict(StrEnum):
+    """What to do about a session that exists already."""
+
+    refuse = "refuse"
+    skip = "skip"
+    rename = "rename"
+
+
+@app.command()
+def export(
+    db: Database,
+    session: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this session; may be given several times."),
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="The events as JSON lines, or Markdown for people.")
+    ] = Format.jsonl,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write to this file instead of stdout."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Write histories out: complete, as JSON lines that [bold]import[/bold] takes in again.
+
+    Or as Markdown, the present conversations with their branches, turns and tools.
+
+    --json tells of the written file: kind ("exported"), sessions, events, output.
+
+    Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
+    """
+    from adapters.commands import export_import
+
+    is_markdown = form is Format.markdown
+    export_import.export(db, session or [], markdown=is_markdown, output=output, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    db: Database,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="What to import.", show_default=False)
+    ],
+    on_conflict: Annotated[
+        Conflict, typer.Option("--on-conflict", help="What to do about a session that exists.")
+    ] = Conflict.refuse,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, tell what would happen, write nothing.")
+    ] = False,
+    sessions_table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The SDK's sessions table in SOURCE. [dim]\\[default: agent_sessions][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    messages_table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Bring histories in: each session whole or not at all.
+
+    SOURCE is what [bold]export[/bold] wrote, another log, or a file of the SDK's SQLiteSession or
+    AdvancedSQLiteSession. It stays as it is; DB is made if need be.
+
+    Of a SOURCE that holds both a log and the SDK's tables, the log is read; the tables if one is named.
+
+    It exits with 1 if a session was refused, because it exists, or is broken.
+
+    --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
+    refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
+    events, dry_run.
+
+    Example: [bold]eventlog import conversations.db history.jsonl --dry-run[/bold]
+    """
+    from adapters.commands import export_import
+    from adapters.opening import TablePair
+
+    tables = None
+    if sessions_table is not None or messages_table is not None:
+        tables = TablePair(sessions_table or "agent_sessions", messages_table or "agent_messages")
+    clean = export_import.import_(
+        db,
+        source,
+        on_conflict=on_conflict.value,
+        tables=tables,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+@app.command()
+def erase(
+    db: Database,
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="All of this session; it is deleted.", show_default=False),
+    ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="All of every session that was deleted.")
+    ] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Of the deleted, only those deleted at least so long ago: 30d, 12h.",
+            show_default=False,
+        ),
+    ] = None,
+    popped: Annotated[
+        bool, typer.Option("--popped", help="What is on no branch any more, in every session.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, to be recorded.", show_default=False)
+    ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            help="Who, to be recorded. [dim]\\[default: your login name][/dim]", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would go, and erase nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Blank contents for good: no byte of them stays in the file or its write-ahead log.
+
+    Places, digests and what was spent stay, and who erased what, when and why is recorded. The file
+    is rewritten at the end; writers wait meanwhile.
+
+    It exits with 1 if another process kept the file from being rewritten; run it again then.
+
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
+
+    Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
+    """
+    from adapters.commands import erase
+
+    what = erase.asked(
+        session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+    )
+    clean = erase.run(db, what, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="eventlog")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.CLEAN
+    return ExitCode.CLEAN

@@ -1,0 +1,133 @@
+"""
+``eventlog search``: where something was said, and by whom.
+
+Documents of ``--json``, one a line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
+tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the best first, and at the end
+``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+import projections
+from adapters import telling, timing
+from adapters.commands import replay, terminal
+from adapters.commands.terminal import printable
+from eventlog.errors import InvalidQueryError
+from projections.stepwise import build_in_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from adapters.finding import Found
+    from adapters.log import ConversationLog
+
+
+def run(
+    path: Path,
+    text: str | None,
+    *,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    after: str | None,
+    index: bool,
+    as_json: bool,
+    **which: Any,
+) -> None:
+    """Find, and print. Raises an EventLogError."""
+    which.update(since=time(since), until=time(until, end_of_day=True))
+    asks_nothing = text is None and not any(which.values())
+    with terminal.conversations(path, read_only=not index) as log:
+        if index:
+            build_index(log, shown=not as_json)
+        if index and asks_nothing:
+            return
+        try:
+            # One more than is shown, to know whether there are more.
+            found = asyncio.run(log.find_items(text, limit=limit + 1, after=after, **which))
+        except InvalidQueryError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    more = found[limit - 1]["cursor"] if len(found) > limit > 0 else None
+    del found[limit:]
+    if as_json:
+        _print_json(found, more)
+        return
+    out, aside = terminal.console(), terminal.console(stderr=True)
+    for row in found:
+        _print_row(out, row)
+    if account := _account(found):
+        aside.print(Text(account, style="dim"), soft_wrap=True)
+    if more is not None:
+        aside.print(Text(f"there are more: --after {more}", style="dim"), soft_wrap=True)
+
+
+def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
+    """Return a time that was typed; ends with USAGE for what is none."""
+    if text is None:
+        return None
+    try:
+        instant = timing.instant(text, end_of_day=end_of_day)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
+
+
+def build_index(log: ConversationLog, *, shown: bool) -> None:
+    """Bring the full-text index of a file up to date, and its other tables; make it, if need be."""
+    with replay.progress("indexing", shown=shown) as bar:
+        build_in_steps(log.store, projections.Search(), bar.show)
+    log.join(projections.default(search=True))
+
+
+def _account(found: Found) -> str:
+    """Return how the items were found, and how they would be found faster."""
+    advice = {"no index": " builds one", None: " brings it up to date"}.get(found.reason)
+    account = found.account
+    return account if not account or not advice else f"{account} (eventlog search --index{advice})"
+
+
+def _print_json(found: Found, more: str | None) -> None:
+    for row in found:
+        said_at = row["occurred_at"].replace(" ", "T") + "Z"
+        terminal.print_json({"kind": "item", **row, "occurred_at": said_at})
+    terminal.print_json(
+        {
+            "kind": "searched",
+            "items": len(found),
+            "indexed": found.indexed,
+            "scanned": found.scanned,
+            "after": more,
+        }
+    )
+
+
+def _print_row(out: Console, row: dict[str, Any]) -> None:
+    """Print where an item stands, who says it, and below that what it says."""
+    first, *others = (printable(branch_id) for branch_id in row["branch_ids"])
+    also = f" and {telling.counted(len(others), 'other')}" if others else ""
+    where = Text(printable(row["session_id"]), style="bold")
+    where.append(f"  {first}{also}", style="not bold cyan")
+    where.append(f"  turn {row['turn']}  {row['occurred_at'][:16]}  ", style="not bold dim")
+    where.append(printable(row["tool_name"] or row["type"]), style="not bold")
+    out.print(where, soft_wrap=True)
+    out.print(Padding(_snippet(row["snippet"], *row["hit"]), (0, 0, 0, 2)))
+
+
+def _snippet(text: str, start: int, end: int) -> Text:
+    """Return a snippet on one line, with what was found in it marked."""
+    before, hit, after = (_on_one_line(t) for t in (text[:start], text[start:end], text[end:]))
+    return Text.assemble(before, (hit, "bold reverse"), after)
+
+
+def _on_one_line(text: str) -> str:
+    return printable(re.sub(r"\s+", " ", text))

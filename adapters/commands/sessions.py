@@ -1,0 +1,209 @@
+"""
+``eventlog sessions``, ``delete`` and ``restore``: which sessions there are, and which shall be.
+
+Documents of ``--json``, one a line. Of ``sessions``: ``session`` (what ``list_sessions`` tells of each, its
+``cursor`` among it, for ``--after``), in order. Of ``delete``: ``session`` (session_id), oldest first, then
+``receipt`` (sessions, items, total_tokens, total_cost, unpriced_requests, dry_run).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from adapters import telling, timing
+from adapters.commands import terminal
+from adapters.commands.terminal import printable
+from eventlog.errors import ConversationError, InvalidQueryError, UnserialisableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from adapters.sessions import Deletion
+    from eventlog.events import JSON
+    from projections.filters import OrderBy, SessionFilters
+
+NAMED = 20
+"""How many deleted sessions are named for people."""
+
+
+def filters(
+    *,
+    user: str | None,
+    metadata: str | None,
+    created_after: str | None,
+    created_before: str | None,
+    updated_after: str | None,
+    updated_before: str | None,
+    text: str | None,
+    min_items: int | None,
+) -> SessionFilters:
+    """Return the filters that were typed; ends with USAGE for what is no time or no JSON."""
+    return {
+        "user_id": user,
+        "metadata": None if metadata is None else _json(metadata),
+        "created_after": _time(created_after),
+        "created_before": _time(created_before),
+        "updated_after": _time(updated_after),
+        "updated_before": _time(updated_before),
+        "text": text,
+        "min_items": min_items,
+    }
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        terminal.fail(terminal.ExitCode.USAGE, f"--metadata is a JSON object, not {text!r}")
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=timing.instant(text))
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+
+
+# -- listing ------------------------------------------------------------------------------------
+
+
+def run(
+    path: Path,
+    which: SessionFilters,
+    *,
+    deleted: bool,
+    order_by: OrderBy,
+    reverse: bool,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """Print a page of sessions. Raises an EventLogError."""
+    with terminal.conversations(path, read_only=True) as log:
+        try:
+            rows = asyncio.run(
+                log.sessions(
+                    limit=limit + 1,  # one more, to know whether there are more
+                    after=after,
+                    order_by=order_by,
+                    reverse=reverse,
+                    deleted=deleted,
+                    **which,
+                )
+            )
+        except (InvalidQueryError, UnserialisableError) as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    shown = rows[:limit]
+    if as_json:
+        for row in shown:
+            terminal.print_json(_document(row))
+        return
+    if shown:
+        terminal.console().print(_table(shown, deleted=deleted))
+    if shown and len(rows) > limit:
+        more = Text(f"more with --after {shown[-1]['cursor']}", style="dim")
+        terminal.console().print(more, soft_wrap=True)
+
+
+def _document(row: dict[str, Any]) -> dict[str, JSON]:
+    times = {
+        name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
+        for name in ("created_at", "updated_at", "deleted_at")
+    }
+    return {"kind": "session", **row, **times}
+
+
+def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("session", overflow="fold", min_width=10)
+    table.add_column("title", overflow="fold", min_width=10)
+    table.add_column("user", overflow="fold", min_width=5)
+    table.add_column("deleted (UTC)" if deleted else "last used (UTC)", min_width=10)
+    for name in ("turns", "items", "tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(printable(row["session_id"])),
+            Text(printable(row["title"] or "")),
+            Text(printable(row["user_id"] or "")),
+            Text(row["deleted_at" if deleted else "updated_at"][:16]),
+            Text(f"{row['turn_count']:,}"),
+            Text(f"{row['item_count']:,}"),
+            Text(f"{row['total_tokens']:,}"),
+            Text(_cost(row["total_cost"], row["unpriced_requests"])),
+        )
+    return table
+
+
+def _cost(cost: float, unpriced_requests: int) -> str:
+    """Return a sum of prices; with a plus where some requests have none."""
+    return f"${cost:,.2f}{'+' if unpriced_requests else ''}"
+
+
+# -- deleting and restoring -----------------------------------------------------------------------
+
+
+def delete(
+    path: Path,
+    which: SessionFilters,
+    *,
+    everything: bool,
+    yes: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """Delete the sessions that match, or tell which they are. Raises an EventLogError."""
+    with terminal.conversations(path, read_only=not yes) as log:
+        try:
+            deletion = asyncio.run(
+                log.delete_sessions(
+                    dry_run=not yes, reason=reason, all_sessions=everything, **which
+                )
+            )
+        except InvalidQueryError as error:
+            wanted = str(error).replace("all_sessions=True", "--all")
+            terminal.fail(terminal.ExitCode.USAGE, wanted)
+        except UnserialisableError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    (_print_documents if as_json else _print_deletion)(deletion)
+
+
+def _print_documents(deletion: Deletion) -> None:
+    session_ids, *rest = deletion
+    for session_id in session_ids:
+        terminal.print_json({"kind": "session", "session_id": session_id})
+    totals = dict(zip(deletion._fields[1:], rest, strict=True))
+    terminal.print_json({"kind": "receipt", "sessions": len(session_ids), **totals})
+
+
+def _print_deletion(deletion: Deletion) -> None:
+    out = terminal.console()
+    for session_id in deletion.session_ids[:NAMED]:
+        out.print(Text(printable(session_id)), soft_wrap=True)
+    if (more := len(deletion.session_ids) - NAMED) > 0:
+        out.print(f"and {more:,} more")
+    cost = _cost(deletion.total_cost, deletion.unpriced_requests)
+    what = f"{telling.counted(len(deletion.session_ids), 'session')}, "
+    what += f"{telling.counted(deletion.items, 'item')}"
+    spent = f"{telling.counted(deletion.total_tokens, 'token')} ({cost}) spent stay counted"
+    out.print(f"{'would delete' if deletion.dry_run else 'deleted'} {what}; {spent}")
+    if deletion.dry_run and deletion.session_ids:
+        out.print("nothing was done yet: --yes does it", style="dim")
+
+
+def restore(path: Path, session_id: str) -> None:
+    """Restore a session. Raises an EventLogError."""
+    with terminal.conversations(path, read_only=False) as log:
+        try:
+            asyncio.run(log.restore_session(session_id))
+        except ConversationError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)

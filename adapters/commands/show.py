@@ -1,0 +1,338 @@
+"""
+``eventlog show``: a conversation as the model saw it, now or at any point of its past.
+
+Documents of ``--json``, one a line: first ``conversation`` (session_id, branch_id, version, is_deleted,
+is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
+position, index, type, occurred_at, item: null once erased, is_erased) in order; with ``--turns`` instead
+``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
+the fields of ``item``. An item is whole there; for people long ones are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from adapters import telling, timing
+from adapters.commands import terminal
+from adapters.commands.terminal import printable
+from eventlog.errors import BranchNotFoundError, ConversationError
+from eventlog.ledger import session_version
+from eventlog.recorded import occurred_at
+from projections import conversations, past, reading, shape
+from projections.conversations import MAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from eventlog.events import JSON, ItemRef
+    from eventlog.transaction import Transaction
+    from projections.past import AsOf
+
+SHOWN_CHARACTERS = 2_000
+"""How much of an item is printed for people."""
+
+ERASED = object()
+"""Stands for an item whose content was erased."""
+
+TIMES = "SELECT position, recorded_at, metadata FROM events"
+
+_STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
+
+
+class Entry(NamedTuple):
+    """An item of a branch: its number there, its turn, which it is, and its content."""
+
+    number: int
+    turn: int
+    ref: ItemRef
+    type: str
+    tool_name: str | None
+    occurred_at: int
+    item: JSON
+
+    def document(self, kind: str) -> dict[str, JSON]:
+        """Return the entry for programs."""
+        return {
+            "kind": kind,
+            "number": self.number,
+            "turn": self.turn,
+            "position": self.ref.position,
+            "index": self.ref.index,
+            "type": self.type,
+            "occurred_at": timing.iso(self.occurred_at),
+            "item": None if self.item is ERASED else self.item,
+            "is_erased": self.item is ERASED,
+        }
+
+
+class Conversation(NamedTuple):
+    """A branch at a version of its session."""
+
+    session_id: str
+    branch_id: str
+    version: int
+    is_deleted: bool
+    is_erased: bool
+    entries: list[Entry]
+
+    def document(self) -> dict[str, JSON]:
+        """Return what stands above the entries, for programs."""
+        return {
+            "kind": "conversation",
+            "session_id": self.session_id,
+            "branch_id": self.branch_id,
+            "version": self.version,
+            "is_deleted": self.is_deleted,
+            "is_erased": self.is_erased,
+            "items": len(self.entries),
+            "turns": self.entries[-1].turn if self.entries else 0,
+        }
+
+
+def run(
+    path: Path,
+    session_id: str,
+    *,
+    branch_id: str | None,
+    turns: bool,
+    as_of: str | None,
+    diff: str | None,
+    as_json: bool,
+) -> None:
+    """Print a conversation. Raises an EventLogError."""
+    if turns and diff is not None:
+        terminal.fail(terminal.ExitCode.USAGE, "--turns and --diff do not go together")
+    when = None if as_of is None else point(as_of)
+    earlier = None if diff is None else point(diff)
+
+    def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
+        require_session(tx, session_id)
+        shown = conversation(tx, session_id, branch_id, when)
+        if earlier is None:
+            return shown, None
+        return shown, conversation(tx, session_id, shown.branch_id, earlier, may_lack=True)
+
+    with terminal.opened(path, read_only=True) as log:
+        try:
+            shown, before = log.store.read_sync(unit)
+        except ConversationError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    if as_json:
+        beside = None if before is None else before.version
+        terminal.print_json({**shown.document(), "beside_version": beside})
+        _print_json(shown, before, turns=turns)
+        return
+    out = terminal.console()
+    _print_heading(out, shown, before)
+    if before is not None:
+        _print_difference(out, shown, before)
+    elif turns:
+        _print_turns(out, shown)
+    else:
+        _print_entries(out, [("", "", entry) for entry in shown.entries])
+
+
+def point(text: str) -> AsOf:
+    """Return a version or a time that was typed; a day alone is its end."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        time = timing.instant(text, end_of_day=True)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, f"{error}, or a version")
+    is_day = "T" not in text and ":" not in text
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time - is_day)
+
+
+def require_session(tx: Transaction, session_id: str) -> None:
+    """Raise ConversationError when there is no such session."""
+    if not session_version(tx, session_id):
+        raise ConversationError(f"there is no session {session_id!r}")
+
+
+def conversation(
+    tx: Transaction,
+    session_id: str,
+    branch_id: str | None,
+    as_of: AsOf | None,
+    *,
+    may_lack: bool = False,
+) -> Conversation:
+    """
+    Return a branch as it was, by default the one that the session was last switched to.
+
+    Raises VersionNotFoundError, and BranchNotFoundError unless the branch may be lacking.
+    """
+    now = session_version(tx, session_id)
+    version = past.version_at(tx, session_id, now if as_of is None else as_of)
+    with past.at(tx, session_id, version) as then:
+        session = reading.place(then, session_id, MAIN)
+        name = session.last_branch_id if branch_id is None else branch_id
+        place = reading.place(then, session_id, name)
+        is_missing = not place.branch_exists and name != MAIN and not place.is_deleted
+        if is_missing and not may_lack:
+            raise BranchNotFoundError(name)
+        refs = reading.refs(then, place.pointer)
+        times = {row[0]: occurred_at(row[1], row[2], row[0]) for row in then.execute(TIMES)}
+        rows = zip(
+            refs,
+            reading.structure(then, place.pointer),
+            reading.items(then, place.pointer, erased=ERASED),
+            strict=True,
+        )
+        entries = [
+            Entry(number, turn, ref, kind, tool, times[ref.position], item)
+            for number, (ref, (turn, kind, tool), item) in enumerate(rows, 1)
+        ]
+        row = conversations.session(then, session_id)
+        is_erased = row is not None and row.erased_at is not None
+    return Conversation(session_id, name, version, session.is_deleted, is_erased, entries)
+
+
+# -- for programs -------------------------------------------------------------------------------
+
+
+def _print_json(shown: Conversation, before: Conversation | None, *, turns: bool) -> None:
+    if before is not None:
+        for kind, entry in _changes(shown, before):
+            terminal.print_json(entry.document(kind))
+    elif turns:
+        for number, entries in _by_turn(shown.entries):
+            terminal.print_json(
+                {
+                    "kind": "turn",
+                    "turn": number,
+                    "occurred_at": timing.iso(entries[0].occurred_at),
+                    "user": entries[0].document("item")["item"]
+                    if entries[0].type == shape.USER
+                    else None,
+                    "items": len(entries),
+                    "tools": _tools(entries),
+                }
+            )
+    else:
+        for entry in shown.entries:
+            terminal.print_json(entry.document("item"))
+
+
+def _changes(shown: Conversation, before: Conversation) -> list[tuple[str, Entry]]:
+    now = {entry.ref for entry in shown.entries}
+    then = {entry.ref for entry in before.entries}
+    return [
+        *(("removed", entry) for entry in before.entries if entry.ref not in now),
+        *(("added", entry) for entry in shown.entries if entry.ref not in then),
+    ]
+
+
+def _by_turn(entries: Iterable[Entry]) -> list[tuple[int, list[Entry]]]:
+    return [(turn, list(group)) for turn, group in groupby(entries, key=lambda each: each.turn)]
+
+
+def _tools(entries: Iterable[Entry]) -> list[str]:
+    names = (e.tool_name for e in entries if e.tool_name and not e.type.endswith("_output"))
+    return list(dict.fromkeys(names))
+
+
+# -- for people ---------------------------------------------------------------------------------
+
+
+def _print_heading(out: Console, shown: Conversation, before: Conversation | None) -> None:
+    heading = Text(printable(shown.session_id), style="bold")
+    turns = shown.entries[-1].turn if shown.entries else 0
+    size = f"{telling.counted(turns, 'turn')}, {telling.counted(len(shown.entries), 'item')}"
+    heading.append(f"  {printable(shown.branch_id)}", style="not bold cyan")
+    heading.append(f"  version {shown.version}", style="not bold")
+    if before is not None:
+        heading.append(f" beside version {before.version}", style="not bold")
+    heading.append(f"  {size}", style="not bold dim")
+    if shown.is_erased:
+        heading.append("  the session was erased", style="not bold red")
+    elif shown.is_deleted:
+        heading.append("  the session was deleted; --as-of shows what was", style="not bold red")
+    out.print(heading)
+
+
+def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> None:
+    """Print entries with a mark before each, turn by turn."""
+    for turn, group in groupby(marked, key=lambda each: each[2].turn):
+        entries = list(group)
+        time = timing.minute(entries[0][2].occurred_at)
+        out.print()
+        out.print(Text(f"turn {turn}  {time}", style="dim"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(justify="right", style="dim", no_wrap=True)
+        grid.add_column(min_width=9, max_width=16, no_wrap=True, overflow="ellipsis")
+        grid.add_column(overflow="fold")
+        for mark, style, entry in entries:
+            who, text = _said(entry)
+            who_text = Text(printable(telling.shortened(who)), style=_STYLES.get(who, "dim"))
+            content = Text(printable(cut(text), lines=True), style=style)
+            grid.add_row(Text(mark, style=style), str(entry.number), who_text, content)
+        out.print(grid)
+
+
+def _said(entry: Entry) -> tuple[str, str]:
+    return (entry.type, "(erased)") if entry.item is ERASED else said(entry.item)
+
+
+def said(item: JSON) -> tuple[str, str]:
+    """Return who speaks in an item, or what it does, and its text."""
+    if not isinstance(item, Mapping):
+        return "?", telling.json_or_text(item)
+    kind = item.get("type")
+    if kind == "function_call":
+        return "calls", telling.call(item)
+    if kind == "function_call_output":
+        return "gets", telling.json_or_text(item.get("output"))
+    role: Any = item.get("role")
+    text = telling.content(item)
+    if isinstance(role, str) and text:
+        return role, text
+    return str(role or kind or "?"), telling.json_or_text(dict(item))
+
+
+def cut(text: str) -> str:
+    """Return so much of a text as a person may want to read, and how much there is besides."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    left = len(text) - SHOWN_CHARACTERS
+    return f"{text[:SHOWN_CHARACTERS]}… ({left:,} characters more: --json has all)"
+
+
+def _print_difference(out: Console, shown: Conversation, before: Conversation) -> None:
+    marks = {"removed": ("-", "red"), "added": ("+", "green")}
+    changes = [(*marks[kind], entry) for kind, entry in _changes(shown, before)]
+    _print_entries(out, changes)
+    same = len(shown.entries) - sum(mark == "+" for mark, _, _ in changes)
+    out.print()
+    out.print(Text(f"{telling.counted(same, 'item')} the same", style="dim"))
+
+
+def _print_turns(out: Console, shown: Conversation) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title, justify in (("turn", "right"), ("time (UTC)", "left")):
+        table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=True)
+    table.add_column("user", overflow="fold")
+    table.add_column("items", justify="right", no_wrap=True)
+    table.add_column("tools", overflow="fold")
+    for turn, entries in _by_turn(shown.entries):
+        opening = _said(entries[0])[1] if entries[0].type == shape.USER else ""
+        table.add_row(
+            str(turn),
+            timing.minute(entries[0].occurred_at),
+            Text(printable(telling.shortened(opening))),
+            f"{len(entries):,}",
+            Text(printable(", ".join(_tools(entries)))),
+        )
+    out.print(table)
