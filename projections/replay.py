@@ -171,14 +171,18 @@ def _swap_in(
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        projector.create_tables(tx, projection, replace=found is not None)
-        for table in tables(projection):
-            columns = ", ".join(f'"{column}"' for column in table.columns)
-            tx.execute(
-                f'INSERT INTO main."{table.name}" ({columns}) '
-                f'SELECT {columns} FROM scratch."{table.name}"'
-            )
+        fill = partial(_copy_from_scratch, tx, projection)
+        projector.create_tables(tx, projection, replace=found is not None, fill=fill)
         projector.set_checkpoint(tx, projection, read_head(tx).position)
+
+
+def _copy_from_scratch(tx: Transaction, projection: Projection) -> None:
+    for table in tables(projection):
+        columns = ", ".join(f'"{column}"' for column in table.columns)
+        tx.execute(
+            f'INSERT INTO main."{table.name}" ({columns}) '
+            f'SELECT {columns} FROM scratch."{table.name}"'
+        )
 
 
 # -- comparing --------------------------------------------------------------------------------

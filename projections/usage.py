@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, ClassVar, Final, TypeAlias
 
 from eventlog.events import (
@@ -104,7 +105,14 @@ DROP_EMPTY = """
     DELETE FROM usage_by_day
     WHERE day = ? AND session_id = ? AND model = ? AND agent = ? AND entries = 0
 """
-RUN_IS_KNOWN = "SELECT 1 FROM usage WHERE session_id = ? AND run_id = ? AND begins_run = 1"
+KNOWN_RUNS = """
+    SELECT session_id, run_id
+    FROM (VALUES (?, ?)) AS asked
+    JOIN usage ON session_id = asked.column1 AND run_id = asked.column2
+    WHERE begins_run = 1
+"""
+MOST_ASKED = 500
+"""After how many runs one statement asks."""
 REQUEST = """
     SELECT session_id, response_id, model, agent, cost_usd, price_source, occurred_at, begins_run,
         requests, input_tokens, output_tokens, total_tokens, cached_input_tokens,
@@ -125,6 +133,9 @@ END_BRANCH = """
     UPDATE usage SET is_live = 0 WHERE session_id = ? AND branch_id = ? AND is_live = 1
 """
 END_SESSION = "UPDATE usage SET is_live = 0 WHERE session_id = ? AND is_live = 1"
+
+Run: TypeAlias = tuple[str, str]
+"""A session and the id of one of its runs."""
 
 Group: TypeAlias = tuple[int, str, str, str]
 """A day, a session, a model and an agent; what is not known is the empty text."""
@@ -153,7 +164,7 @@ class Usage:
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Add rows for what was used; correct rows; end those whose turn, branch or history is gone."""
-        batch = _Batch(tx)
+        batch = _Batch(tx, _known_runs(tx, events))
         for recorded in events:
             event = recorded.event
             if isinstance(event, UsageRecorded):
@@ -170,11 +181,11 @@ class Usage:
 class _Batch:
     """The rows and sums that a batch of events adds, until they are written together."""
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(self, tx: Transaction, known_runs: set[Run]) -> None:
         self._tx = tx
+        self._known_runs = known_runs
         self._rows: list[tuple[Any, ...]] = []
-        self._begun: set[tuple[str, str]] = set()
-        self._sums: dict[Group, list[int]] = {}
+        self._counted: dict[Group, list[list[int]]] = {}
         self._left: set[Group] = set()
 
     def record(self, recorded: Recorded, event: UsageRecorded) -> None:
@@ -184,7 +195,7 @@ class _Batch:
             begins = int(begins_run and index == 0)
             self._rows.append(_row(recorded, event, index, request, begins))
             group = _group(recorded.occurred_at, recorded.session_id, request.model, request.agent)
-            self._add(group, _counted(begins, numbers(request), request.cost_usd), 1)
+            self._add(group, _counted(begins, numbers(request), request.cost_usd))
 
     def correct(self, event: UsageCorrected) -> None:
         """Put what was learnt in place of what was known, and move the sums along."""
@@ -203,26 +214,29 @@ class _Batch:
 
     def write_sums(self) -> None:
         """Add to the sums of each group; one that nothing belongs to any more goes."""
-        if self._sums:
-            self._tx.defer_all(ADD, [(*group, *sums) for group, sums in self._sums.items()])
+        sums = [
+            (*group, *map(sum, zip(*counted, strict=True)))
+            for group, counted in self._counted.items()
+        ]
+        if sums:
+            self._tx.defer_all(ADD, sums)
         if self._left:
             self._tx.executemany(DROP_EMPTY, self._left)
 
     def _begins(self, session_id: str, run_id: str) -> bool:
         run = (session_id, run_id)
-        if run in self._begun or self._tx.one(RUN_IS_KNOWN, run):
-            return False
-        self._begun.add(run)
-        return True
+        begins = run not in self._known_runs
+        self._known_runs.add(run)
+        return begins
 
     def _correct(self, known: Row, correction: UsageCorrection) -> None:
         session_id, response_id, model, agent, cost, source, at, begins_run, *used = known
         before = _group(at, session_id, model, agent)
-        self._add(before, _counted(begins_run, used, cost), -1)
+        self._add(before, [-number for number in _counted(begins_run, used, cost)])
         self._left.add(before)
         model, agent = _better(correction.model, model), _better(correction.agent, agent)
         cost = _better(correction.cost_usd, cost)
-        self._add(_group(at, session_id, model, agent), _counted(begins_run, used, cost), 1)
+        self._add(_group(at, session_id, model, agent), _counted(begins_run, used, cost))
         learnt = (
             _better(correction.response_id, response_id),
             model,
@@ -234,11 +248,23 @@ class _Batch:
         ref = correction.request
         self._tx.execute(CORRECT, (*learnt, ref.position, ref.index))
 
-    def _add(self, group: Group, counted: list[int], sign: int) -> None:
-        sums = self._sums.setdefault(group, [0] * len(SUMMED))
-        self._sums[group] = [
-            total + sign * number for total, number in zip(sums, counted, strict=True)
-        ]
+    def _add(self, group: Group, counted: list[int]) -> None:
+        self._counted.setdefault(group, []).append(counted)
+
+
+def _known_runs(tx: Transaction, events: Sequence[Recorded]) -> set[Run]:
+    """Return which runs of these events the tables know already."""
+    runs = {
+        (recorded.session_id, event.run_id): None  # in order
+        for recorded in events
+        if isinstance(event := recorded.event, UsageRecorded)
+    }
+    known: set[Run] = set()
+    asking = iter(runs)
+    while some := [*islice(asking, MOST_ASKED)]:
+        sql = KNOWN_RUNS.replace("(?, ?)", ", ".join(["(?, ?)"] * len(some)))
+        known.update(tx.execute(sql, [*chain.from_iterable(some)]))
+    return known
 
 
 def numbers(request: RequestUsage) -> tuple[int, ...]:
