@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
 from eventlog import codec, integrity
+from eventlog.errors import CorruptFileError
 from eventlog.events import JSON, Event
 from eventlog.integrity import EVENT_COLUMNS, Head
 from eventlog.recorded import Recorded
@@ -18,6 +19,8 @@ PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 """Reading goes in pages of at most so many events and about so many bytes, to keep memory flat."""
 
+
+MOST_EVENTS = 2**62
 
 INSERT_EVENT = """
     INSERT INTO events (
@@ -106,6 +109,8 @@ class Ledger:
         """Append events as their columns hold them after ``version``, link and project them."""
         recorded = []
         head: Head = tx.state
+        _check_countable("position", head.position)
+        _check_countable("version", version)
         for name, schema_version, branch_id, data, data_digest, metadata, key in events:
             version += 1
             position = head.position + 1
@@ -169,9 +174,15 @@ def read_head(tx: Transaction) -> Head:
     """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
     last = tx.one(LAST_DIGEST)
     given = tx.one(LAST_POSITION)
-    if last is None:
-        return Head(0 if given is None else given[0], integrity.FIRST)
-    return Head(last[0] if given is None else max(last[0], given[0]), last[1])
+    position, digest = (0, integrity.FIRST) if last is None else last
+    position = position if given is None else max(position, given[0])
+    return Head(position, digest)
+
+
+def _check_countable(what: str, number: int) -> None:
+    """Raise CorruptFileError for a number that no log comes to by counting."""
+    if number > MOST_EVENTS:
+        raise CorruptFileError(f"an event has {what} {number}: `eventlog verify` tells which")
 
 
 def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:

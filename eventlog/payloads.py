@@ -36,8 +36,8 @@ def items(
     wanted: a statement that gives (position, index_in_event, number) of the first item of each event,
         in the range; only the first event may begin in its middle.
 
-    None means that a payload was erased, is beyond msgspec, or that they are too long for one value: read
-    one by one, they tell which.
+    None means that a payload was erased, is beyond msgspec, that they are too long for one value, or that
+    there are none: read one by one, they tell which.
     """
     try:
         row = tx.one(JOINED.format(wanted=wanted), parameters)
@@ -46,7 +46,7 @@ def items(
     if row is None or row[3] != row[4]:
         return None
     document, numbers, index, count, _ = row
-    decoded = codec.decode_lines_of_items(document, count) if count else []
+    decoded = codec.decode_lines_of_items(document, count) if count else None
     if decoded is None:
         return None
     if sum(map(len, decoded)) != last - first + 1:  # some events' items are not all in the range

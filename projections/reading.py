@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from eventlog import codec, payloads
-from eventlog.errors import UndecodableEventError
+from eventlog.errors import ProjectionError, UndecodableEventError
 from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
 from eventlog.transaction import Row, Transaction
@@ -146,6 +146,11 @@ def items(
 
 def _items_one_by_one(tx: Transaction, span: segments.Span, erased: JSON) -> Iterable[JSON]:
     rows = tx.all(PAYLOADS, (*span, span.first))
+    if not rows or rows[0][2] != span.first:
+        raise ProjectionError(
+            "the tables lack items that a branch holds: `eventlog replay` builds them anew",
+            projection="conversations",
+        )
     decoded = _decoded(rows, may_lack=erased is not _REFUSED)
     # An event's items follow each other, so the next event's first number ends them.
     ends = [*(row[2] for row in rows[1:]), span.last + 1]

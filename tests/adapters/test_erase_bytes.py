@@ -88,6 +88,8 @@ class Talk:
         rows = await log.query(
             lambda tx: tx.all("SELECT session_id FROM sessions WHERE deleted_at IS NULL")
         )
+        if not rows:
+            return
         chosen = self.chance.choice(rows)[0]
         match self.chance.randrange(3):
             case 0:

@@ -102,11 +102,15 @@ def check_command(path: Path, command: str, *options: str) -> None:
 
 
 def sound(path: Path) -> None:
+    """Check that a file whose log verifies is sound once its tables, which may be damaged, are replayed."""
+
     async def check() -> None:
         async with EventLog.open(
             path, projections=projections.default(), durability="normal"
         ) as log:
             if (await log.verify()).ok:
+                builders = projections.default().named([])
+                await asyncio.to_thread(projections.replay, log, builders)
                 await check_sound(log)
 
     asyncio.run(check())

@@ -1,0 +1,46 @@
+"""Tables that are not as the builder made them: reading says so, and a replay mends them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import projections
+from adapters import AdvancedSQLiteSession
+from eventlog import EventLog
+from eventlog.errors import ProjectionError
+
+if TYPE_CHECKING:
+    from agents.items import TResponseInputItem
+
+ITEMS: list[TResponseInputItem] = [{"role": "user", "content": text} for text in "abc"]
+
+
+def opened(path: Path) -> Any:
+    return AdvancedSQLiteSession("s", path)
+
+
+@pytest.mark.parametrize("lost", ["number > 0", "number = 1"])
+async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
+    tmp_path: Path, lost: str
+) -> None:
+    path = tmp_path / "log.db"
+    session = opened(path)
+    await session.add_items(ITEMS)
+    session.close()
+    session.log.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"DELETE FROM items WHERE {lost}")
+
+    session = opened(path)
+    with pytest.raises(ProjectionError, match="eventlog replay"):
+        await session.get_items()
+    async with EventLog.open(path, projections=projections.default()) as log:
+        projections.replay(log, projections.default().named([]))
+    assert await session.get_items() == ITEMS
+    session.close()
+    session.log.close()
