@@ -175,7 +175,8 @@ def read_head(tx: Transaction) -> Head:
     last = tx.one(LAST_DIGEST)
     given = tx.one(LAST_POSITION)
     position, digest = (0, integrity.FIRST) if last is None else last
-    position = position if given is None else max(position, given[0])
+    if given is not None and isinstance(given[0], int):  # SQLite passes over what is no number, too
+        position = max(position, given[0])
     return Head(position, digest)
 
 
