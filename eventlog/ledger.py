@@ -29,7 +29,7 @@ INSERT_EVENT = """
     ) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?)
 """
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
 EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
 LINKED_EVENTS = f"""
     SELECT {EVENT_COLUMNS},
@@ -175,8 +175,7 @@ def read_head(tx: Transaction) -> Head:
     last = tx.one(LAST_DIGEST)
     given = tx.one(LAST_POSITION)
     position, digest = (0, integrity.FIRST) if last is None else last
-    if given is not None and isinstance(given[0], int):  # SQLite passes over what is no number, too
-        position = max(position, given[0])
+    position = position if given is None else max(position, given[0])
     return Head(position, digest)
 
 

@@ -32,7 +32,7 @@ CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
 CHECKPOINTS_AND_END = """
     SELECT projection, version, position,
         (SELECT MAX(position) FROM events),
-        (SELECT seq FROM sqlite_sequence WHERE name = 'events')
+        (SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')
     FROM checkpoints
 """
 SET_CHECKPOINT = """

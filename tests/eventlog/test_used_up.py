@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters import AdvancedSQLiteSession
 from eventlog import EventLog, ItemsAdded
 from eventlog.errors import CorruptFileError
 
@@ -34,14 +35,20 @@ async def test_a_number_that_cannot_be_counted_on_from_is_told_before_anything_i
         assert len([event async for event in log.read()]) == 1
 
 
-async def test_a_sequence_that_is_no_number_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seq", ["'many'", "9e99", "NULL"])
+async def test_a_sequence_that_is_no_number_is_passed_over(tmp_path: Path, seq: str) -> None:
     path = tmp_path / "log.db"
     said = ItemsAdded(items=[{"role": "user", "content": "hello"}])
     async with EventLog.open(path) as log:
         await log.append("s", [said])
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE sqlite_sequence SET seq = 'many' WHERE name = 'events'")
+        connection.execute(f"UPDATE sqlite_sequence SET seq = {seq} WHERE name = 'events'")
 
-    async with EventLog.open(path) as log:
-        assert (await log.append("s", [said])).position == 2
-        assert (await log.verify()).ok
+    session = AdvancedSQLiteSession("s", path)
+    assert (await session.log.verify()).ok
+    assert len(await session.get_items()) == 1
+    await session.add_items([{"role": "user", "content": "and more"}])
+    assert len(await session.get_items()) == 2
+    assert (await session.log.verify()).ok
+    session.close()
+    session.log.close()
