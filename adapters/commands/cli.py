@@ -11,11 +11,25 @@ import sys
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
 from adapters.commands import terminal
+from adapters.commands.options import (
+    After,
+    AsJson,
+    Database,
+    DryRun,
+    Reason,
+    Session,
+    SessionId,
+    Since,
+    Until,
+    User,
+    Which,
+    of_sessions,
+)
 from adapters.commands.terminal import ExitCode
 
 if TYPE_CHECKING:
@@ -31,12 +45,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Database = Annotated[Path, typer.Argument(metavar="DB", help="The log's file.", show_default=False)]
-SessionId = Annotated[
-    str, typer.Argument(metavar="SESSION", help="The session's id.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -72,7 +80,7 @@ def replay(
         bool, typer.Option("--check", help="Compare with the tables, and change nothing.")
     ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> bool:
     """
     Build the projections' tables again from the first event, or check them.
 
@@ -84,8 +92,7 @@ def replay(
     """
     from adapters.commands import replay
 
-    clean = replay.run(db, projection or [], check=check, as_json=as_json)
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+    return replay.run(db, projection or [], check=check, as_json=as_json)
 
 
 @app.command()
@@ -96,10 +103,9 @@ def demo(
             "--db",
             metavar="PATH",
             help="The log's file, made if need be. [dim]\\[default: in a temporary folder][/dim]",
-            show_default=False,
         ),
     ] = None,
-) -> None:
+) -> bool:
     """
     Show it: a conversation with a tool, branches and usage, its events, and a replay.
 
@@ -111,8 +117,7 @@ def demo(
     """
     from adapters.commands import demo
 
-    clean = demo.run(db)
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+    return demo.run(db)
 
 
 @app.command()
@@ -123,14 +128,13 @@ def verify(
         typer.Option(
             metavar="POSITION:DIGEST",
             help="A head that was kept elsewhere; the log must contain it.",
-            show_default=False,
         ),
     ] = None,
     head: Annotated[
         bool, typer.Option("--head", help="Verify the log only, and print its head to be kept.")
     ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> bool:
     """
     Prove that the log is what was recorded, and that its tables are what the log says.
 
@@ -143,8 +147,7 @@ def verify(
     """
     from adapters.commands import verify
 
-    clean = verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
 
 
 @app.command()
@@ -152,17 +155,14 @@ def show(
     db: Database,
     session: SessionId,
     branch: Annotated[
-        str | None,
-        typer.Option(help="This branch, not the one last switched to.", show_default=False),
+        str | None, typer.Option(help="This branch, not the one last switched to.")
     ] = None,
     turns: Annotated[bool, typer.Option("--turns", help="A line for each turn.")] = False,
     as_of: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION|TIME", help="As it was then.", show_default=False),
+        str | None, typer.Option(metavar="VERSION|TIME", help="As it was then.")
     ] = None,
     diff: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION|TIME", help="What changed since then.", show_default=False),
+        str | None, typer.Option(metavar="VERSION|TIME", help="What changed since then.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -195,32 +195,6 @@ def branches(
     branches.run(db, session, include_ended=all_, as_json=as_json)
 
 
-User = Annotated[
-    str | None, typer.Option("--user", metavar="ID", help="Of this user.", show_default=False)
-]
-Metadata = Annotated[
-    str | None,
-    typer.Option(metavar="JSON", help="Labelled with each of these, nested or not."),
-]
-CreatedAfter = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Begun then or later.", show_default=False)
-]
-CreatedBefore = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Begun before then.", show_default=False)
-]
-UpdatedAfter = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Last used then or later.", show_default=False)
-]
-UpdatedBefore = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Not used since then.", show_default=False)
-]
-HoldingText = Annotated[
-    str | None,
-    typer.Option("--text", metavar="TEXT", help="In which the user or the assistant says so."),
-]
-MinItems = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of so many items or more.")]
-
-
 class Order(StrEnum):
     """By which time sessions are listed."""
 
@@ -229,27 +203,18 @@ class Order(StrEnum):
 
 
 @app.command()
+@of_sessions
 def sessions(
     db: Database,
-    user: User = None,
-    metadata: Metadata = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
-    updated_after: UpdatedAfter = None,
-    updated_before: UpdatedBefore = None,
-    text: HoldingText = None,
-    min_items: MinItems = None,
     deleted: Annotated[
         bool, typer.Option("--deleted", help="Those that were deleted, instead.")
     ] = False,
     order_by: Annotated[Order, typer.Option(help="The newest first by this.")] = Order.updated_at,
     reverse: Annotated[bool, typer.Option("--reverse", help="The oldest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
-    after: Annotated[
-        str | None,
-        typer.Option(metavar="CURSOR", help="Go on behind this session.", show_default=False),
-    ] = None,
+    after: After = None,
     as_json: AsJson = False,
+    **which: Unpack[Which],
 ) -> None:
     """
     List sessions: all, or those that match, the last used first.
@@ -261,16 +226,6 @@ def sessions(
     """
     from adapters.commands import sessions
 
-    which = sessions.filters(
-        user=user,
-        metadata=metadata,
-        created_after=created_after,
-        created_before=created_before,
-        updated_after=updated_after,
-        updated_before=updated_before,
-        text=text,
-        min_items=min_items,
-    )
     sessions.run(
         db,
         which,
@@ -284,22 +239,14 @@ def sessions(
 
 
 @app.command()
+@of_sessions
 def delete(
     db: Database,
-    user: User = None,
-    metadata: Metadata = None,
-    created_after: CreatedAfter = None,
-    created_before: CreatedBefore = None,
-    updated_after: UpdatedAfter = None,
-    updated_before: UpdatedBefore = None,
-    text: HoldingText = None,
-    min_items: MinItems = None,
     all_: Annotated[bool, typer.Option("--all", help="Without any filter: all of them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
-    reason: Annotated[
-        str | None, typer.Option(help="Recorded with each deletion.", show_default=False)
-    ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
+    **which: Unpack[Which],
 ) -> None:
     """
     Delete the sessions that match: without [bold]--yes[/bold], only tell which.
@@ -311,16 +258,6 @@ def delete(
     """
     from adapters.commands import sessions
 
-    which = sessions.filters(
-        user=user,
-        metadata=metadata,
-        created_after=created_after,
-        created_before=created_before,
-        updated_after=updated_after,
-        updated_before=updated_before,
-        text=text,
-        min_items=min_items,
-    )
     sessions.delete(db, which, everything=all_, yes=yes, reason=reason, as_json=as_json)
 
 
@@ -339,39 +276,25 @@ def restore(db: Database, session: SessionId) -> None:
 @app.command()
 def audit(
     db: Database,
-    session: Annotated[
-        str | None, typer.Option(help="Only this session.", show_default=False)
-    ] = None,
+    session: Session = None,
     branch: Annotated[
-        str | None,
-        typer.Option(help="Only what happened on this branch or to it.", show_default=False),
+        str | None, typer.Option(help="Only what happened on this branch or to it.")
     ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only what happened from then on.", show_default=False),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
-        ),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     type_: Annotated[
         list[str] | None,
         typer.Option("--type", metavar="TYPE", help="Only this type; may be given several times."),
     ] = None,
-    actor: Annotated[
-        str | None, typer.Option(help="Only what this actor did.", show_default=False)
-    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Only what this actor did.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Only the newest so many.", show_default=False),
+        int | None, typer.Option(min=0, metavar="N", help="Only the newest so many.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what is appended, by any process.")
     ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> bool:
     """
     Tell what happened: when, to which session and branch, by whom, and what became of it.
 
@@ -383,7 +306,7 @@ def audit(
     """
     from adapters.commands import audit
 
-    clean = audit.run(
+    return audit.run(
         db,
         session_id=session,
         branch_id=branch,
@@ -395,50 +318,26 @@ def audit(
         follow=follow,
         as_json=as_json,
     )
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
 
 
 @app.command()
 def search(
     db: Database,
     query: Annotated[
-        str | None,
-        typer.Argument(metavar="QUERY", help="What it says, literally.", show_default=False),
+        str | None, typer.Argument(metavar="QUERY", help="What it says, literally.")
     ] = None,
     type_: Annotated[
-        str | None,
-        typer.Option("--type", help="Only this type: user, function_call ...", show_default=False),
+        str | None, typer.Option("--type", help="Only this type: user, function_call ...")
     ] = None,
-    tool: Annotated[
-        str | None, typer.Option(help="Only calls of this tool.", show_default=False)
-    ] = None,
-    role: Annotated[
-        str | None, typer.Option(help="Only messages of this role.", show_default=False)
-    ] = None,
-    session: Annotated[
-        str | None, typer.Option(help="Only in this session.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
-    ] = None,
-    branch: Annotated[
-        str | None, typer.Option(help="Only on this branch.", show_default=False)
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only what was said from then on.", show_default=False),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
-        ),
-    ] = None,
+    tool: Annotated[str | None, typer.Option(help="Only calls of this tool.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only messages of this role.")] = None,
+    session: Session = None,
+    user: User = None,
+    branch: Annotated[str | None, typer.Option(help="Only on this branch.")] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many.")] = 20,
-    after: Annotated[
-        str | None,
-        typer.Option(metavar="CURSOR", help="Go on behind this item.", show_default=False),
-    ] = None,
+    after: After = None,
     index: Annotated[
         bool,
         typer.Option("--index", help="First build the full-text index, or bring it up to date."),
@@ -489,26 +388,13 @@ def tools(
     by: Annotated[
         list[ToolGroup] | None,
         typer.Option(
-            help="Count by this; may be given several times. [dim]\\[default: tool][/dim]",
-            show_default=False,
+            help="Count by this; may be given several times. [dim]\\[default: tool][/dim]"
         ),
     ] = None,
-    session: Annotated[
-        str | None, typer.Option(help="Only in this session.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(help="Only in this user's sessions.", show_default=False)
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only calls from then on.", show_default=False),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
-        ),
-    ] = None,
+    session: Session = None,
+    user: User = None,
+    since: Since = None,
+    until: Until = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -530,7 +416,7 @@ def tools(
 
 
 @app.command()
-def doctor(db: Database, as_json: AsJson = False) -> None:
+def doctor(db: Database, as_json: AsJson = False) -> bool:
     """
     Examine a file: what it is and holds, what is wrong with it, and what to do about that.
 
@@ -540,20 +426,7 @@ def doctor(db: Database, as_json: AsJson = False) -> None:
     """
     from adapters.commands import doctor
 
-    clean = doctor.run(db, as_json=as_json)
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
-
-
-Since = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Only what was used from then on.", show_default=False),
-]
-Until = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME", help="Only before then; a day alone counts whole.", show_default=False
-    ),
-]
+    return doctor.run(db, as_json=as_json)
 
 
 @app.command()
@@ -565,17 +438,12 @@ def usage(
             metavar="NAME",
             help="In groups: session, user, model, agent, day, run, turn, branch; several by commas."
             " [dim]\\[default: model][/dim]",
-            show_default=False,
         ),
     ] = None,
     since: Since = None,
     until: Until = None,
-    user: Annotated[
-        str | None, typer.Option(help="Only this user's sessions.", show_default=False)
-    ] = None,
-    session: Annotated[
-        str | None, typer.Option(help="Only this session.", show_default=False)
-    ] = None,
+    user: User = None,
+    session: Session = None,
     live: Annotated[
         bool, typer.Option("--live", help="Not what was popped, deleted or cleared.")
     ] = False,
@@ -610,18 +478,12 @@ def reprice(
     db: Database,
     since: Since = None,
     until: Until = None,
-    session: Annotated[
-        str | None, typer.Option(help="Only this session.", show_default=False)
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Only this model's requests.", show_default=False)
-    ] = None,
+    session: Session = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's requests.")] = None,
     only_unpriced: Annotated[
         bool, typer.Option("--only-unpriced", help="Only requests that have no cost yet.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would change, and record nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -672,8 +534,7 @@ def export(
         Format, typer.Option("--format", help="The events as JSON lines, or Markdown for people.")
     ] = Format.jsonl,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write to this file instead of stdout."),
+        Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -695,21 +556,16 @@ def export(
 @app.command("import")
 def import_(
     db: Database,
-    source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="What to import.", show_default=False)
-    ],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="What to import.")],
     on_conflict: Annotated[
         Conflict, typer.Option("--on-conflict", help="What to do about a session that exists.")
     ] = Conflict.refuse,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all, tell what would happen, write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     sessions_table: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help="The SDK's sessions table in SOURCE. [dim]\\[default: agent_sessions][/dim]",
-            show_default=False,
         ),
     ] = None,
     messages_table: Annotated[
@@ -717,16 +573,15 @@ def import_(
         typer.Option(
             metavar="NAME",
             help="The SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
-            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> bool:
     """
     Bring histories in: each session whole or not at all.
 
     SOURCE is what [bold]export[/bold] wrote, another log, or a file of the SDK's SQLiteSession or
-    AdvancedSQLiteSession. It stays as it is; DB is made if need be.
+    AdvancedSQLiteSession. It stays as it is; DB is made if need be. A dry run checks all of it.
 
     Of a SOURCE that holds both a log and the SDK's tables, the log is read; the tables if one is named.
 
@@ -744,7 +599,7 @@ def import_(
     tables = None
     if sessions_table is not None or messages_table is not None:
         tables = TablePair(sessions_table or "agent_sessions", messages_table or "agent_messages")
-    clean = export_import.import_(
+    return export_import.import_(
         db,
         source,
         on_conflict=on_conflict.value,
@@ -752,15 +607,13 @@ def import_(
         dry_run=dry_run,
         as_json=as_json,
     )
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
 
 
 @app.command()
 def erase(
     db: Database,
     session: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="All of this session; it is deleted.", show_default=False),
+        str | None, typer.Option(metavar="ID", help="All of this session; it is deleted.")
     ] = None,
     deleted: Annotated[
         bool, typer.Option("--deleted", help="All of every session that was deleted.")
@@ -768,29 +621,21 @@ def erase(
     older_than: Annotated[
         str | None,
         typer.Option(
-            metavar="AGE",
-            help="Of the deleted, only those deleted at least so long ago: 30d, 12h.",
-            show_default=False,
+            metavar="AGE", help="Of the deleted, only those deleted at least so long ago: 30d, 12h."
         ),
     ] = None,
     popped: Annotated[
         bool, typer.Option("--popped", help="What is on no branch any more, in every session.")
     ] = False,
-    reason: Annotated[
-        str | None, typer.Option(help="Why, to be recorded.", show_default=False)
-    ] = None,
+    reason: Reason = None,
     actor: Annotated[
         str | None,
-        typer.Option(
-            help="Who, to be recorded. [dim]\\[default: your login name][/dim]", show_default=False
-        ),
+        typer.Option(help="Who, to be recorded. [dim]\\[default: your login name][/dim]"),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would go, and erase nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
-) -> None:
+) -> bool:
     """
     Blank contents for good: no byte of them stays in the file or its write-ahead log.
 
@@ -808,8 +653,7 @@ def erase(
     what = erase.asked(
         session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
-    clean = erase.run(db, what, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
-    raise typer.Exit(ExitCode.CLEAN if clean else ExitCode.FINDINGS)
+    return erase.run(db, what, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

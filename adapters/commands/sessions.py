@@ -25,6 +25,7 @@ from eventlog.errors import ConversationError, InvalidQueryError, Unserialisable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from adapters.commands.options import Which
     from adapters.sessions import Deletion
     from eventlog.events import JSON
     from projections.filters import OrderBy, SessionFilters
@@ -33,27 +34,18 @@ NAMED = 20
 """How many deleted sessions are named for people."""
 
 
-def filters(
-    *,
-    user: str | None,
-    metadata: str | None,
-    created_after: str | None,
-    created_before: str | None,
-    updated_after: str | None,
-    updated_before: str | None,
-    text: str | None,
-    min_items: int | None,
-) -> SessionFilters:
+def _filters(which: Which) -> SessionFilters:
     """Return the filters that were typed; ends with USAGE for what is no time or no JSON."""
+    metadata = which["metadata"]
     return {
-        "user_id": user,
+        "user_id": which["user"],
         "metadata": None if metadata is None else _json(metadata),
-        "created_after": _time(created_after),
-        "created_before": _time(created_before),
-        "updated_after": _time(updated_after),
-        "updated_before": _time(updated_before),
-        "text": text,
-        "min_items": min_items,
+        "created_after": _time(which["created_after"]),
+        "created_before": _time(which["created_before"]),
+        "updated_after": _time(which["updated_after"]),
+        "updated_before": _time(which["updated_before"]),
+        "text": which["text"],
+        "min_items": which["min_items"],
     }
 
 
@@ -78,7 +70,7 @@ def _time(text: str | None) -> datetime | None:
 
 def run(
     path: Path,
-    which: SessionFilters,
+    which: Which,
     *,
     deleted: bool,
     order_by: OrderBy,
@@ -88,6 +80,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Print a page of sessions. Raises an EventLogError."""
+    filters = _filters(which)
     with terminal.conversations(path, read_only=True) as log:
         try:
             rows = asyncio.run(
@@ -97,7 +90,7 @@ def run(
                     order_by=order_by,
                     reverse=reverse,
                     deleted=deleted,
-                    **which,
+                    **filters,
                 )
             )
         except (InvalidQueryError, UnserialisableError) as error:
@@ -154,7 +147,7 @@ def _cost(cost: float, unpriced_requests: int) -> str:
 
 def delete(
     path: Path,
-    which: SessionFilters,
+    which: Which,
     *,
     everything: bool,
     yes: bool,
@@ -162,11 +155,12 @@ def delete(
     as_json: bool,
 ) -> None:
     """Delete the sessions that match, or tell which they are. Raises an EventLogError."""
+    filters = _filters(which)
     with terminal.conversations(path, read_only=not yes) as log:
         try:
             deletion = asyncio.run(
                 log.delete_sessions(
-                    dry_run=not yes, reason=reason, all_sessions=everything, **which
+                    dry_run=not yes, reason=reason, all_sessions=everything, **filters
                 )
             )
         except InvalidQueryError as error:

@@ -48,11 +48,13 @@ class Commands(TyperGroup):
     """
     The commands, with one way to end for all of them.
 
+    A command that answers False has found something, or left something undone.
+
     An error of the log or the file is one line on stderr; Ctrl-C and a reader that went away end in
     silence. Anything else is a defect of the program and keeps its traceback.
     """
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> None:
         """Run the command that was asked for."""
         try:
             result = super().invoke(ctx)
@@ -66,7 +68,8 @@ class Commands(TyperGroup):
             fail(ExitCode.USAGE, error)
         except (EventLogError, OSError) as error:
             fail(ExitCode.CANNOT_OPEN, error)
-        return result
+        if result is False:
+            raise typer.Exit(ExitCode.FINDINGS)
 
 
 def fail(code: ExitCode, why: object) -> NoReturn:
