@@ -121,6 +121,8 @@ def _aligned(responses: Sequence[Any], numbers: Sequence[tuple[int, ...]]) -> li
     from adapters.run_usage import entry_numbers
 
     wanted = [entry_numbers(response.usage) for response in responses]
+    if wanted == numbers:
+        return [*range(len(wanted))]
     first = _matched(wanted, numbers)
     last = [
         None if index is None else len(numbers) - 1 - index
