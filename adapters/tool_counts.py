@@ -38,8 +38,8 @@ SESSIONS = """
 SESSION = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
 SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
 TOOL_ITEMS = f"""
-    SELECT i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, CAST(e.data AS BLOB),
-        e.recorded_at, e.metadata
+    SELECT i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at,
+        e.metadata, e.type, e.schema_version, CAST(e.data AS BLOB)
     FROM items AS i
     JOIN events AS e ON e.position = i.position
     WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN (
@@ -158,7 +158,7 @@ def _calls(tx: Transaction, wanted: Wanted, session_id: str) -> list[_Call]:
     for (segment_id,) in tx.all(SEGMENTS, (session_id,)):
         for row in tx.execute(TOOL_ITEMS, (segment_id,)):
             item = _item(row)
-            _, _, kind, tool_name, is_call, _, recorded_at, metadata = row
+            _, _, kind, tool_name, is_call, recorded_at, metadata, *_ = row
             if is_call:
                 time = occurred_at(recorded_at, metadata, row[0])
                 facts = {"tool": tool_name, "session": session_id, "day": timing.day(time)}
@@ -176,10 +176,10 @@ def _calls(tx: Transaction, wanted: Wanted, session_id: str) -> list[_Call]:
 
 def _item(row: Row) -> Mapping[str, JSON]:
     """Return an item's content; of one that was erased, nothing."""
-    position, index, *_ = row
-    if row[5] is None:
+    position, index, *_, type_name, schema_version, data = row
+    if data is None:
         return {}
-    item = codec.decode_items([(position, row[5])])[0][index]
+    item = codec.decode_items([(position, type_name, schema_version, data)])[0][index]
     return item if isinstance(item, Mapping) else {}
 
 

@@ -9,9 +9,10 @@ gone are counted, not erased.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from eventlog import codec
+from eventlog.codec import Stored
 from eventlog.errors import SessionNotFoundError
 from eventlog.events import JSON, Event, ItemsReplaced, MetadataSet, SessionDeleted
 from eventlog.ledger import append, session_version
@@ -37,9 +38,6 @@ LIVE_ITEMS: Final = """
     WHERE s.session_id = ?
     GROUP BY i.position
 """
-
-Stored: TypeAlias = tuple[int, str, int, bytes]
-"""A payload as it is found: position, type, schema version, data."""
 
 
 class Due(NamedTuple):

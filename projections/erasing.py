@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from eventlog import codec, erasing
+from eventlog.codec import Stored
 from eventlog.erasing import Payload
 from eventlog.events import JSON, ItemsAdded, ItemsReplaced
 from eventlog.ledger import PAGE_BYTES, PAGE_EVENTS
@@ -19,7 +20,7 @@ from eventlog.log import EventLog
 from eventlog.transaction import Transaction
 from projections import search
 from projections.conversations import Conversations
-from projections.erasable import Due, Scope, Stored, structure
+from projections.erasable import Due, Scope, structure
 from projections.projector import Projections
 from projections.replay import leftovers
 

@@ -35,7 +35,7 @@ USUAL_CHARACTERS: Final = 400
 """How long an item's texts are taken to be usually, when long ones are ranked behind short ones."""
 
 EVENT = """
-    SELECT session_id, CAST(data AS BLOB), recorded_at, metadata FROM events
+    SELECT session_id, type, schema_version, CAST(data AS BLOB), recorded_at, metadata FROM events
     WHERE position = ? AND type IN ('items_added', 'items_replaced')
 """
 LIVE_BRANCHES = """
@@ -167,19 +167,19 @@ class Finder:
 
     def _event(self, tx: Transaction, live: Live, position: int) -> Event:
         row = tx.one(EVENT, (position,))
-        if row is None or row[1] is None:
+        if row is None or row[3] is None:
             return Event(position, [], 0)  # erased
-        session_id, data, recorded_at, metadata = row
+        session_id, *stored, recorded_at, metadata = row
         time = occurred_at(recorded_at, metadata, position)
         if not self._is_asked_for(tx, session_id, time):
             return Event(position, [], 0)
-        items = codec.decode_items([(position, data)])[0]
+        items = codec.decode_items([(position, *stored)])[0]
         hits = [
             hit
             for index in range(len(items) - 1, -1, -1)
             if (hit := self._hit(live, session_id, ItemRef(position, index), items[index], time))
         ]
-        return Event(position, hits, len(data))
+        return Event(position, hits, len(stored[-1]))
 
     def _is_asked_for(self, tx: Transaction, session_id: str, time: int) -> bool:
         sought = self._sought

@@ -20,10 +20,14 @@ FIRST_OF_EACH_EVENT = """
     WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
 """
 PAYLOADS = f"""
-    SELECT i.position, i.index_in_event, i.number, CAST(e.data AS BLOB)
+    SELECT i.position, i.index_in_event, i.number,
+        e.type, e.schema_version, CAST(e.data AS BLOB)
     FROM ({FIRST_OF_EACH_EVENT}) AS i
     JOIN events AS e ON e.position = i.position
     ORDER BY i.number
+"""
+PAYLOAD = """
+    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events WHERE position = ?
 """
 REFS = """
     SELECT position, index_in_event FROM items
@@ -37,7 +41,7 @@ USER_ITEMS = """
     ORDER BY i.turn
 """
 USER_EVENTS = """
-    SELECT position, CAST(data AS BLOB), recorded_at, metadata FROM events
+    SELECT position, type, schema_version, CAST(data AS BLOB), recorded_at, metadata FROM events
     WHERE position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
@@ -154,17 +158,18 @@ def _items_one_by_one(tx: Transaction, span: segments.Span, erased: JSON) -> Ite
     decoded = _decoded(rows, may_lack=erased is not _REFUSED)
     # An event's items follow each other, so the next event's first number ends them.
     ends = [*(row[2] for row in rows[1:]), span.last + 1]
-    for (_, index, number, _), items, end in zip(rows, decoded, ends, strict=True):
+    for (_, index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
         count = end - number
         yield from [erased] * count if items is None else items[index : index + count]
 
 
 def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
     """Return the items of each row's event; None for an erased one, if that may be."""
+    stored = [(row[0], *row[3:]) for row in rows]
     if not may_lack:
-        return [*codec.decode_items([(row[0], _present(row[0], row[3])) for row in rows])]
-    present = iter(codec.decode_items([(row[0], row[3]) for row in rows if row[3] is not None]))
-    return [None if row[3] is None else next(present) for row in rows]
+        return [*codec.decode_items([_present(*each) for each in stored])]
+    present = iter(codec.decode_items([each for each in stored if each[-1] is not None]))
+    return [None if each[-1] is None else next(present) for each in stored]
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
@@ -178,9 +183,8 @@ def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[I
 
 def item(tx: Transaction, ref: ItemRef) -> JSON:
     """Return an item's content."""
-    row = tx.one("SELECT CAST(data AS BLOB) FROM events WHERE position = ?", (ref.position,))
-    data = _present(ref.position, row[0] if row else None)
-    return codec.decode_items([(ref.position, data)])[0][ref.index]
+    row = tx.one(PAYLOAD, (ref.position,)) or (ref.position, "", 0, None)
+    return codec.decode_items([_present(*row)])[0][ref.index]
 
 
 def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> list[UserItem]:
@@ -192,18 +196,19 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else holding(text)
     sql = f"{USER_EVENTS} {condition} ORDER BY position"
-    data: dict[int, bytes] = {}
+    stored: dict[int, codec.Stored] = {}
     times: dict[int, int] = {}
     found: list[tuple[int, int, int]] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
         rows = tx.all(sql, (*where, *needle))
-        for position, payload, recorded_at, metadata in rows:
-            data[position] = _present(position, payload)
+        for *payload, recorded_at, metadata in rows:
+            position = payload[0]
+            stored[position] = _present(*payload)
             times[position] = occurred_at(recorded_at, metadata, position)
         if rows:
             found += tx.all(USER_ITEMS, (*where, rows[0][0], rows[-1][0]))
-    decoded = dict(zip(data, codec.decode_items(list(data.items())), strict=True))
+    decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
     return [
         UserItem(turn, decoded[position][index], times[position])
         for turn, position, index in found
@@ -254,9 +259,11 @@ def _newest_spans(tx: Transaction, pointer: Pointer, newest: int | None) -> Iter
     return found[::-1]
 
 
-def _present(position: int, data: bytes | None) -> bytes:
+def _present(
+    position: int, type_name: str, schema_version: int, data: bytes | None
+) -> codec.Stored:
     if data is None:
         raise UndecodableEventError(
             f"the content of the event at position {position} was erased", position=position
         )
-    return data
+    return position, type_name, schema_version, data

@@ -60,11 +60,11 @@ class Search:
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Put the texts of new items in, and take those of erased events out."""
         payloads = [
-            (recorded.position, recorded.data)
+            (recorded.position, recorded.type, recorded.schema_version, recorded.data)
             for recorded in events
             if recorded.type != CONTENT_ERASED and recorded.data is not None
         ]
-        for (position, _), items in zip(payloads, codec.decode_items(payloads), strict=True):
+        for (position, *_), items in zip(payloads, codec.decode_items(payloads), strict=True):
             text = indexed("\n".join(text for item in items for text in contents.texts(item)))
             if text:
                 tx.defer(INSERT_TEXT, (position, text))

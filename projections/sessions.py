@@ -49,9 +49,8 @@ FIRST_USER_ITEM = """
     ORDER BY turn
     LIMIT 1
 """
-PAYLOAD = "SELECT position, CAST(data AS BLOB) FROM events WHERE position = ?"
 MESSAGES = """
-    SELECT i.position, i.index_in_event, CAST(e.data AS BLOB)
+    SELECT i.index_in_event, i.position, e.type, e.schema_version, CAST(e.data AS BLOB)
     FROM segments AS g
     JOIN items AS i ON i.segment_id = g.segment_id
     JOIN events AS e ON e.position = i.position
@@ -143,9 +142,9 @@ def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -
 
 
 def _messages(tx: Transaction, sql: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
-    for position, index, data in tx.execute(sql, parameters):
-        if data is not None:
-            yield codec.decode_items([(position, data)])[0][index]
+    for index, *stored in tx.execute(sql, parameters):
+        if stored[-1] is not None:
+            yield codec.decode_items([tuple(stored)])[0][index]
 
 
 # -- finding --------------------------------------------------------------------------------------
@@ -251,12 +250,13 @@ def _within(column: str, period: Period) -> Iterator[Condition]:
 def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
     """Return the first user message of each session, one line; None where there is none."""
     places = [_first_user_item(tx, session) for session in sessions]
-    payloads: dict[int, bytes | None] = {}
-    for place in places:
-        if place is not None and place[0] not in payloads:
-            payloads.update(dict(tx.all(PAYLOAD, place[:1])))
-    present = [(position, data) for position, data in payloads.items() if data is not None]
-    decoded = dict(zip(dict(present), codec.decode_items(present), strict=True))
+    rows = {
+        place[0]: tx.one(reading.PAYLOAD, place[:1])
+        for place in dict.fromkeys(places)
+        if place is not None
+    }
+    present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
+    decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
     return [
         title(decoded[place[0]][place[1]]) if place is not None and place[0] in decoded else None
         for place in places

@@ -70,12 +70,13 @@ _OTHER: Final = Shape("other", None, is_tool_call=False)
 
 def shapes(position: int, type_name: str, schema_version: int, data: bytes) -> list[Shape]:
     """Return the shapes of the items in an event's data, whichever release wrote it."""
-    data = codec.lifted(type_name, schema_version, data, position=position)
+    present = codec.lifted(type_name, schema_version, data, position=position)
     try:
-        return [_remembered_shape(keys) for keys in _decoder.decode(data).items]
+        return [_remembered_shape(keys) for keys in _decoder.decode(present).items]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        stored = (position, type_name, schema_version, data)
         # An item that is no object, a key that is no text, or JSON beyond msgspec.
-        return [shape(item) for item in codec.decode_items([(position, data)])[0]]
+        return [shape(item) for item in codec.decode_items([stored])[0]]
 
 
 def shape(item: JSON) -> Shape:

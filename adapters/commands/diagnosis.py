@@ -31,7 +31,8 @@ WAL_RESET_BUG = (3, 7, 0), (3, 51, 2)
 """The first and the last SQLite that may damage a file when several connections write at once."""
 
 ITEM_EVENTS = """
-    SELECT s.session_id, i.position, e.position, CAST(e.data AS BLOB)
+    SELECT s.session_id, i.position, e.position, e.type, e.schema_version,
+        CAST(e.data AS BLOB)
     FROM (SELECT DISTINCT segment_id, position FROM items) AS i
     JOIN segments AS s ON s.segment_id = i.segment_id
     JOIN sessions AS c ON c.session_id = s.session_id AND c.deleted_at IS NULL
@@ -200,15 +201,15 @@ def of_sessions(tx: Transaction) -> Iterator[Complaint]:
     if "conversations" not in {projection.name for projection in wanted}:
         return  # there are no tables to look at, which is told already
     calls = ToolCalls()
-    for session_id, position, found, data in tx.execute(ITEM_EVENTS):
+    for session_id, position, *stored in tx.execute(ITEM_EVENTS):
         problem = None
-        if found is None:
+        if stored[0] is None:
             problem = f"event {position} is missing"
-        elif data is None:
+        elif stored[-1] is None:
             problem = f"the content of event {position} was erased, but its items are listed"
         else:
             try:
-                calls.note(position, codec.decode_items([(position, data)])[0])
+                calls.note(position, codec.decode_items([tuple(stored)])[0])
             except EventLogError:
                 problem = f"the items of event {position} cannot be decoded"
         if problem is not None:

@@ -61,7 +61,7 @@ def test_the_last_of_several_threads_lets_go() -> None:
 
 def test_decoding_a_long_history_collects_nothing() -> None:
     data = b'{"items":[' + b",".join([b'{"a":[{}]}'] * 2_000) + b"]}"
-    payloads = [(position, data) for position in range(1, 21)]
+    payloads = [(position, "items_added", 1, data) for position in range(1, 21)]
     begun: list[int] = []
 
     def note(phase: str, details: dict[str, int]) -> None:

@@ -51,14 +51,15 @@ def payload(data: bytes) -> None:
 
 def items(data: bytes) -> None:
     """Items that can be read have the shapes that they have one by one, whatever they are read with."""
-    neighbour = (8, b'{"items":[{"role":"user"}]}')
+    stored = (7, "items_added", 1, data)
+    neighbour = (8, "items_added", 1, b'{"items":[{"role":"user"}]}')
     try:
-        (found,) = codec.decode_items([(7, data)])
+        (found,) = codec.decode_items([stored])
     except UndecodableEventError as error:
         _check_named(error)
         return
-    assert repr(codec.decode_items([(7, data), neighbour])) == repr([found, [{"role": "user"}]])
-    assert shape.shapes(7, "items_added", 1, data) == [shape.shape(item) for item in found]
+    assert repr(codec.decode_items([stored, neighbour])) == repr([found, [{"role": "user"}]])
+    assert shape.shapes(*stored) == [shape.shape(item) for item in found]
 
 
 def metadata(data: bytes) -> None:

@@ -89,7 +89,7 @@ def _damaged(tx: Any) -> Any:
     tx.execute("PRAGMA query_only=OFF")
     damaged = json.dumps('{"items":["b"')[1:-1].replace('\\"', '"')
     tx.execute(
-        "CREATE TEMP VIEW events AS SELECT position, session_id, "
+        "CREATE TEMP VIEW events AS SELECT position, session_id, type, schema_version, "
         f"CASE position WHEN 2 THEN '{damaged}' ELSE data END AS data FROM main.events"
     )
     try:
