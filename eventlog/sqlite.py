@@ -131,16 +131,19 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def damages(path: str, table: str) -> list[str]:
+def damages(path: str, table: str | None = None) -> list[str]:
     """
-    Return what SQLite finds wrong with a table and its indexes; it takes a while.
+    Return what SQLite finds wrong with a file, or a table and its indexes; it takes a while.
 
     Reads a connection of its own, so that nobody waits for it. Raises a documented error for a file that
     cannot be read at all.
     """
     try:
         with closing(connect_for_reading(path)) as connection:
-            found = connection.execute(f"PRAGMA integrity_check('{table}')").fetchall()
+            check = (
+                "PRAGMA integrity_check" if table is None else f"PRAGMA integrity_check('{table}')"
+            )
+            found = connection.execute(check).fetchall()
     except sqlite3.Error as error:
         raise translated(error, path) from error
     lines = [line for (problem,) in found for line in problem.splitlines()]

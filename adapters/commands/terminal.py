@@ -16,8 +16,14 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import projections
-from eventlog import EventLog
-from eventlog.errors import EventLogError, ForeignFileError, NoLogError, UnknownProjectionError
+from eventlog import EventLog, sqlite
+from eventlog.errors import (
+    CorruptFileError,
+    EventLogError,
+    ForeignFileError,
+    NoLogError,
+    UnknownProjectionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,12 +134,13 @@ def _as_json(value: Any) -> str:
 def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
     """Open a log that exists, by default without its projections. Raises an OpenError."""
     kept = projections.default() if with_projections else None
-    with told_apart(path):
-        log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
-    try:
-        yield log
-    finally:
-        log.close()
+    with damage_told(path):
+        with told_apart(path):
+            log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
+        try:
+            yield log
+        finally:
+            log.close()
 
 
 @contextmanager
@@ -142,17 +149,18 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
     from adapters.log import ConversationLog
     from projections import default
 
-    with told_apart(path):
-        log = ConversationLog.open_sync(
-            path,
-            create=False,
-            read_only=read_only,
-            projections=None if read_only else default(),
-        )
-    try:
-        yield log
-    finally:
-        log.close()
+    with damage_told(path):
+        with told_apart(path):
+            log = ConversationLog.open_sync(
+                path,
+                create=False,
+                read_only=read_only,
+                projections=None if read_only else default(),
+            )
+        try:
+            yield log
+        finally:
+            log.close()
 
 
 @contextmanager
@@ -166,6 +174,17 @@ def told_apart(path: Path) -> Iterator[None]:
         if not path.expanduser().is_file() or path.expanduser().stat().st_size == 0:
             raise
         raise what_it_is(path, error) from error
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Say that a file is damaged where it is, and that made values what they can never be."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, EventLogError) or not (found := sqlite.damages(str(path))):
+            raise
+        raise CorruptFileError(f"{path} is damaged: {found[0]}", path=str(path)) from error
 
 
 def _forget_stdout() -> None:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import projections
 from adapters.commands import cli, replay, terminal
 from adapters.commands.terminal import ExitCode, printable
-from eventlog import EventLog, ItemsAdded
+from eventlog import EventLog, ItemsAdded, exporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,6 +205,40 @@ def test_what_is_no_log_is_one_line_on_stderr_and_stays_as_it_is(
     assert str(path) in result.stderr
     assert result.stderr.count("\n") == 1
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def change_schema(path: Path, sql: str) -> None:
+    """Let a file declare its events otherwise, without a look at what they hold."""
+    change(
+        path,
+        "PRAGMA writable_schema = ON",
+        f"UPDATE sqlite_schema SET sql = {sql} WHERE name = 'events'",
+    )
+
+
+def test_a_value_of_which_damage_made_another_type_is_told_as_damage(run: Any, db: Path) -> None:
+    change_schema(db, "replace(sql, ') STRICT', ')')")
+    change(
+        db,
+        "DROP TRIGGER events_are_never_changed",
+        "UPDATE events SET version = 'x' WHERE position = 1",
+    )
+    change_schema(db, "sql || ' STRICT'")
+    result = run("export", db)
+    assert result.exit_code == ExitCode.CANNOT_OPEN
+    assert "is damaged: non-INTEGER value in events.version" in " ".join(result.stderr.split())
+
+
+def test_a_defect_of_ours_is_not_taken_for_damage(
+    run: Any, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defect = TypeError("a defect")
+
+    def fails(*_: object) -> None:
+        raise defect
+
+    monkeypatch.setattr(exporting, "choose", fails)
+    assert run("export", db).exception is defect
 
 
 def test_an_event_that_cannot_be_read_is_named_and_nothing_is_replayed(run: Any, db: Path) -> None:
