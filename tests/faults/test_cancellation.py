@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adapters import AdvancedSQLiteSession
+    from tests.faults.support import Gate
 
     Opened = Callable[..., AdvancedSQLiteSession]
     Call = Callable[[Any], Awaitable[Any]]
@@ -254,14 +255,23 @@ async def test_calls_keep_their_order_whichever_of_them_are_cancelled(
 # -- what cancels ------------------------------------------------------------------------------
 
 
+async def open_once_cancelled(gate: Gate, task: asyncio.Task[Any] | None) -> None:
+    """Open a gate when a task was cancelled: no sooner, however long the timeout is in coming."""
+    assert task is not None
+    while not task.cancelling():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    gate.open()
+
+
 async def test_a_timeout_ends_with_the_outcome(session: Any) -> None:
+    current = asyncio.current_task()
     with closed_gate(session.log.store) as gate:
-        gate.open_after(0.2)
+        opening = asyncio.create_task(open_once_cancelled(gate, current))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
                 await session.add_items(batch("late"))
+    await opening
     assert batches((await session.get_items())[4:]) == ["late"]
-    current = asyncio.current_task()
     assert current is not None
     assert current.cancelling() == 0
     await check_usable(session)
@@ -270,21 +280,24 @@ async def test_a_timeout_ends_with_the_outcome(session: Any) -> None:
 async def test_the_inner_of_two_timeouts_is_the_one_that_is_raised(session: Any) -> None:
     reached = []
     with closed_gate(session.log.store) as gate:
-        gate.open_after(0.2)
+        opening = asyncio.create_task(open_once_cancelled(gate, asyncio.current_task()))
         async with asyncio.timeout(PATIENCE_SECONDS):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):
                     await session.add_items(batch("late"))
             reached.append("inside")
+    await opening
     assert reached == ["inside"]
     assert batches((await session.get_items())[4:]) == ["late"]
 
 
 async def test_wait_for_ends_with_the_outcome(session: Any) -> None:
     with closed_gate(session.log.store) as gate:
-        gate.open_after(0.2)
+        adding = asyncio.create_task(session.add_items(batch("late")))
+        opening = asyncio.create_task(open_once_cancelled(gate, adding))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(session.add_items(batch("late")), 0.02)
+            await asyncio.wait_for(adding, 0.02)
+    await opening
     assert batches((await session.get_items())[4:]) == ["late"]
     await check_usable(session)
 
@@ -355,15 +368,16 @@ def test_a_loop_that_ends_with_calls_queued_leaves_later_loops_working(
 ) -> None:
     session = opened()
 
-    async def leave() -> None:
+    async def leave(gate: Gate) -> None:
         for n in range(20):
             asyncio.ensure_future(session.add_items(batch(n))).add_done_callback(ended.append)
+        opening = asyncio.ensure_future(asyncio.sleep(PATIENCE_SECONDS))
+        opening.add_done_callback(lambda _: gate.open())  # when all have been cancelled
         await asyncio.sleep(0)
 
     ended: list[asyncio.Future[Any]] = []
     with closed_gate(session.log.store) as gate:
-        gate.open_after(0.1)
-        asyncio.run(leave())  # cancels what is left, and waits for it
+        asyncio.run(leave(gate))  # cancels what is left, and waits for it
     assert [task.cancelled() for task in ended] == [True] * 20
     assert batches(asyncio.run(session.get_items())) == [str(n) for n in range(20)]
     asyncio.run(check_usable(session))

@@ -128,6 +128,7 @@ def test_one_session_serves_loops_in_many_threads(path: Path, opened: Opened) ->
 @pytest.mark.parametrize("how", ["return", "queued", "error", "loop left open"])
 def test_a_program_that_closes_nothing_ends_at_once_and_loses_nothing(path: Path, how: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    began = time.time()
     ended = subprocess.run(
         [sys.executable, str(LEAVES), str(path), how],
         env=environment,
@@ -136,9 +137,10 @@ def test_a_program_that_closes_nothing_ends_at_once_and_loses_nothing(path: Path
         timeout=PATIENCE_SECONDS * 2,
         check=False,
     )
-    seconds = time.time() - float(ended.stdout)
+    was_done = float(ended.stdout)
+    working_seconds, ending_seconds = was_done - began, time.time() - was_done
     assert ended.returncode == (3 if how == "error" else 0), ended.stderr
-    assert seconds < 5
+    assert ending_seconds < max(5, working_seconds)  # a slow machine works slowly, too
     for n in range(5):
         items = within_patience(AdvancedSQLiteSession(f"s{n}", path).get_items())
         assert items == [user(f"{k}") for k in range(20)]
