@@ -25,8 +25,9 @@ from eventlog import (
     errors,
 )
 from eventlog.errors import ProjectionError, StaleProjectionError
-from projections import Conversations, Projections, Usage, projector
+from projections import Conversations, Projections, Search, Usage, projector
 from projections.projection import Table, tables
+from projections.stepwise import build_in_steps
 from tests.projections.given import added, popped
 
 if TYPE_CHECKING:
@@ -221,6 +222,37 @@ def test_a_writer_that_knows_the_projections_catches_up_before_it_appends(path: 
         add(log)
         assert own.batches == [1, 1]
         assert dict(tally(log)) == {"s": 4, "t": 1}
+
+
+def test_a_checkpoint_of_a_projection_that_is_unknown_here_is_never_moved(path: Path) -> None:
+    with closing(opened(path, Conversations())) as log:
+        add(log)
+    with closing(opened(path, Tally())) as log:
+        add(log)
+        add(log)
+        assert checkpoints(log) == {"tally": (1, 3), "conversations": (Conversations.version, 1)}
+
+
+def test_a_checkpoint_that_another_program_made_meanwhile_is_never_moved(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+        add(log)  # by now all checkpoints are moved at once
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("INSERT INTO checkpoints VALUES ('theirs', 7, 1)")
+            connection.commit()
+        add(log)
+        add(log)
+        assert checkpoints(log) == {"tally": (1, 4), "theirs": (7, 1)}
+
+
+def test_a_checkpoint_that_a_step_of_this_program_made_is_never_moved(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+        add(log)  # by now all checkpoints are moved at once
+        build_in_steps(log.store, Search())  # and not kept up from then on
+        add(log)
+        add(log)
+        assert checkpoints(log) == {"tally": (1, 4), "search": (Search.version, 2)}
 
 
 def append_elsewhere(path: Path) -> None:
