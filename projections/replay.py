@@ -35,7 +35,7 @@ from projections import projector
 from projections.projection import Projection, Table, tables
 
 BATCH_EVENTS = 5_000
-SCRATCH_CACHE_KIB = 16 * 1024
+SCRATCH_CACHE_KIB = 4 * 1024
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
 
