@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["shim"]
 pytestmark = pytest.mark.timeout(900)
 
-QUICK, LONG = (30, 12), (1_500, 120)
-"""How many power cuts, in how many actions of each session."""
+QUICK = [("full", 30, 12, 1), ("normal", 30, 12, 1), ("full", 12, 4, 2)]
+LONG = [
+    *(("full", 1_500, 120, 1), ("normal", 1_500, 120, 1)),
+    *(("full", 1_500, 60, 3), ("normal", 1_500, 60, 3)),
+]
+"""Durability; how many power cuts, in how many actions of each session, of how many processes."""
 
 
 def moments(record: list[Recorded], cuts: int, chance: random.Random) -> list[int]:
@@ -68,11 +72,17 @@ class Acknowledged:
 
 
 @pytest.mark.parametrize(
-    ("cuts", "actions"), [QUICK, pytest.param(*LONG, marks=pytest.mark.proof)], ids=str
+    ("durability", "cuts", "actions", "processes"),
+    [*QUICK, *(pytest.param(*each, marks=pytest.mark.proof) for each in LONG)],
 )
-@pytest.mark.parametrize("durability", ["full", "normal"])
 def test_after_a_power_cut_the_log_is_whole_and_has_all_that_it_promised(
-    path: Path, shim: Path, chance: random.Random, durability: str, cuts: int, actions: int
+    path: Path,
+    shim: Path,
+    chance: random.Random,
+    durability: str,
+    cuts: int,
+    actions: int,
+    processes: int,
 ) -> None:
     record_path = path.with_name("record")
     run_on_disk(
@@ -83,6 +93,7 @@ def test_after_a_power_cut_the_log_is_whole_and_has_all_that_it_promised(
         seed=str(chance.random()),
         durability=durability,
         actions=actions,
+        processes=processes,
     )
     record, events = read_record(record_path), rows(path)["events"]
     acknowledged = Acknowledged(record, events)

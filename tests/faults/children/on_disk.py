@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.faults.operations import OPERATIONS, TELLS_OTHERWISE, Stage, enter, m
 from tests.faults.support import batch, check_log, check_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 Failure: TypeAlias = tuple[What, int, type[Exception]]
 
@@ -179,18 +180,52 @@ def prepared(template: Path, path: Path, name: str) -> Callable[[], Any]:
     return partial(CHECKPOINTS[name], stage)
 
 
-def write_on_record(path: str, record: str, seed: str, durability: Any, actions: int) -> None:
+def write_on_record(
+    path: str, record: str, seed: str, durability: Any, actions: int, processes: int
+) -> None:
     """
     Make a log, and let sessions act on it at once, with many checkpoints and a replay; all is recorded.
 
-    A note in the record tells of each acknowledged action: its session and version, and its events.
+    processes: how many act, with sessions of their own. A note in the record tells of each acknowledged
+        action: its session and version, and its events.
     """
-    chance, disk = random.Random(seed), Disk()
-    disk.watch(Path(path))
-    disk.record(Path(record))
-    sessions = [AdvancedSQLiteSession(f"s{n}", path, durability=durability) for n in range(4)]
+    _disk_on_record(path, record)
+    log = _busy_session("first", path, durability).log
+    arguments = {"path": path, "record": record, "durability": durability, "actions": actions}
+    beside = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.faults.children.on_disk", "act_on_record"),
+                json.dumps({**arguments, "seed": f"{seed}-{n}", "names": [f"p{n}a", f"p{n}b"]}),
+            ]
+        )
+        for n in range(1, processes)
+    ]
+
+    async def replay() -> None:
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(projections.replay, log, projections.default().named([]))
+
+    names = [f"s{n}" for n in range(4)]
+    act_on_record(**arguments, seed=seed, names=names, meanwhile=replay)
+    for process in beside:
+        assert process.wait() == 0
+    log.close()
+
+
+def act_on_record(
+    path: str,
+    record: str,
+    seed: str,
+    durability: Any,
+    actions: int,
+    names: list[str],
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Let sessions act on a log at once; all is recorded."""
+    chance, disk = random.Random(seed), _disk_on_record(path, record)
+    sessions = [_busy_session(name, path, durability) for name in names]
     log = sessions[0].log
-    log.store._on_writer(lambda c: c.execute("PRAGMA wal_autocheckpoint=25").close())
 
     async def act(session: AdvancedSQLiteSession) -> None:
         for n in range(actions):
@@ -203,16 +238,27 @@ def write_on_record(path: str, record: str, seed: str, durability: Any, actions:
             disk.note(f"{session.session_id} {version} {3 if n % 4 == 3 else 1}")
             await asyncio.sleep(chance.choice((0, 0, 0.002)))
 
-    async def replay() -> None:
-        await asyncio.sleep(0.02)
-        await asyncio.to_thread(projections.replay, log, projections.default().named([]))
-
     async def all_at_once() -> None:
-        await asyncio.gather(*map(act, sessions), replay())
+        others = [] if meanwhile is None else [meanwhile()]
+        await asyncio.gather(*map(act, sessions), *others)
 
     asyncio.run(all_at_once())
     for session in sessions:
         session.close()
+
+
+def _disk_on_record(path: str, record: str) -> Disk:
+    disk = Disk()
+    disk.watch(Path(path))
+    disk.record(Path(record))
+    return disk
+
+
+def _busy_session(session_id: str, path: str, durability: Any) -> AdvancedSQLiteSession:
+    """Open a session whose process checkpoints all the time."""
+    session = AdvancedSQLiteSession(session_id, path, durability=durability)
+    session.log.store._on_writer(lambda c: c.execute("PRAGMA wal_autocheckpoint=25").close())
+    return session
 
 
 if __name__ == "__main__":
