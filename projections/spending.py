@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from eventlog import codec
 from eventlog.events import JSON, ItemRef, RequestUsage
 from eventlog.transaction import Row, Transaction
-from projections.usage import DAY, NANOS
+from projections.usage import COUNTS, DAY, NANOS
 
 BY: Final = {
     "session": "session_id",
@@ -202,6 +202,7 @@ def _where(conditions: list[str]) -> str:
 
 # -- of one session -----------------------------------------------------------------------------
 
+_REQUEST_FIELDS = (*COUNTS, "response_id", "model", "agent", "cost_usd", "price_source")
 TURNS = """
     SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
         output_token_details
@@ -233,10 +234,9 @@ RUNS_OF_TURN = """
     GROUP BY run_id
     ORDER BY last DESC
 """
-REQUESTS_OF_RUN = """
-    SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at, requests,
-        input_tokens, output_tokens, total_tokens, cached_input_tokens, cache_write_tokens,
-        reasoning_tokens, response_id, model, agent, cost_usd, price_source
+REQUESTS_OF_RUN = f"""
+    SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at,
+        {", ".join(_REQUEST_FIELDS)}
     FROM usage
     WHERE session_id = ? AND run_id = ?
     ORDER BY position, index_in_event
@@ -246,21 +246,6 @@ SESSIONS_AFTER = """
     SELECT DISTINCT session_id FROM usage WHERE session_id > ? ORDER BY session_id LIMIT ?
 """
 FIRST_SESSIONS = "SELECT DISTINCT session_id FROM usage ORDER BY session_id LIMIT ?"
-
-_REQUEST_FIELDS = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "response_id",
-    "model",
-    "agent",
-    "cost_usd",
-    "price_source",
-)
 
 
 class RecordedRequest(NamedTuple):

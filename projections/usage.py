@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, ClassVar, Final, TypeAlias
 
 from eventlog.events import (
@@ -82,9 +83,7 @@ USAGE_BY_DAY = """
         PRIMARY KEY (day, session_id, model, agent)
     ) STRICT, WITHOUT ROWID
 """
-SUMMED: Final = (
-    "entries",
-    "runs",
+COUNTS: Final = (
     "requests",
     "input_tokens",
     "output_tokens",
@@ -92,9 +91,10 @@ SUMMED: Final = (
     "cached_input_tokens",
     "cache_write_tokens",
     "reasoning_tokens",
-    "cost_nanos",
-    "unpriced_requests",
 )
+"""What is counted of a request, in the order of the columns."""
+
+SUMMED: Final = ("entries", "runs", *COUNTS, "cost_nanos", "unpriced_requests")
 INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 25)})"
 ADD = f"""
     INSERT INTO usage_by_day VALUES ({", ".join("?" * 15)})
@@ -113,10 +113,9 @@ KNOWN_RUNS = """
 """
 MOST_ASKED = 500
 """After how many runs one statement asks."""
-REQUEST = """
+REQUEST = f"""
     SELECT session_id, response_id, model, agent, cost_usd, price_source, occurred_at, begins_run,
-        requests, input_tokens, output_tokens, total_tokens, cached_input_tokens,
-        cache_write_tokens, reasoning_tokens
+        {", ".join(COUNTS)}
     FROM usage
     WHERE position = ? AND index_in_event = ?
 """
@@ -133,6 +132,9 @@ END_BRANCH = """
     UPDATE usage SET is_live = 0 WHERE session_id = ? AND branch_id = ? AND is_live = 1
 """
 END_SESSION = "UPDATE usage SET is_live = 0 WHERE session_id = ? AND is_live = 1"
+
+numbers: Final[Callable[[RequestUsage], tuple[int, ...]]] = attrgetter(*COUNTS)
+"""Returns how many requests and tokens of each kind, in the order of the columns."""
 
 Run: TypeAlias = tuple[str, str]
 """A session and the id of one of its runs."""
@@ -265,19 +267,6 @@ def _known_runs(tx: Transaction, events: Sequence[Recorded]) -> set[Run]:
         sql = KNOWN_RUNS.replace("(?, ?)", ", ".join(["(?, ?)"] * len(some)))
         known.update(tx.execute(sql, [*chain.from_iterable(some)]))
     return known
-
-
-def numbers(request: RequestUsage) -> tuple[int, ...]:
-    """Return how many requests and tokens of each kind, in the order of the columns."""
-    return (
-        request.requests,
-        request.input_tokens,
-        request.output_tokens,
-        request.total_tokens,
-        request.cached_input_tokens,
-        request.cache_write_tokens,
-        request.reasoning_tokens,
-    )
 
 
 def nanos(cost_usd: float | None) -> int:
