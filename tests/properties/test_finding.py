@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import projections
@@ -21,6 +21,8 @@ from projections.erasable import PoppedItems
 from projections.finding import Finder, Sought
 from projections.shape import shape
 from projections.state import fold
+from tests import history
+from tests.history import Entry
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
@@ -36,6 +38,8 @@ OTHERS = (
     ("é", "É", "ß", "ẞ", "s", "\u017f", "k", "\u212a", "世界"),
     ("😀", "\ud83d", "\ude00", "\ud800", "世"),  # what makes an event be written by escapes
 )
+LENGTHS = (3, 3, 4, 5, 7, 9, 60, 1, 2)
+"""So much of it is sought; the index can be asked for three characters or more."""
 Place = tuple[str, ItemRef, tuple[str, ...]]
 
 
@@ -57,19 +61,24 @@ class Talk(NamedTuple):
     sought: Sought
 
 
+def few(pieces: Sequence[str]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(pieces), min_size=2, max_size=4)
+
+
 @st.composite
 def talks(draw: Any) -> Talk:
     """Return a talk; what is sought is mostly a piece of what is said, in either case."""
-    others = st.lists(st.sampled_from(draw(st.sampled_from(OTHERS))), min_size=2, max_size=4)
+    others = st.sampled_from(OTHERS).flatmap(few)
     pieces = [draw(st.sampled_from(LETTERS)), *draw(others), *draw(others)]  # shared by all texts
-    texts = st.lists(st.sampled_from(pieces), min_size=1, max_size=5).map("".join)
+    texts = st.lists(st.sampled_from(pieces), min_size=2, max_size=6).map("".join)
     said = draw(st.lists(texts, min_size=1, max_size=5))
     if draw(st.integers(0, 7)) == 0:
         said.append(40 * said[0] + said[-1])
-    events = [speaking(each, said) for each in draw(histories()) if not is_erasing(each)]
+    drawn = draw(histories(max_size=20))
+    events = [speaking(each, said) for each in drawn if not is_erasing(each)]
     text = draw(st.sampled_from([*said, *said, draw(texts)]))
     start = draw(st.integers(0, max(0, len(text) - 3)))
-    text = text[start : start + draw(st.integers(1, 9) | st.just(60))]
+    text = text[start : start + draw(st.sampled_from(LENGTHS))]
     text = with_case(text, draw(st.sampled_from([str, str.upper, str.lower, str.swapcase])))
     filters = draw(st.sampled_from(FILTERS))
     return Talk(events, Sought(text=draw(st.sampled_from([text, text, text, None])), **filters))
@@ -218,6 +227,17 @@ def with_case(text: str, change: Callable[[str], str]) -> str:
     return "".join(change(each) if each.isascii() or each in "éÉ" else each for each in text)
 
 
+def one_by_one(*said: str, sought: str) -> Talk:
+    """Return a talk in which a user says each in an event of its own."""
+    entries = [Entry(ItemsAdded(items=[{"role": "user", "content": each}])) for each in said]
+    return Talk(
+        [history.recorded(n, n, each) for n, each in enumerate(entries, 1)], Sought(text=sought)
+    )
+
+
+@example(one_by_one('say "no"', sought='"no"'), 1, False)
+@example(one_by_one("ÉTÉ", "été", sought="étÉ"), 1, False)
+@example(one_by_one("before", "just behind the index", sought="just"), 1, False)
 @given(talks(), st.integers(1, 4), st.sampled_from([False, False, True]))
 @examples(100)
 def test_every_way_finds_the_same_and_nothing_else(talk: Talk, limit: int, erased: bool) -> None:
