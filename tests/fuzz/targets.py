@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import projections
-from eventlog import EventLog, codec, lines
+from eventlog import EventLog, codec, lines, shared
 from eventlog.errors import (
     EventLogError,
     InvalidEventError,
@@ -26,6 +26,7 @@ from projections import shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 NAMES = sorted(EVENT_TYPES)
 
@@ -137,6 +138,13 @@ def documented(ask: Callable[[], object]) -> str | None:
     except EventLogError as error:
         return type(error).__name__
     return None
+
+
+def let_go(folder: Path) -> None:
+    """Close what is still open of a folder's files."""
+    for store in list(shared._all):
+        if store.path.startswith(str(folder)):
+            store.close()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -16,14 +16,14 @@ import pytest
 
 import projections
 from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, shared
+from eventlog import EventLog
 from tests.adapters.looking import run, support
 from tests.adapters.moving import fill
 from tests.fuzz.damage import damage_events, damaged
-from tests.fuzz.targets import check_sound, documented
+from tests.fuzz.targets import check_sound, documented, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
     from random import Random
 
@@ -54,6 +54,8 @@ ANSWERS: tuple[tuple[str, ...], ...] = (
 ROUNDS = 4
 PROOF_ROUNDS = 400
 
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,23 +63,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "whole.db"
     asyncio.run(fill(path))
     support(path)
-    for store in list(shared._all):
-        if store.path == str(path):
-            store.close()
+    let_go(path.parent)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open(tmp_path: Path) -> Iterator[None]:
-    yield
-    let_go(tmp_path)
-
-
-def let_go(folder: Path) -> None:
-    """Close what is still open of a folder's files."""
-    for store in list(shared._all):
-        if store.path.startswith(str(folder)):
-            store.close()
 
 
 def fresh(path: Path, content: bytes | Path) -> None:

@@ -12,14 +12,13 @@ import pytest
 import projections
 from adapters import AdvancedSQLiteSession
 from adapters.sdk_files import import_file
-from eventlog import EventLog, shared
+from eventlog import EventLog
 from tests.adapters.looking import run
 from tests.adapters.moving import sdk_file
 from tests.fuzz.damage import INTEGERS, TEXTS, damaged, damaged_json
-from tests.fuzz.targets import check_sound, documented
+from tests.fuzz.targets import check_sound, documented, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from random import Random
 
@@ -43,6 +42,8 @@ CELLS = (*INTEGERS, None, 2.5, 1e999, *TEXTS, b"blob", "2024-99-99", "9999-12-31
 ROUNDS = 8
 PROOF_ROUNDS = 1_000
 
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,19 +51,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sdk") / "whole.db"
     asyncio.run(sdk_file(path))
     return path
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_open(tmp_path: Path) -> Iterator[None]:
-    yield
-    let_go(tmp_path)
-
-
-def let_go(folder: Path) -> None:
-    """Close what is still open of a folder's files."""
-    for store in list(shared._all):
-        if store.path.startswith(str(folder)):
-            store.close()
 
 
 def damage(chance: Random, path: Path) -> str:

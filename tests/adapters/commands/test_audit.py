@@ -33,7 +33,6 @@ from tests.adapters.looking import (
     documents,
     one,
     run,
-    support,
     tampered,
     user,
     write,
@@ -48,18 +47,6 @@ if TYPE_CHECKING:
     from eventlog import Recorded
 
 COMMAND = [sys.executable, "-m", "adapters"]
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "made.db"
 
 
 def events(*arguments: object) -> list[dict[str, Any]]:

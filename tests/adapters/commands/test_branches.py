@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from adapters.commands.terminal import ExitCode
 from eventlog import (
     BranchCreated,
@@ -16,22 +14,10 @@ from eventlog import (
     SessionCleared,
     SessionDeleted,
 )
-from tests.adapters.looking import answer, documents, run, support, user, write
+from tests.adapters.looking import answer, documents, run, user, write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "made.db"
 
 
 def branches(*arguments: object) -> dict[str, dict[str, Any]]:

@@ -44,18 +44,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "made.db"
-
-
-@pytest.fixture
 def public() -> Iterator[Path]:
     """Give a folder that everybody can reach, unlike those that pytest makes."""
     folder = Path(tempfile.mkdtemp())

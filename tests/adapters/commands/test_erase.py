@@ -21,18 +21,10 @@ from eventlog.errors import (
     UndecodableEventError,
 )
 from projections import past
-from tests.adapters.looking import documents, one, run, support, user
+from tests.adapters.looking import documents, one, run, user
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    """The conversation of ``looking.support``: two live branches, one deleted, one item popped."""
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
 
 
 def in_log(path: Path, *calls: Any) -> list[Any]:

@@ -8,17 +8,10 @@ import pytest
 
 from adapters.commands.terminal import ExitCode
 from eventlog import ItemsAdded
-from tests.adapters.looking import documents, one, run, support, user, write
+from tests.adapters.looking import documents, one, run, user, write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
 
 
 def test_it_shows_where_something_was_said_and_how_it_was_found(db: Path) -> None:

@@ -18,7 +18,6 @@ from tests.adapters.looking import (
     one,
     output,
     run,
-    support,
     user,
     write,
 )
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TALK = [user("hello"), call("c1"), output("c1"), answer("hi"), user("refund me"), answer("no")]
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
 
 
 def items(*arguments: object) -> list[Any]:
@@ -80,8 +72,7 @@ def test_a_deleted_branch_is_shown_as_of_the_last_version_that_had_it(db: Path) 
     assert run("show", db, "support-42", "--branch", "draft").exit_code == ExitCode.USAGE
 
 
-def test_a_time_shows_what_was_then_and_a_day_is_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "made.db"
+def test_a_time_shows_what_was_then_and_a_day_is_its_end(path: Path) -> None:
     for day in (3, 4, 5):
         noon = 1_793_534_400_000_000 + (day - 1) * 86_400_000_000
         write(path, [("s", "main", ItemsAdded(items=[user(f"on {day}")]))], occurred_at=noon)
@@ -119,15 +110,13 @@ def test_turns_have_a_line_each(db: Path) -> None:
     assert "refund me" in run("show", db, "support-42", "--turns").stdout
 
 
-def test_items_before_the_first_user_item_are_turn_0(tmp_path: Path) -> None:
-    path = tmp_path / "made.db"
+def test_items_before_the_first_user_item_are_turn_0(path: Path) -> None:
     write(path, [("s", "main", ItemsAdded(items=[answer("welcome"), user("hi")]))])
     turns = documents(run("show", path, "s", "--turns", "--json"), "turn")
     assert [(turn["turn"], turn["user"]) for turn in turns] == [(0, None), (1, user("hi"))]
 
 
-def test_items_of_any_shape_are_shown(tmp_path: Path) -> None:
-    path = tmp_path / "made.db"
+def test_items_of_any_shape_are_shown(path: Path) -> None:
     strange: list[Any] = [
         5,
         "text",
@@ -144,8 +133,7 @@ def test_items_of_any_shape_are_shown(tmp_path: Path) -> None:
         assert run("show", path, "s", *option).exit_code == ExitCode.CLEAN
 
 
-def test_a_cleared_and_a_deleted_session_show_nothing_but_their_past(tmp_path: Path) -> None:
-    path = tmp_path / "made.db"
+def test_a_cleared_and_a_deleted_session_show_nothing_but_their_past(path: Path) -> None:
     write(path, [("s", "main", ItemsAdded(items=[user("hi")])), ("s", None, SessionCleared())])
     assert (items(path, "s"), items(path, "s", "--as-of", 1)) == ([], [user("hi")])
     write(path, [("s", "main", ItemsAdded(items=[user("ho")])), ("s", None, SessionDeleted())])

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.commands.terminal import ExitCode
 from eventlog import EventLog, ItemsAdded
-from tests.adapters.looking import change, documents, one, run, support, tampered, user, write
+from tests.adapters.looking import change, documents, one, run, tampered, user, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,13 +31,6 @@ CHANGES: dict[str, Any] = {
     "recorded_at": 1,
     "digest": bytes(32),
 }
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    path = tmp_path / "talk.db"
-    support(path)
-    return path
 
 
 def last_position(path: Path) -> int:
