@@ -134,7 +134,7 @@ class Verifier:
         self.findings: list[Finding] = []
         self._versions: dict[Any, int] = {}
         self._expected = expect_head
-        self._expected_seen = expect_head is None or expect_head == self.head
+        self._expected_seen = expect_head == self.head
 
     def read(self, rows: Iterable[Row]) -> None:
         """Take the next rows, in ascending position."""
