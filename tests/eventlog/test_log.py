@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +90,11 @@ async def test_a_session_that_is_there_exists_at_its_version(log: EventLog, expe
     assert (await log.append("a", CLEARED, expected_version=expected)).version == 3
 
 
+async def test_a_session_of_one_event_exists(log: EventLog) -> None:
+    await log.append("a", ONE)
+    assert (await log.append("a", TWO, expected_version="exists")).version == 2
+
+
 @pytest.mark.parametrize(
     ("there", "expected"), [(0, "exists"), (0, 1), (2, "new"), (2, 0), (2, 1), (2, 3), (2, -1)]
 )
@@ -128,11 +135,12 @@ async def test_of_two_that_expect_the_same_version_one_gets_it(log: EventLog) ->
 
 
 async def test_a_repeated_append_happens_once_and_returns_its_first_result(log: EventLog) -> None:
-    first = await log.append("a", [ONE, TWO], idempotency_key="k", expected_version=0)
+    events = [ONE, TWO, ONE]
+    first = await log.append("a", events, idempotency_key="k", expected_version=0)
     await log.append("a", CLEARED)
     head = await log.head()
-    again = await log.append("a", [ONE, TWO], idempotency_key="k", expected_version=0)
-    assert again == first == Appended(version=2, position=2, events=2)
+    again = await log.append("a", events, idempotency_key="k", expected_version=0)
+    assert again == first == Appended(version=3, position=3, events=3)
     assert await log.head() == head
 
 
@@ -169,6 +177,20 @@ async def test_a_key_is_known_whatever_else_was_recorded_with_it(log: EventLog) 
     assert await log.append("a", [ONE, TWO], idempotency_key="k") == first
 
 
+async def test_a_key_whose_first_append_cannot_be_read_is_named_by_its_position(
+    log: EventLog, path: Path
+) -> None:
+    await log.append("b", ONE)
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(
+            "INSERT INTO events SELECT 2, 'a', 1, type, schema_version, branch_id, data, data_digest,"
+            " NULL, 'k', recorded_at, digest FROM events"
+        )
+    with pytest.raises(errors.UndecodableEventError, match="position 2") as caught:
+        await log.append("a", ONE, idempotency_key="k")
+    assert caught.value.position == 2
+
+
 async def test_a_refused_append_leaves_its_key_free(log: EventLog) -> None:
     with pytest.raises(errors.WrongExpectedVersionError):
         await log.append("a", ONE, idempotency_key="k", expected_version=7)
@@ -189,7 +211,9 @@ async def refused(log: EventLog, session_id: Any, events: Any, **keywords: Any) 
 
 @pytest.mark.parametrize("thing", ["items", {"type": "items_added"}, None, Event(), Event])
 async def test_what_is_no_event_is_refused(log: EventLog, thing: Any) -> None:
-    assert isinstance(await refused(log, "a", [ONE, thing]), errors.InvalidEventError)
+    error = await refused(log, "a", [ONE, thing])
+    assert isinstance(error, errors.InvalidEventError)
+    assert str(error) == f"{type(thing).__name__} is no event of the vocabulary"
 
 
 @pytest.mark.parametrize(

@@ -34,33 +34,30 @@ AGAIN = "--again"
 OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0")
 
 _MOVING = ("tests/adapters/commands/test_export.py", "tests/adapters/commands/test_import.py")
-_BUILDERS = ("tests/projections", "tests/properties/test_histories.py")
+_BUILDERS = ("tests/projections/test_segments.py", "tests/projections/test_conversations.py")
 TESTS: dict[str, tuple[str, ...]] = {
-    "eventlog/appending.py": ("tests/eventlog/test_log.py", "tests/eventlog/test_errors.py"),
-    "eventlog/codec.py": ("tests/eventlog/test_codec.py", "tests/fuzz/test_targets.py"),
+    "eventlog/appending.py": ("tests/eventlog/test_log.py",),
+    "eventlog/codec.py": ("tests/eventlog/test_codec.py",),
     "eventlog/exporting.py": _MOVING,
     "eventlog/importing.py": _MOVING,
     "eventlog/integrity.py": (
         "tests/eventlog/test_integrity.py",
         "tests/properties/test_digest.py",
     ),
-    "eventlog/ledger.py": ("tests/eventlog",),
-    "eventlog/lines.py": (*_MOVING, "tests/fuzz/test_targets.py"),
+    "eventlog/ledger.py": ("tests/eventlog/test_log.py", "tests/eventlog/test_reading.py"),
+    "eventlog/lines.py": _MOVING,
     "eventlog/query.py": ("tests/eventlog/test_reading.py",),
-    "eventlog/recorded.py": ("tests/eventlog", *_MOVING),
-    "eventlog/schema.py": ("tests/eventlog/test_schema.py", "tests/faults/test_append_only.py"),
-    "eventlog/store.py": ("tests/eventlog", "tests/faults"),
-    "eventlog/transaction.py": ("tests/eventlog", "tests/faults/test_group_commit.py"),
-    "projections/conversations.py": _BUILDERS,
+    "eventlog/recorded.py": ("tests/eventlog/test_recorded.py",),
+    "eventlog/schema.py": ("tests/eventlog/test_schema.py",),
+    "eventlog/store.py": ("tests/eventlog/test_store.py",),
+    "eventlog/transaction.py": ("tests/eventlog/test_transaction.py",),
+    "projections/conversations.py": (*_BUILDERS, "tests/projections/test_labels.py"),
     "projections/past.py": ("tests/projections/test_past.py",),
     "projections/projector.py": ("tests/projections/test_projector.py",),
-    "projections/replay.py": (
-        "tests/projections/test_replay.py",
-        "tests/properties/test_replay.py",
-    ),
-    "projections/segments.py": (*_BUILDERS, "tests/properties/test_branches.py"),
-    "projections/shape.py": ("tests/projections/test_shape.py", "tests/fuzz/test_targets.py"),
-    "projections/usage.py": (*_BUILDERS, "tests/properties/test_spending.py"),
+    "projections/replay.py": ("tests/projections/test_replay.py",),
+    "projections/segments.py": _BUILDERS,
+    "projections/shape.py": ("tests/projections/test_shape.py",),
+    "projections/usage.py": ("tests/projections/test_usage.py",),
 }
 """The modules, each with the tests that are asked; of these, each mutant's are those that reach it."""
 
