@@ -21,6 +21,8 @@ from eventlog import (
     MetadataSet,
     RequestUsage,
     SessionCleared,
+    UsageCorrected,
+    UsageCorrection,
     UsageRecorded,
     codec,
     errors,
@@ -147,8 +149,9 @@ def test_an_error_names_no_content() -> None:
     ],
 )
 def test_data_that_is_no_such_event_is_named_by_its_position(data: bytes) -> None:
-    with pytest.raises(errors.UndecodableEventError, match="position 77") as caught:
+    with pytest.raises(errors.UndecodableEventError) as caught:
         codec.decode("items_added", 1, data, position=77)
+    assert str(caught.value) == "event at position 77 cannot be decoded as 'items_added'"
     assert caught.value.position == 77
 
 
@@ -156,10 +159,12 @@ def test_data_that_is_no_such_event_is_named_by_its_position(data: bytes) -> Non
     ("name", "version"), [("items_added", 2), ("items_taken", 1), ("", 1), ("ItemsAdded", 1)]
 )
 def test_an_event_of_a_newer_release_is_named_by_its_position(name: str, version: int) -> None:
-    with pytest.raises(errors.UndecodableEventError, match="position 77") as caught:
-        codec.decode(name, version, b"{}", position=77)
-    assert repr(name) in str(caught.value)
-    assert f"schema version {version}" in str(caught.value)
+    unknown = f"is a {name!r} of schema version {version}, which this release does not know"
+    for read in (codec.decode, codec.lifted):
+        with pytest.raises(errors.UndecodableEventError) as caught:
+            read(name, version, b"{}", position=77)
+        assert str(caught.value) == f"event at position 77 {unknown}"
+        assert caught.value.position == 77
 
 
 # -- older shapes --------------------------------------------------------------------------------
@@ -218,6 +223,34 @@ def test_each_step_is_taken_from_where_the_event_stands(
     later_release(renamed, explained)
     lifted = codec.decode("branch_deleted", 2, b'{"name":"b"}', position=1)
     assert lifted == Ended(name="b", why="unknown")
+
+
+def test_data_is_lifted_even_where_it_would_fit_the_present_shape(
+    later_release: Callable[..., None],
+) -> None:
+    later_release(renamed, explained)
+    data = b'{"name":"b","why":"somebody said so"}'
+    assert codec.decode("branch_deleted", 2, data, position=1) == Ended(name="b", why="unknown")
+    assert codec.decode("branch_deleted", 3, data, position=1) != Ended(name="b", why="unknown")
+
+
+def test_data_can_be_lifted_without_being_decoded(later_release: Callable[..., None]) -> None:
+    later_release(renamed, explained)
+    lifted = b'{"name":"b","why":"unknown"}'
+    assert codec.lifted("branch_deleted", 1, b'{"branch_id":"b"}', position=1) == lifted
+    assert codec.lifted("branch_deleted", 2, b'{"name":"b"}', position=1) == lifted
+    assert codec.lifted("branch_deleted", 3, b"as it is", position=1) == b"as it is"
+
+
+@pytest.mark.parametrize("data", [b'{"nothing": 1}', b"{", b"\xff", b"[" * 100_000])
+def test_data_that_cannot_be_lifted_is_named_by_its_position(
+    later_release: Callable[..., None], data: bytes
+) -> None:
+    later_release(renamed, explained)
+    with pytest.raises(errors.UndecodableEventError) as caught:
+        codec.lifted("branch_deleted", 1, data, position=9)
+    assert str(caught.value) == "event at position 9 cannot be decoded as 'branch_deleted'"
+    assert caught.value.position == 9
 
 
 @pytest.mark.parametrize("data", [b'{"nothing": 1}', b'{"branch_id": 5}'])
@@ -285,3 +318,127 @@ def test_what_is_nested_too_deeply_to_be_read_again_is_refused() -> None:
         for _ in range(120):  # at one of these depths it can just be written
             codec.encode(ItemsAdded(items=[deep]))
             deep = [deep]
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (MetadataSet(user_id="\ud800"), "user_id"),
+        (UsageRecorded(run_id="\ud800", turn=1, requests=[]), "run_id"),
+        (UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(model="\ud800")]), "model"),
+        (
+            UsageCorrected(
+                requests=[UsageCorrection(request=ItemRef(1, 0), price_source="\ud800")]
+            ),
+            "price_source",
+        ),
+    ],
+)
+def test_a_field_that_no_row_could_hold_is_refused_by_its_name(event: Event, field: str) -> None:
+    with pytest.raises(InvalidEventError) as caught:
+        codec.encode(event)
+    assert str(caught.value) == f"{field} holds a lone surrogate, which is no text"
+
+
+def test_a_field_of_the_wrong_type_is_refused_by_its_event() -> None:
+    with pytest.raises(InvalidEventError) as caught:
+        codec.encode(MetadataSet(user_id=["alice"]))  # type: ignore[arg-type]
+    assert str(caught.value) == "a field of 'metadata_set' is not of its type"
+
+
+def test_what_is_no_text_is_refused_by_its_type() -> None:
+    codec.check_text("session_id", "a name")
+    with pytest.raises(InvalidEventError) as caught:
+        codec.check_text("session_id", 7)
+    assert str(caught.value) == "session_id is a int, not a string"
+
+
+def test_text_inside_a_payload_is_as_json_has_it_unless_it_has_no_fast_form() -> None:
+    assert codec.encode_text('say "hi"\n') == b'say \\"hi\\"\\n'
+    assert codec.encode_text("grün") == "grün".encode()
+    assert codec.encode_text("\ud800") == b""
+
+
+def test_json_for_people_shows_every_letter_as_it_is() -> None:
+    assert codec.readable({"said": "grün"}) == '{"said": "grün"}'
+
+
+# -- what cannot be stored -----------------------------------------------------------------------
+
+
+def test_the_place_of_what_is_no_json_is_told_so_many_levels_deep() -> None:
+    deep: Any = object()
+    for _ in range(codec.MAX_PLACE_LEVELS + 4):
+        deep = [1, deep]
+    with pytest.raises(errors.UnserialisableError) as caught:
+        codec.encode_json(deep)
+    assert caught.value.place == "$" + "[1]" * codec.MAX_PLACE_LEVELS
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(errors.UnserialisableError, match=r"^\$\[0\]\[0\]"):
+        codec.encode_json(endless)
+
+
+def test_the_request_that_cannot_be_stored_is_told_apart_from_those_that_can() -> None:
+    requests = [RequestUsage(), RequestUsage(input_tokens_details={"odd": object()})]
+    with pytest.raises(errors.UnserialisableError) as caught:
+        codec.encode(UsageRecorded(run_id="r", turn=1, requests=requests))
+    assert caught.value.place == "$.requests[1]"
+
+
+def test_what_can_be_written_but_not_read_again_for_its_depth_is_refused() -> None:
+    with pytest.raises(errors.UnserialisableError) as caught:
+        codec._check_readable(ItemsAdded(items=[]), b'{"items":' + b"[" * 100_000)
+    assert str(caught.value) == caught.value.place + " is nested too deeply"
+    assert caught.value.place == "$"
+
+
+# -- metadata and items --------------------------------------------------------------------------
+
+
+def test_metadata_beyond_msgspec_is_read_by_the_standard_library() -> None:
+    assert codec.decode_metadata('{"note":"\\ud800","score":Infinity}') == {
+        "note": "\ud800",
+        "score": float("inf"),
+    }
+    with pytest.raises(ValueError, match="Expecting"):
+        codec.decode_metadata("{")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_metadata_that_is_no_object_is_named_by_its_position(text: str) -> None:
+    with pytest.raises(errors.UndecodableEventError) as caught:
+        codec.decode_recording(text, position=5)
+    assert str(caught.value) == "the metadata of the event at position 5 cannot be decoded"
+    assert caught.value.position == 5
+
+
+@pytest.mark.parametrize("large", [1, codec.LARGE_DOCUMENT_BYTES])
+def test_the_items_of_many_events_come_event_by_event(
+    monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(codec, "LARGE_DOCUMENT_BYTES", large)
+    payloads = [(1, b'{"items":["a",{"b":1}]}'), (4, b'{"items":[]}'), (5, b'{"items":["c"]}')]
+    expected = [["a", {"b": 1}], [], ["c"]]
+    assert codec.decode_items(payloads) == expected
+    assert codec.decode_lines_of_items(b"\n".join(data for _, data in payloads), 3) == expected
+    odd = [(6, b'{"items":["\\ud800"]}')]
+    assert codec.decode_items([*payloads, *odd]) == [*expected, ["\ud800"]]
+    assert codec.decode_lines_of_items(odd[0][1], 1) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{", b"{}", b"[]", b"5", b'{"items":5}', b'{"items":{}}', b"\xff"),
+        *(b'{"items":[]}\n{"items":[]}', b'{"items":' + b"[" * 100_000),
+    ],
+)
+def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data: bytes) -> None:
+    with pytest.raises(errors.UndecodableEventError) as caught:
+        codec.decode_items([(1, b'{"items":[]}'), (7, data)])
+    assert str(caught.value) == "the items of the event at position 7 cannot be decoded"
+    assert caught.value.position == 7

@@ -34,7 +34,10 @@ AGAIN = "--again"
 OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0")
 
 _MOVING = ("tests/adapters/commands/test_export.py", "tests/adapters/commands/test_import.py")
-_BUILDERS = ("tests/projections/test_segments.py", "tests/projections/test_conversations.py")
+_BUILDERS = (
+    *("tests/projections/test_segments.py", "tests/projections/test_conversations.py"),
+    "tests/properties/test_histories.py",
+)
 TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appending.py": ("tests/eventlog/test_log.py",),
     "eventlog/codec.py": ("tests/eventlog/test_codec.py",),
@@ -57,7 +60,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "projections/replay.py": ("tests/projections/test_replay.py",),
     "projections/segments.py": _BUILDERS,
     "projections/shape.py": ("tests/projections/test_shape.py",),
-    "projections/usage.py": ("tests/projections/test_usage.py",),
+    "projections/usage.py": (
+        "tests/projections/test_usage.py",
+        *("tests/properties/test_spending.py", "tests/properties/test_histories.py"),
+    ),
 }
 """The modules, each with the tests that are asked; of these, each mutant's are those that reach it."""
 
@@ -78,6 +84,7 @@ def main(arguments: list[str]) -> int:
 def mutate(module: str, functions: str, *, again: bool) -> int:
     """Mutate the functions of a module whose name holds a text, in this process."""
     os.chdir(ROOT)
+    os.environ["HYPOTHESIS_PROFILE"] = "quick"
     listed = Listed.read()
     found = [each for each in of_module(module) if functions in each.change.function]
     mutants = [each for each in found if not listed.equivalent(each.change)]
