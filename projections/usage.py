@@ -273,7 +273,7 @@ def nanos(cost_usd: float | None) -> int:
     """Return a cost in billionths of a USD; 0 where it is not known, or no amount of money."""
     if cost_usd is None or not math.isfinite(cost_usd):
         return 0
-    return max(-MOST_NANOS, min(MOST_NANOS, round(cost_usd * NANOS)))
+    return round(max(-MOST_NANOS, min(MOST_NANOS, cost_usd * NANOS)))
 
 
 def _group(occurred_at: int, session_id: str, model: str | None, agent: str | None) -> Group:

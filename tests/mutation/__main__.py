@@ -61,7 +61,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "projections/segments.py": _BUILDERS,
     "projections/shape.py": ("tests/projections/test_shape.py",),
     "projections/usage.py": (
-        "tests/projections/test_usage.py",
+        *("tests/projections/test_usage.py", "tests/projections/test_usage_rows.py"),
         *("tests/properties/test_spending.py", "tests/properties/test_histories.py"),
     ),
 }
