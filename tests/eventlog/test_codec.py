@@ -408,6 +408,13 @@ def test_metadata_beyond_msgspec_is_read_by_the_standard_library() -> None:
         codec.decode_metadata("{")
 
 
+def test_metadata_is_what_was_bound() -> None:
+    assert codec.decode_recording('{"actor":"alice","n":1}', position=5) == {
+        "actor": "alice",
+        "n": 1,
+    }
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
 def test_metadata_that_is_no_object_is_named_by_its_position(text: str) -> None:
     with pytest.raises(errors.UndecodableEventError) as caught:

@@ -86,24 +86,21 @@ def test_rows_are_written_statement_by_statement_in_the_order_they_first_came(
     assert tx.all("SELECT n, name FROM numbers") == [(1, "one"), (2, "changed")]
 
 
-@pytest.mark.parametrize(
-    "count", [ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE, 100]
-)
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 63, 64, 65, 96])
 def test_many_rows_are_written_whole_and_in_order(tx: Transaction, count: int) -> None:
     tx.defer_all(NUMBER, numbers(count))
     tx.flush()
     assert tx.all("SELECT n, name FROM numbers") == numbers(count)
 
 
-def test_many_rows_take_few_statements(tx: Transaction) -> None:
+@pytest.mark.parametrize(("count", "statements"), [(31, 31), (32, 1), (33, 2), (64, 2)])
+def test_so_many_rows_take_one_statement(tx: Transaction, count: int, statements: int) -> None:
+    assert ROWS_AT_ONCE == 32
     ran: list[str] = []
     tx.connection.set_trace_callback(ran.append)
-    tx.defer_all(NUMBER, numbers(2 * ROWS_AT_ONCE))
+    tx.defer_all(NUMBER, numbers(count))
     tx.flush()
-    assert len(ran) == 2
-    tx.defer_all(NUMBER, numbers(ROWS_AT_ONCE + 1, start=1_000))
-    tx.flush()
-    assert len(ran) == 4
+    assert len(ran) == statements
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,11 @@ from tests.mutation.mutants import Change, Mutant
 BUDGET_SECONDS = 4
 """A mutant is asked about by tests that take so much CPU time, all in all; slower ones are left out."""
 
-WALL_FACTOR, WALL_SECONDS = 10, 60
+WALL_FACTOR, WALL_SECONDS = 10, 300
 """A mutant that takes so many times what the unchanged tests took, and so much more, has timed out."""
+
+CPU_SECONDS = 30
+"""Of CPU time, so much more than its share by the factor."""
 
 KILLED, SURVIVED, UNREACHED, TIMED_OUT = "killed", "survived", "unreached", "timed out"
 
@@ -172,7 +175,7 @@ def _ask(mutant: Mutant, tests: list[_Reach], asking: Asking) -> int:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        limit = int(WALL_FACTOR * sum(each.seconds for each in tests) + WALL_SECONDS / 2)
+        limit = int(WALL_FACTOR * sum(each.seconds for each in tests) + CPU_SECONDS)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         mutant.put_in()
         noticed = asking.noticed_by(tests)
