@@ -7,6 +7,7 @@ import os
 import sys
 import unicodedata
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,6 @@ from typer.core import TyperGroup
 import projections
 from eventlog import EventLog, sqlite
 from eventlog.errors import (
-    CorruptFileError,
     EventLogError,
     ForeignFileError,
     NoLogError,
@@ -39,6 +39,9 @@ _SHOWN = {"Cc", "Cs", "Zl", "Zp"}
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+_opened: ContextVar[Path | None] = ContextVar("_opened", default=None)
+
+
 class ExitCode(IntEnum):
     """What a command's exit code says."""
 
@@ -57,11 +60,13 @@ class Commands(TyperGroup):
     A command that answers False has found something, or left something undone.
 
     An error of the log or the file is one line on stderr; Ctrl-C and a reader that went away end in
-    silence. Anything else is a defect of the program and keeps its traceback.
+    silence. Values that can never be are told as damage, where that made them. Anything else is a defect
+    of the program and keeps its traceback.
     """
 
     def invoke(self, ctx: Any) -> None:
         """Run the command that was asked for."""
+        _opened.set(None)
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()  # while a reader that went away can still be noticed
@@ -74,6 +79,10 @@ class Commands(TyperGroup):
             fail(ExitCode.USAGE, error)
         except (EventLogError, OSError) as error:
             fail(ExitCode.CANNOT_OPEN, error)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            if (damage := _damage()) is None:
+                raise
+            fail(ExitCode.CANNOT_OPEN, damage)
         if result is False:
             raise typer.Exit(ExitCode.FINDINGS)
 
@@ -134,13 +143,13 @@ def _as_json(value: Any) -> str:
 def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
     """Open a log that exists, by default without its projections. Raises an OpenError."""
     kept = projections.default() if with_projections else None
-    with damage_told(path):
-        with told_apart(path):
-            log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
-        try:
-            yield log
-        finally:
-            log.close()
+    _opened.set(path)
+    with told_apart(path):
+        log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 @contextmanager
@@ -149,18 +158,18 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
     from adapters.log import ConversationLog
     from projections import default
 
-    with damage_told(path):
-        with told_apart(path):
-            log = ConversationLog.open_sync(
-                path,
-                create=False,
-                read_only=read_only,
-                projections=None if read_only else default(),
-            )
-        try:
-            yield log
-        finally:
-            log.close()
+    _opened.set(path)
+    with told_apart(path):
+        log = ConversationLog.open_sync(
+            path,
+            create=False,
+            read_only=read_only,
+            projections=None if read_only else default(),
+        )
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 @contextmanager
@@ -176,15 +185,16 @@ def told_apart(path: Path) -> Iterator[None]:
         raise what_it_is(path, error) from error
 
 
-@contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """Say that a file is damaged where it is, and that made values what they can never be."""
+def _damage() -> str | None:
+    """Return what is wrong with the file that the command opened; it takes a while."""
+    path = _opened.get()
+    if path is None:
+        return None
     try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if isinstance(error, EventLogError) or not (found := sqlite.damages(str(path))):
-            raise
-        raise CorruptFileError(f"{path} is damaged: {found[0]}", path=str(path)) from error
+        found = sqlite.damages(str(path))
+    except EventLogError as error:
+        return str(error)
+    return f"{path} is damaged: {found[0]}" if found else None
 
 
 def _forget_stdout() -> None:

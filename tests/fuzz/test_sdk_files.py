@@ -61,8 +61,8 @@ def damage(chance: Random, path: Path) -> str:
         for _ in range(chance.choice([1, 1, 3, 10])):
             table = chance.choice(list(TABLES))
             column = chance.choice(TABLES[table])
-            sql, values = _change(chance, connection, table, column)
             try:
+                sql, values = _change(chance, connection, table, column)
                 connection.execute(sql, values)
                 done.append(f"{sql} {values}"[:200])
             except sqlite3.Error:

@@ -207,26 +207,35 @@ def test_what_is_no_log_is_one_line_on_stderr_and_stays_as_it_is(
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def change_schema(path: Path, sql: str) -> None:
-    """Let a file declare its events otherwise, without a look at what they hold."""
+def damaged(path: Path, assignment: str) -> None:
+    """Give an event a value that its column can never hold."""
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'events'").fetchone()
+    loose = row[0].replace(") STRICT", ")").replace("NOT NULL", "")
+    declare = "UPDATE sqlite_schema SET sql = '{}' WHERE name = 'events'"
+    change(path, "PRAGMA writable_schema = ON", declare.format(loose))
     change(
         path,
-        "PRAGMA writable_schema = ON",
-        f"UPDATE sqlite_schema SET sql = {sql} WHERE name = 'events'",
-    )
-
-
-def test_a_value_of_which_damage_made_another_type_is_told_as_damage(run: Any, db: Path) -> None:
-    change_schema(db, "replace(sql, ') STRICT', ')')")
-    change(
-        db,
         "DROP TRIGGER events_are_never_changed",
-        "UPDATE events SET version = 'x' WHERE position = 1",
+        f"UPDATE events SET {assignment} WHERE position = 1",
     )
-    change_schema(db, "sql || ' STRICT'")
-    result = run("export", db)
+    change(path, "PRAGMA writable_schema = ON", declare.format(row[0]))
+
+
+@pytest.mark.parametrize(
+    ("command", "assignment", "problem"),
+    [
+        ("export", "version = 'x'", "non-INTEGER value in events.version"),
+        ("doctor", "type = NULL", "NULL value in events.type"),
+    ],
+)
+def test_a_value_that_can_never_be_is_told_as_damage(
+    run: Any, db: Path, command: str, assignment: str, problem: str
+) -> None:
+    damaged(db, assignment)
+    result = run(command, db)
     assert result.exit_code == ExitCode.CANNOT_OPEN
-    assert "is damaged: non-INTEGER value in events.version" in " ".join(result.stderr.split())
+    assert f"is damaged: {problem}" in " ".join(result.stderr.split())
 
 
 def test_a_defect_of_ours_is_not_taken_for_damage(
