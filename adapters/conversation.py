@@ -129,12 +129,19 @@ def writable(tx: Transaction, seat: Seat) -> Place:
 def check_labels(
     user_id: str | None, metadata: Mapping[str, JSON] | None
 ) -> tuple[str | None, dict[str, JSON] | None]:
-    """Return labels as they are recorded. Raises InvalidEventError, or TypeError for no mapping."""
+    """
+    Return labels as they are recorded.
+
+    Raises InvalidEventError, TypeError for no mapping, and UnserialisableError for what JSON cannot hold.
+    """
     if user_id is not None:
         codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata is a {type(metadata).__name__}, not a mapping")
-    return user_id, None if metadata is None else dict(metadata)
+    if metadata is None:
+        return user_id, None
+    codec.encode_json(dict(metadata))
+    return user_id, dict(metadata)
 
 
 def record_labels(

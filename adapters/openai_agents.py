@@ -27,7 +27,7 @@ from agents.memory.session_settings import (
 from agents.run_context import RunContextWrapper
 
 import projections
-from adapters import conversation, opening, timing
+from adapters import conversation, opening, pricing, timing
 from adapters.conversation import Seat
 from adapters.lane import Lane
 from adapters.pricing import Prices
@@ -35,7 +35,7 @@ from adapters.session_management import ManagedSessions
 from adapters.session_search import Searchable
 from adapters.session_usage import MeteredUsage
 from eventlog import codec, logs
-from eventlog.errors import BranchNotFoundError
+from eventlog.errors import BranchNotFoundError, InvalidEventError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
 from eventlog.log import EventLog
 from eventlog.store import Durability
@@ -107,7 +107,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         self._closed = False
         labels = conversation.check_labels(user_id, metadata)
         self._auto_usage = auto_usage
-        self._prices = prices
+        self._prices = pricing.checked(prices)
         self._noted = OrderedDict()
         self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
         self._take_seat(resume=resume)
@@ -170,11 +170,14 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         """
         Add items at the end of the current branch, all or none.
 
-        Raises UnserialisableError (a TypeError) for what JSON cannot hold.
+        Raises UnserialisableError (a TypeError) for what JSON cannot hold, InvalidEventError for an item
+        that stands in no list.
         """
         self._check_not_closed()
         if not items:
             return
+        if isinstance(items, (str, bytes, Mapping)):
+            raise InvalidEventError(f"items are a list, not a {type(items).__name__}")
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)

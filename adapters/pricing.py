@@ -60,6 +60,20 @@ Prices: TypeAlias = "Mapping[str, Price] | Callable[[RequestUsage, datetime], fl
 """A price list by model; or what tells a request's cost at a time; or None: genai-prices."""
 
 
+def checked(prices: Prices) -> Prices:
+    """Return prices as they were given. Raises TypeError for what tells no prices."""
+    if prices is None or callable(prices):
+        return prices
+    if not isinstance(prices, Mapping):
+        raise TypeError(f"prices are a mapping or a callable, not of type {type(prices).__name__}")
+    for model, price in prices.items():
+        if not isinstance(price, Price):
+            raise TypeError(
+                f"the price of {model!r} is a Price, not of type {type(price).__name__}"
+            )
+    return prices
+
+
 def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
     """
     Return a request with its cost and where that comes from, or as it is where no price is known.

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import projections
+from eventlog.errors import InvalidQueryError
 from eventlog.query import microseconds
 from eventlog.transaction import Transaction
 from projections import spending
@@ -22,11 +23,11 @@ def wanted(
     session_id: str | None = None,
     live: bool = False,
 ) -> Wanted:
-    """Return which spend is asked for. Raises ValueError for a group that there is not."""
+    """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
     return Wanted(
         by=spending.check_by(by),
-        since=None if since is None else _instant(since),
-        until=None if until is None else _instant(until, end_of_day=True),
+        since=None if since is None else _instant("since", since),
+        until=None if until is None else _instant("until", until, end_of_day=True),
         user_id=user_id,
         session_id=session_id,
         live=live,
@@ -63,8 +64,10 @@ def as_dict(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _instant(at: date | datetime, *, end_of_day: bool = False) -> int:
+def _instant(name: str, at: date | datetime, *, end_of_day: bool = False) -> int:
     """Return a time in microseconds since 1970; a day alone is its beginning, or its end."""
     if isinstance(at, datetime):
         return microseconds(at)
+    if not isinstance(at, date):
+        raise InvalidQueryError(f"{name} is of type {type(at).__name__}, not a date or a datetime")
     return microseconds(datetime.combine(at, time(), UTC) + timedelta(days=end_of_day))

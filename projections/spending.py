@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from eventlog import codec
+from eventlog.errors import InvalidQueryError
 from eventlog.events import JSON, ItemRef, RequestUsage
 from eventlog.transaction import Row, Transaction
 from projections.usage import COUNTS, DAY, NANOS
@@ -102,13 +103,16 @@ NOT_DELETED = """
 
 
 def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
-    """Return what to group by, one name or several; raise ValueError for what there is not."""
-    names = (by,) if isinstance(by, str) else tuple(by)
+    """Return what to group by, one name or several; raise InvalidQueryError for what there is not."""
+    try:
+        names = (by,) if isinstance(by, str) else tuple(by)
+    except TypeError:
+        names = (str(by),)
     for name in names:
         if name not in BY:
-            raise ValueError(f"usage is grouped by {', '.join(BY)}, not {name!r}")
+            raise InvalidQueryError(f"usage is grouped by {', '.join(BY)}, not {name!r}")
     if len(set(names)) < len(names):
-        raise ValueError("usage is grouped by each name once")
+        raise InvalidQueryError("usage is grouped by each name once")
     return names
 
 

@@ -349,9 +349,29 @@ def test_a_table_name_that_is_no_identifier_is_refused(path: Path, name: str) ->
 
 
 async def test_labels_that_are_not_json_are_refused_and_nothing_is_written(path: Path) -> None:
-    with pytest.raises((errors.UnserialisableError, TypeError)):
-        await ours(path, metadata={"when": datetime.now(UTC)}).add_items(turns("first"))
+    with pytest.raises(errors.UnserialisableError, match=r"\$\.when cannot be stored as JSON"):
+        ours(path, metadata={"when": datetime.now(UTC)})
     assert rows(path, "SELECT COUNT(*) FROM events") == [(0,)]
+
+
+@pytest.mark.parametrize("prices", [[1], 0.5, {"gpt": 0.5}, {"gpt": None}])
+def test_what_tells_no_prices_is_refused(path: Path, prices: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"prices are a mapping or a callable|is a Price, not of type"
+    ):
+        ours(path, prices=prices)
+
+
+@pytest.mark.parametrize("by", ["colour", ["day", "colour"], ["day", "day"], None, 3])
+async def test_a_group_of_usage_that_there_is_not_is_refused(session: Any, by: Any) -> None:
+    with pytest.raises(errors.InvalidQueryError, match="usage is grouped by"):
+        await session.get_usage_stats(by=by)
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+async def test_a_time_of_usage_that_is_no_time_is_refused(session: Any, name: str) -> None:
+    with pytest.raises(errors.InvalidQueryError, match=f"{name} is of type str, not a date"):
+        await session.get_usage_stats(**{name: "2026-01-01"})
 
 
 @pytest.mark.parametrize("result", [None, 5, SimpleNamespace(), SimpleNamespace(context_wrapper=1)])

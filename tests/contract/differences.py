@@ -160,6 +160,12 @@ DIFFERENCES = (
         "the culprit is found in a long batch",
     ),
     Difference(
+        "one item, or a text, in place of a list of items",
+        "each key, or each letter, becomes an item",
+        "`InvalidEventError` (a `ValueError`), and nothing is written",
+        "brackets that were forgotten do not corrupt a history",
+    ),
+    Difference(
         "what was spent on what is gone",
         "forgotten with the popped turn, the deleted branch or the cleared session",
         "forgotten there too, but `get_usage_stats` shows all that was ever spent",

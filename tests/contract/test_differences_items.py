@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eventlog.errors import InvalidEventError
 from tests.contract.differences import shows
 from tests.contract.items import user
 
@@ -61,3 +62,13 @@ async def test_ours_names_the_place_of_what_is_no_json(pair: Pair) -> None:
         await pair.ours.add_items(batch)
     assert "image" not in str(theirs.value)
     assert "image" in str(named.value)
+
+
+@pytest.mark.parametrize("given", ["hello", user("one")])
+@shows("one item, or a text, in place of a list of items")
+async def test_ours_takes_a_list_of_items_only(pair: Pair, given: Any) -> None:
+    await pair.sdk.add_items(given)
+    assert await pair.sdk.get_items() == list(given)
+    with pytest.raises(InvalidEventError, match="items are a list"):
+        await pair.ours.add_items(given)
+    assert await pair.ours.get_items() == []

@@ -428,13 +428,14 @@ def test_the_items_of_many_events_come_event_by_event(
     monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
     monkeypatch.setattr(codec, "LARGE_DOCUMENT_BYTES", large)
-    payloads = [(1, b'{"items":["a",{"b":1}]}'), (4, b'{"items":[]}'), (5, b'{"items":["c"]}')]
+    lines = [b'{"items":["a",{"b":1}]}', b'{"items":[]}', b'{"items":["c"]}']
+    payloads = [(at, "items_added", 1, data) for at, data in zip((1, 4, 5), lines, strict=True)]
     expected = [["a", {"b": 1}], [], ["c"]]
     assert codec.decode_items(payloads) == expected
-    assert codec.decode_lines_of_items(b"\n".join(data for _, data in payloads), 3) == expected
-    odd = [(6, b'{"items":["\\ud800"]}')]
-    assert codec.decode_items([*payloads, *odd]) == [*expected, ["\ud800"]]
-    assert codec.decode_lines_of_items(odd[0][1], 1) is None
+    assert codec.decode_lines_of_items(b"\n".join(lines), 3) == expected
+    odd = b'{"items":["\\ud800"]}'
+    assert codec.decode_items([*payloads, (6, "items_added", 1, odd)]) == [*expected, ["\ud800"]]
+    assert codec.decode_lines_of_items(odd, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -446,6 +447,6 @@ def test_the_items_of_many_events_come_event_by_event(
 )
 def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data: bytes) -> None:
     with pytest.raises(errors.UndecodableEventError) as caught:
-        codec.decode_items([(1, b'{"items":[]}'), (7, data)])
+        codec.decode_items([(1, "items_added", 1, b'{"items":[]}'), (7, "items_added", 1, data)])
     assert str(caught.value) == "the items of the event at position 7 cannot be decoded"
     assert caught.value.position == 7

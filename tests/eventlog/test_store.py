@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, Transaction, append, errors, sqlite
+from eventlog import EventLog, ItemsAdded, Transaction, append, errors, shared, sqlite
 from eventlog.ledger import session_version
 
 if TYPE_CHECKING:
@@ -475,3 +475,13 @@ def test_a_swap_that_leaves_a_statement_open_spoils_nothing(
         left_open.clear()
         log.store.write_sync(lambda tx: append(tx, "a", ONE))
         assert log.store.read_sync(lambda tx: session_version(tx, "a")) == 2
+
+
+async def test_the_end_of_a_process_closes_what_is_open(
+    notes: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await notes.write(note(1))
+    monkeypatch.setattr(shared, "_all", {notes.store})
+    shared._at_exit()
+    with pytest.raises(errors.ClosedError):
+        await notes.write(note(2))
