@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import ItemsAdded, SessionCleared, codec, integrity, ledger, schema
+from eventlog import ContentErased, ItemsAdded, SessionCleared, codec, integrity, ledger, schema
 from eventlog.errors import CorruptFileError
 from eventlog.integrity import FIRST, Head
 from eventlog.ledger import MOST_EVENTS, Ledger, append, append_all
+from eventlog.structures import Structures
 from eventlog.transaction import Transaction
 from tests.history import START
 
@@ -113,6 +114,17 @@ def test_a_head_that_is_remembered_is_not_looked_for(tx: Transaction) -> None:
     assert tx.state == Head(7, b"x" * 32)
 
 
+def test_what_was_appended_is_remembered_and_not_looked_for(tx: Transaction) -> None:
+    last = append(tx, "s", SAID)
+    tx.flush()
+    ran: list[str] = []
+    tx.connection.set_trace_callback(ran.append)
+    assert ledger.session_version(tx, "s") == 1
+    ledger.ledger(tx).begin(tx)
+    assert tx.state == Head(1, last.digest)
+    assert ran == []
+
+
 def test_a_position_is_not_given_again_though_the_tail_was_cut(tx: Transaction) -> None:
     first, *_ = append_all(tx, "s", [(SAID, DATA)] * 3)
     tx.execute("DROP TRIGGER events_are_never_deleted")
@@ -202,6 +214,18 @@ def test_a_page_goes_on_behind_a_position_up_to_so_many_events(tx: Transaction) 
         assert positions(read(tx, 3)) == [4, 5]
     assert [each.position for each in ledger.read_events(tx, 2, limit=2)] == [3, 4]
     assert [each.event for each in ledger.read_events(tx, 4)] == [SAID]
+
+
+def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transaction) -> None:
+    append(tx, "s", SAID)
+    append(tx, "s", ContentErased(positions=[1], structures=[{"items": [{}]}]))
+    tx.execute("UPDATE events SET data = NULL WHERE position = 1")
+    kept = b'{"items":[{}]}'
+    assert [each.structure for each in ledger.read_events(tx, 0)] == [kept, None]
+    assert [each.structure for each in ledger.read_events(tx, 0, structures=Structures())] == [
+        kept,
+        None,
+    ]
 
 
 def test_a_page_ends_with_the_event_that_fills_it(

@@ -3,7 +3,7 @@ Mutation testing: is a test there that notices when a line is changed?
 
     make mutants                                      all modules of TESTS, one after the other; an hour
     make mutants MODULE=eventlog/integrity.py         one of them; a minute or more
-    make mutants MODULE=eventlog/codec.py:decode      the functions of it whose name holds that
+    make mutants MODULE=eventlog/codec.py:decode      the functions of it that the pattern finds
     make mutants MODULE='--again eventlog/codec.py'   also what is listed as a survivor
 
 mutmut changes functions, one place at a time; the tests below are asked about each change (see asking.py).
@@ -16,6 +16,7 @@ changed.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,7 +49,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/properties/test_digest.py",
     ),
     "eventlog/ledger.py": ("tests/eventlog/test_ledger.py",),
-    "eventlog/lines.py": _MOVING,
+    "eventlog/lines.py": ("tests/eventlog/test_lines.py",),
     "eventlog/query.py": ("tests/eventlog/test_reading.py",),
     "eventlog/recorded.py": ("tests/eventlog/test_recorded.py",),
     "eventlog/schema.py": ("tests/eventlog/test_schema.py",),
@@ -67,6 +68,26 @@ TESTS: dict[str, tuple[str, ...]] = {
 }
 """The modules, each with the tests that are asked; of these, each mutant's are those that reach it."""
 
+UNREAD = frozenset(
+    {
+        "eventlog/exporting.py",
+        "eventlog/importing.py",
+        "eventlog/ledger.py",
+        "eventlog/lines.py",
+        "eventlog/query.py",
+        "eventlog/schema.py",
+        "eventlog/store.py",
+        "projections/conversations.py",
+        "projections/past.py",
+        "projections/projector.py",
+        "projections/replay.py",
+        "projections/segments.py",
+        "projections/shape.py",
+        "projections/usage.py",
+    }
+)
+"""Modules that were never asked about to the end: what survives there has not been looked through."""
+
 
 def main(arguments: list[str]) -> int:
     """Mutate modules; return 1 if something survived that is not accounted for."""
@@ -82,11 +103,11 @@ def main(arguments: list[str]) -> int:
 
 
 def mutate(module: str, functions: str, *, again: bool) -> int:
-    """Mutate the functions of a module whose name holds a text, in this process."""
+    """Mutate the functions of a module in whose names a pattern is found, in this process."""
     os.chdir(ROOT)
     os.environ["HYPOTHESIS_PROFILE"] = "quick"
     listed = Listed.read()
-    found = [each for each in of_module(module) if functions in each.change.function]
+    found = [each for each in of_module(module) if re.search(functions, each.change.function)]
     mutants = [each for each in found if not listed.equivalent(each.change)]
     if not again:
         mutants = [each for each in mutants if each.change not in listed.survivors]
@@ -98,6 +119,8 @@ def mutate(module: str, functions: str, *, again: bool) -> int:
     counts = Counter(end for _, end in asking.ends)
     counts["not asked about"] = len(found) - len(mutants)
     print(f"{module}: {len(found)} mutants, {', '.join(f'{counts[end]} {end}' for end in counts)}")
+    if module in UNREAD:
+        print(f"{module}: what survives here has not been looked through yet")
     left = {change for change, end in asking.ends if end in {SURVIVED, UNREACHED}}
     for change in sorted({change for change, end in asking.ends if end == TIMED_OUT}):
         print(f"TIMED OUT: {change}")
@@ -106,7 +129,7 @@ def mutate(module: str, functions: str, *, again: bool) -> int:
     for change in sorted({change for change, _ in asking.ends} & listed.survivors - left):
         print(f"LISTED, BUT NOTICED: {change}")
     for change in sorted(listed.of_module(module) - {each.change for each in found}):
-        if functions in change.function:
+        if re.search(functions, change.function):
             print(f"LISTED, BUT NO MUTANT: {change}")
     return 1 if left - listed.survivors else 0
 
