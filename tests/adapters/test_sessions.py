@@ -113,6 +113,16 @@ async def test_a_row_tells_title_spend_and_labels(file: File) -> None:
     }
 
 
+async def test_the_title_is_the_first_message_also_where_it_stands_behind_the_fork(
+    file: File,
+) -> None:
+    talk = file.session("talk")
+    await talk.add_items([{"role": "system", "content": "be kind"}])
+    await talk.create_branch("other")
+    await talk.add_items([user("hello")])
+    assert [row["title"] for row in await talk.list_sessions()] == ["hello"]
+
+
 async def test_the_title_is_the_first_message_of_the_branch_last_switched_to(file: File) -> None:
     talk = await file.add("talk", user("first"), answer("a"), user("second"))
     await talk.create_branch_from_turn(2, "kept")

@@ -37,6 +37,11 @@ def test_items_come_in_order_from_events_of_any_size(given: Given) -> None:
     assert every_way(given) == ["a", "b", "c", "d", "e", "f"]
 
 
+def test_the_newest_none_are_none(given: Given) -> None:
+    given(added("a"), added("b"))
+    assert items(given, 0) == []
+
+
 def test_an_event_of_which_some_items_went_shows_the_others(given: Given) -> None:
     given(added("a", "b", "c"), popped(1, 2), added("d", "e"), popped(3, 1), added("f"))
     assert every_way(given) == ["a", "b", "d", "f"]

@@ -45,7 +45,7 @@ FILTERED_BY = st.lists(st.sampled_from(sorted(filters.SessionFilters.__annotatio
 
 
 @given(histories(), ASKED, FILTERED_BY, st.sampled_from([-1, 1, 2_000]), st.integers(1, 3))
-@examples(150)
+@examples(80)
 def test_a_list_read_page_by_page_is_what_the_fold_says(
     events: list[Recorded], asked: dict[str, Any], kept: list[str], few: int, size: int
 ) -> None:
@@ -54,10 +54,13 @@ def test_a_list_read_page_by_page_is_what_the_fold_says(
     tx = empty(BOTH)
     with closing(tx.connection), pytest.MonkeyPatch.context() as patch:
         tx.execute(schema.CHECKPOINTS)
-        tx.execute("CREATE TABLE events (position INTEGER PRIMARY KEY, data TEXT)")
+        tx.execute(
+            "CREATE TABLE events "
+            "(position INTEGER PRIMARY KEY, type TEXT, schema_version INTEGER, data TEXT)"
+        )
         tx.executemany(
-            "INSERT INTO events VALUES (?, CAST(? AS TEXT))",
-            [(event.position, event.data) for event in events],
+            "INSERT INTO events VALUES (?, ?, ?, CAST(? AS TEXT))",
+            [(each.position, each.type, each.schema_version, each.data) for each in events],
         )
         patch.setattr(sessions, "FEW", few)
         patch.setattr(sessions, "SCANNED_AT_ONCE", 1)
