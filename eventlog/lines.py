@@ -247,9 +247,7 @@ def parse(line: bytes) -> Heading | EventLine | None:
     if kind == "event":
         return _event(fields)
     if kind == "session":
-        heading = Heading(_text(fields, "session_id"), _number(fields, "events"))
-        codec.check_text("session_id", heading.session_id)
-        return heading
+        return Heading(_text(fields, "session_id"), _number(fields, "events"))
     if kind != "log":
         raise InvalidEventError("it is not of a known kind")
     if fields.get("format") != FORMAT:

@@ -423,6 +423,20 @@ def test_metadata_that_is_no_object_is_named_by_its_position(text: str) -> None:
     assert caught.value.position == 5
 
 
+def test_the_items_of_an_older_release_are_lifted_among_those_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ItemsAdded, "schema_version", 2)
+    monkeypatch.setitem(codec.UPCASTS, ("items_added", 1), lambda data: {"items": data["texts"]})
+    new = (1, "items_added", 2, b'{"items":["new"]}')
+    old = (4, "items_added", 1, b'{"texts":["old"]}')
+    other = (5, "items_replaced", 1, b'{"items":["other"]}')
+    assert codec.decode_items([new, old, other]) == [["new"], ["old"], ["other"]]
+    with pytest.raises(errors.UndecodableEventError) as caught:
+        codec.decode_items([new, (7, "items_added", 1, b'{"items":[]}')])
+    assert caught.value.position == 7
+
+
 @pytest.mark.parametrize("large", [1, codec.LARGE_DOCUMENT_BYTES])
 def test_the_items_of_many_events_come_event_by_event(
     monkeypatch: pytest.MonkeyPatch, large: int

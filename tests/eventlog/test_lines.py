@@ -178,10 +178,11 @@ def test_what_a_terminal_would_obey_is_escaped() -> None:
         ({"imported": {"recorded_at": "7"}}, {"imported": {"recorded_at": "7"}}, START),
         ({"imported": {"recorded_at": True}}, {"imported": {"recorded_at": True}}, START),
         ({"imported": {}}, {"imported": {}}, START),
+        ({"imported": {"recorded_at": 7}}, None, 7),
     ],
 )
 def test_what_an_import_added_is_taken_off_again(
-    metadata: dict[str, Any], at_first: dict[str, Any], recorded_at: int
+    metadata: dict[str, Any], at_first: dict[str, Any] | None, recorded_at: int
 ) -> None:
     moved = recorded(SessionCleared(), metadata=json.dumps(metadata))
     written = json.loads(lines.event_line(moved, same))
@@ -307,9 +308,12 @@ def test_an_erased_line_is_stored_without_data_and_with_its_digest() -> None:
     ("metadata", "stored"),
     [
         ({"actor": "a"}, {"actor": "a", "occurred_at": START, "imported": {"recorded_at": START}}),
-        (
-            {"occurred_at": 5},
-            {"occurred_at": 5, "imported": {"recorded_at": START, "occurred_at": 5}},
+        *(
+            (
+                {"occurred_at": time},
+                {"occurred_at": time, "imported": {"recorded_at": START, "occurred_at": time}},
+            )
+            for time in (5, LATEST)
         ),
         (
             {"occurred_at": EARLIEST, "imported": "own"},

@@ -72,7 +72,6 @@ UNREAD = frozenset(
     {
         "eventlog/exporting.py",
         "eventlog/importing.py",
-        "eventlog/lines.py",
         "eventlog/query.py",
         "eventlog/schema.py",
         "eventlog/store.py",
