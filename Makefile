@@ -7,11 +7,11 @@ READY := $(VENV)/.ready
 # What `make proof` draws by chance; give one to run the same again.
 EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import random; print(random.randrange(1 << 32))'))
 
-# How much `make coverage` asks for, in percent, branches counted.
+# How much of the packages the tests must reach, in percent, branches counted.
 CORE_COVERAGE := 100
 ADAPTERS_COVERAGE := 95
 
-.PHONY: demo test coverage proof mutants lint format bench bench-scale clean
+.PHONY: demo test proof mutants lint format bench bench-scale clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -23,13 +23,8 @@ $(READY): pyproject.toml
 demo: $(READY)          ## a conversation on an event log, from Runner.run to a replay
 	$(BIN)/eventlog demo
 
-test: $(READY)          ## all tests
-	$(BIN)/pytest -n auto --dist worksteal -q
-
-coverage: $(READY)      ## all tests, and what they leave unreached: nothing of the core, little of the adapters
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto --dist worksteal -q
-	$(BIN)/coverage combine --quiet
+test: $(READY)          ## all tests; they leave nothing of the core unreached, and little of the adapters
+	$(BIN)/pytest -n auto --dist worksteal -q --cov --cov-report=
 	$(BIN)/coverage report --include='eventlog/*,projections/*' --fail-under=$(CORE_COVERAGE)
 	$(BIN)/coverage report --include='adapters/*' --fail-under=$(ADAPTERS_COVERAGE)
 
@@ -60,4 +55,4 @@ bench-scale: $(READY)   ## the figures of the README for large logs and many ses
 	$(BIN)/python -m benchmarks.sessions
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -13,6 +13,8 @@ import random
 import pytest
 
 PROOF_TIMEOUT_SECONDS = 3_600
+UNMEASURED = ("tests/contract/test_state_machine.py", "tests/fuzz/", "tests/properties/")
+"""What goes the same ways many times: what the tests reach is measured without it, in half the time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,19 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Leave the programs that tests start unmeasured: that would double what each of them takes."""
-    if hasattr(config, "workerinput"):
-        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('seed')}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the long tests take their time."""
+    """Let the long tests take their time, and measure what tests reach where that takes little."""
     for item in items:
+        if item.nodeid.startswith(UNMEASURED):
+            item.add_marker(pytest.mark.no_cover)
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(PROOF_TIMEOUT_SECONDS), append=False)
 
