@@ -119,6 +119,9 @@ async def test_the_title_is_the_first_message_also_where_it_stands_behind_the_fo
     talk = file.session("talk")
     await talk.add_items([{"role": "system", "content": "be kind"}])
     await talk.create_branch("other")
+    await talk.switch_to_branch("main")
+    await talk.add_items([answer("a")])
+    await talk.switch_to_branch("other")
     await talk.add_items([user("hello")])
     assert [row["title"] for row in await talk.list_sessions()] == ["hello"]
 
