@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["shim"]
 pytestmark = pytest.mark.timeout(900)
 
-QUICK = [("full", 30, 12, 1), ("normal", 30, 12, 1), ("full", 12, 4, 2)]
+QUICK = [("full", 30, 12, 1), ("normal", 30, 12, 1)]
 LONG = [
     *(("full", 1_500, 120, 1), ("normal", 1_500, 120, 1)),
     *(("full", 1_500, 60, 3), ("normal", 1_500, 60, 3)),

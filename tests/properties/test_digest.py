@@ -28,7 +28,7 @@ NUMBERS = st.integers(0, 2**63 - 1)
     key=st.none() | TEXT,
     recorded_at=st.integers(-(2**63), 2**63 - 1),
 )
-@examples(300)
+@examples(150)
 def test_a_digest_is_what_the_recipe_gives(
     previous: bytes,
     position: int,

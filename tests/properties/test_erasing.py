@@ -68,7 +68,7 @@ def check(log: EventLog) -> None:
 
 
 @given(ANY_ITEM)
-@examples(200)
+@examples(100)
 def test_the_structure_of_an_item_has_its_shape_and_nothing_else_of_it(item: Any) -> None:
     kept = smallest(shape(item))
     assert shape(kept) == shape(item)

@@ -82,7 +82,7 @@ async def there_and_back(path: Path, items: list[Any]) -> tuple[list[Any], list[
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=4))
-@examples(80)
+@examples(50)
 @example([{"type": "\ud800", "name": "\udfff"}])
 @example([{"role": "user", "content": "\ud800 and \udc00"}])
 @example([{"type": "function_call", "name": "\ud800", "namespace": "\udc00"}])

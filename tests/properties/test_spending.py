@@ -97,7 +97,7 @@ def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
 @given(
     histories(max_size=40), st.sets(st.integers(1, 39)), st.lists(WANTED, min_size=1, max_size=6)
 )
-@examples(120)
+@examples(80)
 def test_every_grouping_adds_up_what_the_events_say(
     events: list[Recorded], cuts: set[int], questions: list[Wanted]
 ) -> None:
