@@ -95,7 +95,7 @@ def folded(events: list[Recorded], session_id: str) -> dict[str, Any]:
 
 
 @given(histories())
-@examples(50)
+@examples(80)
 def test_every_version_reads_as_the_fold_of_its_prefix(events: list[Recorded]) -> None:
     tx = stored(events)
     with closing(tx.connection):
