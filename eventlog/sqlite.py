@@ -23,9 +23,6 @@ from eventlog.errors import (
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another process before it fails with BusyError."""
 
-PAGE_BYTES = 2048
-"""Of a new file. A commit writes whole pages, of which it changed little: small ones take less time."""
-
 WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 """To what size a write-ahead log is cut back once it has been checkpointed."""
 
@@ -43,7 +40,6 @@ def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
     return _connect(
         path,
         "rwc",
-        f"PRAGMA page_size={PAGE_BYTES}",
         f"PRAGMA synchronous={_SYNCHRONOUS[durability]}",
         "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE slips past triggers
         f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}",

@@ -8,13 +8,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from eventlog import integrity, schema
-from eventlog.sqlite import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from random import Random
 
+PAGE_BYTES = 4_096
 INTEGERS = (0, -1, 1, 2, 99, 2**31, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 253_402_300_800_000_000)
 TEXTS = ("", "x", "main", "\u202e\x1b[31m", "a" * 50_000, b"\xff\xfe", b"\xed\xa0\x80", "\x00")
 TYPES = ("items_added", "item_popped", "usage_recorded", "content_erased", "never_heard_of")
