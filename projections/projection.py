@@ -41,11 +41,12 @@ class Projection(Protocol):
 
 
 class Table(NamedTuple):
-    """A projection's table: its columns, and those of them that make its key."""
+    """A projection's table: its columns, those that make its key, and whether rows hold nothing else."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    is_plain: bool
 
 
 TABLES = """
@@ -55,7 +56,7 @@ TABLES = """
     WHERE known.type IN ('table', 'virtual')
     ORDER BY made.rowid
 """
-COLUMNS = "SELECT name, pk FROM pragma_table_info(?)"
+COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 
 
 def tables(projection: Projection) -> list[Table]:
@@ -78,8 +79,11 @@ def tables(projection: Projection) -> list[Table]:
 
 def _table(connection: sqlite3.Connection, name: str, *, is_virtual: bool) -> Table:
     info = connection.execute(COLUMNS, (name,)).fetchall()
-    columns = tuple(column for column, _ in info)
+    columns = tuple(column for column, _, hidden in info if not hidden)
+    is_plain = len(columns) == len(info)
     if is_virtual:
-        return Table(name, ("rowid", *columns), ("rowid",))
-    key = tuple(column for _, column in sorted((place, column) for column, place in info if place))
-    return Table(name, columns, key or columns)
+        return Table(name, ("rowid", *columns), ("rowid",), is_plain)
+    key = tuple(
+        column for _, column in sorted((place, column) for column, place, _ in info if place)
+    )
+    return Table(name, columns, key or columns, is_plain)

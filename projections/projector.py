@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -42,7 +41,6 @@ SET_CHECKPOINT = """
 MAKERS = "table_makers"
 """The property that remembers, as a JSON object, which projection made which table."""
 
-INDEX = re.compile(r"\s*CREATE\s+(UNIQUE\s+)?INDEX\b", re.IGNORECASE)
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
 
@@ -218,17 +216,9 @@ def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> No
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 
-def create_tables(
-    tx: Transaction,
-    projection: Projection,
-    *,
-    replace: bool,
-    fill: Callable[[], None] | None = None,
-) -> None:
+def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
     """
     Make a projection's tables; ``replace`` those of an earlier build, whatever their names were.
-
-    fill: puts rows into them, before there are indexes: those are several times faster to make at once.
 
     Raises ProjectionError when somebody else's table has such a name.
     """
@@ -245,13 +235,7 @@ def create_tables(
                 "did not make",
                 projection=projection.name,
             )
-    indexes = [statement for statement in projection.schema if INDEX.match(statement)]
     for statement in projection.schema:
-        if statement not in indexes:
-            tx.execute(statement)
-    if fill is not None:
-        fill()
-    for statement in indexes:
         tx.execute(statement)
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     made = {**others, **dict.fromkeys(names, projection.name)}

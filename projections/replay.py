@@ -171,18 +171,21 @@ def _swap_in(
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        fill = partial(_copy_from_scratch, tx, projection)
-        projector.create_tables(tx, projection, replace=found is not None, fill=fill)
+        projector.create_tables(tx, projection, replace=found is not None)
+        for table in tables(projection):
+            _copy_from_scratch(tx, table)
         projector.set_checkpoint(tx, projection, read_head(tx).position)
 
 
-def _copy_from_scratch(tx: Transaction, projection: Projection) -> None:
-    for table in tables(projection):
-        columns = ", ".join(f'"{column}"' for column in table.columns)
-        tx.execute(
-            f'INSERT INTO main."{table.name}" ({columns}) '
-            f'SELECT {columns} FROM scratch."{table.name}"'
-        )
+def _copy_from_scratch(tx: Transaction, table: Table) -> None:
+    """Fill an empty table. With ``SELECT *`` SQLite copies its records and its indexes as they are."""
+    if table.is_plain:
+        tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
+        return
+    columns = ", ".join(f'"{column}"' for column in table.columns)
+    tx.execute(
+        f'INSERT INTO main."{table.name}" ({columns}) SELECT {columns} FROM scratch."{table.name}"'
+    )
 
 
 # -- comparing --------------------------------------------------------------------------------

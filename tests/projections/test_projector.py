@@ -479,7 +479,8 @@ def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
 
 
 def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
-    assert tables(Tally()) == [Table("tally", ("session_id", "items"), ("session_id",))]
+    columns = ("session_id", "items")
+    assert tables(Tally()) == [Table("tally", columns, ("session_id",), is_plain=True)]
     keys = {table.name: table.key for table in tables(Conversations())}
     assert keys == {
         "sessions": ("session_id",),

@@ -12,12 +12,21 @@ import threading
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 import projections
-from eventlog import BranchDeleted, EventLog, MetadataSet, append, codec, errors
+from eventlog import (
+    BranchDeleted,
+    EventLog,
+    ItemsAdded,
+    MetadataSet,
+    UsageRecorded,
+    append,
+    codec,
+    errors,
+)
 from projections import Conversations, Usage, replay
 from projections.replay import Difference
 from projections.state import fold
@@ -25,8 +34,9 @@ from tests.history import dump, meant, seen
 from tests.projections.given import added, branched, on, popped, used
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from eventlog import Event, Recorded, Transaction
     from projections import Progress
     from tests.projections.given import Given
 
@@ -201,6 +211,43 @@ def test_a_replayed_table_has_its_indexes_again(talked: Given) -> None:
     before = talked.ask(names)
     replay(talked.log, BOTH)
     assert talked.ask(names) == before
+
+
+class Computed:
+    """Tables of a kind that a user may make: a column that SQLite computes, no key, an index on both."""
+
+    name: ClassVar[str] = "computed"
+    version: ClassVar[int] = 1
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE computed (twice INTEGER AS (position * 2) STORED, position INTEGER, session TEXT)",
+        "CREATE INDEX computed_twice ON computed (twice, session) WHERE position > 1",
+        "CREATE TABLE later (position INTEGER PRIMARY KEY DESC, kind TEXT DEFAULT 'other')",
+    )
+    handles: ClassVar[Sequence[type[Event]]] = (ItemsAdded, UsageRecorded)
+
+    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        for event in events:
+            row = (event.position, event.session_id)
+            tx.execute("INSERT INTO computed (position, session) VALUES (?, ?)", row)
+            tx.execute("INSERT INTO later (position) VALUES (?)", (event.position,))
+
+
+def test_tables_of_any_make_are_swapped_in_whole(talked: Given) -> None:
+    replay(talked.log, [Computed()])
+    with closing(sqlite3.connect(talked.log.path)) as connection:
+        computed = connection.execute("SELECT * FROM computed").fetchall()
+        found = connection.execute(
+            "SELECT twice FROM computed WHERE twice > 4 AND position > 1"
+        ).fetchall()
+        later = connection.execute("SELECT * FROM later ORDER BY position DESC").fetchall()
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    added_or_used = [
+        event for event in stored(talked) if event.type in {"items_added", "usage_recorded"}
+    ]
+    assert computed == [(2 * e.position, e.position, e.session_id) for e in added_or_used]
+    assert sorted(found) == [(2 * e.position,) for e in added_or_used if e.position > 2]
+    assert later == [(e.position, "other") for e in reversed(added_or_used)]
+    assert all(not outcome.differences for outcome in replay(talked.log, [Computed()], check=True))
 
 
 def test_a_log_goes_on_after_a_replay(talked: Given) -> None:
