@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +143,11 @@ def test_a_run_begins_with_its_first_request_once_in_each_session(
 def test_many_runs_are_asked_after_some_at_a_time(
     tx: Transaction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "MOST_ASKED", 2)
-    runs = [ran(RequestUsage(), run_id=f"r{n}") for n in range(5)]
-    apply(tx, *runs, *runs, cuts=(5,))
-    assert [begins for (begins,) in rows(tx, "begins_run")] == [1] * 5 + [0] * 5
+    monkeypatch.setattr(usage, "MOST_ASKED", 12)
+    tx.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 25)  # what one row takes
+    runs = [ran(RequestUsage(), run_id=f"r{n}") for n in range(13)]
+    apply(tx, *runs, *runs, cuts=(13,))
+    assert [begins for (begins,) in rows(tx, "begins_run")] == [1] * 13 + [0] * 13
 
 
 def test_sums_are_kept_by_day_session_model_and_agent(tx: Transaction) -> None:
