@@ -44,7 +44,7 @@ MOST_INSTANCES = 4
 PEACE = 12  # steps between two clears, so that there is something to clear
 LIMITS = {
     "long": settings(max_examples=1500, stateful_step_count=60),
-    "default": settings(max_examples=8, stateful_step_count=50),
+    "default": settings(max_examples=5, stateful_step_count=50),
 }
 WHICH = st.integers(0, MOST_INSTANCES - 1)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Opened = Callable[..., AdvancedSQLiteSession]
 
+FORKS = pytest.mark.parametrize("forks", [4, pytest.param(200, marks=pytest.mark.proof)])
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
@@ -199,7 +200,8 @@ def test_the_child_of_a_fork_inside_a_loop_can_run_a_loop(path: Path, opened: Op
     assert names_of(session) == ["before", "child0"]
 
 
-def test_forks_while_other_threads_write_do_no_harm(path: Path, opened: Opened) -> None:
+@FORKS
+def test_forks_while_other_threads_write_do_no_harm(path: Path, opened: Opened, forks: int) -> None:
     session, mine = opened(), opened("mine")
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -220,20 +222,21 @@ def test_forks_while_other_threads_write_do_no_harm(path: Path, opened: Opened) 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        for n in range(12):
+        for n in range(forks):
             assert exit_status(fork(lambda n=n: add(mine, f"child{n}-", 1))) == 0  # type: ignore[misc]
     finally:
         stop.set()
         thread.join(PATIENCE_SECONDS)
     assert not failures
     assert names_of(session) == [str(n) for n in added]
-    assert names_of(mine) == [f"child{n}-0" for n in range(12)]
+    assert names_of(mine) == [f"child{n}-0" for n in range(forks)]
     session.log.close()
     mine.log.close()
     check_sound(path)
 
 
-def test_a_fork_while_files_are_opened_and_closed_goes_through(tmp_path: Path) -> None:
+@FORKS
+def test_a_fork_while_files_are_opened_and_closed_goes_through(tmp_path: Path, forks: int) -> None:
     from adapters import AdvancedSQLiteSession
 
     stop = threading.Event()
@@ -250,14 +253,14 @@ def test_a_fork_while_files_are_opened_and_closed_goes_through(tmp_path: Path) -
     thread = threading.Thread(target=open_and_close)
     thread.start()
     try:
-        for n in range(15):
+        for n in range(forks):
             assert exit_status(fork(lambda n=n: add(session, f"child{n}-", 1))) == 0  # type: ignore[misc]
     finally:
         stop.set()
         thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
     assert not failures
-    assert names_of(session) == [f"child{n}-0" for n in range(15)]
+    assert names_of(session) == [f"child{n}-0" for n in range(forks)]
     session.close()
 
 

@@ -95,7 +95,7 @@ def folded(events: list[Recorded], session_id: str) -> dict[str, Any]:
 
 
 @given(histories())
-@examples(80)
+@examples(40)
 def test_every_version_reads_as_the_fold_of_its_prefix(events: list[Recorded]) -> None:
     tx = stored(events)
     with closing(tx.connection):
@@ -107,7 +107,7 @@ def test_every_version_reads_as_the_fold_of_its_prefix(events: list[Recorded]) -
 
 
 @given(histories())
-@examples(50)
+@examples(30)
 def test_a_time_is_the_version_of_its_last_event(events: list[Recorded]) -> None:
     tx = stored(events)
     with closing(tx.connection):

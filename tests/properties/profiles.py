@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-FACTORS = {"quick": 0.1, "default": 1, "long": 40}
+FACTORS = {"quick": 0.1, "default": 1, "long": 80}
 FACTOR = FACTORS[os.environ.get("HYPOTHESIS_PROFILE", "default")]
 PHASES = tuple(Phase) if FACTOR >= 1 else (Phase.explicit, Phase.reuse, Phase.generate)
 

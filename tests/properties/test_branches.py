@@ -217,7 +217,7 @@ class Table:
 
 
 @given(st.lists(COMMANDS, min_size=1, max_size=25))
-@examples(100)
+@examples(60)
 def test_branches_behave_like_lists_of_their_own(commands: list[tuple[int, str, int, int]]) -> None:
     async def play(path: Path) -> None:
         with closing(Table(path)) as table:

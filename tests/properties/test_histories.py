@@ -22,7 +22,7 @@ CUTS = st.sets(st.integers(1, 29))
 
 
 @given(histories(nonsense=False), CUTS)
-@examples(150)
+@examples(90)
 def test_the_tables_mean_what_the_fold_says(events: list[Recorded], cuts: set[int]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
@@ -31,7 +31,7 @@ def test_the_tables_mean_what_the_fold_says(events: list[Recorded], cuts: set[in
 
 
 @given(histories(), CUTS)
-@examples(200)
+@examples(100)
 def test_events_that_fit_nothing_mean_the_same_to_tables_and_fold(
     events: list[Recorded], cuts: set[int]
 ) -> None:
@@ -42,7 +42,7 @@ def test_events_that_fit_nothing_mean_the_same_to_tables_and_fold(
 
 
 @given(histories(), CUTS, CUTS)
-@examples(100)
+@examples(60)
 def test_the_cut_into_batches_leaves_no_trace(
     events: list[Recorded], some: set[int], others: set[int]
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_cut_into_batches_leaves_no_trace(
 
 
 @given(histories())
-@examples(100)
+@examples(60)
 def test_every_event_applied_alone_gives_what_one_batch_gives(events: list[Recorded]) -> None:
     one, other = empty(BOTH), empty(BOTH)
     with closing(one.connection), closing(other.connection):
@@ -64,7 +64,7 @@ def test_every_event_applied_alone_gives_what_one_batch_gives(events: list[Recor
 
 
 @given(histories(), CUTS)
-@examples(150)
+@examples(90)
 def test_what_no_live_branch_reaches_is_gone(events: list[Recorded], cuts: set[int]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):

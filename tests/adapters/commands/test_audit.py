@@ -159,7 +159,7 @@ def test_an_erased_event_is_marked(db: Path) -> None:
 
 
 @given(histories())
-@examples(200)
+@examples(80)
 def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorded]) -> None:
     fates = Fates()
     for recorded in history:

@@ -112,7 +112,7 @@ def branches(then: Transaction, session_id: str) -> dict[str, list[Any]]:
 
 
 @given(histories())
-@examples(60)
+@examples(25)
 def test_any_history_moves_with_equal_bytes_and_meaning(events: list[Recorded]) -> None:
     asyncio.run(_moved(events))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession, ConversationLog
+from adapters import AdvancedSQLiteSession, ConversationLog, importers
 from eventlog import EventLog
 from eventlog.events import ItemsAdded
 from tests.faults.support import batch, ran, user
@@ -175,3 +177,31 @@ def erase(connection: Connection, number: int, path: str) -> None:
             await log.erase(session_id="s", on_progress=lambda done: say(connection, done.events))
 
     asyncio.run(erase_all())
+
+
+def adopt_and_die(connection: Connection, number: int, path: str, fatal: int) -> None:
+    """Adopt a file of the SDK's and be killed behind so many appends."""
+    append, appended = importers.append_all, 0
+
+    def append_or_die(*args: Any, **keywords: Any) -> Any:
+        nonlocal appended
+        recorded = append(*args, **keywords)
+        appended += 1
+        if appended == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return recorded
+
+    importers.append_all = append_or_die
+    AdvancedSQLiteSession("session 0", path)
+
+
+def adopt_and_die_before_projecting(connection: Connection, number: int, path: str) -> None:
+    """Adopt a file of the SDK's and be killed before the projections are built."""
+    EventLog.join = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    AdvancedSQLiteSession("session 0", path)
+
+
+def open_and_count(connection: Connection, number: int, path: str) -> int:
+    """Open a file, together with others, and return how many items a session of it has."""
+    wait_for_go(connection)
+    return len(asyncio.run(AdvancedSQLiteSession("session 0", path).get_items()))
