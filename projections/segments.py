@@ -58,9 +58,8 @@ INSERT_ITEM = """
 """
 SELECT_PARENT = "SELECT parent_segment_id, parent_length FROM segments WHERE segment_id = ?"
 SELECT_TAIL = """
-    SELECT position, index_in_event, turn, type, number FROM items
-    WHERE segment_id = ? AND number BETWEEN ? AND ?
-    ORDER BY number
+    SELECT number, position, index_in_event, turn, type FROM items
+    WHERE segment_id = ? AND number BETWEEN ? - 1 AND ?
 """
 SELECT_END = "SELECT MAX(number) FROM items WHERE segment_id = ?"
 SELECT_ITEM = """
@@ -71,6 +70,8 @@ SELECT_REACH = """
         SELECT MAX(length) AS reach FROM branches WHERE segment_id = ?
         UNION ALL
         SELECT MAX(parent_length) FROM segments WHERE parent_segment_id = ?
+        UNION ALL
+        SELECT ?
     ) AS reaches
 """
 SELECT_TURN_NUMBER = """
@@ -140,20 +141,18 @@ def parent(tx: Transaction, segment_id: int) -> Pointer | None:
     return found
 
 
-def end(tx: Transaction, segment_id: int) -> int:
+def end(tx: Transaction, segment_id: int) -> int | None:
     """Return the number of a segment's last item, from memory where the transaction has it there."""
-    key = ("end", segment_id)
-    last: int | None = tx.cache.get(key)
+    last: int | None = tx.cache.get(("end", segment_id))
     if last is None:
-        row = tx.one(SELECT_END, (segment_id,))
-        last = tx.cache[key] = 0 if row is None or row[0] is None else int(row[0])
+        (last,) = tx.execute(SELECT_END, (segment_id,)).fetchone()
     return last
 
 
 def newest(tx: Transaction, pointer: Pointer) -> Item | None:
     """Return the item that a pointer stands at; None at the empty place."""
-    row = None if pointer.segment_id is None else tx.one(SELECT_ITEM, pointer)
-    return None if row is None else Item(ItemRef(row[0], row[1]), row[2], row[3])
+    row = tx.one(SELECT_ITEM, pointer)
+    return None if row is None else _item(*row)
 
 
 def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
@@ -162,19 +161,14 @@ def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
 
     From memory where the transaction has them there.
     """
-    if pointer.segment_id is None:
-        return None, None
     key = ("tail", pointer.segment_id)
     known: tuple[int, Item | None, Item | None] | None = tx.cache.get(key)
     if known is None or known[0] != pointer.length:
-        where = (pointer.segment_id, pointer.length - 1, pointer.length)
-        rows = {
-            row[4]: Item(ItemRef(row[0], row[1]), row[2], row[3])
-            for row in tx.all(SELECT_TAIL, where)
-        }
-        known = pointer.length, rows.get(pointer.length), rows.get(pointer.length - 1)
+        found = tx.all(SELECT_TAIL, (*pointer, pointer.length))
+        items = {number: _item(*row) for number, *row in found}
+        known = pointer.length, items.get(pointer.length), items.get(pointer.length - 1)
         tx.cache[key] = known
-    return known[1], known[2]
+    return known[1:]
 
 
 def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
@@ -183,8 +177,7 @@ def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
     where = (segment_id, number)
     dropped = tx.execute(DELETE_UNREACHED, where * 3).rowcount > 0
     if dropped:
-        tx.cache["end", segment_id] = number - 1
-        tx.cache.pop(("tail", segment_id), None)
+        _remember_end(tx, segment_id, number - 1)
     return dropped
 
 
@@ -196,10 +189,9 @@ def turn_at(tx: Transaction, pointer: Pointer) -> int:
 
 def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
     """Return the place in the same branch after its first ``length`` items."""
-    if length > 0:
-        for span in spans(tx, pointer):
-            if span.first <= length:
-                return Pointer(span.segment_id, min(length, span.last))
+    for span in spans(tx, pointer):
+        if span.first <= length:
+            return Pointer(span.segment_id, min(length, span.last))
     return Pointer(None, 0)
 
 
@@ -222,13 +214,13 @@ def within(tx: Transaction, span: Span, ref: ItemRef) -> tuple[int, Item | None]
         row = tx.one(SELECT_ITEM, (span.segment_id, middle))
         if row is None:
             break  # the table is not as the builder made it
-        item = Item(ItemRef(row[0], row[1]), row[2], row[3])
-        if item.ref == ref:
-            return middle, item
+        item = _item(*row)
         if item.ref < ref:
             low = middle + 1
-        else:
+        elif item.ref > ref:
             high = middle - 1
+        else:
+            return middle, item
     return low, None
 
 
@@ -252,25 +244,27 @@ def trim(tx: Transaction, segment_id: int | None) -> tuple[int, int]:
         origin = parent(tx, segment_id)
         if origin is None:
             break
-        reached = tx.one(SELECT_REACH, (segment_id, segment_id))
-        reach = origin.length if reached is None or reached[0] is None else reached[0]
-        beyond = tx.one(COUNT_BEYOND, (segment_id, reach))
-        if beyond is not None and beyond[0]:
-            items, turns = items + beyond[0], turns + beyond[1]
+        (reach,) = tx.execute(SELECT_REACH, (segment_id, segment_id, origin.length)).fetchone()
+        beyond, opening = tx.execute(COUNT_BEYOND, (segment_id, reach)).fetchone()
+        if beyond:
+            items, turns = items + beyond, turns + opening
             tx.execute(DELETE_BEYOND, (segment_id, reach))
-            forget(tx, segment_id)
+            _remember_end(tx, segment_id, reach)
         if reach > origin.length:
             break
         tx.execute(DELETE_SEGMENT, (segment_id,))
-        forget(tx, segment_id)
         segment_id = origin.segment_id
     return items, turns
 
 
-def forget(tx: Transaction, segment_id: int) -> None:
-    """Forget what is remembered of a segment that has changed."""
-    for what in ("parent", "end", "tail"):
-        tx.cache.pop((what, segment_id), None)
+def _item(position: int, index: int, turn: int, kind: str) -> Item:
+    return Item(ItemRef(position, index), turn, kind)
+
+
+def _remember_end(tx: Transaction, segment_id: int | None, last: int) -> None:
+    """Remember where a segment ends now that items went off it."""
+    tx.cache["end", segment_id] = last
+    tx.cache["tail", segment_id] = None
 
 
 def delete_all(tx: Transaction, session_id: str) -> None:

@@ -79,7 +79,6 @@ UNREAD = frozenset(
         "projections/past.py",
         "projections/projector.py",
         "projections/replay.py",
-        "projections/segments.py",
         "projections/shape.py",
     }
 )

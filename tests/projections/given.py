@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from projections import reading, spending
 from tests.history import START, Entry, items_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from eventlog import Event, Transaction
@@ -133,3 +134,16 @@ def used(
     """Return the event of a run of one request having used so many tokens on a branch's turn."""
     request = RequestUsage(total_tokens=total_tokens, **numbers)
     return on(branch_id, UsageRecorded(run_id=run_id, turn=turn, requests=[request]))
+
+
+@contextmanager
+def watched(log: EventLog) -> Iterator[list[str]]:
+    """Collect every statement of a log's two connections."""
+    seen: list[str] = []
+    store = log.store
+    store.write_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    seen.clear()
+    yield seen
+    store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
+    store.read_sync(lambda tx: tx.connection.set_trace_callback(None))

@@ -26,7 +26,7 @@ from projections import (
 )
 from projections.projection import tables
 from tests.history import START
-from tests.projections.given import added, branched, on, used
+from tests.projections.given import added, branched, on, used, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,19 +147,6 @@ def test_the_last_event_is_read_from_the_end_and_alone(given: Given) -> None:
 
 
 # -- whatever is run, wherever it stands -------------------------------------------------------
-
-
-@contextmanager
-def watched(log: EventLog) -> Iterator[list[str]]:
-    """Collect every statement of a log's two connections."""
-    seen: list[str] = []
-    store = log.store
-    store.write_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
-    seen.clear()
-    yield seen
-    store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(None))
 
 
 def is_plain(sql: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,12 +10,12 @@ import pytest
 from eventlog import BranchDeleted, ItemRef, ItemsReplaced, append
 from projections import reading, segments
 from projections.segments import Pointer
-from tests.projections.given import ANSWER, USER, added, branched, on, popped
+from tests.projections.given import ANSWER, USER, added, branched, on, popped, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventlog import Transaction
+    from eventlog import Event, Transaction
     from tests.projections.given import Given
 
 
@@ -78,8 +79,27 @@ def test_a_chat_that_pops_and_adds_forever_keeps_one_segment_and_no_more_rows(
     given(added())
     for position in range(2, 30, 2):
         given(added(USER)).when(popped(position, 0))
+    given.when(added(ANSWER))
     assert segment_ids(given) == [1]
-    assert item_rows(given) == 2
+    assert item_rows(given) == 3
+
+
+def test_a_chat_of_which_nothing_is_remembered_goes_on_in_its_segment(given: Given) -> None:
+    given(added()).write(lambda tx: tx.cache.clear())
+    given.when(added())
+    assert segment_ids(given) == [1]
+
+
+@pytest.mark.parametrize(
+    "change", [popped(1, 1), ItemsReplaced(first_item=ItemRef(1, 1), items=[])]
+)
+def test_what_stands_in_the_place_of_another_item_can_be_popped(
+    given: Given, change: Event
+) -> None:
+    given(added(), popped(9, 9), change, added(ANSWER))
+    assert segment_ids(given) == [1]
+    given.when(popped(4, 0))
+    assert given.refs() == [(1, 0)]
 
 
 def test_a_branch_that_is_popped_empty_leaves_no_segment(given: Given) -> None:
@@ -116,6 +136,18 @@ def test_what_was_only_a_way_to_a_deleted_branch_goes_with_it(given: Given) -> N
     assert item_rows(given) == 3
 
 
+def test_a_segment_that_nobody_needs_any_more_goes_with_the_last_one_that_left_it(
+    given: Given,
+) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added()), added())  # main: segment 4, from 1
+    given(branched("c", (4, 0)), on("c", added()))  # segment 6, from 4
+    given(ItemsReplaced(first_item=None, items=[]))
+    assert segment_ids(given) == [1, 4, 6]
+    given.when(on("c", BranchDeleted(branch_id="c")))
+    assert segment_ids(given) == [1]
+    assert given.refs("b") == given.ask("SELECT position, index_in_event FROM items")
+
+
 def test_replaced_items_go_unless_another_branch_shares_them(given: Given) -> None:
     given(added(), added(), branched("b", (1, 1))).when(
         ItemsReplaced(first_item=None, items=[ANSWER])
@@ -135,11 +167,13 @@ def woven(given: Given) -> Given:
 
 
 def test_every_item_of_a_branch_is_found_where_it_stands(woven: Given) -> None:
-    refs = woven.refs("c")
-    assert refs == [(1, 0), (4, 0), (4, 1), (7, 0), (7, 1)]
-    for number, ref in enumerate(refs, start=1):
-        place = ask(woven, segments.find, ItemRef(*ref), branch_id="c")
+    rows = woven.rows("c")
+    assert [row[:2] for row in rows] == [(1, 0), (4, 0), (4, 1), (7, 0), (7, 1)]
+    for number, (position, index, kind, _, _, turn) in enumerate(rows, start=1):
+        ref = ItemRef(position, index)
+        place = ask(woven, segments.find, ref, branch_id="c")
         assert place.length == number
+        assert ask(woven, lambda tx, _, at=place: segments.newest(tx, at)) == (ref, turn, kind)
         end = Pointer(*ask(woven, lambda _, pointer: pointer, branch_id="c"))
         assert ask(woven, lambda tx, _, n=number, e=end: segments.at_length(tx, e, n)) == place
 
@@ -221,6 +255,33 @@ def newest(tx: Transaction, session_id: str) -> ItemRef:
     item = segments.newest(tx, pointer(tx, session_id))
     assert item is not None
     return item.ref
+
+
+def queries(seen: list[str]) -> list[str]:
+    """Return those of some statements that look something up in the tables."""
+    return [sql for sql in seen if re.match(r"(?s)\s*SELECT\b.*\bFROM (items|segments)\b", sql)]
+
+
+def test_what_was_just_written_is_not_looked_up(woven: Given) -> None:
+    end = Pointer(*ask(woven, lambda _, pointer: pointer, branch_id="c"))
+    with watched(woven.log) as seen:
+        woven(added(), added(ANSWER)).write(lambda tx: list(segments.spans(tx, end)))
+    assert queries(seen) == []
+
+
+def test_a_pop_looks_once_at_the_end_of_its_branch(given: Given) -> None:
+    given(added())
+    with watched(given.log) as seen:
+        given.write(lambda tx: segments.tail(tx, Pointer(1, 2)))
+        given(popped(1, 1), added())
+    assert len(queries(seen)) == 1, seen
+
+
+def test_where_a_segment_ends_that_was_cut_is_known(given: Given) -> None:
+    given(added())
+    with watched(given.log) as seen:
+        given(ItemsReplaced(first_item=ItemRef(1, 1), items=[ANSWER]))
+    assert [sql for sql in queries(seen) if "MAX(number)" in sql] == []
 
 
 OPERATIONS: dict[str, Callable[[Transaction, str], Any]] = {
