@@ -61,6 +61,11 @@ def shortened(text: str) -> str:
     return line if len(line) <= SHORT_CHARACTERS else f"{line[: SHORT_CHARACTERS - 1]}…"
 
 
+def usd(cost: float) -> str:
+    """Return a cost to the cent, a small one as exactly as it takes to see it."""
+    return f"{cost:,.2f}" if cost == 0 or abs(cost) >= 1 else f"{cost:.6f}"
+
+
 def counted(number: int, what: str) -> str:
     """Return a number with its noun."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -112,7 +112,7 @@ class View:
             table.add_row(_plain(branch_id), *_numbers(used or {}, "requests"))
         table.add_section()
         spent = [Text(number, style="bold") for number in _numbers(stats, "total_requests")]
-        cost = f"${stats['total_cost']:.4f}{'+' if stats['unpriced_requests'] else ''}"
+        cost = f"${telling.usd(stats['total_cost'])}{'+' if stats['unpriced_requests'] else ''}"
         table.add_row(Text("ever spent", style="bold"), *spent, Text(cost, style="bold"))
         self._console.print(table)
 

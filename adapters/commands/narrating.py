@@ -150,7 +150,7 @@ def _used(event: UsageRecorded, _facts: Facts) -> str:
     costs = [request.cost_usd for request in event.requests if request.cost_usd is not None]
     parts = [telling.counted(requests, "request"), telling.counted(tokens, "token")]
     if costs:
-        parts.append(f"${sum(costs):.4f}")
+        parts.append(f"${telling.usd(sum(costs))}")
     return f"recorded {', '.join(parts)}"
 
 

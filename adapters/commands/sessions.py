@@ -139,7 +139,7 @@ def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
 
 def _cost(cost: float, unpriced_requests: int) -> str:
     """Return a sum of prices; with a plus where some requests have none."""
-    return f"${cost:,.2f}{'+' if unpriced_requests else ''}"
+    return f"${telling.usd(cost)}{'+' if unpriced_requests else ''}"
 
 
 # -- deleting and restoring -----------------------------------------------------------------------

@@ -124,7 +124,7 @@ def _sentence(done: Repriced) -> str:
     verb = "would reprice" if done.is_dry else "repriced"
     changed = f"{verb} {done.changed:,} of {telling.counted(done.requests, 'request')}"
     sessions = telling.counted(done.sessions, "session")
-    costs = f"{_dollars(done.cost_before)} -> {_dollars(done.cost_after)} USD"
+    costs = f"{telling.usd(done.cost_before)} -> {telling.usd(done.cost_after)} USD"
     left = f"; {done.unpriced:,} without a known price" if done.unpriced else ""
     return f"{changed} in {sessions}: {costs}{left}"
 
@@ -186,12 +186,7 @@ def _bars(groups: list[dict[str, JSON]]) -> list[str]:
 
 def _shown(name: str, sums: dict[str, JSON]) -> str:
     value: Any = sums[name]
-    return _dollars(value) if name == "total_cost" else f"{value:,}"
-
-
-def _dollars(cost: float) -> str:
-    """Return a cost to the cent, a small one as exactly as it takes to see it."""
-    return f"{cost:,.2f}" if cost == 0 or abs(cost) >= 1 else f"{cost:.6f}"
+    return telling.usd(value) if name == "total_cost" else f"{value:,}"
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def test_clearing_deleting_replacing_labels_usage_and_imports_are_told_with_numb
     assert accounts(path) == [
         "imported from elsewhere: 2 items",
         "added 3 items",
-        "recorded 2 requests, 1,204 tokens, $0.0030",
+        "recorded 2 requests, 1,204 tokens, $0.003000",
         "branched 'b' from main at its end",
         "replaced 2 items by 1",
         "labelled the session: user 'u'; metadata plan",

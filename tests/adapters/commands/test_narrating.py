@@ -53,7 +53,7 @@ ACCOUNTS: list[tuple[Event, str]] = [
     ),
     (
         UsageRecorded(run_id="r", turn=1, requests=[REQUEST] * 2),
-        "recorded 2 requests, 1,204 tokens, $0.0031",
+        "recorded 2 requests, 1,204 tokens, $0.003100",
     ),
     (SessionRestored(), "restored the session"),
     (
