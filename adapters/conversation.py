@@ -137,7 +137,7 @@ def check_labels(
     if user_id is not None:
         codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is a {type(metadata).__name__}, not a mapping")
+        raise TypeError(f"metadata is of type {type(metadata).__name__}, not a mapping")
     if metadata is None:
         return user_id, None
     codec.encode_json(dict(metadata))

@@ -102,9 +102,10 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
         raise TypeError(f"there is no filter {min(unknown)!r}")
     for name, value in (("text", text), *which.items()):
         if name not in {"since", "until"} and not isinstance(value, str | None):
-            raise InvalidQueryError(f"{name} is a {type(value).__name__}, not a string")
+            raise InvalidQueryError(f"{name} is of type {type(value).__name__}, not a string")
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
+    start, end = timing.period(which.get("since"), which.get("until"))
     return Sought(
         text=text,
         type=which.get("type"),
@@ -113,8 +114,8 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
         session_id=which.get("session_id"),
         user_id=which.get("user_id"),
         branch_id=which.get("branch_id"),
-        since=timing.moment("since", which.get("since")),
-        until=timing.moment("until", which.get("until"), end_of_day=True),
+        since=start,
+        until=end,
     )
 
 

@@ -38,13 +38,7 @@ def instant(text: str, *, end_of_day: bool = False) -> int:
     return beginning + 86_400_000_000 * end_of_day
 
 
-def moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
-    """
-    Return a time that a caller gave, in microseconds since 1970 UTC; None stays.
-
-    Without a zone it is UTC. A day alone is its beginning, or with ``end_of_day`` the beginning of the
-    next. Raises InvalidQueryError.
-    """
+def _moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
     if at is None:
         return None
     if isinstance(at, datetime):
@@ -52,7 +46,31 @@ def moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
     if isinstance(at, date):
         beginning = microseconds(datetime(at.year, at.month, at.day, tzinfo=UTC))
         return beginning + 86_400_000_000 * end_of_day
-    raise InvalidQueryError(f"{name} is a {type(at).__name__}, not a datetime or a date")
+    raise InvalidQueryError(f"{name} is of type {type(at).__name__}, not a datetime or a date")
+
+
+def period(since: object, until: object) -> tuple[int | None, int | None]:
+    """
+    Return from when to when a caller asks, in microseconds since 1970 UTC; the end is not part of it.
+
+    A time without a zone is UTC; a day alone counts whole. Raises InvalidQueryError, also for an end
+    that is not after the beginning.
+    """
+    return _in_order(_moment("since", since), _moment("until", until, end_of_day=True))
+
+
+def typed_period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Do as ``period`` does for times that were typed. Raises ValueError."""
+    return _in_order(
+        None if since is None else instant(since),
+        None if until is None else instant(until, end_of_day=True),
+    )
+
+
+def _in_order(start: int | None, end: int | None) -> tuple[int | None, int | None]:
+    if start is not None and end is not None and start >= end:
+        raise InvalidQueryError("until is not after since")
+    return start, end
 
 
 def duration(text: str) -> timedelta:

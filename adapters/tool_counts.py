@@ -126,12 +126,13 @@ def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> Wanted:
             raise InvalidQueryError(f"calls are counted by {', '.join(GROUPS)}, not by {group!r}")
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
+    start, end = timing.period(which.get("since"), which.get("until"))
     return Wanted(
         by=tuple(dict.fromkeys(groups)),
         session_id=which.get("session_id"),
         user_id=which.get("user_id"),
-        since=timing.moment("since", which.get("since")),
-        until=timing.moment("until", which.get("until"), end_of_day=True),
+        since=start,
+        until=end,
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import projections
-from eventlog.errors import InvalidQueryError
-from eventlog.query import microseconds
+from adapters import timing
 from eventlog.transaction import Transaction
 from projections import spending
 from projections.spending import Group, Spent, Wanted
@@ -24,10 +23,12 @@ def wanted(
     live: bool = False,
 ) -> Wanted:
     """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
+    checked = spending.check_by(by)
+    start, end = timing.period(since, until)
     return Wanted(
-        by=spending.check_by(by),
-        since=None if since is None else _instant("since", since),
-        until=None if until is None else _instant("until", until, end_of_day=True),
+        by=checked,
+        since=start,
+        until=end,
         user_id=user_id,
         session_id=session_id,
         live=live,
@@ -62,12 +63,3 @@ def as_dict(spent: Spent) -> dict[str, Any]:
         "total_cost": spent.cost_usd,
         "unpriced_requests": spent.unpriced_requests,
     }
-
-
-def _instant(name: str, at: date | datetime, *, end_of_day: bool = False) -> int:
-    """Return a time in microseconds since 1970; a day alone is its beginning, or its end."""
-    if isinstance(at, datetime):
-        return microseconds(at)
-    if not isinstance(at, date):
-        raise InvalidQueryError(f"{name} is of type {type(at).__name__}, not a date or a datetime")
-    return microseconds(datetime.combine(at, time(), UTC) + timedelta(days=end_of_day))

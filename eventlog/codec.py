@@ -297,7 +297,7 @@ def readable(value: JSON) -> str:
 def check_text(what: str, value: object) -> None:
     """Raise InvalidEventError unless the value is text that a file can hold."""
     if not isinstance(value, str):
-        raise InvalidEventError(f"{what} is a {type(value).__name__}, not a string")
+        raise InvalidEventError(f"{what} is of type {type(value).__name__}, not a string")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -122,7 +122,7 @@ def parse(
 def _any_text(what: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise InvalidQueryError(f"{what} is a {type(value).__name__}, not a string")
+    raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a string")
 
 
 def _text(what: str, value: Any) -> str | None:
@@ -161,7 +161,7 @@ def _time(what: str, value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise InvalidQueryError(f"{what} is a {type(value).__name__}, not a datetime")
+        raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a datetime")
     return microseconds(value)
 
 
@@ -169,7 +169,7 @@ def _labels(metadata: Any) -> tuple[Label, ...]:
     if metadata is None:
         return ()
     if not isinstance(metadata, Mapping):
-        raise InvalidQueryError(f"metadata is a {type(metadata).__name__}, not a mapping")
+        raise InvalidQueryError(f"metadata is of type {type(metadata).__name__}, not a mapping")
     try:
         plain = codec.decode_metadata(codec.encode_json(dict(metadata)).decode())
         found = tuple(labels.wanted(plain))

@@ -116,8 +116,7 @@ def run(
         known = ", ".join(EVENT_TYPES)
         terminal.fail(terminal.ExitCode.USAGE, f"there is no type {unknown[0]!r}, only {known}")
     try:
-        start = None if since is None else timing.instant(since)
-        end = None if until is None else timing.instant(until, end_of_day=True)
+        start, end = timing.typed_period(since, until)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
     asked = Asked(session_id, branch_id, start, end, types, actor, limit)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
 import projections
-from adapters import telling, timing
+from adapters import telling
 from adapters.commands import replay, terminal
 from adapters.commands.terminal import printable
 from eventlog.errors import InvalidQueryError
@@ -45,7 +44,7 @@ def run(
     **which: Any,
 ) -> None:
     """Find, and print. Raises an EventLogError."""
-    which.update(since=time(since), until=time(until, end_of_day=True))
+    which.update(since=terminal.time(since), until=terminal.time(until, end_of_day=True))
     asks_nothing = text is None and not any(which.values())
     with terminal.conversations(path, read_only=not index) as log:
         if index:
@@ -69,17 +68,6 @@ def run(
         aside.print(Text(account, style="dim"), soft_wrap=True)
     if more is not None:
         aside.print(Text(f"there are more: --after {more}", style="dim"), soft_wrap=True)
-
-
-def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
-    """Return a time that was typed; ends with USAGE for what is none."""
-    if text is None:
-        return None
-    try:
-        instant = timing.instant(text, end_of_day=end_of_day)
-    except ValueError as error:
-        terminal.fail(terminal.ExitCode.USAGE, error)
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
 
 
 def build_index(log: ConversationLog, *, shown: bool) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from adapters import telling, timing
+from adapters import telling
 from adapters.commands import terminal
 from adapters.commands.terminal import printable
 from eventlog.errors import ConversationError, InvalidQueryError, UnserialisableError
@@ -40,10 +39,10 @@ def _filters(which: Which) -> SessionFilters:
     return {
         "user_id": which["user"],
         "metadata": None if metadata is None else _json(metadata),
-        "created_after": _time(which["created_after"]),
-        "created_before": _time(which["created_before"]),
-        "updated_after": _time(which["updated_after"]),
-        "updated_before": _time(which["updated_before"]),
+        "created_after": terminal.time(which["created_after"]),
+        "created_before": terminal.time(which["created_before"]),
+        "updated_after": terminal.time(which["updated_after"]),
+        "updated_before": terminal.time(which["updated_before"]),
         "text": which["text"],
         "min_items": which["min_items"],
     }
@@ -54,15 +53,6 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         terminal.fail(terminal.ExitCode.USAGE, f"--metadata is a JSON object, not {text!r}")
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=timing.instant(text))
-    except ValueError as error:
-        terminal.fail(terminal.ExitCode.USAGE, error)
 
 
 # -- listing ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import projections
+from adapters import timing
 from eventlog import EventLog, sqlite
 from eventlog.errors import (
     EventLogError,
@@ -92,6 +94,17 @@ def fail(code: ExitCode, why: object) -> NoReturn:
     line = Text.assemble(("error: ", "bold red"), printable(str(why)))
     console(stderr=True).print(line, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
+    """Return a time that was typed; ends with USAGE for what is none."""
+    if text is None:
+        return None
+    try:
+        instant = timing.instant(text, end_of_day=end_of_day)
+    except ValueError as error:
+        fail(ExitCode.USAGE, error)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
 
 
 class _Console(Console):

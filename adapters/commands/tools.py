@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from adapters.commands import search, terminal
+from adapters.commands import terminal
 from adapters.commands.terminal import printable
 from eventlog.errors import InvalidQueryError
 
@@ -36,7 +36,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Print how tools were used. Raises an EventLogError."""
-    first, last = search.time(since), search.time(until, end_of_day=True)
+    first, last = terminal.time(since), terminal.time(until, end_of_day=True)
     try:
         with terminal.conversations(path, read_only=True) as log:
             rows = asyncio.run(

@@ -132,11 +132,8 @@ def _sentence(done: Repriced) -> str:
 def _wanted(by: Sequence[str], since: str | None, until: str | None) -> Wanted:
     """Return which spend is asked for, or end with exit code 2."""
     try:
-        return Wanted(
-            by=spending.check_by(by),
-            since=None if since is None else timing.instant(since),
-            until=None if until is None else timing.instant(until, end_of_day=True),
-        )
+        start, end = timing.typed_period(since, until)
+        return Wanted(by=spending.check_by(by), since=start, until=end)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
 

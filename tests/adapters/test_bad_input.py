@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from adapters import ConversationLog
 from eventlog import errors
 from tests.adapters.old_files import assert_sound, ours, rows
 from tests.contract.items import ran, turns, user
@@ -370,8 +371,31 @@ async def test_a_group_of_usage_that_there_is_not_is_refused(session: Any, by: A
 
 @pytest.mark.parametrize("name", ["since", "until"])
 async def test_a_time_of_usage_that_is_no_time_is_refused(session: Any, name: str) -> None:
-    with pytest.raises(errors.InvalidQueryError, match=f"{name} is of type str, not a date"):
+    with pytest.raises(errors.InvalidQueryError, match=f"{name} is of type str, not a datetime"):
         await session.get_usage_stats(**{name: "2026-01-01"})
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        (date(2026, 11, 4), date(2026, 11, 3)),
+        (datetime(2026, 11, 4, 9, tzinfo=UTC), datetime(2026, 11, 4, 8, tzinfo=UTC)),
+        (datetime(2026, 11, 4, 9, tzinfo=UTC), date(2026, 11, 3)),
+    ],
+)
+async def test_a_time_that_ends_before_it_begins_is_refused(
+    session: Any, since: date, until: date
+) -> None:
+    refused = pytest.raises(errors.InvalidQueryError, match="until is not after since")
+    with refused:
+        await session.get_usage_stats(since=since, until=until)
+    async with ConversationLog.open(session.db_path) as log:
+        with refused:
+            await log.find_items("a", since=since, until=until)
+        with refused:
+            await log.tools(since=since, until=until)
+    one_day = {"since": date(2026, 11, 4), "until": date(2026, 11, 4)}
+    assert (await session.get_usage_stats(**one_day))["total_requests"] == 0
 
 
 @pytest.mark.parametrize("result", [None, 5, SimpleNamespace(), SimpleNamespace(context_wrapper=1)])

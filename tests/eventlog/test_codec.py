@@ -353,7 +353,7 @@ def test_what_is_no_text_is_refused_by_its_type() -> None:
     codec.check_text("session_id", "a name")
     with pytest.raises(InvalidEventError) as caught:
         codec.check_text("session_id", 7)
-    assert str(caught.value) == "session_id is a int, not a string"
+    assert str(caught.value) == "session_id is of type int, not a string"
 
 
 def test_text_inside_a_payload_is_as_json_has_it_unless_it_has_no_fast_form() -> None:

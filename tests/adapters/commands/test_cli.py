@@ -380,6 +380,16 @@ def test_a_replay_beside_a_writer_misses_nothing(run: Any, big: Path) -> None:
     assert ["sessions", "220", "rows", "same"] in words(result.stdout)
 
 
+@pytest.mark.parametrize("command", [("audit",), ("search", "a"), ("tools",), ("usage",)])
+def test_a_time_that_ends_before_it_begins_is_wrong_usage(
+    run: Any, db: Path, command: tuple[str, ...]
+) -> None:
+    name, *words = command
+    done = run(name, db, *words, "--since", "2026-11-04", "--until", "2026-11-03")
+    assert done.exit_code == ExitCode.USAGE
+    assert done.stderr == "error: until is not after since\n"
+
+
 # -- what is shown --------------------------------------------------------------------------------
 
 

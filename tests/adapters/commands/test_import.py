@@ -111,7 +111,7 @@ BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "metadata is no object": (lambda s: [*s[:5], change(s[5], metadata=[]), *s[6:]], "metadata"),
     "a branch is no text": (
         lambda s: [*s[:5], change(s[5], branch_id=7), *s[6:]],
-        "branch_id is a int",
+        "branch_id is of type int",
     ),
     "a name is half a character": (
         lambda s: [
