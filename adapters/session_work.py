@@ -46,7 +46,7 @@ class Working:
         self._check_not_closed()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
         self._lane.submit(kind, Operation(unit, outcome, _recording()))
-        return settle(outcome)
+        return settle(outcome, self.log.store.path)
 
     def _look(self, unit: Callable[[Transaction], T]) -> T:
         """Read from the constructor, where no event loop need be running."""

@@ -7,6 +7,8 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from eventlog import sqlite
+from eventlog.errors import EventLogError
 from eventlog.events import JSON
 from eventlog.transaction import Unit
 
@@ -30,10 +32,20 @@ class Outcome(asyncio.Future[T]):
         return False
 
 
-async def settle(outcome: Outcome[T]) -> T:
-    """Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError."""
+async def settle(outcome: Outcome[T], path: str) -> T:
+    """
+    Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError.
+
+    An error that damage may have caused is told as such where the file is damaged.
+    """
     try:
         return await outcome
+    except sqlite.UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (
+            damage := await asyncio.to_thread(sqlite.damage, path)
+        ):
+            raise damage from error
+        raise
     except asyncio.CancelledError:
         if not outcome.was_cancelled:
             raise
@@ -42,6 +54,16 @@ async def settle(outcome: Outcome[T]) -> T:
     finally:
         if outcome.done() and not outcome.cancelled():
             outcome.exception()  # retrieved: a cancelled caller need not hear of it
+
+
+def settle_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
+    """Do as ``settle`` does, without an event loop. Blocks."""
+    try:
+        return outcome.result()
+    except sqlite.UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (damage := sqlite.damage(path)):
+            raise damage from error
+        raise
 
 
 class Operation(Generic[T]):

@@ -29,6 +29,9 @@ WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 EMPTY_WAL_ATTEMPTS = 3
 """How often it is tried to empty a write-ahead log that readers hold."""
 
+UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What code raises that meets a value of a type that cannot be there: damage, or a mistake."""
+
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
 
@@ -144,6 +147,12 @@ def damages(path: str, table: str | None = None) -> list[str]:
         raise translated(error, path) from error
     lines = [line for (problem,) in found for line in problem.splitlines()]
     return [line for line in lines if line not in {"ok", "*** in database main ***"}]
+
+
+def damage(path: str) -> CorruptFileError | None:
+    """Return the error for the first thing that ``damages`` finds; None for a sound file."""
+    found = damages(path)
+    return CorruptFileError(f"{path} is damaged: {found[0]}", path=path) if found else None
 
 
 def empty_wal(connection: sqlite3.Connection) -> bool:

@@ -28,7 +28,7 @@ from eventlog import sqlite
 from eventlog.bell import Bell
 from eventlog.context import recorded_values
 from eventlog.errors import ClosedError, StaleProjectionError
-from eventlog.operation import Operation, Outcome, settle, tell
+from eventlog.operation import Operation, Outcome, settle, settle_sync, tell
 from eventlog.transaction import Transaction, Unit
 from eventlog.worker import Worker
 
@@ -123,23 +123,23 @@ class Store:
         """Run a unit in a writing transaction and return its result once that is committed."""
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
         self.submit_write(unit, outcome)
-        return await settle(outcome)
+        return await settle(outcome, self.path)
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit in a reading transaction: it sees all that was committed before the call."""
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
         self.submit_read(unit, outcome)
-        return await settle(outcome)
+        return await settle(outcome, self.path)
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Do as ``write`` does, for callers without a running event loop. Blocks."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_write(unit, future)
-        return future.result()
+        return settle_sync(future, self.path)
 
     def read_sync(self, unit: Unit[T]) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return self.read_ahead(unit).result()
+        return settle_sync(self.read_ahead(unit), self.path)
 
     def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
         """Begin to read, for callers that have something else to do meanwhile."""

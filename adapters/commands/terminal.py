@@ -81,7 +81,7 @@ class Commands(TyperGroup):
             fail(ExitCode.USAGE, error)
         except (EventLogError, OSError) as error:
             fail(ExitCode.CANNOT_OPEN, error)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        except sqlite.UNEXPECTED:
             if (damage := _damage()) is None:
                 raise
             fail(ExitCode.CANNOT_OPEN, damage)
@@ -198,16 +198,13 @@ def told_apart(path: Path) -> Iterator[None]:
         raise what_it_is(path, error) from error
 
 
-def _damage() -> str | None:
+def _damage() -> EventLogError | None:
     """Return what is wrong with the file that the command opened; it takes a while."""
     path = _opened.get()
-    if path is None:
-        return None
     try:
-        found = sqlite.damages(str(path))
+        return None if path is None else sqlite.damage(str(path))
     except EventLogError as error:
-        return str(error)
-    return f"{path} is damaged: {found[0]}" if found else None
+        return error
 
 
 def _forget_stdout() -> None:

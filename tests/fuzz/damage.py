@@ -177,3 +177,19 @@ def _chain_again(connection: sqlite3.Connection) -> None:
             "UPDATE events SET data_digest = ?, digest = ? WHERE position = ?",
             (digest, last, row[0]),
         )
+
+
+def put_impossible(path: Path, table: str, assignment: str, where: str) -> None:
+    """Give rows a value that their column can never hold."""
+    schema_of = "SELECT sql FROM sqlite_schema WHERE name = ?"
+    declare = "UPDATE sqlite_schema SET sql = ? WHERE name = ?"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (strict,) = connection.execute(schema_of, (table,)).fetchone()
+        loose = strict.replace(") STRICT, WITHOUT", ") WITHOUT").replace(") STRICT", ")")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(declare, (loose.replace("NOT NULL", ""), table))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER IF EXISTS events_are_never_changed")
+        connection.execute(f"UPDATE {table} SET {assignment} WHERE {where}")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(declare, (strict, table))

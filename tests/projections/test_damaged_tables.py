@@ -12,7 +12,8 @@ import pytest
 import projections
 from adapters import AdvancedSQLiteSession
 from eventlog import EventLog
-from eventlog.errors import ProjectionError
+from eventlog.errors import CorruptFileError, ProjectionError
+from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -43,4 +44,33 @@ async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
         projections.replay(log, projections.default().named([]))
     assert await session.get_items() == ITEMS
     session.close()
+    session.log.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "assignment", "problem"),
+    [
+        ("sessions", "cleared_at = NULL", "NULL value in sessions.cleared_at"),
+        ("sessions", "item_count = 'x'", "non-INTEGER value in sessions.item_count"),
+        ("branches", "turn = NULL", "NULL value in branches.turn"),
+    ],
+)
+async def test_a_value_that_can_never_be_is_told_as_damage(
+    tmp_path: Path, table: str, assignment: str, problem: str
+) -> None:
+    path = tmp_path / "log.db"
+    session = opened(path)
+    await session.add_items(ITEMS)
+    session.close()
+    session.log.close()
+    put_impossible(path, table, assignment, "session_id = 's'")
+
+    session = opened(path)
+
+    async def go_on() -> None:
+        await session.get_items()
+        await session.add_items(ITEMS)
+
+    with pytest.raises(CorruptFileError, match=f"is damaged: {problem}"):
+        await go_on()
     session.log.close()

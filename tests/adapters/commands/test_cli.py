@@ -22,6 +22,7 @@ import projections
 from adapters.commands import cli, replay, terminal
 from adapters.commands.terminal import ExitCode, printable
 from eventlog import EventLog, ItemsAdded, exporting
+from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,21 +208,6 @@ def test_what_is_no_log_is_one_line_on_stderr_and_stays_as_it_is(
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def damaged(path: Path, assignment: str) -> None:
-    """Give an event a value that its column can never hold."""
-    with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'events'").fetchone()
-    loose = row[0].replace(") STRICT", ")").replace("NOT NULL", "")
-    declare = "UPDATE sqlite_schema SET sql = '{}' WHERE name = 'events'"
-    change(path, "PRAGMA writable_schema = ON", declare.format(loose))
-    change(
-        path,
-        "DROP TRIGGER events_are_never_changed",
-        f"UPDATE events SET {assignment} WHERE position = 1",
-    )
-    change(path, "PRAGMA writable_schema = ON", declare.format(row[0]))
-
-
 @pytest.mark.parametrize(
     ("command", "assignment", "problem"),
     [
@@ -232,7 +218,7 @@ def damaged(path: Path, assignment: str) -> None:
 def test_a_value_that_can_never_be_is_told_as_damage(
     run: Any, db: Path, command: str, assignment: str, problem: str
 ) -> None:
-    damaged(db, assignment)
+    put_impossible(db, "events", assignment, "position = 1")
     result = run(command, db)
     assert result.exit_code == ExitCode.CANNOT_OPEN
     assert f"is damaged: {problem}" in " ".join(result.stderr.split())
