@@ -13,7 +13,6 @@ therefore run twice; what it does in memory it hands to ``Transaction.on_rollbac
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import sqlite3
 import threading
@@ -100,7 +99,7 @@ class Store:
         self.clock = clock
         self.bell = Bell()
         self.participant: Participant | None = None
-        self.file_id = file_id(path)
+        self.file_id: tuple[int, int] | None  # of a shared store, once the file is there
         self._closed = False
         self._pending: deque[Operation[Any]] = deque()
         self._draining = False
@@ -121,13 +120,13 @@ class Store:
 
     async def write(self, unit: Unit[T]) -> T:
         """Run a unit in a writing transaction and return its result once that is committed."""
-        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        outcome: Outcome[T] = Outcome()
         self.submit_write(unit, outcome)
         return await settle(outcome, self.path)
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit in a reading transaction: it sees all that was committed before the call."""
-        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
+        outcome: Outcome[T] = Outcome()
         self.submit_read(unit, outcome)
         return await settle(outcome, self.path)
 
@@ -308,7 +307,7 @@ class Store:
                 tx.recording = operation.recording
                 tx.now = self.clock()
                 run_unit(tx, operation, len(batch) == 1)
-            self._flush(tx, alone=len(batch) == 1)
+            self._flush(tx)
             if self.participant is not None:
                 self.participant.before_commit(tx)
             tx.execute("COMMIT")
@@ -335,13 +334,11 @@ class Store:
             tx.undo_to(before)
             operation.error = error
 
-    def _flush(self, tx: Transaction, *, alone: bool) -> None:
+    def _flush(self, tx: Transaction) -> None:
         """Write what the units deferred; whose row it is that fails, their next run tells."""
         try:
             tx.flush()
         except Exception as error:
-            if alone:
-                raise
             raise _Failed from error
 
     def _run_guarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog import EventLog
+from tests.eventlog.noting import TABLE
 from tests.history import START
 
 if TYPE_CHECKING:
@@ -37,3 +38,10 @@ async def log(path: Path) -> AsyncIterator[EventLog]:
     async with EventLog.open(path, durability="normal") as opened:
         opened.store.clock = Clock()
         yield opened
+
+
+@pytest.fixture
+def notes(log: EventLog) -> EventLog:
+    """A log in whose file stands one more table, for units of work to write to."""
+    log.store.write_sync(lambda tx: tx.all(TABLE))
+    return log

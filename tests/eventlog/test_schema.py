@@ -160,20 +160,22 @@ def test_an_empty_database_is_nobody_s_and_becomes_a_log(
 
 
 @pytest.mark.parametrize(
-    ("statement", "error"),
+    ("statement", "told"),
     [
-        ("PRAGMA application_id=7", errors.ForeignFileError),
-        ("CREATE TABLE theirs (x)", errors.ForeignFileError),
-        ("CREATE TABLE events (x)", errors.ForeignFileError),
+        ("PRAGMA application_id=7", "is another program's database (application id 0x7)"),
+        ("CREATE TABLE theirs (x)", "holds tables of another program"),
+        ("CREATE TABLE events (x)", "holds tables of another program"),
+        ("CREATE VIEW theirs AS SELECT 1", "holds tables of another program"),
     ],
 )
 def test_another_program_s_file_is_refused_and_left_as_it_is(
-    path: Path, made: sqlite3.Connection, statement: str, error: type[Exception]
+    path: Path, made: sqlite3.Connection, statement: str, told: str
 ) -> None:
     made.execute(statement)
     before = path.read_bytes()
-    with pytest.raises(error):
+    with pytest.raises(errors.ForeignFileError) as caught:
         opened(path)
+    assert (str(caught.value), caught.value.path) == (f"{path} {told}", str(path))
     assert path.read_bytes() == before
 
 
@@ -187,16 +189,24 @@ def test_a_newer_release_s_file_is_refused_and_left_as_it_is(path: Path) -> None
         with pytest.raises(errors.NewerFileError) as caught:
             EventLog.open_sync(path, read_only=read_only)
         assert (caught.value.found, caught.value.known) == (2, 1)
+        assert caught.value.path == str(path)
+        assert str(caught.value) == (
+            f"{path} has schema version 2, this program knows 1: upgrade agents-eventlog"
+        )
     assert path.read_bytes() == before
 
 
-def test_a_property_is_remembered_until_it_is_set_again(path: Path) -> None:
+def test_a_property_is_remembered_until_it_is_set_again_or_forgotten(path: Path) -> None:
     with closing(EventLog.open_sync(path)) as log:
         assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) is None
         for value in ("red", "blue"):
             log.store.write_sync(partial(schema.set_property, name="colour", value=value))
     with closing(EventLog.open_sync(path)) as log:
+        log.store.write_sync(partial(schema.set_property, name="shape", value="round"))
         assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) == "blue"
+        log.store.write_sync(partial(schema.delete_property, name="colour"))
+        assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) is None
+        assert log.store.read_sync(lambda tx: schema.get_property(tx, "shape")) == "round"
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -204,6 +214,7 @@ def test_an_empty_database_is_no_log_to_who_asked_for_no_new_one(
     path: Path, made: sqlite3.Connection, read_only: bool
 ) -> None:
     made.execute("VACUUM")
-    with pytest.raises(errors.NoLogError, match="no event log in"):
+    with pytest.raises(errors.NoLogError) as caught:
         EventLog.open_sync(path, create=False, read_only=read_only)
+    assert (str(caught.value), caught.value.path) == (f"there is no event log in {path}", str(path))
     assert not schema.identify(made, str(path))

@@ -7,64 +7,20 @@ import concurrent.futures
 import sqlite3
 import subprocess
 import sys
-import threading
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, Transaction, append, errors, shared, sqlite
+from eventlog import EventLog, ItemsAdded, Transaction, append, errors, sqlite
 from eventlog.ledger import session_version
+from tests.eventlog.noting import NOTE, held, note, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 ONE = ItemsAdded(items=["one"])
-TABLE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT"
-NOTE = "INSERT INTO notes VALUES (?, ?)"
-
-
-@pytest.fixture
-def notes(log: EventLog) -> EventLog:
-    """A log in whose file stands one more table, for units of work to write to."""
-    log.store.write_sync(lambda tx: tx.all(TABLE))
-    return log
-
-
-def note(number: Any, text: Any = "text") -> Any:
-    """Return a unit that writes a row and says so."""
-
-    def unit(tx: Transaction) -> Any:
-        tx.execute(NOTE, (number, text))
-        return number
-
-    return unit
-
-
-def written(log: EventLog) -> list[int]:
-    """Return which rows there are, in the order in which they were written."""
-    rows = log.store.read_sync(lambda tx: tx.all("SELECT id FROM notes ORDER BY rowid"))
-    return [number for (number,) in rows]
-
-
-@contextmanager
-def held(log: EventLog) -> Iterator[None]:
-    """Keep the writer busy, so that what is asked meanwhile goes into one commit together."""
-    started, go_on = threading.Event(), threading.Event()
-
-    def wait(tx: Transaction) -> None:
-        started.set()
-        go_on.wait(10)
-
-    thread = threading.Thread(target=lambda: log.store.write_sync(wait))
-    thread.start()
-    started.wait(10)
-    try:
-        yield
-    finally:
-        go_on.set()
-        thread.join()
 
 
 async def together(log: EventLog, *units: Any) -> list[Any]:
@@ -128,8 +84,10 @@ async def test_a_unit_that_fails_before_writing_fails_alone(notes: EventLog) -> 
     def unit(tx: Transaction) -> None:
         raise error
 
+    commits = Commits(notes)
     assert await together(notes, note(1), unit, note(2)) == [1, error, 2]
     assert written(notes) == [1, 2]
+    assert commits.count("SAVEPOINT") == 0  # nobody had to run again
 
 
 async def test_a_unit_whose_statement_fails_fails_alone_by_a_documented_error(
@@ -138,6 +96,7 @@ async def test_a_unit_whose_statement_fails_fails_alone_by_a_documented_error(
     done = await together(notes, note(1), note(1), note(2, None), note(3))
     assert (done[0], done[3]) == (1, 3)
     assert [type(error) for error in done[1:3]] == [errors.StoreError, errors.StoreError]
+    assert {error.path for error in done[1:3]} == {notes.path}
     assert written(notes) == [1, 3]
 
 
@@ -247,9 +206,18 @@ async def test_a_read_sees_every_write_that_was_acknowledged_before(notes: Event
 
 
 async def test_a_read_cannot_write(notes: EventLog) -> None:
-    with pytest.raises(errors.EventLogError):
+    with pytest.raises(errors.ReadOnlyFileError) as caught:
         await notes.query(note(1))
+    assert caught.value.path == notes.path
     assert written(notes) == []
+
+
+async def test_followers_are_woken_by_what_is_written_and_by_nothing_else(notes: EventLog) -> None:
+    with notes.store.bell.listening() as heard:
+        await notes.write(lambda tx: tx.all("SELECT * FROM notes"))
+        assert not heard.is_set()
+        await notes.write(note(1))
+        assert heard.is_set()
 
 
 async def test_a_cancelled_writer_learns_the_outcome_first(notes: EventLog) -> None:
@@ -335,39 +303,6 @@ async def test_what_another_process_appends_is_gone_on_from(path: Path) -> None:
         assert (await log.verify()).ok
 
 
-# -- durability -------------------------------------------------------------------------------
-
-FULL, NORMAL = 2, 1
-
-
-def synchronous(log: EventLog) -> int:
-    """Return what SQLite is set to wait for."""
-    ((level,),) = log.store.write_sync(lambda tx: tx.all("PRAGMA synchronous"))
-    return int(level)
-
-
-@pytest.mark.parametrize(("durability", "level"), [("full", FULL), ("normal", NORMAL)])
-def test_a_durability_is_what_was_asked_for(path: Path, durability: Any, level: int) -> None:
-    with closing(EventLog.open_sync(path, durability=durability)) as log:
-        assert synchronous(log) == level
-
-
-def test_the_strictest_durability_that_anybody_asked_for_holds(path: Path) -> None:
-    with closing(EventLog.open_sync(path, durability="normal")) as weak:
-        assert synchronous(weak) == NORMAL
-        with closing(EventLog.open_sync(path, durability="full")) as strong:
-            assert weak.store is strong.store
-            assert synchronous(weak) == synchronous(strong) == FULL
-        with closing(EventLog.open_sync(path, durability="normal")):
-            assert synchronous(weak) == FULL
-
-
-def test_a_file_is_written_ahead_and_guards_its_triggers(path: Path) -> None:
-    with closing(EventLog.open_sync(path)) as log:
-        assert log.store.write_sync(lambda tx: tx.one("PRAGMA journal_mode")) == ("wal",)
-        assert log.store.write_sync(lambda tx: tx.one("PRAGMA recursive_triggers")) == (1,)
-
-
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 100])
 def test_any_number_of_deferred_rows_is_written_in_order(notes: EventLog, count: int) -> None:
     rows = [(count - number, str(number)) for number in range(count)]
@@ -390,12 +325,18 @@ def test_deferred_rows_of_other_statements_are_written_one_by_one(notes: EventLo
 
 
 def test_a_reader_forgets_what_it_remembers_when_somebody_writes(notes: EventLog) -> None:
+    looked = 0
+
     def remembered(tx: Transaction) -> Any:
+        nonlocal looked
         if "count" not in tx.cache:
+            looked += 1
             tx.cache["count"] = tx.one("SELECT COUNT(*) FROM notes")
         return tx.cache["count"]
 
-    assert notes.store.read_sync(remembered) == (0,)
+    for _ in range(3):
+        assert notes.store.read_sync(remembered) == (0,)
+    assert looked == 1
     notes.store.write_sync(note(1))
     assert notes.store.read_sync(remembered) == (1,)
     with closing(sqlite3.connect(notes.path)) as other, other:
@@ -433,55 +374,3 @@ def test_a_future_that_its_owner_cancelled_holds_nobody_up(notes: EventLog) -> N
         assert cancelled.cancel()
     notes.store.write_sync(note(2))
     assert written(notes) == [1, 2]
-
-
-async def test_a_store_that_is_closed_says_so_to_whoever_reads_or_writes(path: Path) -> None:
-    log = await EventLog.open(path)
-    log.store.close()
-    for asked in (log.version("a"), log.append("a", ONE)):
-        with pytest.raises(errors.ClosedError):
-            await asked
-    log.close()
-
-
-def test_a_log_that_is_only_read_is_neither_rewritten_nor_made_stricter(path: Path) -> None:
-    EventLog.open_sync(path).close()
-    with closing(EventLog.open_sync(path, read_only=True)) as log:
-        log.store.durability = "normal"
-        log.store.strengthen("full")
-        with pytest.raises(errors.ReadOnlyFileError):
-            log.store.rewrite()
-        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
-
-
-@pytest.mark.parametrize("is_memory", [False, True])
-def test_a_swap_that_leaves_a_statement_open_spoils_nothing(
-    path: Path, tmp_path: Path, is_memory: bool
-) -> None:
-    scratch = tmp_path / "scratch.db"
-    with closing(sqlite3.connect(scratch)) as other, other:
-        other.execute(TABLE)
-        other.executemany(NOTE, [(1, "a"), (2, "b")])
-    left_open: list[sqlite3.Cursor] = []
-
-    def swap(tx: Transaction) -> None:
-        left_open.append(tx.connection.execute("SELECT * FROM scratch.notes"))
-        left_open[0].fetchone()
-
-    with closing(EventLog.open_sync(":memory:" if is_memory else path)) as log:
-        log.store.write_sync(lambda tx: append(tx, "a", ONE))
-        with pytest.raises(errors.StoreError) if is_memory else nullcontext():
-            log.store.swap(str(scratch), swap)
-        left_open.clear()
-        log.store.write_sync(lambda tx: append(tx, "a", ONE))
-        assert log.store.read_sync(lambda tx: session_version(tx, "a")) == 2
-
-
-async def test_the_end_of_a_process_closes_what_is_open(
-    notes: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await notes.write(note(1))
-    monkeypatch.setattr(shared, "_all", {notes.store})
-    shared._at_exit()
-    with pytest.raises(errors.ClosedError):
-        await notes.write(note(2))

@@ -95,11 +95,27 @@ def test_neither_keeps_the_connections_of_the_other(path: Path, opened: Opened) 
     session = opened()
     add(session, "before")
 
-    def check_nothing_inherited() -> None:
-        assert open_files(path.parent) == []
-
     assert open_files(path.parent) != []
-    assert exit_status(fork(check_nothing_inherited)) == 0
+    assert exit_status(fork(lambda: check_nothing_inherited(path))) == 0
+
+
+def check_nothing_inherited(path: Path) -> None:
+    assert open_files(path.parent) == []
+
+
+def test_a_fork_waits_for_what_is_being_closed(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before", 1)
+    store = session.log.store
+    with closed_gate(store) as gate:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        while not store._closed:
+            time.sleep(0.001)
+        gate.open_after(0.1)
+        child = fork(lambda: check_nothing_inherited(path))
+    closing.join(PATIENCE_SECONDS)
+    assert exit_status(child) == 0
 
 
 def test_the_child_may_close_what_the_parent_goes_on_with(path: Path, opened: Opened) -> None:

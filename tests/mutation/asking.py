@@ -10,6 +10,7 @@ start other programs do not notice what is changed here.
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import resource
 import signal
@@ -35,6 +36,9 @@ WALL_FACTOR, WALL_SECONDS = 10, 300
 
 CPU_SECONDS = 30
 """Of CPU time, so much more than its share by the factor."""
+
+IDLE_SECONDS = 15
+"""A mutant that did nothing for so long waits for what never comes: it has timed out."""
 
 KILLED, SURVIVED, UNREACHED, TIMED_OUT = "killed", "survived", "unreached", "timed out"
 
@@ -177,19 +181,30 @@ def _ask(mutant: Mutant, tests: list[_Reach], asking: Asking) -> int:
         os.dup2(null, 2)
         limit = int(WALL_FACTOR * sum(each.seconds for each in tests) + CPU_SECONDS)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        threading.Thread(target=_end_when_idle, daemon=True).start()
         mutant.put_in()
         noticed = asking.noticed_by(tests)
     finally:
         os._exit(noticed)
 
 
+def _end_when_idle() -> None:
+    spent = -1.0
+    while (now := _cpu_seconds()) - spent > IDLE_SECONDS / 1_000:
+        spent = now
+        time.sleep(IDLE_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
 @contextmanager
 def _calls(codes: set[CodeType], called: set[CodeType]) -> Iterator[None]:
-    """Note which of these functions are called meanwhile, on whatever thread."""
+    """Note which of these functions are called meanwhile, on whatever thread, or in a fork."""
+    places = {code: place for place, code in enumerate(codes)}
+    shared = mmap.mmap(-1, len(places))
 
     def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code in codes:
-            called.add(frame.f_code)
+        if event == "call" and (place := places.get(frame.f_code)) is not None:
+            shared[place] = 1
 
     threading.setprofile(note)  # threads that are started from now on
     sys.setprofile(note)
@@ -198,6 +213,7 @@ def _calls(codes: set[CodeType], called: set[CodeType]) -> Iterator[None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]
+        called.update(code for code, place in places.items() if shared[place])
 
 
 def _cpu_seconds() -> float:
