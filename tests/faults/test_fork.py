@@ -138,7 +138,11 @@ def test_forks_of_forks_go_on(path: Path, opened: Opened) -> None:
 
     def child() -> None:
         add(session, "child", 2)
-        assert exit_status(fork(lambda: add(session, "grandchild", 2))) == 0
+        assert exit_status(fork(grandchild)) == 0
+
+    def grandchild() -> None:
+        check_nothing_inherited(path)
+        add(session, "grandchild", 2)
 
     assert exit_status(fork(child)) == 0
     add(session, "parent", 1)
