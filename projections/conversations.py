@@ -127,7 +127,7 @@ SELECT_BRANCH = """
 """
 SELECT_BOTH = """
     SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
-        s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at,
+        s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at,
         b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
         b.created_position, b.created_at, b.updated_at,
         p.parent_segment_id, p.parent_length
@@ -223,13 +223,13 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
-    found = tx.cache[session_key] = Session(*row[:11])
-    segment_id, length = row[11:13]
+    found = tx.cache[session_key] = Session(*row[:12])
+    segment_id, length = row[12:14]
     if length is None:
         return found, None
-    if segment_id is not None and row[21] is not None:
-        tx.cache["parent", segment_id] = Pointer(*row[20:])
-    on_it = tx.cache[branch_key] = Branch(*row[11:20])
+    if segment_id is not None and row[22] is not None:
+        tx.cache["parent", segment_id] = Pointer(*row[21:])
+    on_it = tx.cache[branch_key] = Branch(*row[12:21])
     return found, on_it
 
 

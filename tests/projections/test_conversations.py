@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import astuple
 
 from eventlog import (
     BranchDeleted,
@@ -24,6 +25,7 @@ from tests.history import START
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 
 if TYPE_CHECKING:
+    from eventlog import Transaction
     from tests.history import Entry
     from tests.projections.given import Given
 
@@ -46,6 +48,24 @@ def test_a_session_counts_a_shared_item_once(given: Given) -> None:
     assert given.session("item_count") == 6
     assert given.session("turn_count") == 3
     assert given.session("branch_count") == 2
+
+
+def test_a_session_and_its_branch_are_read_together_as_each_alone(given: Given) -> None:
+    given(MetadataSet(user_id="u", metadata={"plan": "x"}), added(), branched("b", (1, 1)))
+    given(SessionCleared(), MetadataSet(user_id="u", metadata={"plan": "x"}), SessionDeleted())
+    given.log.store.write_sync(
+        lambda tx: tx.execute("UPDATE sessions SET erased_at = 7, turn_count = 8, item_count = 9")
+    )
+
+    def unit(tx: Transaction) -> tuple[Any, Any]:
+        tx.cache.clear()
+        alone = conversations.session(tx, "s"), conversations.branch(tx, "s", "b")
+        tx.cache.clear()
+        return alone, conversations.both(tx, "s", "b")
+
+    alone, together = given.log.store.read_sync(unit)
+    assert None not in astuple(alone[0])
+    assert together == alone
 
 
 def test_a_popped_item_is_gone_from_its_branch_alone(given: Given) -> None:
