@@ -19,7 +19,13 @@ from adapters.commands import terminal
 from adapters.commands.show import require_session
 from adapters.commands.terminal import printable
 from eventlog.errors import ConversationError
-from eventlog.events import BranchCreated, BranchDeleted, SessionCleared, SessionDeleted
+from eventlog.events import (
+    BranchCreated,
+    BranchDeleted,
+    SessionCleared,
+    SessionDeleted,
+    SessionRestored,
+)
 from eventlog.integrity import EVENT_COLUMNS
 from eventlog.ledger import session_version
 from eventlog.recorded import Recorded
@@ -42,7 +48,7 @@ BRANCHES = """
 FORKS_AND_ENDS = f"""
     SELECT {EVENT_COLUMNS} FROM events
     WHERE session_id = ? AND type IN ('branch_created', 'branch_deleted', 'session_cleared',
-        'session_deleted')
+        'session_deleted', 'session_restored')
     ORDER BY version
 """
 CURRENT = "SELECT branch_id, deleted_at FROM sessions"
@@ -162,6 +168,8 @@ def _forks_and_ends(
                 ends.append(_End(None, "cleared", *where))
             case SessionDeleted():
                 ends.append(_End(None, "deleted", *where))
+            case SessionRestored():
+                ends = [end for end in ends if (end.branch_id, end.how) != (None, "deleted")]
             case _:
                 pass  # its content was erased
     return forks, ends

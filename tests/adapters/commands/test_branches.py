@@ -13,6 +13,7 @@ from eventlog import (
     ItemsAdded,
     SessionCleared,
     SessionDeleted,
+    SessionRestored,
 )
 from tests.adapters.looking import answer, documents, run, user, write
 
@@ -107,6 +108,27 @@ def test_cleared_branches_and_those_of_a_deleted_session_have_ended(path: Path) 
         "main": ("deleted", 4),
     }
     assert branches(path, "s") == {}
+
+
+def test_a_deletion_of_the_session_that_was_undone_ends_no_branch(path: Path) -> None:
+    write(
+        path,
+        [
+            ("s", "main", ItemsAdded(items=[user("1")])),
+            ("s", "main", created("b", "main", None)),
+            ("s", None, SessionDeleted()),
+            ("s", None, SessionRestored()),
+            ("s", "b", ItemsAdded(items=[user("2")])),
+            ("s", "b", BranchDeleted(branch_id="b")),
+        ],
+    )
+    ended = branches(path, "s", "--all")["b"]
+    assert (ended["ended"], ended["last_version"]) == ("deleted", 5)
+    shown = documents(run("show", path, "s", "--branch", "b", "--as-of", 5, "--json"), "item")
+    assert [each["item"] for each in shown] == [user("2")]
+    write(path, [("s", None, SessionDeleted())])
+    found = branches(path, "s", "--all")
+    assert (found["b"]["last_version"], found["main"]["last_version"]) == (5, 6)
 
 
 def test_a_branch_that_says_it_left_itself_is_still_shown(path: Path) -> None:
