@@ -41,6 +41,7 @@ from projections.conversations import MAIN
 STRUCTURE = "message_structure"
 USAGE = "turn_usage"
 RESERVATIONS = "branch_reservations"
+CLEARINGS = "session_clear_generations"
 SOURCE = "openai-agents"
 ITEMS_PER_EVENT = 500
 ADOPTED = "adopted_message_id"
@@ -128,7 +129,7 @@ def not_adopted(tx: Transaction, messages_table: str) -> int:
 def forget(tx: Transaction, sessions_table: str, messages_table: str, session_id: str) -> None:
     """Delete what the SDK's tables hold of a session, where they are still there."""
     there = table_names(tx.connection)
-    for name in (STRUCTURE, USAGE, messages_table, sessions_table):
+    for name in (STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, messages_table, sessions_table):
         if name in there:
             tx.execute(f"DELETE FROM {_quoted(name)} WHERE session_id = ?", (session_id,))
 

@@ -219,15 +219,22 @@ async def test_a_log_in_memory_is_erased_too() -> None:
 
 def test_an_adopted_file_forgets_an_erased_session_in_the_tables_of_the_sdk(tmp_path: Path) -> None:
     from tests.adapters.moving import sdk_file
+    from tests.adapters.old_files import DEFAULT_PAIR, STRUCTURE_TABLES
 
     path = tmp_path / "sdk.db"
     asyncio.run(sdk_file(path))
-    rows = "SELECT session_id, COUNT(*) FROM {} GROUP BY session_id"
     in_session(path, ("get_items",), session_id="talk")
-    assert {name for name, _ in ask(path, rows.format("agent_messages"))} == {"talk", "short"}
+
+    def rows_of(session_id: str) -> dict[str, int]:
+        count = "SELECT COUNT(*) FROM {} WHERE session_id = ?"
+        names = (*DEFAULT_PAIR, *STRUCTURE_TABLES)
+        return {name: ask(path, count.format(name), session_id)[0][0] for name in names}
+
+    before, others = rows_of("talk"), rows_of("short")
+    assert all(before.values())
     erased(path, session_id="talk")
-    for table in ("agent_sessions", "agent_messages", "message_structure"):
-        assert {name for name, _ in ask(path, rows.format(table))} <= {"short"}
+    assert rows_of("talk") == dict.fromkeys(before, 0)
+    assert rows_of("short") == others
     assert run("verify", path).exit_code == ExitCode.CLEAN
 
 
