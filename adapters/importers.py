@@ -312,7 +312,7 @@ class SessionImport:
         """Make a branch off the one that it shares the most with; return how many items it shares."""
         parent_id, kept = MAIN, 0
         for other_id, other in done.items():
-            shared = _common(other.message_ids, branch.message_ids)
+            shared = shared_length(other.message_ids, branch.message_ids)
             if shared > kept:
                 parent_id, kept = other_id, shared
         branch.refs = done[parent_id].refs[:kept]
@@ -375,7 +375,8 @@ def _item(data: Any) -> tuple[JSON, bytes] | None:
         return None
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
+def shared_length(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return how many elements two sequences share from their beginning."""
     count = 0
     for a, b in zip(left, right, strict=False):
         if a != b:

@@ -15,7 +15,8 @@ from typing import Any
 
 from adapters import telling, timing
 from adapters.commands.terminal import printable
-from eventlog.events import JSON, ItemRef
+from adapters.importers import shared_length
+from eventlog.events import JSON
 from eventlog.exporting import Exported, choose
 from eventlog.log import EventLog
 from eventlog.transaction import Transaction
@@ -87,7 +88,7 @@ def _branch(
     kept = 0
     if parent_id is not None and branch_id != MAIN:
         parent = reading.place(tx, session_id, parent_id).pointer
-        kept = _common(reading.refs(tx, parent), reading.refs(tx, pointer))
+        kept = shared_length(reading.refs(tx, parent), reading.refs(tx, pointer))
         shared = telling.counted(kept, "item") if kept else "nothing"
         yield f"It left {span(parent_id)}, with which it shares {shared}."
         yield ""
@@ -149,12 +150,3 @@ def fence(text: str) -> str:
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in _BACKTICKS.findall(text)), default=0)
-
-
-def _common(left: Sequence[ItemRef], right: Sequence[ItemRef]) -> int:
-    count = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
