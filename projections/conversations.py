@@ -13,7 +13,7 @@ newest) changes nothing. The commands that append see to it that such events do 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec.structs import astuple
@@ -176,15 +176,15 @@ class Session(msgspec.Struct):
 class Branch(msgspec.Struct):
     """A row of ``branches``, in the order of its statements, without the key."""
 
-    segment_id: int | None
-    length: int
-    turn: int
-    is_live: int
-    is_generated: int
-    from_branch_id: str | None
-    created_position: int
-    created_at: int
-    updated_at: int
+    segment_id: int | None = None
+    length: int = 0
+    turn: int = 0
+    is_live: int = 0
+    is_generated: int = 0
+    from_branch_id: str | None = None
+    created_position: int = 0
+    created_at: int = 0
+    updated_at: int = 0
 
     @property
     def pointer(self) -> Pointer:
@@ -227,7 +227,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     segment_id, length = row[12:14]
     if length is None:
         return found, None
-    if segment_id is not None and row[22] is not None:
+    if row[22] is not None:
         tx.cache["parent", segment_id] = Pointer(*row[21:])
     on_it = tx.cache[branch_key] = Branch(*row[12:21])
     return found, on_it
@@ -268,7 +268,9 @@ class Conversations:
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""
-        batch = cast("_Batch | None", tx.drafts.pop(self.name, None)) or _Batch(tx)
+        batch = tx.drafts.pop(self.name, None)
+        if not isinstance(batch, _Batch):
+            batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
         if len(events) == 1:
@@ -297,16 +299,11 @@ class _Batch:
         if recorded.type == USAGE_RECORDED:
             return  # about the books; but a session that used something is one
         session.updated_at = max(session.updated_at, recorded.occurred_at)
-        session_id = recorded.session_id
-        self.sessions.setdefault(session_id, False)
-        if recorded.type == ITEMS_ADDED:
-            self.items_added(recorded, session)
-            return
         handler = _HANDLERS.get(recorded.type)
         if handler is not None:
             handler(self, recorded, session)
         is_whole = recorded.type not in _GROWTH
-        self.sessions[session_id] = self.sessions.get(session_id, False) or is_whole
+        self.sessions[recorded.session_id] = self.sessions.get(recorded.session_id) or is_whole
 
     # -- rows in memory -----------------------------------------------------------------------
 
@@ -324,9 +321,8 @@ class _Batch:
         key = (recorded.session_id, branch_id)
         found = branch(self.tx, *key)
         if found is None:
-            at = recorded.occurred_at
-            return Branch(None, 0, 0, 0, 0, None, recorded.position, at, at)  # kept once it is live
-        self.branches[key] = self.branches.get(key, False) or not grows
+            return Branch()  # kept once it is live
+        self.branches[key] = self.branches.get(key) or not grows
         return found
 
     def live_branch(
@@ -400,7 +396,7 @@ class _Batch:
         session.item_count += len(found)
         session.turn_count += turn - branch.turn
         key = recorded.session_id, recorded.branch_id or MAIN
-        self.branches[key] = self.branches.get(key, False) or segment_id != branch.segment_id
+        self.branches[key] = self.branches.get(key) or segment_id != branch.segment_id
         branch.segment_id, branch.length, branch.turn = segment_id, number, turn
         self.tx.cache["end", segment_id] = number
 
@@ -545,12 +541,12 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
     return found or Pointer(None, 0)
 
 
-ITEMS_ADDED: Final = ItemsAdded.type_name()
 CONTENT_ERASED: Final = ContentErased.type_name()
 USAGE_RECORDED: Final = UsageRecorded.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
 _HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
+    ItemsAdded.type_name(): _Batch.items_added,
     ItemPopped.type_name(): _Batch.item_popped,
     ItemsReplaced.type_name(): _Batch.items_replaced,
     BranchCreated.type_name(): _Batch.branch_created,

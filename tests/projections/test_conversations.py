@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,14 +19,18 @@ from eventlog import (
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    append,
     recording,
 )
-from projections import conversations
-from tests.history import START
-from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
+from eventlog.errors import UndecodableEventError
+from projections import Conversations, conversations, reading, segments
+from tests.history import START, build, empty
+from tests.projections.given import ANSWER, USER, added, branched, on, popped, used, watched
+from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
     from eventlog import Transaction
+    from projections.segments import Span
     from tests.history import Entry
     from tests.projections.given import Given
 
@@ -41,6 +46,11 @@ def test_a_user_item_opens_a_turn_and_what_stands_before_the_first_is_turn_0(giv
     given(added(ANSWER, USER, ANSWER, USER)).when(added(ANSWER))
     assert given.turns() == [0, 1, 1, 2, 2]
     assert given.session("turn_count") == 2
+
+
+def test_a_row_tells_what_an_item_is_and_which_tool_it_calls(given: Given) -> None:
+    given.when(added({"type": "function_call", "name": "look"}, USER))
+    assert given.rows() == [(1, 0, "function_call", "look", 1, 0), (1, 1, "user", None, 0, 1)]
 
 
 def test_a_session_counts_a_shared_item_once(given: Given) -> None:
@@ -75,13 +85,20 @@ def test_a_popped_item_is_gone_from_its_branch_alone(given: Given) -> None:
     assert given.session("item_count") == 2
 
 
+def test_a_popped_item_that_a_branch_had_alone_leaves_it_where_it_left(given: Given) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added()), added(ANSWER)).when(popped(4, 0))
+    assert given.refs() == [(1, 0), (1, 1)]
+
+
 def test_a_pop_of_an_item_that_is_not_the_newest_changes_nothing(given: Given) -> None:
     given(added()).when(popped(1, 0))
     assert given.refs() == [(1, 0), (1, 1)]
 
 
 def test_a_pop_gives_the_turn_of_the_item_below(given: Given) -> None:
-    given(added(USER, ANSWER, USER)).when(popped(1, 2), added(USER))
+    given(added(USER, ANSWER, USER)).when(popped(1, 2))
+    assert given.session("turn_count") == 1
+    given.when(added(USER))
     assert given.turns() == [1, 1, 2]
 
 
@@ -115,6 +132,12 @@ def test_a_branch_from_an_item_that_its_source_lacks_is_empty(given: Given) -> N
     given(added()).when(branched("b", (9, 9)))
     assert given.branches() == ["main", "b"]
     assert given.refs("b") == []
+
+
+def test_a_branch_that_is_made_again_lets_go_of_what_it_held(given: Given) -> None:
+    given(added(), branched("b", (1, 1)), on("b", added())).when(branched("b", (1, 0)))
+    assert given.refs("b") == [(1, 0)]
+    assert given.session("item_count") == 2
 
 
 def test_a_branch_of_an_empty_session_comes_after_main(given: Given) -> None:
@@ -249,6 +272,25 @@ def test_an_erasure_alone_makes_no_session(given: Given) -> None:
     assert given.ask("SELECT * FROM sessions") == []
 
 
+def test_a_session_that_is_erased_keeps_its_place_and_nothing_that_was_said(given: Given) -> None:
+    given(MetadataSet(user_id="alice", metadata={"plan": "free"}), added(), branched("b", (2, 0)))
+    given.when(ContentErased(positions=[1, 2], is_whole=True))
+    assert given.branches() == []
+    for table in ("items", "segments", "session_labels"):
+        assert given.ask(f"SELECT * FROM {table}") == []
+    row = given.ask("SELECT user_id, metadata, branch_id, item_count, erased_at FROM sessions")
+    assert row == [(None, None, "main", 0, START + 4 * SECOND)]
+
+
+def test_an_event_that_cannot_be_read_is_named(given: Given) -> None:
+    given(added(), added())
+    events = stored(given)
+    events[1].data = b"{"
+    tx = empty([Conversations()])
+    with closing(tx.connection), pytest.raises(UndecodableEventError, match="position 2"):
+        build(tx, [Conversations()], events)
+
+
 def test_adding_no_items_makes_the_branch_and_nothing_else(given: Given) -> None:
     given.when(ItemsAdded(items=[]))
     assert given.branches() == ["main"]
@@ -262,3 +304,33 @@ def test_what_is_remembered_is_bounded_and_shows_in_no_row(
     given(added(), branched("b", (1, 1)), on("b", added()), popped(1, 1), added())
     assert given.refs() == [(1, 0), (5, 0), (5, 1)]
     assert given.refs("b") == [(1, 0), (1, 1), (3, 0), (3, 1)]
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+
+def test_a_chat_that_goes_on_writes_of_its_rows_only_what_grows(given: Given) -> None:
+    given(added())
+    with watched(given.log) as seen:
+        given(added(USER, ANSWER), popped(2, 1))
+    assert [sql for sql in seen if "INTO sessions" in sql or "INTO branches" in sql] == []
+
+
+def test_what_units_of_one_transaction_add_is_written_once(given: Given) -> None:
+    given(added())
+    with watched(given.log) as seen:
+        given.write(lambda tx: [append(tx, "s", added(), branch_id="main") for _ in range(3)])
+    assert len([sql for sql in seen if "UPDATE branches" in sql]) == 1, seen
+
+
+def test_where_a_branch_stands_is_looked_up_once(given: Given) -> None:
+    given(added()).write(lambda tx: tx.cache.clear())
+
+    def look(tx: Transaction) -> list[Span]:
+        return list(segments.spans(tx, reading.place(tx, "s", "main").pointer))
+
+    with watched(given.log) as seen:
+        assert given.write(look) == given.write(look) == [(1, 1, 2)]
+        assert given.write(lambda tx: conversations.session(tx, "s")) is not None
+    assert len([sql for sql in seen if "sessions" in sql or "FROM branches" in sql]) == 1, seen
+    assert len([sql for sql in seen if "parent_segment_id" in sql]) == 1, seen

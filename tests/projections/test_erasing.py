@@ -98,6 +98,7 @@ BLANKED: dict[str, Event] = {
     ),
     "metadata_set": MetadataSet(user_id="alice"),
     "usage_recorded": used(1, 5).event,
+    "content_erased": ContentErased(positions=[], is_whole=True),
 }
 
 
