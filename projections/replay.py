@@ -281,8 +281,8 @@ def _named(table: Table, row: Row | None) -> dict[str, Any] | None:
 
 
 def _count(tx: Transaction, table: Table) -> int:
-    row = tx.one(f'SELECT COUNT(*) FROM "{table.name}"')
-    return 0 if row is None else int(row[0])
+    ((count,),) = tx.all(f'SELECT COUNT(*) FROM "{table.name}"')
+    return int(count)
 
 
 def _table_names(tx: Transaction) -> set[str]:

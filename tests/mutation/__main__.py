@@ -83,7 +83,6 @@ UNREAD = frozenset(
         "eventlog/schema.py",
         "projections/past.py",
         "projections/projector.py",
-        "projections/replay.py",
         "projections/shape.py",
     }
 )
@@ -146,8 +145,9 @@ class Listed(NamedTuple):
         """Read the file."""
         content = tomllib.loads(SURVIVORS.read_text())
         survivors = {
-            Change(each["function"], each["before"], each["after"])
+            Change(each["function"], each["before"], after)
             for each in content.get("survivor", ())
+            for after in ([each["after"]] if isinstance(each["after"], str) else each["after"])
         }
         rewordings = [
             (each["before"], after)

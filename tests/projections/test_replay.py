@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from itertools import pairwise
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -168,6 +169,7 @@ def test_a_check_while_writers_go_on_finds_nothing(
     )
     assert found == []
     assert outcomes[0].rows == 2
+    assert talked.value("SELECT COUNT(*) FROM events") == 24  # progress was told
 
 
 # -- replaying ----------------------------------------------------------------------------------
@@ -195,9 +197,9 @@ def test_a_replay_mends_what_was_spoilt(talked: Given) -> None:
         "INSERT INTO segments VALUES (99, 'nobody', NULL, 0)",
         "DROP TABLE branches",
     )
-    replay(talked.log, BOTH)
+    outcomes = replay(talked.log, BOTH)
     assert rows(talked) == before
-    assert checked(talked) == []
+    assert outcomes == replay(talked.log, BOTH, check=True)
 
 
 def test_a_replay_of_one_projection_leaves_the_others_as_they_are(talked: Given) -> None:
@@ -272,6 +274,21 @@ def test_what_is_appended_during_a_replay_is_in_the_tables_when_they_are_swapped
     assert talked.value("SELECT COUNT(*) FROM events") == 24
     assert [progress.events for progress in told] == list(range(3, 25, 3))
     assert all(progress.events <= progress.total for progress in told)
+
+
+def test_a_replay_tells_how_long_it_has_taken(
+    talked: Given, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = count(100, 0.12345)
+    monkeypatch.setattr(REPLAYING, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    caplog.set_level("INFO", "eventlog.replay")
+    told: list[Progress] = []
+    replay(talked.log, BOTH, on_progress=told.append)
+    assert told == [(12, 12, pytest.approx(0.12345))]
+    assert [record.getMessage() for record in caplog.records] == [
+        "replay.finished projection='conversations' seconds=0.37",
+        "replay.finished projection='usage' seconds=0.494",
+    ]
 
 
 def stored(given: Given) -> list[Any]:
@@ -425,41 +442,35 @@ def test_erased_items_do_not_come_back(talked: Given) -> None:
     assert talked.log.store.read_sync(seen) == meant(fold(stored(talked)))
 
 
-def test_a_difference_between_kinds_of_keys_keeps_the_order_of_the_table(given: Given) -> None:
-    def order(*keys: Any) -> list[Any]:
-        from projections.replay import _before
-
-        with closing(sqlite3.connect(":memory:")) as connection:
-            connection.execute("CREATE TABLE t (k)")
-            connection.executemany("INSERT INTO t VALUES (?)", [(key,) for key in keys])
-            found = [key for (key,) in connection.execute("SELECT k FROM t ORDER BY k")]
-        assert all(_before((a,), (b,)) for a, b in pairwise(found))
-        return found
-
-    assert order(b"\xff", "é", "z", "Z", 2.5, 10, -1, None) == [
-        None,
-        -1,
-        2.5,
-        10,
-        "Z",
-        "z",
-        "é",
-        b"\xff",
-    ]
+def test_a_difference_between_kinds_of_keys_keeps_the_order_of_the_table() -> None:
+    keys = [b"\xff", b"A", "é", "z", "Z", 2.5, 10, -1, None]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (k)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(key,) for key in keys])
+        ordered = [key for (key,) in connection.execute("SELECT k FROM t ORDER BY k")]
+    for place, key in enumerate(ordered):
+        before = [other for other in ordered if REPLAYING._before((other,), (key,))]
+        assert before == ordered[:place]
 
 
-def test_what_is_appended_before_the_comparison_is_compared_too(
-    talked: Given, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("events", [0, 3])
+def test_what_is_appended_once_the_rest_is_built_is_heeded_too(
+    given: Given, monkeypatch: pytest.MonkeyPatch, events: int, check: bool
 ) -> None:
     build = REPLAYING._build
 
     def built_and_outrun(*args: Any) -> int:
         position: int = build(*args)
-        talked(added())
+        given(*[added()] * 3)
         return position
 
+    given(*[added()] * events)
+    monkeypatch.setattr(REPLAYING, "BATCH_EVENTS", 2)
     monkeypatch.setattr(REPLAYING, "_build", built_and_outrun)
-    assert checked(talked) == []
+    outcomes = replay(given.log, BOTH, check=check)
+    assert not any(outcome.differences for outcome in outcomes)
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
 
 
 @pytest.mark.parametrize(
@@ -474,8 +485,9 @@ def test_a_folder_that_takes_no_file_is_told_and_the_tables_stay(
 
     before = rows(talked)
     monkeypatch.setattr(REPLAYING.tempfile, "mkstemp", refuse)
-    with pytest.raises(kind, match="beside"):
+    with pytest.raises(kind, match="beside") as caught:
         replay(talked.log, BOTH)
+    assert caught.value.path == talked.log.path  # type: ignore[attr-defined]
     assert rows(talked) == before
 
 
@@ -491,3 +503,14 @@ def test_a_file_whose_owner_may_be_running_is_no_leftover(
     kept.write_text("mine")
     replay(talked.log, BOTH)
     assert kept.read_text() == "mine"
+
+
+def test_the_file_of_a_replay_that_is_under_way_is_no_leftover(talked: Given) -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        kept = Path(f"{talked.log.path}-replay-x-{process.pid}")
+        kept.write_text("its own")
+        replay(talked.log, BOTH)
+        assert kept.read_text() == "its own"
+        process.communicate()
+    assert process.returncode == 0
