@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from eventlog.events import Event
@@ -29,24 +30,20 @@ class Query:
         *,
         backward: bool,
     ) -> None:
-        conditions: list[tuple[str, Any]] = [("position > ?", after)]
+        conditions: dict[str, Sequence[Any]] = {"position > ?": [after]}
         if session_id is not None:
-            conditions.append(("session_id = ?", session_id))
+            conditions["session_id = ?"] = [session_id]
         if branch_id is not None:
-            conditions.append(("branch_id = ?", branch_id))
+            conditions["branch_id = ?"] = [branch_id]
         if until is not None:
-            conditions.append(("position <= ?", until))
+            conditions["position <= ?"] = [until]
         if since is not None:
-            conditions.append(("recorded_at >= ?", microseconds(since)))
+            conditions["recorded_at >= ?"] = [microseconds(since)]
         if before is not None:
-            conditions.append(("recorded_at < ?", microseconds(before)))
+            conditions["recorded_at < ?"] = [microseconds(before)]
         if types is not None:
             names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
-            marks = ", ".join("?" * len(names))
-            conditions.extend([(f"type IN ({marks})", None)])
-            self._type_names = names
-        else:
-            self._type_names = []
+            conditions[f"type IN ({', '.join('?' * len(names))})"] = names
         self._conditions = conditions
         self._backward = backward
         self._structures = Structures()
@@ -56,16 +53,12 @@ class Query:
     def seek(self, last: Recorded) -> None:
         """Go on behind this event."""
         place = last.version if self._order == "version" else last.position
-        condition = f"{self._order} {'<' if self._backward else '>'} ?"
-        self._conditions = [c for c in self._conditions if c[0] != condition]
-        self._conditions.append((condition, place))
+        self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
 
     def page(self, tx: Transaction, size: int) -> list[Recorded]:
         """Return the next events, at most ``size``; an empty list at the end."""
-        where = " AND ".join(condition for condition, _ in self._conditions)
-        parameters: list[Any] = []
-        for condition, value in self._conditions:
-            parameters.extend(self._type_names if "IN" in condition else [value])
+        where = " AND ".join(self._conditions)
+        parameters = chain.from_iterable(self._conditions.values())
         direction = "DESC" if self._backward else "ASC"
         sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY {self._order} {direction}"
         rows = tx.execute(f"{sql} LIMIT ?", (*parameters, size))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, MetadataSet, SessionCleared, ledger
+from eventlog import ContentErased, EventLog, ItemsAdded, MetadataSet, SessionCleared, ledger
+from eventlog.query import microseconds
 from tests.history import START
 
 if TYPE_CHECKING:
@@ -108,6 +111,19 @@ async def test_a_time_without_a_zone_is_utc_and_a_zone_is_heeded(log: EventLog) 
     elsewhere = at.astimezone(timezone(timedelta(hours=9)))
     assert await positions(log, before=at.replace(tzinfo=None)) == [1, 2, 3]
     assert await positions(log, before=elsewhere) == [1, 2, 3]
+
+
+def test_a_time_is_exact_to_the_microsecond_up_to_the_last_that_there_is() -> None:
+    assert microseconds(datetime.max.replace(tzinfo=UTC)) == 253_402_300_799_999_999
+
+
+async def test_an_erased_event_is_read_with_what_is_kept_of_it(log: EventLog, path: Path) -> None:
+    await log.append("a", ItemsAdded(items=["secret"]))
+    await log.append("a", ContentErased(positions=[1], structures=[{"items": [{}]}]))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE events SET data = NULL WHERE position = 1")
+    recorded = [recorded async for recorded in log.read()]
+    assert [(each.data, each.structure) for each in recorded[:1]] == [(None, b'{"items":[{}]}')]
 
 
 async def test_what_is_appended_while_it_is_read_is_read_too(
