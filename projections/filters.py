@@ -80,9 +80,10 @@ class Query:
 
     @property
     def asks_for_all(self) -> bool:
-        """Whether nothing is filtered."""
+        """Whether nothing is filtered: an empty text and 0 items filter nothing."""
         everything = Query(order_by=self.order_by, is_reversed=self.is_reversed)
-        return replace(self, after=None, limit=None, is_deleted=False) == everything
+        filtering = replace(self, text=self.text or None, min_items=self.min_items or None)
+        return replace(filtering, after=None, limit=None, is_deleted=False) == everything
 
     def created_by(self, time: int) -> Query:
         """Return the same question, but for sessions that begin after this time."""

@@ -497,7 +497,7 @@ async def test_a_bulk_deletion_tells_first_and_then_deletes_just_these(
 
 async def test_nothing_is_deleted_by_an_empty_call(file: File) -> None:
     await file.add("a")
-    for empty in ({}, {"metadata": {}}, {"user_id": None}):
+    for empty in ({}, {"metadata": {}}, {"user_id": None}, {"text": ""}, {"min_items": 0}):
         with pytest.raises(InvalidQueryError, match="all_sessions=True"):
             await file.log.delete_sessions(dry_run=False, **empty)  # type: ignore[arg-type]
     assert await file.ids() == ["a"]
