@@ -150,6 +150,8 @@ class _Reader:
         self._number += 1
         if self._number == 1:
             check_first_line(line)
+        if not line.strip():
+            return None
         try:
             said = lines.parse(line)
         except (AppendError, UndecodableEventError, UnserialisableError) as error:

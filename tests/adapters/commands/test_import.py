@@ -267,6 +267,13 @@ async def test_exports_may_stand_one_behind_the_other(full: Path, new: Path) -> 
     assert by_outcome(outcomes) == {"s": "imported", "u": "imported"}
 
 
+async def test_blank_lines_behind_the_first_say_nothing(full: Path, new: Path) -> None:
+    lines = await exported(full)
+    outcomes = await imported(new, [line for each in lines for line in (each, "", " \r")])
+    assert by_outcome(outcomes) == {"s": "imported", "t": "imported", "u": "imported"}
+    assert await exported(new) == lines
+
+
 async def test_lines_may_come_from_anywhere(full: Path) -> None:
     async def arriving() -> AsyncIterator[bytes]:
         for line in await exported(full):
