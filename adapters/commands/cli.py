@@ -17,6 +17,7 @@ import typer
 
 from adapters.commands import terminal
 from adapters.commands.options import (
+    Actor,
     After,
     AsJson,
     Database,
@@ -245,6 +246,7 @@ def delete(
     all_: Annotated[bool, typer.Option("--all", help="Without any filter: all of them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
     reason: Reason = None,
+    actor: Actor = None,
     as_json: AsJson = False,
     **which: Unpack[Which],
 ) -> None:
@@ -258,11 +260,13 @@ def delete(
     """
     from adapters.commands import sessions
 
-    sessions.delete(db, which, everything=all_, yes=yes, reason=reason, as_json=as_json)
+    sessions.delete(
+        db, which, everything=all_, yes=yes, reason=reason, actor=actor, as_json=as_json
+    )
 
 
 @app.command()
-def restore(db: Database, session: SessionId) -> None:
+def restore(db: Database, session: SessionId, actor: Actor = None, as_json: AsJson = False) -> None:
     """
     Undo the deletion of a session: all that it held and was is back.
 
@@ -270,7 +274,7 @@ def restore(db: Database, session: SessionId) -> None:
     """
     from adapters.commands import sessions
 
-    sessions.restore(db, session)
+    sessions.restore(db, session, actor=actor, as_json=as_json)
 
 
 @app.command()
@@ -469,7 +473,8 @@ def usage(
         user_id=user,
         session_id=session,
         live=live,
-        form="json" if as_json else "csv" if as_csv else "table",
+        as_json=as_json,
+        as_csv=as_csv,
     )
 
 
@@ -483,6 +488,7 @@ def reprice(
     only_unpriced: Annotated[
         bool, typer.Option("--only-unpriced", help="Only requests that have no cost yet.")
     ] = False,
+    actor: Actor = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -504,6 +510,7 @@ def reprice(
         model=model,
         only_unpriced=only_unpriced,
         dry_run=dry_run,
+        actor=actor,
         as_json=as_json,
     )
 
@@ -628,10 +635,7 @@ def erase(
         bool, typer.Option("--popped", help="What is on no branch any more, in every session.")
     ] = False,
     reason: Reason = None,
-    actor: Annotated[
-        str | None,
-        typer.Option(help="Who, to be recorded. [dim]\\[default: your login name][/dim]"),
-    ] = None,
+    actor: Actor = None,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,

@@ -7,7 +7,6 @@ The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_it
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,6 @@ from rich.text import Text
 
 from adapters import telling, timing
 from adapters.commands import terminal
-from eventlog import recording
 from eventlog.errors import SessionNotFoundError
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ def run(
     """Erase; return whether nothing of it is left in the file. Raises an EventLogError."""
     with terminal.conversations(path, read_only=dry_run) as log:
         try:
-            with recording(actor=actor or _login_name()):
+            with terminal.acting(actor):
                 return asyncio.run(_erase(log, what, dry_run=dry_run, yes=yes, as_json=as_json))
         except SessionNotFoundError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
@@ -130,13 +128,6 @@ def _print_incomplete(out: Console) -> None:
         "run this again when it is idle"
     )
     out.print(Text(text, style="bold red"), soft_wrap=True)
-
-
-def _login_name() -> str | None:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return None  # a container's user need not have a name
 
 
 @contextmanager

@@ -24,6 +24,10 @@ After = Annotated[
     str | None, typer.Option(metavar="CURSOR", help="Go on behind the one with this cursor.")
 ]
 Reason = Annotated[str | None, typer.Option(help="Why, to be recorded.")]
+Actor = Annotated[
+    str | None,
+    typer.Option(help="Who, to be recorded. [dim]\\[default: your login name][/dim]"),
+]
 Session = Annotated[str | None, typer.Option(metavar="ID", help="Only this session.")]
 User = Annotated[str | None, typer.Option(metavar="ID", help="Only this user's sessions.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on.")]

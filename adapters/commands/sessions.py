@@ -3,7 +3,8 @@
 
 Documents of ``--json``, one a line. Of ``sessions``: ``session`` (what ``list_sessions`` tells of each, its
 ``cursor`` among it, for ``--after``), in order. Of ``delete``: ``session`` (session_id), oldest first, then
-``receipt`` (sessions, items, total_tokens, total_cost, unpriced_requests, dry_run).
+``receipt`` (sessions, items, total_tokens, total_cost, unpriced_requests, dry_run). Of ``restore``:
+``restored`` (session_id).
 """
 
 from __future__ import annotations
@@ -142,11 +143,12 @@ def delete(
     everything: bool,
     yes: bool,
     reason: str | None,
+    actor: str | None,
     as_json: bool,
 ) -> None:
     """Delete the sessions that match, or tell which they are. Raises an EventLogError."""
     filters = _filters(which)
-    with terminal.conversations(path, read_only=not yes) as log:
+    with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
         try:
             deletion = asyncio.run(
                 log.delete_sessions(
@@ -184,10 +186,12 @@ def _print_deletion(deletion: Deletion) -> None:
         out.print("nothing was done yet: --yes does it", style="dim")
 
 
-def restore(path: Path, session_id: str) -> None:
+def restore(path: Path, session_id: str, *, actor: str | None, as_json: bool) -> None:
     """Restore a session. Raises an EventLogError."""
-    with terminal.conversations(path, read_only=False) as log:
+    with terminal.conversations(path, read_only=False) as log, terminal.acting(actor):
         try:
             asyncio.run(log.restore_session(session_id))
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
+    if as_json:
+        terminal.print_json({"kind": "restored", "session_id": session_id})

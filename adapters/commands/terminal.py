@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 
 import projections
 from adapters import timing
-from eventlog import EventLog, sqlite
+from eventlog import EventLog, recording, sqlite
 from eventlog.errors import (
     EventLogError,
     ForeignFileError,
@@ -183,6 +184,20 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def acting(actor: str | None) -> Iterator[None]:
+    """Record who does what is written in the block: by default who is logged in."""
+    with recording(actor=actor or _login_name()):
+        yield
+
+
+def _login_name() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None  # a container's user need not have a name
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.table import Table
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from eventlog.events import JSON
-
-Form = Literal["table", "json", "csv"]
 
 COLUMNS: Final = {
     "runs": "total_runs",
@@ -60,9 +58,12 @@ def usage(
     user_id: str | None,
     session_id: str | None,
     live: bool,
-    form: Form,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Print what was spent. Raises an EventLogError."""
+    if as_json and as_csv:
+        terminal.fail(terminal.ExitCode.USAGE, "--json and --csv do not go together")
     names = [name.strip() for each in by for name in each.split(",")] or ["model"]
     wanted = _wanted(names, since, until)._replace(
         user_id=user_id, session_id=session_id, live=live
@@ -71,11 +72,11 @@ def usage(
         answer = log.store.read_sync(lambda tx: usage_queries.ask(tx, wanted))
     groups: list[dict[str, JSON]] = answer.pop("groups")
     keys = [BY[name] for name in wanted.by]
-    if form == "json":
+    if as_json:
         for group in groups:
             terminal.print_json({"kind": "usage", **group})
         terminal.print_json({"kind": "total", **answer})
-    elif form == "csv":
+    elif as_csv:
         writer = csv.DictWriter(sys.stdout, [*keys, *answer], lineterminator="\n")
         writer.writeheader()
         writer.writerows(groups)
@@ -92,12 +93,14 @@ def reprice(
     model: str | None,
     only_unpriced: bool,
     dry_run: bool,
+    actor: str | None,
     as_json: bool,
 ) -> None:
     """Price recorded requests again; print how much changed. Raises an EventLogError."""
     wanted = _wanted((), since, until)._replace(session_id=session_id)
     with (
         terminal.opened(path, read_only=dry_run, with_projections=not dry_run) as log,
+        terminal.acting(actor),
         _status(shown=not as_json) as status,
     ):
 

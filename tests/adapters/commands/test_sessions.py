@@ -122,8 +122,15 @@ def test_nothing_is_deleted_without_yes_and_all_is_restored_one_by_one(
     deleted = Ran(capsys, "sessions", db, "--deleted")
     assert "two" in deleted.out
     assert "one" not in deleted.out
-    assert Ran(capsys, "restore", db, "two").code == 0
+    restored = Ran(capsys, "restore", db, "two")
+    assert (restored.code, restored.out) == (0, "")
     assert Ran(capsys, "sessions", db, "--json").ids == ["two", "one"]
+
+
+def test_a_restored_session_is_told_to_programs(db: Path, capsys: Any) -> None:
+    Ran(capsys, "delete", db, "--user", "alice", "--yes")
+    restored = Ran(capsys, "restore", db, "one", "--json")
+    assert (restored.code, restored.documents) == (0, [{"kind": "restored", "session_id": "one"}])
 
 
 def test_deleting_all_needs_to_be_said(db: Path, capsys: Any) -> None:
