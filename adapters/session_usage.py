@@ -10,6 +10,7 @@ object that was thrown away, before the next write of any session in the process
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import weakref
@@ -19,8 +20,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from agents import RunConfig
@@ -40,9 +43,10 @@ from projections import spending
 T = TypeVar("T")
 
 MOST_NOTED: Final = 16
-"""How many runs one session object keeps in view."""
+"""How many runs one session object keeps in view that are over."""
 
 _thrown_away: SimpleQueue[tuple[int, MeteredUsage]] = SimpleQueue()
+_in_view: WeakKeyDictionary[MeteredUsage, int] = WeakKeyDictionary()
 
 
 @dataclass
@@ -97,9 +101,10 @@ class MeteredUsage(Working):
         noted = _Noted(usage, mark, (0, 0), is_late=count > 0)
         if in_view:
             mark.begin(self.session_id, count, is_nested=isinstance(wrapper, ToolContext))
+            _forget_recorded(self._noted)
             self._noted[id(usage)] = noted
-            while len(self._noted) > MOST_NOTED:
-                self._noted.popitem(last=False)
+            _recorded_at_exit()
+            _in_view[self] = os.getpid()
             if self._prices is None:
                 pricing.prepare()
         return noted
@@ -108,8 +113,7 @@ class MeteredUsage(Working):
         self, unit: Unit[T], run: _Noted | None = None, items: Sequence[Any] = ()
     ) -> T:
         """Run a unit of work; what runs have used until now is recorded in the same transaction."""
-        if not _thrown_away.empty():
-            _record_what_was_thrown_away()
+        _record_what_was_thrown_away()
         if not self._noted:
             return await super()._write(unit)
         before, after = self._recordings(run, items)
@@ -188,17 +192,19 @@ class MeteredUsage(Working):
     def _record_what_is_left(self) -> None:
         """Record what runs in view have used and no call has recorded. Blocks; never raises."""
         try:
-            for noted in self._noted.values():
-                noted.task = None
-            left, _ = self._recordings(None, ())
-            if left:
+            if left := self._left():
                 self.log.store.write_sync(lambda tx: [recording(tx) for recording in left])
         except Exception as error:
             self._failed(error)
 
+    def _left(self) -> list[Unit[None]]:
+        """Return what records the runs in view, of which none goes on any more."""
+        for noted in self._noted.values():
+            noted.task = None
+        return self._recordings(None, ())[0]
+
     def _submit_what_is_left(self) -> None:
-        left, _ = self._recordings(None, ())
-        if left:
+        if left := self._left():
             self.log.store.submit_write(lambda tx: [recording(tx) for recording in left], Future())
 
     def __del__(self) -> None:
@@ -264,6 +270,7 @@ class MeteredUsage(Working):
             self._failed(error)
 
     async def _store(self, result: Any, usage: Any, run_config: RunConfig | None) -> None:
+        _record_what_was_thrown_away()
         mark = recorded_runs.mark_of(usage, recorded_runs.place_of(self.log.store))
         seen = run_usage.seen(usage)
         setting = mark.setting or (None if mark.begins else answering.PLAIN)
@@ -387,12 +394,41 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 def _record_what_was_thrown_away() -> None:
     """Queue what objects that are gone have left, before anything that is called from now on."""
-    with suppress(Empty):
-        while True:
+    while not _thrown_away.empty():
+        with suppress(Empty):
             pid, session = _thrown_away.get_nowait()
-            if pid == os.getpid():  # a fork's parent records what is its own
-                with suppress(Exception):  # their log was closed; nobody is left to be told
-                    session._submit_what_is_left()  # noqa: SLF001
+            _submit_what_is_left(session, pid)
+
+
+def _submit_what_is_left(session: MeteredUsage, pid: int) -> None:
+    if pid == os.getpid() and not session._closed:  # noqa: SLF001 - a fork's parent records what is its own
+        with suppress(Exception):  # their log was closed; nobody is left to be told
+            session._submit_what_is_left()  # noqa: SLF001
+
+
+@cache
+def _recorded_at_exit() -> None:
+    """Queue, when the program ends, what is left then; the stores, hooked earlier, write it after that."""
+    atexit.register(_record_what_is_in_view)
+
+
+def _record_what_is_in_view() -> None:
+    _record_what_was_thrown_away()
+    for session, pid in list(_in_view.items()):
+        _submit_what_is_left(session, pid)
+
+
+def _forget_recorded(noted: OrderedDict[int, _Noted]) -> None:
+    """Let go of the oldest runs that are over and recorded, if there is no room for another one."""
+    surplus = len(noted) - MOST_NOTED
+    if surplus >= 0:
+        over = [
+            key
+            for key, each in noted.items()
+            if run_usage.size(each.usage) == each.size and not each.is_under_way()
+        ]
+        for key in over[: surplus + 1]:
+            del noted[key]
 
 
 def _nothing(_: Transaction) -> None:

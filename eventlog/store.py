@@ -210,9 +210,12 @@ class Store:
             else:
                 done.set_result(result)
 
-        if self._write_worker is None:
+        worker = self._write_worker
+        if worker is None:
             raise sqlite.read_only_error(self.path)
-        self._write_worker.post(run)
+        with self._lock:
+            self._check_open()
+            worker.post(run)
         return done.result()
 
     def submit_write(
@@ -233,9 +236,12 @@ class Store:
         if worker is None:
             raise sqlite.read_only_error(self.path)
         with self._lock:
-            if self._closed:
-                raise ClosedError("the log is closed")
+            self._check_open()
             self._queue(operation, worker)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the log is closed")
 
     def _queue(self, operation: Operation[Any], worker: Worker) -> None:
         """Queue for the next commit; the lock is held."""
@@ -255,8 +261,7 @@ class Store:
             self.queue_write(operation)
             return
         with self._lock:
-            if self._closed:
-                raise ClosedError("the log is closed")
+            self._check_open()
             worker.post(partial(self._run_read, operation))
 
     # -- on the threads -----------------------------------------------------------------------

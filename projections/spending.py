@@ -207,6 +207,7 @@ def _where(conditions: list[str]) -> str:
 # -- of one session -----------------------------------------------------------------------------
 
 _REQUEST_FIELDS = (*COUNTS, "response_id", "model", "agent", "cost_usd", "price_source")
+_REQUEST_COLUMNS = (*_REQUEST_FIELDS, "input_token_details", "output_token_details")
 TURNS = """
     SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
         output_token_details
@@ -240,7 +241,7 @@ RUNS_OF_TURN = """
 """
 REQUESTS_OF_RUN = f"""
     SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at,
-        {", ".join(_REQUEST_FIELDS)}
+        {", ".join(_REQUEST_COLUMNS)}
     FROM usage
     WHERE session_id = ? AND run_id = ?
     ORDER BY position, index_in_event
@@ -300,11 +301,6 @@ def live_total(
     return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3], row[4])
 
 
-def spent(tx: Transaction, session_id: str) -> Spent:
-    """Return all that a session ever used, whatever became of its items."""
-    return total(groups(tx, Wanted(session_id=session_id)))
-
-
 def sessions_after(tx: Transaction, after: str | None, limit: int) -> list[str]:
     """Return the next sessions that used anything, by their ids; None: from the first."""
     rows = (
@@ -319,7 +315,7 @@ def requests(tx: Transaction, wanted: Wanted) -> list[RecordedRequest]:
     """Return each request of one session that is asked for, as it is known now."""
     conditions, parameters = _conditions(wanted)
     sql = f"""
-        SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_FIELDS)}
+        SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_COLUMNS)}
         FROM usage {_where(conditions)}
         ORDER BY position, index_in_event
     """
@@ -349,8 +345,12 @@ def _recorded_run(tx: Transaction, session_id: str, run_id: str) -> RecordedRun:
 
 
 def _recorded_request(row: Row) -> RecordedRequest:
-    position, index, at, *request = row
-    known = RequestUsage(**dict(zip(_REQUEST_FIELDS, request, strict=True)))
+    position, index, at, *request, read, written = row
+    known = RequestUsage(
+        **dict(zip(_REQUEST_FIELDS, request, strict=True)),
+        input_tokens_details=_loaded(read),
+        output_tokens_details=_loaded(written),
+    )
     return RecordedRequest(ItemRef(position, index), at, known)
 
 

@@ -206,6 +206,28 @@ async def test_repricing_can_be_narrowed(path: Path) -> None:
         assert (await log.reprice(prices=mine, dry_run=True)).changed == 1
 
 
+async def test_prices_are_asked_again_with_all_that_they_were_given_at_first(
+    tmp_path: Path,
+) -> None:
+    def prices(request: RequestUsage, _at: datetime) -> float:
+        read, written = request.input_tokens_details, request.output_tokens_details
+        return float(
+            (read or {}).get("audio_tokens", 0) + 2 * (written or {}).get("audio_tokens", 0)
+        )
+
+    details = {
+        "input_tokens_details": {"audio_tokens": 3},
+        "output_tokens_details": {"audio_tokens": 4},
+    }
+    request = used("mine", **details)
+    request = pricing.priced(request, microseconds(NOVEMBER), prices)
+    async with ConversationLog.open(tmp_path / "log.db", durability="normal") as log:
+        await log.append("s", UsageRecorded(run_id="r", turn=1, requests=[request]))
+        assert (await log.usage())["total_cost"] == 11.0
+        again = await log.reprice(prices=prices)
+        assert (again.cost_before, again.cost_after, again.changed) == (11.0, 11.0, 0)
+
+
 async def test_corrections_are_events_of_bounded_size(tmp_path: Path) -> None:
     async with ConversationLog.open(tmp_path / "log.db", durability="normal") as log:
         log.store.clock = lambda: microseconds(NOVEMBER)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +15,7 @@ from agents import (
     GuardrailFunctionOutput,
     OutputGuardrailTripwireTriggered,
     RunConfig,
+    RunContextWrapper,
     Runner,
     UserError,
     function_tool,
@@ -25,8 +29,6 @@ from adapters.scripted import ScriptedModel, call, reply, together, tokens
 from tests.adapters.running import Bank, Spy, weather
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.adapters.running import Resume, Sessions
 
 PRICES = {"small": Price(input=1.0, output=4.0, cached_input=0.5), "large": Price(10.0, 40.0)}
@@ -318,6 +320,67 @@ async def test_a_request_whose_tool_raised_is_recorded_when_the_object_is_thrown
     await ours().add_items([{"role": "user", "content": "Next"}])  # written after it
     turns = await ours().get_turn_usage()
     assert [(t["user_turn_number"], t["total_tokens"]) for t in turns] == [(1, 15)]
+
+
+async def test_of_runs_that_are_under_way_together_none_is_forgotten(ours: Sessions) -> None:
+    session = ours()
+    all_begun = asyncio.Event()
+    begun: list[Any] = []
+
+    async def begin_and_fail() -> None:
+        begun.append(RunContextWrapper(context=None))
+        wrapper = begun[-1]
+        await session.get_items(wrapper=wrapper)
+        if len(begun) == 40:
+            all_begun.set()
+        await all_begun.wait()
+        wrapper.usage.add(tokens(10, 5))
+
+    await asyncio.gather(*(begin_and_fail() for _ in range(40)))
+    await session.add_items([{"role": "user", "content": "Next"}])
+    assert await spent(session) == 40 * 15
+
+
+PROGRAM = """
+import asyncio, sys
+from agents import Agent, Runner, UserError, function_tool, set_tracing_disabled
+from adapters import AdvancedSQLiteSession
+from adapters.scripted import ScriptedModel, call, tokens
+
+set_tracing_disabled(True)
+
+@function_tool(failure_error_function=None)
+def broken() -> str:
+    raise ValueError
+
+async def fail(session):
+    script = [call("broken", usage=tokens(10, 5))]
+    try:
+        host = Agent(name="Host", model=ScriptedModel(script), tools=[broken])
+        await Runner.run(host, "Hi", session=session)
+    except UserError:
+        print("failed")
+
+kept = AdvancedSQLiteSession("kept", sys.argv[1])
+asyncio.run(fail(kept))
+asyncio.run(fail(AdvancedSQLiteSession("thrown away", sys.argv[1])))
+"""
+
+
+def test_a_program_that_ends_after_a_failed_run_has_recorded_what_was_spent(
+    ours: Sessions,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ours.path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "failed\nfailed\n", "")
+    for session_id in ("kept", "thrown away"):
+        assert asyncio.run(spent(ours(session_id))) == 15
 
 
 async def test_a_request_whose_output_a_guardrail_refused_is_recorded(

@@ -249,6 +249,8 @@ async def test_a_store_that_is_closed_says_so_to_whoever_reads_or_writes(path: P
     for asked in (log.version("a"), log.append("a", ONE)):
         with pytest.raises(errors.ClosedError, match=r"^the log is closed$"):
             await asked
+    with pytest.raises(errors.ClosedError, match=r"^the log is closed$"):
+        log.store.rewrite()
     log.close()
 
 

@@ -91,7 +91,9 @@ class Given:
 
     def spent(self, session_id: str = "s") -> Spent:
         """Return all that was ever used."""
-        return self.log.store.read_sync(lambda tx: spending.spent(tx, session_id))
+        return self.log.store.read_sync(
+            lambda tx: spending.total(spending.groups(tx, spending.Wanted(session_id=session_id)))
+        )
 
 
 def _append(tx: Transaction, entry: Entry) -> None:
