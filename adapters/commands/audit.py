@@ -22,7 +22,6 @@ from rich.text import Text
 from adapters import telling, timing
 from adapters.commands import narrating, terminal
 from adapters.commands.fates import Fates
-from adapters.commands.show import require_session
 from adapters.commands.terminal import printable
 from adapters.commands.verify import chain_document
 from eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
@@ -134,7 +133,7 @@ async def _require(log: EventLog, asked: Asked) -> None:
     """Raise ConversationError when the session or the branch that is asked for never was."""
     session_id, branch_id = asked.session_id, asked.branch_id
     if session_id is not None:
-        await log.query(partial(require_session, session_id=session_id))
+        await log.query(partial(terminal.require_session, session_id=session_id))
     if branch_id is None or branch_id == MAIN:
         return
     try:

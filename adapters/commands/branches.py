@@ -16,7 +16,6 @@ from rich.tree import Tree
 
 from adapters import telling, timing
 from adapters.commands import terminal
-from adapters.commands.show import require_session
 from adapters.commands.terminal import printable
 from eventlog.errors import ConversationError
 from eventlog.events import (
@@ -85,7 +84,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
     """Print the tree of branches. Raises an EventLogError."""
 
     def unit(tx: Transaction) -> list[Branch]:
-        require_session(tx, session_id)
+        terminal.require_session(tx, session_id)
         return branches(tx, session_id)
 
     with terminal.opened(path, read_only=True) as log:

@@ -47,6 +47,7 @@ def run(
     which.update(since=terminal.time(since), until=terminal.time(until, end_of_day=True))
     asks_nothing = text is None and not any(which.values())
     with terminal.conversations(path, read_only=not index) as log:
+        terminal.check_session(log, which["session_id"])
         if index:
             build_index(log, shown=not as_json)
         if index and asks_nothing:

@@ -116,7 +116,7 @@ def run(
     earlier = None if diff is None else point(diff)
 
     def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
-        require_session(tx, session_id)
+        terminal.require_session(tx, session_id)
         shown = conversation(tx, session_id, branch_id, when)
         if earlier is None:
             return shown, None
@@ -152,12 +152,6 @@ def point(text: str) -> AsOf:
         terminal.fail(terminal.ExitCode.USAGE, f"{error}, or a version")
     is_day = "T" not in text and ":" not in text
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time - is_day)
-
-
-def require_session(tx: Transaction, session_id: str) -> None:
-    """Raise ConversationError when there is no such session."""
-    if not session_version(tx, session_id):
-        raise ConversationError(f"there is no session {session_id!r}")
 
 
 def conversation(

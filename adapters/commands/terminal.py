@@ -25,8 +25,10 @@ from eventlog.errors import (
     EventLogError,
     ForeignFileError,
     NoLogError,
+    SessionNotFoundError,
     UnknownProjectionError,
 )
+from eventlog.ledger import session_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from adapters.log import ConversationLog
     from eventlog.events import JSON
+    from eventlog.transaction import Transaction
 
 WIDEST = 100
 """Lines longer than this are hard to read, however wide the terminal is."""
@@ -184,6 +187,25 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
         yield log
     finally:
         log.close()
+
+
+def require_session(tx: Transaction, session_id: str) -> None:
+    """Raise SessionNotFoundError when there never was such a session."""
+    try:
+        version = session_version(tx, session_id)
+    except UnicodeEncodeError:
+        version = 0  # the id is no text
+    if not version:
+        raise SessionNotFoundError(session_id)
+
+
+def check_session(log: EventLog, session_id: str | None) -> None:
+    """End with USAGE when a session is asked for that never was; one that was deleted is one."""
+    if session_id is not None:
+        try:
+            log.store.read_sync(lambda tx: require_session(tx, session_id))
+        except SessionNotFoundError as error:
+            fail(ExitCode.USAGE, error)
 
 
 @contextmanager

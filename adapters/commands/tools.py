@@ -39,6 +39,7 @@ def run(
     first, last = terminal.time(since), terminal.time(until, end_of_day=True)
     try:
         with terminal.conversations(path, read_only=True) as log:
+            terminal.check_session(log, session_id)
             rows = asyncio.run(
                 log.tools(by, session_id=session_id, user_id=user_id, since=first, until=last)
             )

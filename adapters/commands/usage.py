@@ -69,6 +69,7 @@ def usage(
         user_id=user_id, session_id=session_id, live=live
     )
     with terminal.opened(path, read_only=True) as log:
+        terminal.check_session(log, session_id)
         answer = log.store.read_sync(lambda tx: usage_queries.ask(tx, wanted))
     groups: list[dict[str, JSON]] = answer.pop("groups")
     keys = [BY[name] for name in wanted.by]
@@ -103,6 +104,7 @@ def reprice(
         terminal.acting(actor),
         _status(shown=not as_json) as status,
     ):
+        terminal.check_session(log, session_id)
 
         def show(done: Repriced) -> None:
             if status is not None:

@@ -224,10 +224,10 @@ def test_only_what_was_asked_for_is_told(db: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--session", "nobody"], "there is no session 'nobody'"),
+        (["--session", "nobody"], "session 'nobody' does not exist"),
         (["--branch", "never"], "Branch 'never' does not exist"),
         (["--session", "other", "--branch", "calm"], "Branch 'calm' does not exist"),
-        (["--session", "nobody", "--branch", "calm"], "there is no session 'nobody'"),
+        (["--session", "nobody", "--branch", "calm"], "session 'nobody' does not exist"),
     ],
 )
 def test_a_session_or_branch_that_never_was_is_said_not_to_be_there(
