@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from adapters import telling
 from adapters.conversation import GENERATED_ID
 from eventlog import codec, logs
 from eventlog.errors import UnserialisableError
@@ -109,12 +110,19 @@ def tables_of_the_sdk(tx: Transaction) -> tuple[str, str] | None:
     return None
 
 
-def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> None:
-    """Append the histories of all the SDK's sessions in this file, in the transaction at hand."""
+def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
+    """
+    Append the histories of all the SDK's sessions in this file, in the transaction at hand.
+
+    Returns what was brought of each, to be logged once it is committed.
+    """
     source = Source(tx, sessions_table, messages_table)
-    for session_id, created_at in source.sessions():
+    brought = [
         SessionImport(session_id, source).run(tx, session_id, created_at)
+        for session_id, created_at in source.sessions()
+    ]
     set_property(tx, ADOPTED, str(source.last_message_id()))
+    return brought
 
 
 def not_adopted(tx: Transaction, messages_table: str) -> int:
@@ -242,6 +250,36 @@ class Source:
             return self.tx.now
 
 
+class Brought(NamedTuple):
+    """What was brought of a session, and how much of it was left out, in numbers."""
+
+    session_id: str
+    items: int
+    branches: int
+    usage: int
+    unreadable: int
+    """Messages that cannot be read."""
+    unreadable_usage: int
+    """Rows of usage that count nothing possible."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers by their names."""
+        return {name: number for name, number in self._asdict().items() if name != "session_id"}
+
+    @property
+    def left_out(self) -> str | None:
+        """What was left out, in words; None if nothing was."""
+        found = ((self.unreadable, "message"), (self.unreadable_usage, "usage row"))
+        told = [telling.counted(number, what) for number, what in found if number]
+        return ", ".join(told) or None
+
+    def log(self) -> None:
+        """Log it; to be called when it is committed."""
+        log_line = log.info if self.left_out is None else log.warning
+        log_line("history.imported", session_id=self.session_id, **self.counts)
+
+
 class SessionImport:
     """One session on its way into a log: read whole from the source, then written whole."""
 
@@ -251,11 +289,11 @@ class SessionImport:
     def __init__(self, session_id: str, source: Source) -> None:
         self.session_id = session_id
         self.source = source
-        self.messages, self.unreadable = source.messages(session_id)
+        self.messages, self._unreadable = source.messages(session_id)
         self.branches = source.branches(session_id)
         usage = source.usage(session_id)
         self.usage = [row for row in usage if _is_countable(row)]
-        self.unreadable += len(usage) - len(self.usage)
+        self._unreadable_usage = len(usage) - len(self.usage)
         self.reserved_ids = source.reserved_ids(session_id)
         self._show_hidden()
 
@@ -280,18 +318,20 @@ class SessionImport:
             turn += shape.shape(self.messages[message_id].item).type == shape.USER
             branch.turns.setdefault(sdk_turn, turn)
 
-    def run(self, tx: Transaction, into: str, created_at: int) -> None:
-        """Append the session's history under this id."""
+    def run(self, tx: Transaction, into: str, created_at: int) -> Brought:
+        """Append the session's history under this id; return what was brought."""
         self.tx, self.into = tx, into
         for branch in self.branches.values():
             branch.refs = []  # a unit of work may run twice
-        counts = {
-            "items": len(self.messages),
-            "branches": len(self.branches),
-            "usage": len(self.usage),
-            "unreadable": self.unreadable,
-        }
-        self._append(HistoryImported(source=SOURCE, counts=counts), None, created_at)
+        brought = Brought(
+            into,
+            items=len(self.messages),
+            branches=len(self.branches),
+            usage=len(self.usage),
+            unreadable=self._unreadable,
+            unreadable_usage=self._unreadable_usage,
+        )
+        self._append(HistoryImported(source=SOURCE, counts=brought.counts), None, created_at)
         done: dict[str, _Branch] = {}
         for branch_id, branch in self.branches.items():
             kept = 0 if branch_id == MAIN else self._branch_off(branch_id, branch, done)
@@ -305,8 +345,7 @@ class SessionImport:
             self._append(back, MAIN, created_at)
         for row in self.usage:
             self._record_usage(row)
-        log_line = log.warning if self.unreadable else log.info
-        log_line("history.imported", session_id=into, **counts)
+        return brought
 
     def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
         """Make a branch off the one that it shares the most with; return how many items it shares."""

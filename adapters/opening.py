@@ -16,6 +16,7 @@ import structlog
 
 import projections
 from adapters import importers
+from adapters.importers import Brought
 from adapters.log import ConversationLog
 from eventlog import logs, schema, shared, sqlite
 from eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
@@ -82,13 +83,20 @@ def open_log(
             "to make one",
             path=str(path),
         )
+    adopted: list[Brought] = []
+
+    def claim(tx: Transaction) -> None:
+        adopted[:] = _claim(tx, pair, target)
+
     log = ConversationLog.open_sync(
         path,
         durability=durability,
         accept=lambda tx: _to_adopt(tx, pair, target),
-        on_create=lambda tx: _claim(tx, pair, target),
+        on_create=claim,
     )
     try:
+        for brought in adopted:
+            brought.log()
         _check_pair(log, pair)
         log.join(projections.default(search=search))
     except BaseException:
@@ -97,12 +105,11 @@ def open_log(
     return log
 
 
-def _claim(tx: Transaction, pair: TablePair, path: str) -> None:
-    """Take a file that nobody has claimed, and adopt the SDK's tables."""
+def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
+    """Take a file that nobody has claimed, and adopt the SDK's tables; return what was brought."""
     found = _to_adopt(tx, pair, path)
     schema.set_property(tx, SDK_TABLES, json.dumps(pair))
-    if found is not None:
-        importers.adopt(tx, found.sessions, found.messages)
+    return [] if found is None else importers.adopt(tx, found.sessions, found.messages)
 
 
 def _to_adopt(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TypeAlias, TypeVar
 
 from adapters import importers
-from adapters.importers import SessionImport, Source
+from adapters.importers import Brought, SessionImport, Source
 from adapters.opening import TablePair, folded
 from eventlog import codec, schema, shared, sqlite
 from eventlog.errors import (
@@ -56,6 +56,9 @@ async def import_file(
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
     tables: the names of the SDK's sessions table and messages table in it; when given, these are read
         even where the file holds a log, too.
+
+    What of the SDK's cannot be read is left out: ``problem`` then tells how much, beside an ``outcome``
+    that is "imported" or "renamed".
 
     The rest is as in ``eventlog.importing.import_lines``. Raises an OpenError for a file that cannot be
     read, SourceError for one that is nothing of the kind.
@@ -161,7 +164,9 @@ async def import_sdk_file(
                 outcome = await _foretell(log, found, created_at, on_conflict, taken)
                 taken.add(outcome.imported_as or session_id)
             else:
-                outcome = await _write(log, found, created_at, on_conflict)
+                outcome, brought = await _write(log, found, created_at, on_conflict)
+                if brought is not None:
+                    brought.log()
             yield outcome
 
 
@@ -189,22 +194,23 @@ async def _write(
     created_at: int,
     on_conflict: OnConflict,
     placed: Imported | None = None,
-) -> Imported:
-    def unit(tx: Transaction) -> Imported:
+) -> tuple[Imported, Brought | None]:
+    """Write a session, and return what became of it; where it was written, also what was brought."""
+
+    def unit(tx: Transaction) -> tuple[Imported, Brought | None]:
         outcome = placed or place(tx, found.session_id, 0, on_conflict)
         if outcome.imported_as is None:
-            return outcome
-        found.run(tx, outcome.imported_as, created_at)
-        return outcome._replace(events=session_version(tx, outcome.imported_as))
+            return outcome, None
+        brought = found.run(tx, outcome.imported_as, created_at)
+        events = session_version(tx, outcome.imported_as)
+        left_out = brought.left_out
+        problem = None if left_out is None else f"left out, because damaged: {left_out}"
+        return outcome._replace(events=events, problem=problem), brought
 
     try:
-        outcome = await log.write(unit)
+        return await log.write(unit)
     except (AppendError, UnserialisableError) as error:
-        return Imported(found.session_id, "broken", None, 0, str(error))
-    if found.unreadable and outcome.imported_as is not None:
-        problem = f"{found.unreadable} of its messages could not be read, and are left out"
-        return outcome._replace(problem=problem)
-    return outcome
+        return Imported(found.session_id, "broken", None, 0, str(error)), None
 
 
 async def _foretell(
@@ -219,7 +225,8 @@ async def _foretell(
         lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
     )
     async with EventLog.open(":memory:") as scratch:
-        return await _write(scratch, found, created_at, on_conflict, placed)
+        outcome, _ = await _write(scratch, found, created_at, on_conflict, placed)
+        return outcome
 
 
 @contextmanager

@@ -592,11 +592,12 @@ def import_(
 
     Of a SOURCE that holds both a log and the SDK's tables, the log is read; the tables if one is named.
 
-    It exits with 1 if a session was refused, because it exists, or is broken.
+    It exits with 1 if a session was refused, because it exists, or is broken, or if it is incomplete: what
+    of the SDK's cannot be read is left out, and told as its problem.
 
     --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
     refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
-    events, dry_run.
+    incomplete, events, dry_run.
 
     Example: [bold]eventlog import conversations.db history.jsonl --dry-run[/bold]
     """

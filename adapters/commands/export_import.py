@@ -124,7 +124,7 @@ def import_(
     dry_run: bool,
     as_json: bool,
 ) -> bool:
-    """Import histories; return whether no session was refused or broken. Raises an EventLogError."""
+    """Import histories; return whether all of all sessions came in. Raises an EventLogError."""
     try:
         if tables is not None:
             tables.resolved()
@@ -140,7 +140,14 @@ def import_(
             asyncio.run(_collect(brought, outcomes, as_json=as_json))
     finally:  # what came in before an error stays
         _print_receipt(outcomes, path, dry_run=dry_run, as_json=as_json)
-    return not any(outcome.outcome in {"refused", "broken"} for outcome in outcomes)
+    return not any(
+        outcome.outcome in {"refused", "broken"} or _is_incomplete(outcome) for outcome in outcomes
+    )
+
+
+def _is_incomplete(outcome: Imported) -> bool:
+    """Whether a session came in, but for something that was left out."""
+    return outcome.imported_as is not None and outcome.problem is not None
 
 
 async def _collect(
@@ -197,18 +204,19 @@ def _print_receipt(
     if not outcomes and sys.exc_info()[0] is not None:
         return  # it failed before the first session
     counts = Counter(outcome.outcome for outcome in outcomes)
+    numbers: dict[str, int] = {name: counts[name] for name in OUTCOMES}
+    numbers["incomplete"] = sum(map(_is_incomplete, outcomes))
     events = sum(outcome.events for outcome in outcomes)
     if as_json:
-        sessions: dict[str, int] = {name: counts[name] for name in OUTCOMES}
-        terminal.print_json({"kind": "receipt", **sessions, "events": events, "dry_run": dry_run})
+        terminal.print_json({"kind": "receipt", **numbers, "events": events, "dry_run": dry_run})
         return
     out = terminal.console()
     for outcome in outcomes:
         if (told := _told(outcome)) is not None:
             out.print(Text(printable(f"{outcome.session_id}: {told}")), soft_wrap=True)
-    came = counted(counts["imported"] + counts["renamed"], "session")
+    came = counted(numbers.pop("imported") + numbers["renamed"], "session")
     verb = "would import" if dry_run else "imported"
-    rest = "".join(f"; {counts[name]:,} {name}" for name in OUTCOMES[1:] if counts[name])
+    rest = "".join(f"; {number:,} {name}" for name, number in numbers.items() if number)
     line = f"{verb} {came}, {counted(events, 'event')} into {path}{rest}"
     out.print(Text(printable(line)), soft_wrap=True)
 

@@ -167,7 +167,9 @@ def _erased(event: ContentErased, _facts: Facts) -> str:
 
 
 def _imported(event: HistoryImported, _facts: Facts) -> str:
-    brought = ", ".join(f"{number:,} {what}" for what, number in event.counts.items())
+    brought = ", ".join(
+        f"{number:,} {what.replace('_', ' ')}" for what, number in event.counts.items()
+    )
     return f"imported from {event.source}: {brought or 'nothing'}"
 
 

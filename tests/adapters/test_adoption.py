@@ -350,7 +350,9 @@ async def test_usage_that_counts_nothing_possible_is_left_out_and_told(
     assert await adopted.get_items() == turns("first", "second")
     assert (await adopted.get_usage_stats())["total_tokens"] == 0
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert ["unreadable=1" in record.getMessage() for record in warnings] == [True]
+    assert ["unreadable=0 unreadable_usage=1" in record.getMessage() for record in warnings] == [
+        True
+    ]
 
 
 async def test_structure_that_is_damaged_hides_no_message(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import SQLiteSession
 
-from adapters import AdvancedSQLiteSession
+from adapters import AdvancedSQLiteSession, importers
 from eventlog.errors import ForeignFileError, InvalidBranchError
 from tests.adapters.old_files import (
     DEFAULT_PAIR,
@@ -138,6 +138,27 @@ async def test_adoption_happens_once(path: Path) -> None:
         again.close()
     assert rows(path, "SELECT MAX(position) FROM events") == head
     assert len(await events(path, "history_imported")) == 1
+
+
+async def test_an_adoption_that_fails_logs_nothing_and_the_next_one_logs_once(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = sdk(path)
+    await session.add_items(turns("first"))
+    session.close()
+    caplog.set_level("INFO", "eventlog.importers")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(importers, "set_property", fail)  # the last that an adoption does
+        with pytest.raises(OSError, match="no space left"):
+            ours(path)
+    assert caplog.records == []
+    for _ in range(2):
+        ours(path).close()
+    assert ["history.imported" in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_adopted_events_tell_where_they_come_from_and_when_they_happened(path: Path) -> None:

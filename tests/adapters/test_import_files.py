@@ -123,29 +123,48 @@ async def test_sessions_of_the_sdk_are_refused_skipped_and_renamed_alike(
     await assert_sound(new)
 
 
-async def test_messages_that_cannot_be_read_are_told(tmp_path: Path, new: Path) -> None:
-    source = tmp_path / "plain.db"
-    with closing(SQLiteSession("talk", source)) as session:
-        await session.add_items(turns("a", "b"))
-    execute(source, "UPDATE agent_messages SET message_data = 'torn' WHERE id = 2")
-    (outcome,) = await from_file(new, source)
-    assert outcome.outcome == "imported"
-    assert "1 of its messages could not be read" in str(outcome.problem)
+TORN = "UPDATE agent_messages SET message_data = 'torn' WHERE id < 3"
+IMPOSSIBLE = "UPDATE turn_usage SET input_tokens = -5 WHERE id = 1"
 
 
+@pytest.mark.parametrize(
+    ("damage", "left_out"),
+    [
+        ([TORN], "2 messages"),
+        ([IMPOSSIBLE], "1 usage row"),
+        ([TORN, IMPOSSIBLE], "2 messages, 1 usage row"),
+    ],
+)
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_impossible_usage_of_the_sdks_is_left_out_and_told(
-    tmp_path: Path, new: Path, dry_run: bool
+async def test_messages_and_usage_that_are_damaged_are_left_out_and_told_apart(
+    tmp_path: Path, new: Path, damage: list[str], left_out: str, dry_run: bool
 ) -> None:
     source = tmp_path / "sdk.db"
     await sdk_file(source)
-    execute(source, "UPDATE turn_usage SET input_tokens = -5 WHERE id = 1")
+    execute(source, *damage)
     outcomes = await from_file(new, source, dry_run=dry_run)
     assert by_outcome(outcomes) == {"talk": "imported", "short": "imported"}
     told = {outcome.session_id: outcome.problem for outcome in outcomes}
-    assert told["short"] is None
-    assert str(told["talk"]).startswith("1 of its ")
+    assert told == {"short": None, "talk": f"left out, because damaged: {left_out}"}
     assert ((await versions(new, "talk"))[0] == 0) is dry_run
+
+
+async def test_what_came_in_is_logged_once_and_only_when_it_did(
+    tmp_path: Path, new: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    execute(source, TORN)
+    caplog.set_level("INFO", "eventlog.importers")
+    await from_file(new, source, dry_run=True)
+    assert caplog.records == []
+    for _ in range(2):  # the second time they are refused
+        await from_file(new, source)
+    said = {record.levelname: record.getMessage() for record in caplog.records}
+    assert len(caplog.records) == len(said) == 2
+    assert "session_id='short'" in said["INFO"]
+    assert "session_id='talk'" in said["WARNING"]
+    assert "unreadable=2 unreadable_usage=0" in said["WARNING"]
 
 
 async def test_another_log_can_be_the_source(full: Path, new: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from agents import SQLiteSession
 
 from eventlog import EventLog, ItemsAdded
@@ -91,6 +92,7 @@ async def test_the_commands_json_is_a_line_a_session_and_a_receipt(
         "skipped": 0,
         "refused": 1,
         "broken": 0,
+        "incomplete": 0,
         "events": 22,
         "dry_run": False,
     }
@@ -150,6 +152,26 @@ def test_a_name_that_no_table_can_have_is_a_usage_error(
 ) -> None:
     assert command("import", new, full, "--sessions-table", "a b").exit_code == 2
     assert not new.exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+async def test_a_session_of_which_something_was_left_out_is_told_and_exits_with_1(
+    command: Any, new: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: list[str]
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    execute(source, "UPDATE agent_messages SET message_data = 'torn' WHERE id = 2")
+    done = command("import", new, source, *options)
+    assert done.exit_code == 1
+    assert "talk: left out, because damaged: 1 message\n" in done.stdout
+    assert "2 sessions" in done.stdout
+    assert done.stdout.endswith("; 1 incomplete\n")
+    assert len(caplog.records) == (
+        not options
+    )  # of a new log too, for which the source is tried first
+    told = command("import", tmp_path / "other.db", source, *options, "--json")
+    receipt = json.loads(told.stdout.splitlines()[-1])
+    assert (receipt["imported"], receipt["incomplete"]) == (2, 1)
 
 
 async def test_the_command_takes_the_sdks_tables_by_name(
