@@ -118,12 +118,13 @@ async def items(
 def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> None:
     conversations = [Conversations()]
     structures = Structures()
-    version = 0
-    while version < until:
+
+    def page_after(version: int) -> list[Recorded]:
         rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
-        page = [Recorded(row) for row in up_to_page_bytes(rows)]
-        if not page:
-            return  # somebody took events out of the table; ``verify`` tells
+        return [Recorded(row) for row in up_to_page_bytes(rows)]
+
+    version = 0
+    while page := page_after(version):
         structures.fill(tx, page)
         projector.apply(past, conversations, page)
         version = page[-1].version

@@ -118,8 +118,7 @@ def _tool_name(keys: _Keys, kind: str) -> str | None:
 
 def _text(value: JSON) -> str:
     """Return a value as text that a row can hold: of a lone surrogate, a question mark remains."""
-    text = str(value)
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    return str(value).encode(errors="replace").decode()
 
 
 def json_text(value: JSON) -> str:

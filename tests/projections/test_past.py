@@ -164,13 +164,14 @@ def test_a_version_that_never_was_is_an_error_that_tells_which_were(given_log: G
         with pytest.raises(VersionNotFoundError, match=f"0 to 2, not {version}") as caught:
             was(given_log, version)
         assert isinstance(caught.value, ConversationError)
-        assert (caught.value.version, caught.value.actual) == (version, 2)
+        error = caught.value
+        assert (error.session_id, error.version, error.actual) == ("s", version, 2)
 
 
 @pytest.mark.parametrize("as_of", [True, "1", 1.0, None])
 def test_what_is_no_version_and_no_time_is_refused(given_log: Given, as_of: Any) -> None:
     given_log(added("one"))
-    with pytest.raises(TypeError, match="as_of"):
+    with pytest.raises(TypeError, match=f"as_of .* not a {type(as_of).__name__}"):
         was(given_log, as_of)
 
 

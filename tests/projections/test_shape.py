@@ -12,7 +12,7 @@ from eventlog import EventLog, ItemsAdded, codec, integrity
 from eventlog.errors import UndecodableEventError
 from eventlog.ledger import ledger
 from projections import default
-from projections.shape import NAMED_BY_TYPE, TOOL_CALLS, Shape, shape, shapes
+from projections.shape import NAMED_BY_TYPE, TOOL_CALLS, Shape, json_text, outline, shape, shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +61,14 @@ NOT = {"is_tool_call": False}
             Shape("mcp_call", "docs.find", **NOT),
         ),
         ({"type": "mcp_approval_request", "name": "f"}, Shape("mcp_approval_request", "f", **CALL)),
+        (
+            {"type": "mcp_approval_request", "name": "f", "server_label": "docs"},
+            Shape("mcp_approval_request", "docs.f", **CALL),
+        ),
+        (
+            {"type": "function_call", "name": "look", "server_label": "docs"},
+            Shape("function_call", "look", **CALL),
+        ),
         ({"type": "web_search_call"}, Shape("web_search_call", "web_search_call", **CALL)),
         ({"type": "tool_search_call"}, Shape("tool_search_call", "tool_search", **CALL)),
         ({"type": "tool_search_output"}, Shape("tool_search_output", "tool_search", **NOT)),
@@ -74,8 +82,11 @@ NOT = {"is_tool_call": False}
 )
 def test_an_item_is_known_by_a_few_of_its_keys(item: Any, expected: Shape) -> None:
     assert shape(item) == expected
+    both = [expected, Shape("user", None, is_tool_call=False)]
     data = json.dumps({"items": [item, {"role": "user"}]}).encode()
-    assert shapes(1, "items_added", 1, data) == [expected, Shape("user", None, is_tool_call=False)]
+    assert shapes(1, "items_added", 1, data) == both
+    kept = json_text(outline(1, "items_added", 1, data)).encode()
+    assert shapes(1, "items_added", 1, kept) == both
 
 
 @pytest.mark.parametrize("kind", sorted(TOOL_CALLS))
@@ -120,10 +131,13 @@ def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_event_of_an_older_release_has_the_shapes_that_it_is_lifted_to() -> None:
     user = [Shape("user", None, **NOT)]
     assert shapes(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == user
+    assert outline(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == {
+        "items": [{"role": "user"}]
+    }
     assert shapes(1, "items_added", 2, b'{"items":[{"role":"user"}]}') == user
     assert shapes(1, "items_replaced", 1, b'{"items":[{"role":"user"}]}') == user
     with pytest.raises(UndecodableEventError, match="position 7"):
-        shapes(7, "items_added", 1, b'{"items":[]}')
+        outline(7, "items_added", 1, b'{"items":[]}')
 
 
 @pytest.mark.usefixtures("later_release")
