@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -332,6 +333,11 @@ class SessionImport:
             unreadable_usage=self._unreadable_usage,
         )
         self._append(HistoryImported(source=SOURCE, counts=brought.counts), None, created_at)
+        with _unattributed(tx):
+            self._append_all(created_at)
+        return brought
+
+    def _append_all(self, created_at: int) -> None:
         done: dict[str, _Branch] = {}
         for branch_id, branch in self.branches.items():
             kept = 0 if branch_id == MAIN else self._branch_off(branch_id, branch, done)
@@ -345,7 +351,6 @@ class SessionImport:
             self._append(back, MAIN, created_at)
         for row in self.usage:
             self._record_usage(row)
-        return brought
 
     def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
         """Make a branch off the one that it shares the most with; return how many items it shares."""
@@ -403,6 +408,16 @@ class SessionImport:
             self.tx, self.into, events, branch_id=branch_id, occurred_at=occurred_at
         )
         return recorded[0].position
+
+
+@contextmanager
+def _unattributed(tx: Transaction) -> Iterator[None]:
+    """Record none of the caller's values: whoever imports has not done what was done elsewhere."""
+    bound, tx.recording = tx.recording, {}
+    try:
+        yield
+    finally:
+        tx.recording = bound
 
 
 def _item(data: Any) -> tuple[JSON, bytes] | None:

@@ -582,6 +582,7 @@ def import_(
             help="The SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
         ),
     ] = None,
+    actor: Actor = None,
     as_json: AsJson = False,
 ) -> bool:
     """
@@ -613,6 +614,7 @@ def import_(
         on_conflict=on_conflict.value,
         tables=tables,
         dry_run=dry_run,
+        actor=actor,
         as_json=as_json,
     )
 

@@ -122,6 +122,7 @@ def import_(
     on_conflict: OnConflict,
     tables: TablePair | None,
     dry_run: bool,
+    actor: str | None,
     as_json: bool,
 ) -> bool:
     """Import histories; return whether all of all sessions came in. Raises an EventLogError."""
@@ -137,7 +138,8 @@ def import_(
         is_tried = dry_run or (not _is_there(path) and _is_all_broken(bring))
         with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
             brought = bring(log, dry_run=is_tried, on_progress=show)
-            asyncio.run(_collect(brought, outcomes, as_json=as_json))
+            with terminal.acting(actor):
+                asyncio.run(_collect(brought, outcomes, as_json=as_json))
     finally:  # what came in before an error stays
         _print_receipt(outcomes, path, dry_run=dry_run, as_json=as_json)
     return not any(

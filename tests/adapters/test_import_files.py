@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import SQLiteSession
 
-from eventlog import EventLog, ItemsAdded
+from eventlog import EventLog, ItemsAdded, recording
 from eventlog.errors import OpenError, SourceError
 from tests.adapters.moving import (
     NAMES,
@@ -23,6 +23,7 @@ from tests.adapters.moving import (
 )
 from tests.adapters.old_files import (
     assert_sound,
+    events,
     execute,
     ours,
     picture,
@@ -165,6 +166,19 @@ async def test_what_came_in_is_logged_once_and_only_when_it_did(
     assert "session_id='short'" in said["INFO"]
     assert "session_id='talk'" in said["WARNING"]
     assert "unreadable=2 unreadable_usage=0" in said["WARNING"]
+
+
+async def test_who_imports_is_recorded_with_the_import_and_not_with_what_others_did(
+    tmp_path: Path, new: Path
+) -> None:
+    source = tmp_path / "sdk.db"
+    await sdk_file(source)
+    with recording(actor="anna"):
+        await from_file(new, source)
+        async with EventLog.open(new) as log:
+            await log.append("after", ItemsAdded(items=["x"]))
+    acted = [event.type for event in await events(new) if event.metadata.get("actor") == "anna"]
+    assert acted == ["history_imported", "history_imported", "items_added"]
 
 
 async def test_another_log_can_be_the_source(full: Path, new: Path) -> None:

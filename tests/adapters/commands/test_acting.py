@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from adapters.commands.terminal import ExitCode
 from eventlog import ItemsAdded, RequestUsage, UsageRecorded
 from tests.adapters.looking import documents, run, user, write
+from tests.adapters.moving import sdk_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,17 @@ def test_whoever_is_logged_in_has_done_what_a_command_writes(
 
 def test_another_actor_may_be_named(db: Path) -> None:
     assert actors(db, "--actor", "officer") == dict.fromkeys(WRITING, "officer")
+
+
+def test_who_takes_over_sessions_of_the_sdk_is_recorded(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "sdk.db"
+    asyncio.run(sdk_file(source))
+    monkeypatch.setattr(getpass, "getuser", lambda: "anna")
+    assert run("import", path, source).exit_code == ExitCode.CLEAN
+    found = documents(run("audit", path, "--actor", "anna", "--json"), "event")
+    assert [each["type"] for each in found] == ["history_imported"] * 2
 
 
 def test_a_login_without_a_name_is_nobody(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
