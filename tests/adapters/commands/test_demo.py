@@ -84,7 +84,7 @@ def test_the_scripted_demo_shows_what_it_would_have_cost(tmp_path: Path) -> None
     total = sum(cost for _, cost in requests)
     assert total > 0
     (spent,) = (line for line in shown.splitlines() if "ever spent" in line)
-    assert spent.split()[-1] == f"${total:.4f}"
+    assert spent.split()[-1] == f"${telling.usd(total)}"
 
 
 def test_the_demo_never_asks_the_network_without_a_key(tmp_path: Path) -> None:
