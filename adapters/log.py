@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import finding, sessions, tool_counts, usage_queries
+from adapters import finding, pricing, sessions, tool_counts, usage_queries
 from adapters.finding import Found, ItemFilters
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
@@ -114,7 +114,7 @@ class ConversationLog(EventLog):
             self.store,
             usage_queries.wanted(since=since, until=until, session_id=session_id),
             model=model,
-            prices=prices,
+            prices=pricing.checked(prices),
             only_unpriced=only_unpriced,
             dry_run=dry_run,
         )

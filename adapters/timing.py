@@ -34,8 +34,12 @@ def instant(text: str, *, end_of_day: bool = False) -> int:
             raise ValueError(
                 f"{text!r} is no time: write 2026-11-04 or 2026-11-04T09:30:00"
             ) from None
+    return _of_day(day, end=end_of_day)
+
+
+def _of_day(day: date, *, end: bool) -> int:
     beginning = microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
-    return beginning + 86_400_000_000 * end_of_day
+    return min(beginning + 86_400_000_000 * end, LATEST)
 
 
 def _moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
@@ -44,8 +48,7 @@ def _moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
     if isinstance(at, datetime):
         return microseconds(at)
     if isinstance(at, date):
-        beginning = microseconds(datetime(at.year, at.month, at.day, tzinfo=UTC))
-        return beginning + 86_400_000_000 * end_of_day
+        return _of_day(at, end=end_of_day)
     raise InvalidQueryError(f"{name} is of type {type(at).__name__}, not a datetime or a date")
 
 

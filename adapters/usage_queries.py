@@ -8,6 +8,7 @@ from typing import Any
 
 import projections
 from adapters import timing
+from adapters.finding import check_filter
 from eventlog.transaction import Transaction
 from projections import spending
 from projections.spending import Group, Spent, Wanted
@@ -24,6 +25,8 @@ def wanted(
 ) -> Wanted:
     """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
     checked = spending.check_by(by)
+    check_filter("user_id", user_id)
+    check_filter("session_id", session_id)
     start, end = timing.period(since, until)
     return Wanted(
         by=checked,

@@ -57,6 +57,7 @@ class EventLog:
         self.path = path
         self.read_only = read_only
         self._closed = False
+        self._kept: list[Projector] = []
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -127,12 +128,15 @@ class EventLog:
         log = cls.__new__(cls)
         store = shared.acquire(target, user=log, durability=durability, prepare=prepare)
         log.__init__(store, target, read_only=False)  # type: ignore[misc]
+        if projections is not None:
+            log._kept.append(projections)  # noqa: SLF001 - its own
         return log
 
     def join(self, projections: Projector) -> None:
         """Keep these projections up to date, too. Blocks while they catch up."""
         if not self.read_only:
             projections.join(self.store)
+            self._kept.append(projections)
 
     def close(self) -> None:
         """Finish what was asked and close; the file's last user closes its store. Idempotent."""
@@ -239,7 +243,7 @@ class EventLog:
         left = limit
         while left is None or left > 0:
             size = PAGE_EVENTS if left is None else min(PAGE_EVENTS, left)
-            page = await self.query(partial(query.page, size=size))
+            page = await self._read(partial(query.page, size=size))
             for recorded in page:
                 yield recorded
             if not page:
@@ -274,11 +278,11 @@ class EventLog:
 
     async def version(self, session_id: str) -> int:
         """Return a session's version: how many events it has; 0 when it does not exist."""
-        return await self.query(lambda tx: session_version(tx, session_id))
+        return await self._read(lambda tx: session_version(tx, session_id))
 
     async def head(self) -> Head:
         """Return the last event's position and digest. Keep it elsewhere to find a cut tail."""
-        return await self.query(
+        return await self._read(
             lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
         )
 
@@ -293,7 +297,7 @@ class EventLog:
         verifier = Verifier(expect_head)
         while True:
             try:
-                rows, given = await self.query(partial(_rows_and_end, after=verifier.head.position))
+                rows, given = await self._read(partial(_rows_and_end, after=verifier.head.position))
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)
@@ -314,7 +318,7 @@ class EventLog:
         version = 0
         while True:
             try:
-                rows = await self.query(
+                rows = await self._read(
                     partial(read_linked_rows, session_id=session_id, version=version)
                 )
             except CorruptFileError as error:
@@ -333,7 +337,20 @@ class EventLog:
         return await self.store.write(unit)
 
     async def query(self, unit: Unit[T]) -> T:
-        """Run a plain function of an open reading transaction."""
+        """
+        Run a plain function of an open reading transaction.
+
+        The tables of the projections that the log keeps up to date show all that it holds.
+        """
+
+        def fresh(tx: Transaction) -> T:
+            for projections in self._kept:
+                projections.require_fresh(tx)
+            return unit(tx)
+
+        return await self._read(fresh)
+
+    async def _read(self, unit: Unit[T]) -> T:
         self._check_open()
         return await self.store.read(unit)
 

@@ -375,6 +375,22 @@ async def test_a_time_of_usage_that_is_no_time_is_refused(session: Any, name: st
         await session.get_usage_stats(**{name: "2026-01-01"})
 
 
+@pytest.mark.parametrize("name", ["user_id", "session_id"])
+@pytest.mark.parametrize("value", [7, object(), LONE])
+async def test_a_name_whose_usage_is_asked_for_is_a_text(path: Path, name: str, value: Any) -> None:
+    async with ConversationLog.open(path) as log:
+        with pytest.raises(errors.InvalidQueryError, match=name):
+            await log.usage(**{name: value})
+
+
+@pytest.mark.parametrize("prices", [5, {"small": 3}])
+async def test_prices_that_are_none_are_refused_before_anything_is_repriced(
+    session: Any, prices: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"prices are|is a Price"):
+        await session.log.reprice(prices=prices)
+
+
 @pytest.mark.parametrize(
     ("since", "until"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import threading
@@ -284,6 +285,17 @@ def test_a_reader_learns_that_its_tables_are_behind_and_a_writer_brings_them_up(
             reader.store.read_sync(kept_up.require_fresh)
         log.store.read_sync(kept_up.require_fresh)  # run by the writer, which catches up first
         assert dict(tally(log)) == {"s": 2, "t": 1}
+
+
+async def test_a_query_sees_what_a_program_without_projections_appended(path: Path) -> None:
+    async with EventLog.open(path, projections=Projections(Tally())) as log:
+        await asyncio.to_thread(append_elsewhere, path)
+        assert await log.query(lambda tx: tx.all("SELECT * FROM tally")) == [("t", 1)]
+        await asyncio.to_thread(append_elsewhere, path)
+        assert await log.version("t") == 2
+        await asyncio.to_thread(log.join, Projections(Tally(), Search()))
+        await asyncio.to_thread(append_elsewhere, path)
+        assert await log.query(lambda tx: tx.all("SELECT * FROM tally")) == [("t", 3)]
 
 
 async def test_a_session_reads_what_a_program_without_projections_appended(path: Path) -> None:

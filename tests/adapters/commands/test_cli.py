@@ -376,6 +376,13 @@ def test_a_time_that_ends_before_it_begins_is_wrong_usage(
     assert done.stderr == "error: until is not after since\n"
 
 
+@pytest.mark.parametrize("command", [("audit",), ("search", "a"), ("tools",), ("usage",)])
+def test_the_last_day_that_there_is_is_a_day(run: Any, db: Path, command: tuple[str, ...]) -> None:
+    name, *words = command
+    done = run(name, db, *words, "--since", "0001-01-01", "--until", "9999-12-31")
+    assert done.exit_code == ExitCode.CLEAN
+
+
 # -- what is shown --------------------------------------------------------------------------------
 
 
