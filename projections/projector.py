@@ -126,16 +126,16 @@ class Projections:
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
+            position = _usable_to(checkpoint, projection)
             if checkpoint is None or checkpoint.version < projection.version:
                 create_tables(tx, projection, replace=checkpoint is not None)
-                checkpoint = Checkpoint(projection.version, 0)
             elif checkpoint.version > projection.version:
                 raise NewerProjectionError(
                     projection=name, found=checkpoint.version, known=projection.version
                 )
-            elif checkpoint.position == head.position:
+            elif position == head.position:
                 continue
-            position = catch_up(tx, [projection], checkpoint.position)
+            position = catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, max(position, head.position))
         if found.keys() <= self.by_name.keys():
             tx.cache["advance"] = ADVANCE_ALL, ()
@@ -190,14 +190,18 @@ class Projections:
         """Return the projections that are better replayed than caught up."""
         head = read_head(tx)
         found = checkpoints(tx)
-        behind = []
-        for name, projection in self.by_name.items():
-            checkpoint = found.get(name)
-            if checkpoint is None or checkpoint.version < projection.version:
-                checkpoint = Checkpoint(projection.version, 0)
-            if head.position - checkpoint.position > REPLAY_ON_OPEN_EVENTS:
-                behind.append(projection)
-        return behind
+        return [
+            projection
+            for name, projection in self.by_name.items()
+            if head.position - _usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+        ]
+
+
+def _usable_to(checkpoint: Checkpoint | None, projection: Projection) -> int:
+    """Return up to which position a projection's tables are of use to this version of it."""
+    if checkpoint is None or checkpoint.version < projection.version:
+        return 0
+    return checkpoint.position
 
 
 def is_built_in_steps(projection: Projection) -> bool:
@@ -239,13 +243,12 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
         tx.execute(statement)
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     made = {**others, **dict.fromkeys(names, projection.name)}
-    set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
+    set_property(tx, MAKERS, json.dumps(made))
 
 
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
     """Apply all events after a position, in a unit of work; return the last one's position."""
-    structures = Structures()
-    while page := read_events(tx, position, limit=PAGE_EVENTS, structures=structures):
+    while page := read_events(tx, position, limit=PAGE_EVENTS):
         apply(tx, projections, page)
         position = page[-1].position
     return position

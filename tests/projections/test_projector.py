@@ -23,17 +23,26 @@ from eventlog import (
     SessionCleared,
     Transaction,
     append,
+    codec,
     errors,
+    export_lines,
+    import_lines,
 )
-from eventlog.errors import ProjectionError, StaleProjectionError
-from projections import Conversations, Projections, Search, Usage, projector
+from eventlog.errors import ProjectionError, StaleProjectionError, UndecodableEventError
+from eventlog.ledger import append_all
+from projections import Conversations, Projections, Search, Usage, erasing, projector, stepwise
+from projections.erasable import PoppedItems
 from projections.projection import Table, tables
 from projections.stepwise import build_in_steps
-from tests.projections.given import added, popped
+from tests.faults.test_commit_failure import refusal
+from tests.history import Entry, empty, history, seen
+from tests.projections.given import added, popped, watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from tests.projections.given import Given
 
 
 class Tally:
@@ -141,14 +150,16 @@ def test_a_checkpoint_moves_past_events_that_the_projection_does_not_handle(path
 
 def test_a_projection_sees_only_what_it_handles(path: Path) -> None:
     own = Tally()
+    events = [(event, codec.encode(event)) for event in (added(), popped(1, 1))]
     with closing(opened(path, own)) as log:
 
         def unit(tx: Transaction) -> None:
-            append(tx, "s", added())
-            append(tx, "s", popped(1, 1))
+            append_all(tx, "s", events)
+            for pair in events:
+                append_all(tx, "s", [pair])
 
         log.store.write_sync(unit)
-        assert own.batches == [1]
+        assert own.batches == [1, 1]
     assert ItemPopped not in own.handles
 
 
@@ -200,6 +211,43 @@ def test_what_was_appended_in_the_transaction_in_which_others_join_counts_once(p
         assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM items")) == (4,)
 
 
+def test_a_join_that_is_not_committed_leaves_those_that_are_kept_up(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        with refusal(log.store), pytest.raises(errors.StoreError):
+            log.join(Projections(Conversations()))
+        add(log)
+        assert tally(log) == [("s", 2)]
+        assert tables_in(path) == {"tally"}
+
+
+def test_who_joins_what_is_kept_up_already_asks_nothing_of_the_file(path: Path) -> None:
+    with closing(opened(path, Tally(), Usage())) as log, watched(log) as statements:
+        log.join(Projections(Usage()))
+        log.join(Projections(Usage(), Tally()))
+        assert statements == []
+
+
+def test_a_writer_that_nobody_disturbs_looks_at_no_checkpoint(path: Path) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log)
+        with watched(log) as statements:
+            add(log)
+            log.store.write_sync(lambda _: None)
+            moved = [sql for sql in statements if "checkpoints" in sql]
+        assert moved == ["UPDATE checkpoints SET position = 2"]
+
+
+async def test_what_was_erased_before_it_was_imported_is_built_from_its_structure(
+    given: Given, path: Path
+) -> None:
+    given(added(), added(), popped(2, 1), popped(2, 0), added())
+    await erasing.erase(given.log, PoppedItems())
+    lines = [f"{line}\n".encode() async for line in export_lines(given.log)]
+    with closing(opened(path.with_name("other.db"), Conversations(), Usage())) as log:
+        assert [each.outcome async for each in import_lines(log, lines)] == ["imported"]
+        assert log.store.read_sync(seen) == given.log.store.read_sync(seen)
+
+
 # -- with what others appended ------------------------------------------------------------------
 
 
@@ -228,10 +276,14 @@ def test_a_writer_that_knows_the_projections_catches_up_before_it_appends(path: 
 def test_a_checkpoint_of_a_projection_that_is_unknown_here_is_never_moved(path: Path) -> None:
     with closing(opened(path, Conversations())) as log:
         add(log)
-    with closing(opened(path, Tally())) as log:
+    with closing(opened(path, Tally(), Usage())) as log:
         add(log)
         add(log)
-        assert checkpoints(log) == {"tally": (1, 3), "conversations": (Conversations.version, 1)}
+        assert checkpoints(log) == {
+            "tally": (1, 3),
+            "usage": (Usage.version, 3),
+            "conversations": (Conversations.version, 1),
+        }
 
 
 def test_a_checkpoint_that_another_program_made_meanwhile_is_never_moved(path: Path) -> None:
@@ -298,6 +350,34 @@ async def test_a_query_sees_what_a_program_without_projections_appended(path: Pa
         assert await log.query(lambda tx: tx.all("SELECT * FROM tally")) == [("t", 3)]
 
 
+@pytest.mark.parametrize("events", [0, 2])
+@pytest.mark.parametrize("lost", [None, "events", "sqlite_sequence"])
+def test_tables_that_show_all_that_was_appended_are_read_without_a_writer(
+    path: Path, events: int, lost: str | None
+) -> None:
+    kept_up = Projections(Tally(), Usage())
+    with closing(EventLog.open_sync(path, projections=kept_up)) as log:
+        add(log, times=events)
+    if lost is not None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TRIGGER events_are_never_deleted")
+            connection.execute(f"DELETE FROM {lost}")
+    with closing(EventLog.open_sync(path, read_only=True)) as log:
+        log.store.read_sync(kept_up.require_fresh)
+        assert dict(tally(log)).get("s", 0) == 2 * events
+
+
+def test_a_reader_looks_at_the_checkpoints_once_until_somebody_writes(path: Path) -> None:
+    kept_up = Projections(Tally())
+    with closing(EventLog.open_sync(path, projections=kept_up)) as log:
+        add(log)
+        with watched(log) as statements:
+            for _ in range(2):
+                log.store.read_sync(kept_up.require_fresh)
+            looked = [sql for sql in statements if "FROM checkpoints" in sql]
+        assert len(looked) == 1
+
+
 async def test_a_session_reads_what_a_program_without_projections_appended(path: Path) -> None:
     from adapters import AdvancedSQLiteSession
 
@@ -318,6 +398,14 @@ def test_a_projection_that_joins_later_is_built_from_the_first_event(path: Path)
         add(log)
         assert tally(log) == [("s", 6)]
         assert checkpoints(log) == {"tally": (1, 3), "conversations": (Conversations.version, 3)}
+
+
+def test_an_event_of_a_newer_release_is_named_and_stops_what_is_built(path: Path) -> None:
+    events = history([Entry(added()), Entry(added())])
+    events[1].schema_version = 9
+    tx = empty([Tally()])
+    with closing(tx.connection), pytest.raises(UndecodableEventError, match="position 2"):
+        projector.apply(tx, [Tally()], events)
 
 
 # -- versions -----------------------------------------------------------------------------------
@@ -439,9 +527,48 @@ def test_a_projection_far_behind_is_replayed_beside_the_live_tables(
     monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 20)
     caplog.set_level(logging.INFO)
     with closing(opened(path, own)) as log:
-        assert [r.getMessage() for r in caplog.records if "replay.started" in r.getMessage()]
+        assert "replay.started projections=['tally']" in [r.getMessage() for r in caplog.records]
         assert tally(log)[0][1] == {1: 62, 2: 310}[own.version]
         assert checkpoints(log) == {"tally": (own.version, 31)}
+
+
+@pytest.mark.parametrize(
+    ("own", "allowed", "is_far"),
+    [
+        (Tally(), 2, False),
+        (Tally(), 1, True),
+        (WeightedTally(), 5, False),
+        (WeightedTally(), 4, True),
+    ],
+)
+def test_a_projection_is_far_behind_when_more_events_wait_than_may(
+    path: Path, monkeypatch: pytest.MonkeyPatch, own: Tally, allowed: int, is_far: bool
+) -> None:
+    with closing(opened(path, Tally())) as log:
+        add(log, times=3)
+    monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", allowed)
+    with closing(opened(path)) as log:
+        add(log, times=2)
+        assert log.store.read_sync(Projections(own).far_behind) == ([own] if is_far else [])
+
+
+class SteppedTally(Tally):
+    """One that may show less than the log for a while."""
+
+    is_built_in_steps: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(("own", "batches"), [(Tally(), [5]), (SteppedTally(), [2, 2, 1])])
+def test_what_is_far_behind_is_built_at_once_or_step_by_step_if_it_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch, own: Tally, batches: list[int]
+) -> None:
+    monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 0)
+    monkeypatch.setattr(stepwise, "STEP_EVENTS", 2)
+    with closing(opened(path)) as log:
+        add(log, times=5)
+    with closing(opened(path, own)) as log:
+        assert tally(log) == [("s", 10)]
+    assert own.batches == batches
 
 
 def test_a_projection_a_little_behind_is_caught_up_in_place(
@@ -477,15 +604,18 @@ def test_projections_are_asked_for_by_name() -> None:
     kept_up = projections.default()
     assert [p.name for p in kept_up.named([])] == ["conversations", "usage"]
     assert [p.name for p in kept_up.named(["usage"])] == ["usage"]
-    with pytest.raises(errors.UnknownProjectionError, match="conversations, usage"):
+    with pytest.raises(errors.UnknownProjectionError, match="conversations, usage") as caught:
         kept_up.named(["usage", "nothing"])
+    assert caught.value.projection == "nothing"
 
 
 def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
     with closing(opened(path)) as log:
         log.store.write_sync(lambda tx: tx.all("CREATE TABLE tally (mine)"))
-    with pytest.raises(errors.ProjectionError, match="'tally' already"):
+    told = "^there is a table 'tally' already that projection 'tally' did not make$"
+    with pytest.raises(errors.ProjectionError, match=told) as caught:
         opened(path, Tally())
+    assert caught.value.projection == "tally"
     with closing(sqlite3.connect(path)) as connection:
         assert [name for _, name, *_ in connection.execute("PRAGMA table_info(tally)")] == ["mine"]
 
@@ -509,9 +639,10 @@ def test_a_process_keeps_a_projection_at_one_version(path: Path) -> None:
 
     with (
         closing(EventLog.open_sync(path, projections=Projections(Tally()))),
-        pytest.raises(ProjectionError, match="version"),
+        pytest.raises(ProjectionError, match="version") as caught,
     ):
         EventLog.open_sync(path, projections=Projections(Newer()))
+    assert caught.value.projection == "tally"
     with closing(EventLog.open_sync(path, projections=Projections(Newer()))) as log:
         add(log)
         assert dict(tally(log)) == {"s": 2}
