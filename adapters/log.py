@@ -33,7 +33,8 @@ class ConversationLog(EventLog):
     """
     An ``EventLog`` whose sessions, spend and contents can be asked for, and managed, all at once.
 
-    ``async with ConversationLog.open("conversations.db") as log``; of a session object, ``session.log``.
+    ``async with ConversationLog.open("conversations.db") as log``; of a session object
+    that opened a path, ``session.log``.
     """
 
     @classmethod

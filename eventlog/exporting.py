@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from eventlog import lines
 from eventlog.errors import ConversationError
-from eventlog.ledger import PAGE_EVENTS
+from eventlog.ledger import PAGE_EVENTS, last_position
 from eventlog.lines import Heading
 from eventlog.log import EventLog
 from eventlog.query import Query
@@ -26,7 +26,6 @@ ONE_SESSION = """
     WHERE session_id = ? AND position <= ?
 """
 VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
-LAST_EVENT = "SELECT MAX(position) FROM events"
 
 
 class Exported(NamedTuple):
@@ -78,8 +77,7 @@ async def export_lines(
 
 def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
     """Return the sessions of these ids, all for none, as of now. Raises ConversationError."""
-    last = tx.one(LAST_EVENT)
-    until = 0 if last is None or last[0] is None else int(last[0])
+    until = last_position(tx)
     if not session_ids:
         return Chosen(until, [Heading(*row) for row in tx.all(SESSIONS, (until,))])
     found = []

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from eventlog.errors import ClosedError
 from eventlog.events import Event
-from eventlog.ledger import PAGE_EVENTS
+from eventlog.ledger import PAGE_EVENTS, last_position
 from eventlog.query import Query
 from eventlog.recorded import Recorded
-from eventlog.transaction import Transaction, Unit
+from eventlog.transaction import Unit
 
 if TYPE_CHECKING:
     from eventlog.log import EventLog
 
 T = TypeVar("T")
-
-LAST_EVENT = "SELECT MAX(position) FROM events"
 
 
 async def follow(
@@ -41,7 +39,7 @@ async def follow(
     with log.store.bell.listening() as heard:
         while not log.is_closed:
             heard.clear()
-            last = await _asked(log, _last_position)
+            last = await _asked(log, last_position)
             if last is not None and last > after:
                 query = Query(session_id, branch_id, types, after, last, None, None, backward=False)
                 while page := await _asked(log, partial(query.page, size=PAGE_EVENTS)):
@@ -63,8 +61,3 @@ async def _asked(log: EventLog, unit: Unit[T]) -> T | None:
         if log.is_closed:
             return None
         raise
-
-
-def _last_position(tx: Transaction) -> int:
-    row = tx.one(LAST_EVENT)
-    return 0 if row is None or row[0] is None else int(row[0])

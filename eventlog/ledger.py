@@ -179,6 +179,12 @@ def read_head(tx: Transaction) -> Head:
     return Head(position, digest)
 
 
+def last_position(tx: Transaction) -> int:
+    """Return the last event's position in a unit of work; 0 of an empty log."""
+    row = tx.one("SELECT MAX(position) FROM events")
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def _check_countable(what: str, number: int) -> None:
     """Raise CorruptFileError for a number that no log comes to by counting."""
     if number > MOST_EVENTS:

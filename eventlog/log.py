@@ -183,6 +183,9 @@ class EventLog:
         idempotency_key: makes the append repeatable: with the same key and the same events nothing
             happens and the first result is returned.
 
+        Events are taken as facts: whether their branch or session was deleted is not asked, as a session
+        object asks; an item that is added to one brings it back.
+
         Raises WrongExpectedVersionError, IdempotencyConflictError, InvalidEventError,
         UnserialisableError, or a StoreError; nothing was written then.
         """
@@ -286,15 +289,17 @@ class EventLog:
             lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
         )
 
-    async def verify(self, expect_head: Head | None = None) -> Verified:
+    async def verify(self, expect_head: Head | str | None = None) -> Verified:
         """
         Recompute every digest from what is read back; check positions, versions, decodability, indexes.
 
-        expect_head: a head that was kept elsewhere; the log must contain it.
+        expect_head: a head that was kept elsewhere, as it was or as text; the log must contain it.
 
-        What cannot be read is found, too: it raises nothing for a damaged file.
+        What cannot be read is found, too: it raises nothing for a damaged file. Raises ValueError for a
+        text that is no head.
         """
-        verifier = Verifier(expect_head)
+        expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
+        verifier = Verifier(expected)
         while True:
             try:
                 rows, given = await self._read(partial(_rows_and_end, after=verifier.head.position))

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from eventlog.events import Event
+from eventlog.errors import InvalidQueryError
+from eventlog.events import EVENT_TYPES, Event
 from eventlog.integrity import EVENT_COLUMNS
 from eventlog.ledger import up_to_page_bytes
 from eventlog.recorded import Recorded
@@ -30,6 +31,7 @@ class Query:
         *,
         backward: bool,
     ) -> None:
+        _check_times(since=since, before=before)
         conditions: dict[str, Sequence[Any]] = {"position > ?": [after]}
         if session_id is not None:
             conditions["session_id = ?"] = [session_id]
@@ -42,7 +44,7 @@ class Query:
         if before is not None:
             conditions["recorded_at < ?"] = [microseconds(before)]
         if types is not None:
-            names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
+            names = _names(types)
             conditions[f"type IN ({', '.join('?' * len(names))})"] = names
         self._conditions = conditions
         self._backward = backward
@@ -65,6 +67,21 @@ class Query:
         page = [Recorded(row) for row in up_to_page_bytes(rows)]
         self._structures.fill(tx, page)
         return page
+
+
+def _names(types: Sequence[str | type[Event]]) -> list[str]:
+    if isinstance(types, str):
+        raise InvalidQueryError(f"types is a list of types, not a text: [{types!r}]")
+    names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
+    if unknown := [name for name in names if name not in EVENT_TYPES]:
+        raise InvalidQueryError(f"there is no type {unknown[0]!r}, only {', '.join(EVENT_TYPES)}")
+    return names
+
+
+def _check_times(**times: datetime | None) -> None:
+    for name, time in times.items():
+        if time is not None and not isinstance(time, datetime):
+            raise InvalidQueryError(f"{name} is of type {type(time).__name__}, not a datetime")
 
 
 def microseconds(time: datetime) -> int:

@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from eventlog import sqlite
 from eventlog.bell import Bell
 from eventlog.context import recorded_values
-from eventlog.errors import ClosedError, StaleProjectionError
+from eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
 from eventlog.operation import Operation, Outcome, settle, settle_sync, tell
 from eventlog.transaction import Transaction, Unit
 from eventlog.worker import Worker
@@ -212,7 +212,7 @@ class Store:
 
         worker = self._write_worker
         if worker is None:
-            raise sqlite.read_only_error(self.path)
+            raise self._opened_read_only()
         with self._lock:
             self._check_open()
             worker.post(run)
@@ -234,10 +234,15 @@ class Store:
         """Queue an operation for the next commit."""
         worker = self._write_worker
         if worker is None:
-            raise sqlite.read_only_error(self.path)
+            raise self._opened_read_only()
         with self._lock:
             self._check_open()
             self._queue(operation, worker)
+
+    def _opened_read_only(self) -> ReadOnlyFileError:
+        return ReadOnlyFileError(
+            f"{self.path} was opened read_only: open it without, to write", path=self.path
+        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import ContentErased, EventLog, ItemsAdded, MetadataSet, SessionCleared, ledger
+from eventlog import (
+    ContentErased,
+    EventLog,
+    ItemsAdded,
+    MetadataSet,
+    SessionCleared,
+    errors,
+    ledger,
+)
 from eventlog.query import microseconds
 from tests.history import START
 
@@ -45,7 +53,6 @@ async def positions(log: EventLog, *args: Any, **keywords: Any) -> list[int]:
         ([], {"types": [MetadataSet, SessionCleared]}, [2, 3, 5, 6, 8, 9]),
         (["a"], {"types": [MetadataSet, "session_cleared"]}, [3, 5, 9]),
         ([], {"types": []}, []),
-        ([], {"types": ["never_happened"]}, []),
         ([], {"after": 3}, [4, 5, 6, 7, 8, 9]),
         ([], {"until": 3}, [1, 2, 3]),
         (["a"], {"after": 3, "until": 7}, [5, 7]),
@@ -115,6 +122,25 @@ async def test_a_time_without_a_zone_is_utc_and_a_zone_is_heeded(log: EventLog) 
 
 def test_a_time_is_exact_to_the_microsecond_up_to_the_last_that_there_is() -> None:
     assert microseconds(datetime.max.replace(tzinfo=UTC)) == 253_402_300_799_999_999
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"types": "items_added"}, r"types is a list of types, not a text: \['items_added'\]"),
+        (
+            {"types": ["items_added", "item_added"]},
+            "there is no type 'item_added', only items_added,",
+        ),
+        ({"since": date(2026, 11, 4)}, "since is of type date, not a datetime"),
+        ({"before": 5}, "before is of type int, not a datetime"),
+    ],
+)
+async def test_what_can_never_be_found_is_refused(
+    log: EventLog, asked: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(errors.InvalidQueryError, match=why):
+        await positions(log, **asked)
 
 
 async def test_an_erased_event_is_read_with_what_is_kept_of_it(log: EventLog, path: Path) -> None:

@@ -21,7 +21,7 @@ async def test_an_event_that_is_appended_meanwhile_is_no_finding(
 ) -> None:
     async with EventLog.open(tmp_path / "talk.db") as log:
         await log.append("s", added("first"))
-        query, answers = log.query, []
+        query, answers = log._read, []
 
         async def slow_query(unit: Any) -> Any:
             """Let a writer in between the end of the events and whatever is asked next."""
@@ -31,7 +31,7 @@ async def test_an_event_that_is_appended_meanwhile_is_no_finding(
                 await log.append("s", added("second"))
             return answer
 
-        monkeypatch.setattr(log, "query", slow_query)
+        monkeypatch.setattr(log, "_read", slow_query)
         verified = await log.verify()
         assert len(answers) >= 2
         assert verified.findings == ()

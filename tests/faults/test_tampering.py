@@ -211,6 +211,8 @@ async def test_a_tail_cut_without_trace_is_found_by_a_head_kept_elsewhere(
     path: Path, head: Head
 ) -> None:
     verified = await tampered(path, cut_without_trace, expect=head)
+    async with EventLog.open(path) as log:
+        assert await log.verify(expect_head=str(head)) == verified
     assert places(verified) == {EVENTS}
 
 
