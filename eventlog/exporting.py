@@ -24,6 +24,7 @@ SESSIONS = """
 ONE_SESSION = """
     SELECT MIN(position), session_id, MAX(version) FROM events
     WHERE session_id = ? AND position <= ?
+    GROUP BY session_id
 """
 VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
 
@@ -83,7 +84,7 @@ def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
     found = []
     for session_id in dict.fromkeys(session_ids):
         row = tx.one(ONE_SESSION, (session_id, until))
-        if row is None or row[0] is None:
+        if row is None:
             raise ConversationError(f"session {session_id!r} does not exist", session_id=session_id)
         found.append(row)
     headings = [Heading(*heading) for _, *heading in sorted(found)]

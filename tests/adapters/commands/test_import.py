@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import projections
-from eventlog import EventLog, ItemsAdded
+from eventlog import EventLog, ItemPopped, ItemRef, ItemsAdded
 from eventlog.errors import SourceError, UnserialisableError
-from eventlog.importing import import_lines
+from eventlog.importing import Imported, import_lines
 from eventlog.lines import EventLine
 from tests.adapters.moving import (
     brought,
@@ -29,6 +29,20 @@ from tests.adapters.old_files import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+
+LOG = '{"kind":"log","format":1}'
+
+
+def said(session_id: str, *events: dict[str, Any]) -> list[str]:
+    """Return the lines of a session: items added, or as the fields of each event say."""
+    added = {"type": "items_added", "schema_version": 1, "recorded_at": 5, "data": {"items": ["x"]}}
+    opening = {"kind": "session", "session_id": session_id, "events": len(events or ({},))}
+    following = [
+        {"kind": "event", "version": version, **added, **fields}
+        for version, fields in enumerate(events or ({},), start=1)
+    ]
+    return [json.dumps(line) for line in (opening, *following)]
 
 
 # -- sessions that exist ------------------------------------------------------------------------------
@@ -57,6 +71,32 @@ async def test_a_session_that_exists_can_be_skipped_or_renamed(full: Path, new: 
     again = [line.replace("s-imported-2", "s") for line in await exported(new, "s-imported-2")]
     assert again == await exported(full, "s")
     await assert_sound(new)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("on_conflict", "outcome", "names"),
+    [
+        ("refuse", "refused", [None, None, None, None]),
+        ("skip", "skipped", [None, None, None, None]),
+        ("rename", "renamed", ["s-imported", "s-imported-2", "s-imported-3", "new-imported"]),
+    ],
+)
+async def test_what_becomes_of_a_session_that_exists_is_told_in_full(
+    on_conflict: Any, outcome: Any, names: list[str | None], dry_run: bool
+) -> None:
+    lines = [LOG, *said("s"), *said("s"), *said("s"), *said("new"), *said("new")]
+    async with EventLog.open(":memory:") as log:
+        await log.append("s", ItemsAdded(items=["mine"]))
+        told = await brought(log, lines, on_conflict=on_conflict, dry_run=dry_run)
+        assert await log.version("s") == 1
+    conflicts = [
+        Imported(session_id, outcome, name, 1)
+        if name
+        else Imported(session_id, outcome, None, 0, f"session {session_id!r} exists already")
+        for session_id, name in zip(["s", "s", "s", "new"], names, strict=True)
+    ]
+    assert told == [*conflicts[:3], Imported("new", "imported", "new", 1), conflicts[3]]
 
 
 async def test_a_session_that_was_deleted_exists(full: Path, new: Path) -> None:
@@ -137,7 +177,7 @@ async def test_of_a_broken_session_nothing_comes_in_and_the_others_do(
 ) -> None:
     break_it, problem = BREAKS[what]
     lines = [
-        '{"kind":"log","format":1}',
+        LOG,
         *(await exported(full, "s"))[1:],
         *break_it((await exported(full, "t"))[1:]),
         *(await exported(full, "u"))[1:],
@@ -147,6 +187,62 @@ async def test_of_a_broken_session_nothing_comes_in_and_the_others_do(
     assert problem in str(outcomes[1].problem)
     assert outcomes[1].events == 0
     assert await versions(new, "s", "t", "u") == ([0, 0, 0] if dry_run else [19, 0, 3])
+
+
+UNFIT = "its data does not fit its type, or the type is of a newer release"
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ([{"idempotency_key": "k"}] * 2, "an idempotency key stands twice"),
+        (
+            [{"type": "x"}],
+            f"line 5 is no line of a log: {UNFIT}",
+        ),
+        (
+            [
+                {"data": None, "data_digest": "00" * 32},
+                {
+                    "type": "content_erased",
+                    "schema_version": 2,
+                    "data": {"positions": [99, 1], "structures": [{}, {}]},
+                },
+            ],
+            "what is kept of version 1, which was erased, does not fit its type",
+        ),
+        (
+            [
+                {
+                    "type": "content_erased",
+                    "schema_version": 2,
+                    "data": {"positions": [2], "structures": [{}]},
+                },
+                {"data": None, "data_digest": "00" * 32},
+            ],
+            "what is kept of version 2, which was erased, does not fit its type",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_session_is_told(
+    events: list[dict[str, Any]], problem: str
+) -> None:
+    async with EventLog.open(":memory:") as log:
+        assert await brought(log, [LOG, *said("a"), *said("b", *events), *said("c")]) == [
+            Imported("a", "imported", "a", 1),
+            Imported("b", "broken", None, 0, problem),
+            Imported("c", "imported", "c", 1),
+        ]
+
+
+async def test_an_event_speaks_of_others_where_they_stand_now_and_of_none_elsewhere() -> None:
+    pops = [{"type": "item_popped", "data": {"item": [version, 0]}} for version in (0, 1, 4, 5)]
+    async with EventLog.open(":memory:") as log:
+        await log.append("before", [ItemsAdded(items=["x"])] * 10)
+        await brought(log, [LOG, *said("s", *pops)])
+        await log.append("s", ItemsAdded(items=["after"]))
+        events = [recorded.event async for recorded in log.read("s", types=[ItemPopped])]
+    assert events == [ItemPopped(item=ItemRef(position, 0)) for position in (0, 11, 14, 0)]
 
 
 def erased_session(structures: list[Any]) -> list[str]:
@@ -211,13 +307,13 @@ async def test_a_session_with_a_malformed_structure_is_told_as_broken_and_the_ot
 async def test_a_session_whose_structures_fit_or_lack_comes_in(
     new: Path, structures: list[Any]
 ) -> None:
-    lines = ['{"kind":"log","format":1}', *erased_session(structures)]
+    lines = [LOG, *erased_session(structures)]
     assert by_outcome(await imported(new, lines)) == {"erased": "imported"}
     await assert_sound(new)
 
 
 async def test_an_erasure_may_speak_of_what_is_not_in_the_session(new: Path) -> None:
-    lines = ['{"kind":"log","format":1}', *erased_session([FIRST, SECOND, FIRST, FIRST])]
+    lines = [LOG, *erased_session([FIRST, SECOND, FIRST, FIRST])]
     said = json.loads(lines[-1])["data"]
     lines[-1] = change(lines[-1], data={**said, "positions": [1, 2, 0, 99]})
     assert by_outcome(await imported(new, lines)) == {"erased": "imported"}
@@ -225,19 +321,18 @@ async def test_an_erasure_may_speak_of_what_is_not_in_the_session(new: Path) -> 
 
 
 async def test_an_erased_event_of_a_newer_release_breaks_its_session(new: Path) -> None:
-    lines = ['{"kind":"log","format":1}', *erased_session([])]
+    lines = [LOG, *erased_session([])]
     lines[2] = change(lines[2], schema_version=9)
     (outcome,) = await imported(new, lines)
     assert (outcome.outcome, "newer release" in str(outcome.problem)) == ("broken", True)
 
 
-async def test_a_broken_session_line_breaks_no_session_before_it(full: Path, new: Path) -> None:
-    lines = await exported(full)
-    at = next(n for n, line in enumerate(lines) if '"session_id":"t"' in line)
-    lines[at] = lines[at][:-3]
-    outcomes = await imported(new, lines)
-    told = {"s": "imported", f"(line {at + 1})": "broken", "u": "imported"}
-    assert by_outcome(outcomes) == told
+async def test_a_broken_session_line_breaks_no_session_before_it() -> None:
+    broken = said("b")
+    broken[0] = broken[0][:-3]
+    async with EventLog.open(":memory:") as log:
+        outcomes = await brought(log, [LOG, *said("a"), *broken, *said("c")])
+    assert by_outcome(outcomes) == {"a": "imported", "(line 4)": "broken", "c": "imported"}
 
 
 async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
@@ -249,16 +344,19 @@ async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        ("hello", "not JSON"),
-        ('{"role": "user"}', "known kind"),
-        ('{"kind":"session","session_id":"s","events":1}', "opens none"),
-        ('{"kind":"log","format":2}', "format 2, this program knows 1"),
+        ("hello", "this is no log as JSON lines: it is not JSON"),
+        ('{"role": "user"}', "this is no log as JSON lines: it is not of a known kind"),
+        (
+            '{"kind":"session","session_id":"s","events":1}',
+            "this is no log as JSON lines: its first line opens none",
+        ),
+        ('{"kind":"log","format":2}', "this is format 2, this program knows 1"),
     ],
 )
 async def test_what_is_no_export_is_refused_as_a_whole(new: Path, first: str, why: str) -> None:
-    with pytest.raises(SourceError, match=why):
+    with pytest.raises(SourceError, match=f"^{why}$"):
         await imported(new, [first])
-    with pytest.raises(SourceError, match="empty"):
+    with pytest.raises(SourceError, match=r"^this is no log as JSON lines: it is empty$"):
         await imported(new, [])
 
 
@@ -302,7 +400,7 @@ async def test_a_dry_run_tells_what_then_happens_and_writes_nothing(
 
 async def test_one_that_imports_its_own_lines_needs_nothing_private(new: Path) -> None:
     lines = [
-        '{"kind":"log","format":1}',
+        LOG,
         '{"kind":"session","session_id":"mine","events":1}',
         (
             '{"kind":"event","version":1,"type":"items_added","schema_version":1,"recorded_at":5,'
@@ -317,17 +415,19 @@ async def test_one_that_imports_its_own_lines_needs_nothing_private(new: Path) -
 
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_a_session_that_this_log_cannot_hold_is_broken_and_the_others_come_in(
-    full: Path, new: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+    monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
     stored = EventLine.stored
 
     def refusing(event: EventLine, position_of: Any) -> Any:
-        if event.type == "metadata_set":
+        if event.type == "session_cleared":
             raise UnserialisableError("$ is nested too deeply", place="$")
         return stored(event, position_of)
 
     monkeypatch.setattr(EventLine, "stored", refusing)
-    outcomes = await imported(new, await exported(full, "s", "u"), dry_run=dry_run)
-    assert [outcome.problem for outcome in outcomes if outcome.outcome == "broken"] == [
-        "$ is nested too deeply"
-    ]
+    lines = [LOG, *said("deep", {"type": "session_cleared", "data": {}}), *said("s")]
+    async with EventLog.open(":memory:") as log:
+        assert await brought(log, lines, dry_run=dry_run) == [
+            Imported("deep", "broken", None, 0, "$ is nested too deeply"),
+            Imported("s", "imported", "s", 1),
+        ]
