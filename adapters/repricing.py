@@ -9,6 +9,7 @@ from typing import TypeAlias
 from adapters import conversation, pricing, recorded_runs
 from adapters.pricing import Prices
 from eventlog.events import UsageCorrection
+from eventlog.ledger import check_progress
 from eventlog.store import Store
 from eventlog.transaction import Transaction
 from projections import default, spending
@@ -96,6 +97,8 @@ def _sessions(store: Store, session_id: str | None) -> Iterator[list[str]]:
     while found := store.read_sync(
         lambda tx: spending.sessions_after(_fresh(tx), after, SESSIONS_IN_A_UNIT)  # noqa: B023 - run at once
     ):
+        if after is not None:
+            check_progress(after, found[-1])
         yield found
         after = found[-1]
 

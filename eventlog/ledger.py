@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from eventlog import codec, integrity
 from eventlog.errors import CorruptFileError
@@ -180,9 +180,16 @@ def read_head(tx: Transaction) -> Head:
 
 
 def last_position(tx: Transaction) -> int:
-    """Return the last event's position in a unit of work; 0 of an empty log."""
+    """
+    Return the last event's position in a unit of work; 0 of an empty log.
+
+    Raises CorruptFileError for a log that holds events, but not where they are looked for.
+    """
     row = tx.one("SELECT MAX(position) FROM events")
-    return 0 if row is None or row[0] is None else int(row[0])
+    last = 0 if row is None or row[0] is None else int(row[0])
+    if last < 1 and tx.one("SELECT 1 FROM events LIMIT 1"):
+        raise CorruptFileError("the events are out of order: `eventlog doctor` tells more")
+    return last
 
 
 def _check_countable(what: str, number: int) -> None:
@@ -193,7 +200,10 @@ def _check_countable(what: str, number: int) -> None:
 
 def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
     """Return the next page of events after a position as rows, in a unit of work."""
-    return list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+    rows = list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+    if rows:
+        check_progress(after, rows[-1][0])
+    return rows
 
 
 def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
@@ -205,8 +215,10 @@ def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -
 def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
     """Return a session's next events after a version, each with the digest of the one before it."""
     with _as_stored(tx):
-        rows = tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))
-        return list(up_to_page_bytes(rows))
+        rows = list(up_to_page_bytes(tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))))
+    if rows:
+        check_progress(version, rows[-1][2])
+    return rows
 
 
 @contextmanager
@@ -241,6 +253,18 @@ def read_events(
     page = [Recorded(row) for row in read_rows(tx, after, limit)]
     (structures or Structures()).fill(tx, page)
     return page
+
+
+def check_progress(after: Any, last: Any) -> None:
+    """
+    Raise CorruptFileError for a page of rows that does not end behind where it begins.
+
+    Rows that are out of order in a damaged table would be read again and again.
+    """
+    if not last > after:
+        raise CorruptFileError(
+            f"what follows {after!r} is out of order: `eventlog verify` and `eventlog doctor` tell more"
+        )
 
 
 def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:

@@ -10,7 +10,7 @@ from typing import Any
 from eventlog.errors import InvalidQueryError
 from eventlog.events import EVENT_TYPES, Event
 from eventlog.integrity import EVENT_COLUMNS
-from eventlog.ledger import up_to_page_bytes
+from eventlog.ledger import check_progress, up_to_page_bytes
 from eventlog.recorded import Recorded
 from eventlog.structures import Structures
 from eventlog.transaction import Transaction
@@ -49,12 +49,16 @@ class Query:
         self._conditions = conditions
         self._backward = backward
         self._structures = Structures()
+        self._place: int | None = None
         # A session's events are found by its own index, in the same order.
         self._order = "version" if session_id is not None else "position"
 
     def seek(self, last: Recorded) -> None:
         """Go on behind this event."""
         place = last.version if self._order == "version" else last.position
+        if self._place is not None:
+            check_progress(*((place, self._place) if self._backward else (self._place, place)))
+        self._place = place
         self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
 
     def page(self, tx: Transaction, size: int) -> list[Recorded]:

@@ -18,7 +18,13 @@ from eventlog import schema
 from eventlog.errors import VersionNotFoundError
 from eventlog.events import JSON
 from eventlog.integrity import EVENT_COLUMNS
-from eventlog.ledger import INSERT_EVENT, PAGE_EVENTS, session_version, up_to_page_bytes
+from eventlog.ledger import (
+    INSERT_EVENT,
+    PAGE_EVENTS,
+    check_progress,
+    session_version,
+    up_to_page_bytes,
+)
 from eventlog.log import EventLog
 from eventlog.query import microseconds
 from eventlog.recorded import Recorded
@@ -121,7 +127,10 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
 
     def page_after(version: int) -> list[Recorded]:
         rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
-        return [Recorded(row) for row in up_to_page_bytes(rows)]
+        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        if page:
+            check_progress(version, page[-1].version)
+        return page
 
     version = 0
     while page := page_after(version):

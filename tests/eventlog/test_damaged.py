@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 import projections
-from eventlog import EventLog, ItemsAdded
-from eventlog.errors import IdempotencyConflictError, UndecodableEventError
+from eventlog import EventLog, ItemsAdded, exporting
+from eventlog.errors import CorruptFileError, IdempotencyConflictError, UndecodableEventError
+from tests.fuzz.damage import put_out_of_order
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +64,20 @@ async def test_a_time_that_cannot_be_read_stops_a_replay_there(path: Path) -> No
     damage(path, '{"occurred_at"')
     with pytest.raises(UndecodableEventError, match="position 2"):
         EventLog.open_sync(path, projections=projections.default())
+
+
+async def test_events_that_are_out_of_order_are_told_and_nobody_reads_them_for_ever(
+    path: Path,
+) -> None:
+    put_out_of_order(path)
+    async with EventLog.open(path, read_only=True) as log:
+        (finding,) = (await log.verify()).findings[:1]
+        assert "what follows 0 is out of order" in finding.problem
+        assert await log.version("s") == 2  # found by an index, which is whole
+        with pytest.raises(CorruptFileError, match="out of order"):
+            projections.replay(log, projections.default().named([]), check=True)
+        with pytest.raises(CorruptFileError, match="out of order"):
+            _ = [line async for line in exporting.export_lines(log)]
+        with pytest.raises(CorruptFileError, match="out of order"):
+            async with aclosing(log.subscribe()) as events:
+                await anext(events)

@@ -193,3 +193,20 @@ def put_impossible(path: Path, table: str, assignment: str, where: str) -> None:
         connection.execute(f"UPDATE {table} SET {assignment} WHERE {where}")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(declare, (strict, table))
+
+
+def put_out_of_order(path: Path) -> None:
+    """Give the last event of a short log, which nobody has open, the position 0."""
+    with closing(sqlite3.connect(path)) as connection:
+        ((size,),) = connection.execute("PRAGMA page_size")
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'events'")
+    data = bytearray(path.read_bytes())
+    page = size * (root - 1)
+    assert data[page] == 13, "the events no longer stand on one page"
+    cells = int.from_bytes(data[page + 3 : page + 5])
+    last = page + 8 + 2 * (cells - 1)
+    place = page + int.from_bytes(data[last : last + 2])
+    while data[place] & 0x80:  # the length of the payload; its position comes behind it
+        place += 1
+    data[place + 1] = 0
+    path.write_bytes(data)
