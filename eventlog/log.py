@@ -27,6 +27,7 @@ from eventlog.ledger import (
     LAST_DIGEST,
     LAST_POSITION,
     PAGE_EVENTS,
+    Ledger,
     Projector,
     ledger,
     metadata_json,
@@ -57,7 +58,6 @@ class EventLog:
         self.path = path
         self.read_only = read_only
         self._closed = False
-        self._kept: list[Projector] = []
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -128,15 +128,12 @@ class EventLog:
         log = cls.__new__(cls)
         store = shared.acquire(target, user=log, durability=durability, prepare=prepare)
         log.__init__(store, target, read_only=False)  # type: ignore[misc]
-        if projections is not None:
-            log._kept.append(projections)  # noqa: SLF001 - its own
         return log
 
     def join(self, projections: Projector) -> None:
         """Keep these projections up to date, too. Blocks while they catch up."""
         if not self.read_only:
             projections.join(self.store)
-            self._kept.append(projections)
 
     def close(self) -> None:
         """Finish what was asked and close; the file's last user closes its store. Idempotent."""
@@ -345,12 +342,13 @@ class EventLog:
         """
         Run a plain function of an open reading transaction.
 
-        The tables of the projections that the log keeps up to date show all that it holds.
+        The tables of projections that are kept up to date show all that the log holds.
         """
 
         def fresh(tx: Transaction) -> T:
-            for projections in self._kept:
-                projections.require_fresh(tx)
+            kept = self.store.participant
+            if isinstance(kept, Ledger) and kept.projector is not None:
+                kept.projector.require_fresh(tx)
             return unit(tx)
 
         return await self._read(fresh)

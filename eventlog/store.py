@@ -317,7 +317,7 @@ class Store:
                 tx.recording = operation.recording
                 tx.now = self.clock()
                 run_unit(tx, operation, len(batch) == 1)
-            self._flush(tx)
+            self._flush(tx, alone=len(batch) == 1)
             if self.participant is not None:
                 self.participant.before_commit(tx)
             tx.execute("COMMIT")
@@ -344,11 +344,13 @@ class Store:
             tx.undo_to(before)
             operation.error = error
 
-    def _flush(self, tx: Transaction) -> None:
+    def _flush(self, tx: Transaction, *, alone: bool) -> None:
         """Write what the units deferred; whose row it is that fails, their next run tells."""
         try:
             tx.flush()
         except Exception as error:
+            if alone:
+                raise
             raise _Failed from error
 
     def _run_guarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:

@@ -243,7 +243,7 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
         tx.execute(statement)
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     made = {**others, **dict.fromkeys(names, projection.name)}
-    set_property(tx, MAKERS, json.dumps(made))
+    set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
 
 
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
