@@ -15,7 +15,7 @@ from eventlog import codec, erasing
 from eventlog.codec import Stored
 from eventlog.erasing import Payload
 from eventlog.events import JSON, ItemsAdded, ItemsReplaced
-from eventlog.ledger import PAGE_BYTES, PAGE_EVENTS, check_progress
+from eventlog.ledger import PAGE_BYTES, PAGE_EVENTS
 from eventlog.log import EventLog
 from eventlog.transaction import Transaction
 from projections import search
@@ -78,8 +78,6 @@ async def erase(
     total = _Total()
     after: str | None = None
     while page := await log.query(partial(scope.sessions, after=after)):
-        if after is not None:
-            check_progress(after, page[-1])
         after = page[-1]
         found = await log.query(partial(_look_through, needed, scope, page))
         total.kept_items += sum(due.kept_items for due in found)

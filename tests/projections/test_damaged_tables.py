@@ -18,6 +18,8 @@ from tests.fuzz.damage import put_impossible
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
+    from eventlog import Transaction
+
 ITEMS: list[TResponseInputItem] = [{"role": "user", "content": text} for text in "abc"]
 
 
@@ -71,6 +73,11 @@ async def test_a_value_that_can_never_be_is_told_as_damage(
         await session.get_items()
         await session.add_items(ITEMS)
 
+    def meet_it(_: Transaction) -> None:
+        raise TypeError
+
     with pytest.raises(CorruptFileError, match=f"is damaged: {problem}"):
         await go_on()
+    with pytest.raises(CorruptFileError, match=f"is damaged: {problem}"):
+        session.log.store.read_sync(meet_it)
     session.log.close()
