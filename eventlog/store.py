@@ -99,7 +99,7 @@ class Store:
         self.clock = clock
         self.bell = Bell()
         self.participant: Participant | None = None
-        self.file_id: tuple[int, int] | None  # of a shared store, once the file is there
+        self.file_id: tuple[int, int] | None = None  # of a shared store, once the file is there
         self._closed = False
         self._pending: deque[Operation[Any]] = deque()
         self._draining = False

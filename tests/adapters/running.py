@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import Agent, Runner, RunState, function_tool
@@ -16,7 +19,6 @@ from adapters.scripted import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-    from pathlib import Path
 
     Resume = Callable[[Any, Any], Awaitable[RunState[Any]]]
 
@@ -91,6 +93,18 @@ async def streamed(*args: Any, **kwargs: Any) -> Any:
     async for _ in result.stream_events():
         pass
     return result
+
+
+def run_program(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own on a file, to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @function_tool

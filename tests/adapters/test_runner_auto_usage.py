@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,7 @@ from agents.usage import Usage
 
 from adapters import AdvancedSQLiteSession, ConversationLog, EventLogSession, Price, UsageHooks
 from adapters.scripted import ScriptedModel, call, reply, together, tokens
-from tests.adapters.running import Bank, Spy, weather
+from tests.adapters.running import Bank, Spy, run_program, weather
 
 if TYPE_CHECKING:
     from tests.adapters.running import Resume, Sessions
@@ -370,14 +368,7 @@ asyncio.run(fail(AdvancedSQLiteSession("thrown away", sys.argv[1])))
 def test_a_program_that_ends_after_a_failed_run_has_recorded_what_was_spent(
     ours: Sessions,
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(ours.path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program(PROGRAM, ours.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "failed\nfailed\n", "")
     for session_id in ("kept", "thrown away"):
         assert asyncio.run(spent(ours(session_id))) == 15

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,17 @@ from agents import (
 )
 
 from adapters.scripted import ScriptedModel, call
-from tests.adapters.running import OURS, Sessions, kinds, our_class, recorded, said, user, weather
+from tests.adapters.running import (
+    OURS,
+    Sessions,
+    kinds,
+    our_class,
+    recorded,
+    run_program,
+    said,
+    user,
+    weather,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,14 +212,7 @@ asyncio.run(main())
 
 
 def test_a_program_that_closes_nothing_ends_and_has_stored_everything(ours: Sessions) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(ours.path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program(PROGRAM, ours.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     async def held() -> list[Any]:

@@ -27,15 +27,21 @@ def opened(path: Path) -> Any:
     return AdvancedSQLiteSession("s", path)
 
 
-@pytest.mark.parametrize("lost", ["number > 0", "number = 1"])
-async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
-    tmp_path: Path, lost: str
-) -> None:
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    """A log with a session of three items, which nobody has open."""
     path = tmp_path / "log.db"
     session = opened(path)
     await session.add_items(ITEMS)
     session.close()
     session.log.close()
+    return path
+
+
+@pytest.mark.parametrize("lost", ["number > 0", "number = 1"])
+async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
+    path: Path, lost: str
+) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"DELETE FROM items WHERE {lost}")
 
@@ -58,13 +64,8 @@ async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
     ],
 )
 async def test_a_value_that_can_never_be_is_told_as_damage(
-    tmp_path: Path, table: str, assignment: str, problem: str
+    path: Path, table: str, assignment: str, problem: str
 ) -> None:
-    path = tmp_path / "log.db"
-    session = opened(path)
-    await session.add_items(ITEMS)
-    session.close()
-    session.log.close()
     put_impossible(path, table, assignment, "session_id = 's'")
 
     session = opened(path)
