@@ -27,6 +27,7 @@ from eventlog import sqlite
 from eventlog.bell import Bell
 from eventlog.context import recorded_values
 from eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
+from eventlog.headroom import Headroom
 from eventlog.operation import Operation, Outcome, settle, settle_sync, tell
 from eventlog.transaction import Transaction, Unit
 from eventlog.worker import Worker
@@ -107,6 +108,7 @@ class Store:
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
         self._written = _Memory()
+        self._headroom = Headroom(path)
         self._reader: sqlite3.Connection | None = None
         self._read = _Memory()
         self._start_workers()
@@ -309,6 +311,8 @@ class Store:
         written = tx.writes()
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if self.durability == "full" and not self.is_memory:
+                self._headroom.keep()
             tx.cache = self._written.valid(connection)
             if self.participant is not None:
                 self.participant.begin(tx)
@@ -407,6 +411,7 @@ class Store:
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
             self._written.clear()
+            self._headroom.close()
             self._writer = sqlite.connect_for_writing(self.path, self.durability)
         return self._writer
 
@@ -489,6 +494,7 @@ class Store:
             self._close_writer()
 
     def _close_writer(self) -> None:
+        self._headroom.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
