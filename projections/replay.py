@@ -137,9 +137,12 @@ def _build(
     page = store.read_sync(partial(_page, after=0, structures=structures))
     while page:
         position = page[-1].position
-        following = store.read_ahead(partial(_page, after=position, structures=structures))
-        _apply(scratch, projections, page)
-        page = following.result()
+        with collector.held_off():
+            _apply(scratch, projections, page)
+            # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
+            following = store.read_ahead(partial(_page, after=position, structures=structures))
+            scratch.execute("COMMIT")
+            page = following.result()
         if on_progress is not None:
             on_progress(Progress(position, max(total, position), time.monotonic() - started))
     return position
@@ -152,10 +155,9 @@ def _page(tx: Transaction, after: int, structures: Structures) -> list[Recorded]
 def _apply(
     scratch: Transaction, projections: Sequence[Projection], page: Sequence[Recorded]
 ) -> None:
+    """Apply a page of events in a transaction, to be committed: what was deferred is written then."""
     scratch.execute("BEGIN")
-    with collector.held_off():
-        projector.apply(scratch, projections, page)
-    scratch.execute("COMMIT")
+    projector.apply(scratch, projections, page)
 
 
 def _swap_in(
@@ -164,6 +166,7 @@ def _swap_in(
     """Apply what was appended meanwhile, then put the scratch tables in place of the live ones."""
     while page := read_events(tx, position, limit=BATCH_EVENTS):
         _apply(scratch, projections, page)
+        scratch.execute("COMMIT")
         position = page[-1].position
     for projection in projections:
         found = projector.checkpoints(tx).get(projection.name)
@@ -204,6 +207,7 @@ def _check(
             nonlocal position
             while page := read_events(tx, position, limit=BATCH_EVENTS):
                 _apply(scratch, projections, page)
+                scratch.execute("COMMIT")
                 position = page[-1].position
             return [
                 _compared(tx, scratch, projection, table, on_difference)
