@@ -19,6 +19,8 @@ from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
 from agents.run_internal import agent_tool_configuration
 
+from adapters.run_usage import entry_numbers
+
 RUNNERS: Final = {
     ("agents.run", "_run_impl"),
     ("agents.run_internal.run_loop", "start_streaming"),
@@ -118,8 +120,6 @@ def told_by(
 
 def _aligned(responses: Sequence[Any], numbers: Sequence[tuple[int, ...]]) -> list[int | None]:
     """Return which request each response answered, in order; None where there are two ways."""
-    from adapters.run_usage import entry_numbers
-
     wanted = [entry_numbers(response.usage) for response in responses]
     if wanted == numbers:
         return [*range(len(wanted))]

@@ -9,7 +9,7 @@ the session that was recorded as waiting for an approval, or in the branch's las
 
 from __future__ import annotations
 
-import uuid
+import secrets
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -133,7 +133,9 @@ def record(
     session_id = seat.session_id
     before = mark.run
     tx.on_rollback(lambda: setattr(mark, "run", before))
-    run = mark.run = before or _resumed(tx, seat, mark, seen, approved) or Run(uuid.uuid4().hex)
+    run = mark.run = (
+        before or _resumed(tx, seat, mark, seen, approved) or Run(secrets.token_hex(16))
+    )
     known = mark.known(session_id)
     new = {index: request for index, request in seen.requests.items() if index not in known}
     rest = tuple(max(0, n) for n in minus(numbers(seen.rest), mark.rest_known(session_id)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgspec
-
 from eventlog import codec
 from eventlog.events import JSON, RequestUsage
 from projections.usage import numbers
@@ -75,18 +73,15 @@ def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> b
 
 def minus(left: Numbers, *others: Numbers) -> Numbers:
     """Return what is left of numbers when others are taken off."""
-    return (
-        tuple(
-            value - sum(column)
-            for value, column in zip(left, zip(*others, strict=True), strict=True)
-        )
-        if others
-        else left
-    )
+    return tuple(value - sum(taken) for value, *taken in zip(left, *others, strict=True))
 
 
-def of_numbers(counted: Sequence[int]) -> RequestUsage:
-    """Return a request, or a sum of several, of which only the numbers are known."""
+def of_numbers(
+    counted: Sequence[int],
+    input_details: dict[str, JSON] | None = None,
+    output_details: dict[str, JSON] | None = None,
+) -> RequestUsage:
+    """Return a request, or a sum of several, of which the numbers are known, and perhaps their details."""
     return RequestUsage(
         requests=counted[0],
         input_tokens=counted[1],
@@ -95,6 +90,8 @@ def of_numbers(counted: Sequence[int]) -> RequestUsage:
         cached_input_tokens=counted[4],
         cache_write_tokens=counted[5],
         reasoning_tokens=counted[6],
+        input_tokens_details=input_details,
+        output_tokens_details=output_details,
     )
 
 
@@ -136,10 +133,10 @@ def waits(items: Iterable[Any]) -> bool:
 
 
 def _request(usage: Any, counted: Numbers) -> RequestUsage:
-    return msgspec.structs.replace(
-        of_numbers(counted),
-        input_tokens_details=_details(getattr(usage, "input_tokens_details", None)),
-        output_tokens_details=_details(getattr(usage, "output_tokens_details", None)),
+    return of_numbers(
+        counted,
+        _details(getattr(usage, "input_tokens_details", None)),
+        _details(getattr(usage, "output_tokens_details", None)),
     )
 
 

@@ -294,10 +294,8 @@ class MeteredUsage(Working):
                 even_nothing=True,
             )
         )
-        better = self._learnt(
-            mark, {index: each for index, each in answers.items() if index in known}
-        )
-        if better:
+        late = {index: each for index, each in answers.items() if index in known}
+        if late and (better := self._learnt(mark, late)):
             await super()._write(
                 lambda tx: recorded_runs.correct(
                     tx, self._seat, mark, better, "the result tells more"
