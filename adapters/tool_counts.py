@@ -20,6 +20,7 @@ from adapters.tool_calls import OUTPUTS
 from eventlog import codec
 from eventlog.errors import InvalidQueryError
 from eventlog.events import JSON
+from eventlog.ledger import check_progress
 from eventlog.recorded import occurred_at
 from eventlog.transaction import Row, Transaction, Unit
 
@@ -143,6 +144,8 @@ def _page(tx: Transaction, wanted: Wanted, after: str) -> tuple[Counts, str | No
     else:
         sessions = tx.all(SESSIONS, (after, SESSIONS_AT_ONCE))
         last = sessions[-1][0] if len(sessions) == SESSIONS_AT_ONCE else None
+        if last is not None:
+            check_progress(after, last)
     counts: Counts = {}
     for session_id, user_id in sessions:
         if wanted.user_id in (None, user_id):

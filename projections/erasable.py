@@ -15,7 +15,7 @@ from eventlog import codec
 from eventlog.codec import Stored
 from eventlog.errors import SessionNotFoundError
 from eventlog.events import JSON, Event, ItemsReplaced, MetadataSet, SessionDeleted
-from eventlog.ledger import append, session_version
+from eventlog.ledger import append, check_progress, session_version
 from eventlog.transaction import Transaction
 from projections import conversations, shape
 
@@ -170,6 +170,8 @@ def _next_sessions(tx: Transaction, after: str | None) -> list[str]:
         rows = tx.all(FIRST_SESSIONS, (PAGE_SESSIONS,))
     else:
         rows = tx.all(NEXT_SESSIONS, (after, PAGE_SESSIONS))
+        if rows:
+            check_progress(after, rows[-1][0])
     return [session_id for (session_id,) in rows]
 
 

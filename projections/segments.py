@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from eventlog.errors import ProjectionError
 from eventlog.events import ItemRef
 from eventlog.transaction import Transaction
 
@@ -138,6 +139,11 @@ def parent(tx: Transaction, segment_id: int) -> Pointer | None:
     found: Pointer | None = tx.cache.get(key)
     if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
         found = tx.cache[key] = Pointer(*row)
+    if found is not None and found.segment_id is not None and found.segment_id >= segment_id:
+        raise ProjectionError(  # or a walk up the parents would go round for ever
+            f"segment {segment_id} has a parent that is not older: `eventlog replay` builds them anew",
+            projection="conversations",
+        )
     return found
 
 

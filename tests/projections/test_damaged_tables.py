@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import projections
-from adapters import AdvancedSQLiteSession
+from adapters import AdvancedSQLiteSession, ConversationLog, tool_counts
 from eventlog import EventLog
 from eventlog.errors import CorruptFileError, ProjectionError
+from projections import erasable
 from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
@@ -53,6 +54,47 @@ async def test_items_that_the_tables_lack_are_told_and_come_back_with_a_replay(
     assert await session.get_items() == ITEMS
     session.close()
     session.log.close()
+
+
+@pytest.mark.parametrize("parent", ["segment_id", "segment_id + 1"])
+async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
+    path: Path, parent: str
+) -> None:
+    session = opened(path)
+    await session.create_branch_from_turn(3, "other")
+    await session.add_items(ITEMS)
+    session.log.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        changed = connection.execute(
+            f"UPDATE segments SET parent_segment_id = {parent} WHERE parent_segment_id IS NOT NULL"
+        )
+        assert changed.rowcount == 1
+
+    session = AdvancedSQLiteSession("s", path, branch_id="other")
+    with pytest.raises(ProjectionError, match="has a parent that is not older"):
+        await session.get_items()
+    async with EventLog.open(path, projections=projections.default()) as log:
+        projections.replay(log, projections.default().named([]))
+    assert await session.get_items() == ITEMS[:2] + ITEMS
+    session.log.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "page", "statement"),
+    [(erasable, "PAGE_SESSIONS", "NEXT_SESSIONS"), (tool_counts, "SESSIONS_AT_ONCE", "SESSIONS")],
+)
+async def test_sessions_that_come_out_of_order_are_not_gone_through_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, page: str, statement: str
+) -> None:
+    again = "SELECT session_id, user_id FROM sessions WHERE ? IS NOT NULL LIMIT ?"
+    if module is erasable:
+        again = again.replace(", user_id", "")
+    monkeypatch.setattr(module, page, 1)
+    monkeypatch.setattr(module, statement, again)
+    async with ConversationLog.open(path) as log:
+        asked = log.erase(popped=True) if module is erasable else log.tools()
+        with pytest.raises(CorruptFileError, match="what follows 's' is out of order"):
+            await asked
 
 
 @pytest.mark.parametrize(
