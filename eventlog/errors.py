@@ -191,7 +191,7 @@ class SourceError(EventLogError, ValueError):
 
 
 class InvalidQueryError(EventLogError, ValueError):
-    """A filter, an order, a limit or a cursor is not acceptable. The message says which and why."""
+    """A filter, an order, a limit, a cursor or a text is not acceptable. The message says which and why."""
 
 
 class ProjectionError(EventLogError):

@@ -13,6 +13,7 @@ from eventlog.errors import (
     CorruptFileError,
     DiskError,
     DiskFullError,
+    InvalidQueryError,
     NoLogError,
     NotADatabaseError,
     OpenError,
@@ -190,9 +191,12 @@ def read_only_error(path: str) -> ReadOnlyFileError:
 
 def translated(error: BaseException, path: str) -> BaseException:
     """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
-    if not isinstance(error, sqlite3.Error):
+    if isinstance(error, sqlite3.Error):
+        mapped = _mapped(error, path)
+    elif isinstance(error, UnicodeEncodeError):
+        mapped = InvalidQueryError("half a surrogate pair is no text: nothing is called so")
+    else:
         return error
-    mapped = _mapped(error, path)
     mapped.__cause__ = error
     return mapped
 

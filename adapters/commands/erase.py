@@ -18,7 +18,6 @@ from rich.text import Text
 
 from adapters import telling, timing
 from adapters.commands import terminal
-from eventlog.errors import SessionNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,11 +65,9 @@ def run(
 ) -> bool:
     """Erase; return whether nothing of it is left in the file. Raises an EventLogError."""
     with terminal.conversations(path, read_only=dry_run) as log:
-        try:
-            with terminal.acting(actor):
-                return asyncio.run(_erase(log, what, dry_run=dry_run, yes=yes, as_json=as_json))
-        except SessionNotFoundError as error:
-            terminal.fail(terminal.ExitCode.USAGE, error)
+        terminal.check_session(log, what.session_id)
+        with terminal.acting(actor):
+            return asyncio.run(_erase(log, what, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
 async def _erase(

@@ -24,7 +24,7 @@ from adapters.opening import TablePair
 from adapters.sdk_files import check_source, import_file
 from adapters.telling import counted
 from eventlog import shared
-from eventlog.errors import ConversationError, OpenError, WrongTablesError
+from eventlog.errors import OpenError, WrongTablesError
 from eventlog.exporting import Exported, export_lines
 from eventlog.importing import Imported, OnConflict, Outcome
 from eventlog.log import EventLog
@@ -52,11 +52,10 @@ def export(
             if show is not None:
                 show(progress.events, progress.total)
 
+        for session_id in sessions:
+            terminal.check_session(log, session_id)
         form = export_markdown if markdown else export_lines
-        try:
-            asyncio.run(_write(form(log, sessions, on_progress=on_progress), output))
-        except ConversationError as error:
-            terminal.fail(ExitCode.USAGE, error)
+        asyncio.run(_write(form(log, sessions, on_progress=on_progress), output))
     if output is not None:
         _print_exported(written, output, as_json=as_json)
 

@@ -189,6 +189,7 @@ def _print_deletion(deletion: Deletion) -> None:
 def restore(path: Path, session_id: str, *, actor: str | None, as_json: bool) -> None:
     """Restore a session. Raises an EventLogError."""
     with terminal.conversations(path, read_only=False) as log, terminal.acting(actor):
+        terminal.check_session(log, session_id)
         try:
             asyncio.run(log.restore_session(session_id))
         except ConversationError as error:

@@ -18,7 +18,7 @@ ASKING = {
     "branches": ("{}",),
     "restore": ("{}",),
     **dict.fromkeys(
-        ("audit", "export", "usage", "reprice", "search", "tools"), ("--session", "{}")
+        ("audit", "erase", "export", "usage", "reprice", "search", "tools"), ("--session", "{}")
     ),
 }
 
@@ -30,7 +30,7 @@ def test_a_session_that_never_was_is_wrong_usage(db: Path, name: str) -> None:
     assert result.stderr == "error: session 'nobody' does not exist\n"
 
 
-@pytest.mark.parametrize("name", sorted(ASKING.keys() - {"restore", "export"}))
+@pytest.mark.parametrize("name", ASKING)
 def test_an_id_that_is_no_text_is_one_of_no_session(db: Path, name: str) -> None:
     result = run(name, db, *(word.format("\udcff") for word in ASKING[name]))
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
@@ -41,7 +41,7 @@ def test_a_deleted_session_can_be_asked_about(path: Path) -> None:
     used = UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(total_tokens=7)])
     said = ItemsAdded(items=[user("hello")])
     write(path, [("s", "main", said), ("s", "main", used), ("s", None, SessionDeleted())])
-    for name in ASKING.keys() - {"restore"}:
+    for name in ASKING.keys() - {"restore", "erase"}:
         result = run(name, path, *(word.format("s") for word in ASKING[name]))
         assert result.exit_code == ExitCode.CLEAN, result.stderr
     assert one(run("usage", path, "--session", "s", "--json"), "total")["total_tokens"] == 7
