@@ -28,7 +28,7 @@ RUNNERS: Final = {
 """The functions that run an agent, as (module, name); each has a local ``run_config``."""
 
 
-class Answer(NamedTuple):
+class Answerer(NamedTuple):
     """Who answered a request, as far as is known."""
 
     agent: str | None = None
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     has_default: bool = True
 
 
-UNKNOWN: Final = Answer()
+UNKNOWN: Final = Answerer()
 PLAIN: Final = Setting()
 
 
@@ -68,13 +68,13 @@ def setting_here() -> Setting | None:
     return None if config is None else setting_of(config)
 
 
-def present(setting: Setting | None) -> Answer:
+def present(setting: Setting | None) -> Answerer:
     """Return the agent at work where this is called, and the model that answers it."""
     data = getattr(get_current_span(), "span_data", None)
     if not isinstance(data, AgentSpanData) or not isinstance(data.name, str):
         return UNKNOWN
     agents = _agents_called(data.name)
-    return Answer(data.name, model_of(agents[0], setting) if len(agents) == 1 else None)
+    return Answerer(data.name, model_of(agents[0], setting) if len(agents) == 1 else None)
 
 
 def model_of(agent: Any, setting: Setting | None) -> str | None:
@@ -96,7 +96,7 @@ def _name(model: Any) -> str | None:
 
 def told_by(
     result: Any, numbers: Sequence[tuple[int, ...]], setting: Setting | None
-) -> list[Answer]:
+) -> list[Answerer]:
     """
     Return what a result tells of each of its run's requests, given their numbers of tokens.
 
@@ -110,7 +110,7 @@ def told_by(
         if index is not None:
             agent = _agent_of(response, agents)
             response_id = getattr(response, "response_id", None)
-            answers[index] = Answer(
+            answers[index] = Answerer(
                 None if agent is None else str(agent.name),
                 None if agent is None else model_of(agent, setting),
                 response_id if isinstance(response_id, str) else None,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import date, datetime
-from typing import Any, Final, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 import structlog
 
 from adapters import telling, timing
 from eventlog import codec, logs
 from eventlog.errors import InvalidEventError, InvalidQueryError
-from eventlog.transaction import Unit
+from eventlog.transaction import RunUnit
 from projections.finding import Cursor, Finder, Hit, Sought
 from projections.walking import Reason
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.search")
 
-Run: TypeAlias = Callable[[Unit[Any]], Awaitable[Any]]
 """Runs a unit of work that reads."""
 
 WHY_SCANNED: Final[dict[Reason, str]] = {
@@ -76,7 +74,7 @@ class Found(list[dict[str, Any]]):
 
 
 async def find_items(
-    read: Run,
+    read: RunUnit,
     text: str | None,
     *,
     limit: int | None,

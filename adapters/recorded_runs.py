@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from adapters import conversation
-from adapters.answering import Answer, Setting
+from adapters.answering import Answerer, Setting
 from adapters.conversation import Seat
 from adapters.run_usage import NOTHING, Numbers, Seen, continues, minus, of_numbers
 from eventlog.events import ItemRef, RequestUsage, UsageCorrection
@@ -27,7 +27,7 @@ from projections.usage import numbers
 
 _MARKS = "_eventlog_runs"
 
-Place: TypeAlias = "str | weakref.ref[Store]"
+LogName: TypeAlias = "str | weakref.ref[Store]"
 """A log. It is copied with the usage object, so it is nothing but a name."""
 
 
@@ -68,7 +68,7 @@ class Mark:
     before: int | None = None
     run: Run | None = None
     setting: Setting | None = None
-    told: dict[int, Answer] = field(default_factory=dict)
+    told: dict[int, Answerer] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
@@ -100,15 +100,15 @@ class Mark:
         return tuple(map(sum, zip(*rest.values(), strict=True))) or NOTHING
 
 
-def place_of(store: Store) -> Place:
+def place_of(store: Store) -> LogName:
     """Return what a store's log is called."""
     return weakref.ref(store) if store.is_memory else store.path
 
 
-def mark_of(usage: Any, place: Place) -> Mark:
+def mark_of(usage: Any, place: LogName) -> Mark:
     """Return what a log knows of a usage object's run; copies of the object take it along."""
     try:
-        marks: dict[Place, Mark] = usage.__dict__.setdefault(_MARKS, {})
+        marks: dict[LogName, Mark] = usage.__dict__.setdefault(_MARKS, {})
     except AttributeError:
         return Mark()  # an object of the application's own that takes no attributes
     return marks.setdefault(place, Mark())

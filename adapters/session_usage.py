@@ -31,7 +31,7 @@ from agents.logger import log_model_action_error
 from agents.tool_context import ToolContext
 
 from adapters import answering, conversation, pricing, recorded_runs, run_usage, usage_queries
-from adapters.answering import Answer
+from adapters.answering import Answerer
 from adapters.pricing import Prices
 from adapters.recorded_runs import Mark
 from adapters.run_usage import Seen
@@ -173,7 +173,7 @@ class MeteredUsage(Working):
         return recording
 
     def _filled(
-        self, requests: Mapping[int, RequestUsage], answers: Mapping[int, Answer]
+        self, requests: Mapping[int, RequestUsage], answers: Mapping[int, Answerer]
     ) -> dict[int, RequestUsage]:
         """Return requests with who answered them and what they cost, where that is known."""
         now = self.log.store.clock()
@@ -236,7 +236,7 @@ class MeteredUsage(Working):
             if open_:
                 name = getattr(agent, "name", None)
                 model = answering.model_of(agent, setting)
-                mark.told[open_[-1]] = Answer(name, model, getattr(response, "response_id", None))
+                mark.told[open_[-1]] = Answerer(name, model, getattr(response, "response_id", None))
             await self._write(_nothing)
         except Exception as error:
             self._failed(error)
@@ -302,7 +302,7 @@ class MeteredUsage(Working):
                 )
             )
 
-    def _learnt(self, mark: Mark, answers: Mapping[int, Answer]) -> dict[int, RequestUsage]:
+    def _learnt(self, mark: Mark, answers: Mapping[int, Answerer]) -> dict[int, RequestUsage]:
         """Return the recorded requests of which the answers tell more than is recorded."""
         better = {}
         taken = {} if mark.run is None else mark.run.taken
@@ -441,7 +441,7 @@ def _answer_one(noted: _Noted, seen: Seen, items: Sequence[Any]) -> bool:
     return bool(items) and run_usage.are_opaque(items) and is_certain
 
 
-def _answered(request: RequestUsage, answer: Answer | None) -> RequestUsage:
+def _answered(request: RequestUsage, answer: Answerer | None) -> RequestUsage:
     """Return a request with who answered it; what is known of that already stays."""
     learnt = {
         name: value.encode(errors="replace").decode()

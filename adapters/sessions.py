@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from adapters import timing
 from adapters.conversation import Seat, look, record_labels
@@ -17,10 +16,10 @@ from eventlog.errors import (
 )
 from eventlog.events import JSON, SessionDeleted, SessionRestored
 from eventlog.ledger import append
-from eventlog.transaction import Transaction, Unit
+from eventlog.transaction import RunUnit, Transaction
 from projections import conversations, filters, sessions
-from projections.filters import Place, Query
-from projections.sessions import Session, Spent
+from projections.filters import SessionCursor, SessionQuery
+from projections.sessions import Session, SessionSpend
 from projections.usage import NANOS
 
 TOLD_AT_ONCE = 500
@@ -29,7 +28,6 @@ TOLD_AT_ONCE = 500
 DELETED_AT_ONCE = 100
 """How many sessions one unit of work deletes: all of these, or none."""
 
-Run: TypeAlias = Callable[[Unit[Any]], Awaitable[Any]]
 """Runs a unit of work: a log's or a session object's read or write."""
 
 
@@ -47,10 +45,10 @@ class Deletion(NamedTuple):
 # -- listing ------------------------------------------------------------------------------------
 
 
-async def list_sessions(read: Run, query: Query) -> list[dict[str, Any]]:
+async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, Any]]:
     """Return the sessions that a query asks for; a search for text goes in several reads."""
 
-    def unit(tx: Transaction) -> tuple[list[dict[str, Any]], Place | None]:
+    def unit(tx: Transaction) -> tuple[list[dict[str, Any]], SessionCursor | None]:
         found, after = sessions.page(tx, query)
         return rows(tx, found, query), after
 
@@ -65,7 +63,7 @@ async def list_sessions(read: Run, query: Query) -> list[dict[str, Any]]:
         query = replace(query, after=after)
 
 
-def rows(tx: Transaction, found: list[Session], query: Query) -> list[dict[str, Any]]:
+def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dict[str, Any]]:
     """Return sessions as callers get them."""
     told = []
     for start in range(0, len(found), TOLD_AT_ONCE):
@@ -77,7 +75,7 @@ def rows(tx: Transaction, found: list[Session], query: Query) -> list[dict[str, 
     return told
 
 
-def _row(session: Session, title: str | None, spent: Spent, cursor: str) -> dict[str, Any]:
+def _row(session: Session, title: str | None, spent: SessionSpend, cursor: str) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "title": title,
@@ -158,7 +156,13 @@ def restore_session(tx: Transaction, session_id: str) -> None:
 
 
 async def delete_sessions(
-    run: Run, query: Query, *, before: int, dry_run: bool, reason: str | None, everything: bool
+    run: RunUnit,
+    query: SessionQuery,
+    *,
+    before: int,
+    dry_run: bool,
+    reason: str | None,
+    everything: bool,
 ) -> Deletion:
     """
     Delete the sessions that a query asks for, oldest first, in units of bounded size.
@@ -169,7 +173,7 @@ async def delete_sessions(
     if query.asks_for_all and not everything:
         raise InvalidQueryError("no filter is given: all_sessions=True means all of them")
 
-    def unit(tx: Transaction) -> tuple[list[Session], list[Spent], Place | None]:
+    def unit(tx: Transaction) -> tuple[list[Session], list[SessionSpend], SessionCursor | None]:
         found, after = sessions.page(tx, query)
         spent = sessions.spent(tx, found)
         if not dry_run:
@@ -180,7 +184,7 @@ async def delete_sessions(
     query = query.created_by(before)
     query = replace(query, order_by="created_at", is_reversed=True, limit=DELETED_AT_ONCE)
     deleted: list[Session] = []
-    all_spent: list[Spent] = []
+    all_spent: list[SessionSpend] = []
     while True:
         found, spent, after = await run(unit)
         deleted += found
@@ -190,7 +194,7 @@ async def delete_sessions(
         query = replace(query, after=after)
 
 
-def _deletion(deleted: list[Session], spent: list[Spent], *, dry_run: bool) -> Deletion:
+def _deletion(deleted: list[Session], spent: list[SessionSpend], *, dry_run: bool) -> Deletion:
     return Deletion(
         session_ids=[session.session_id for session in deleted],
         items=sum(session.item_count for session in deleted),

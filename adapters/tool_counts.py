@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
 
@@ -22,7 +22,7 @@ from eventlog.errors import InvalidQueryError
 from eventlog.events import JSON
 from eventlog.ledger import check_progress
 from eventlog.recorded import occurred_at
-from eventlog.transaction import Row, Transaction, Unit
+from eventlog.transaction import Row, RunUnit, Transaction
 
 GROUPS: Final = {"tool": "tool_name", "session": "session_id", "day": "day"}
 """By what calls can be counted, and under which key a row tells it."""
@@ -57,7 +57,6 @@ SDK_FAILURES: Final = re.compile(
 
 ANSWERS: Final = {output: call for call, output in OUTPUTS.items()}
 
-Run: TypeAlias = Callable[[Unit[Any]], Awaitable[Any]]
 Counts: TypeAlias = dict[tuple[str | None, ...], "Counter[str]"]
 
 
@@ -75,7 +74,7 @@ class ToolFilters(TypedDict, total=False):
     until: date | datetime | None
 
 
-class Wanted(NamedTuple):
+class WantedCalls(NamedTuple):
     """What is to be counted; times in microseconds since 1970 UTC, ``until`` exclusive."""
 
     by: tuple[str, ...]
@@ -100,7 +99,7 @@ class _Call:
 
 
 async def count(
-    read: Run, by: Iterable[str] | str, **which: Unpack[ToolFilters]
+    read: RunUnit, by: Iterable[str] | str, **which: Unpack[ToolFilters]
 ) -> list[dict[str, Any]]:
     """Return the counts as ``ConversationLog.tools`` does. Raises InvalidQueryError."""
     wanted = parse(by, **which)
@@ -117,7 +116,7 @@ async def count(
     return _rows(counts, wanted)
 
 
-def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> Wanted:
+def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> WantedCalls:
     """Return what is to be counted, checked. Raises InvalidQueryError, TypeError."""
     if unknown := which.keys() - ToolFilters.__annotations__.keys():
         raise TypeError(f"there is no filter {min(unknown)!r}")
@@ -128,7 +127,7 @@ def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> Wanted:
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
     start, end = timing.period(which.get("since"), which.get("until"))
-    return Wanted(
+    return WantedCalls(
         by=tuple(dict.fromkeys(groups)),
         session_id=which.get("session_id"),
         user_id=which.get("user_id"),
@@ -137,7 +136,7 @@ def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> Wanted:
     )
 
 
-def _page(tx: Transaction, wanted: Wanted, after: str) -> tuple[Counts, str | None]:
+def _page(tx: Transaction, wanted: WantedCalls, after: str) -> tuple[Counts, str | None]:
     """Count the calls of the next sessions; return with the counts behind which to go on, if at all."""
     if wanted.session_id is not None:
         sessions, last = tx.all(SESSION, (wanted.session_id,)), None
@@ -155,7 +154,7 @@ def _page(tx: Transaction, wanted: Wanted, after: str) -> tuple[Counts, str | No
     return counts, last
 
 
-def _calls(tx: Transaction, wanted: Wanted, session_id: str) -> list[_Call]:
+def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]:
     """Return a session's calls, each with what became of it."""
     calls: list[_Call] = []
     waiting: dict[tuple[str, str], _Call] = {}  # the last call of each kind and id
@@ -215,7 +214,7 @@ def _part_failed(part: Mapping[str, JSON]) -> bool:
     return outcome.get("type") == "timeout" or outcome.get("exit_code") not in (0, None)
 
 
-def _rows(counts: Counts, wanted: Wanted) -> list[dict[str, Any]]:
+def _rows(counts: Counts, wanted: WantedCalls) -> list[dict[str, Any]]:
     """Return the counts as callers get them: days in their order, else the most calls first."""
     names = [GROUPS[group] for group in wanted.by]
     rows = [

@@ -32,7 +32,7 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
 }
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 
-Stored: TypeAlias = tuple[int, str, int, bytes]
+StoredPayload: TypeAlias = tuple[int, str, int, bytes]
 """A payload as it is found: position, type, schema version, data."""
 
 LARGE_DOCUMENT_BYTES = 256 * 1024
@@ -168,7 +168,7 @@ def decode_metadata(text: str) -> dict[str, JSON]:
     return metadata
 
 
-def decode_items(payloads: Sequence[Stored]) -> list[list[JSON]]:
+def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
     """
     Return the items of events that hold items, lifted to their types' present shapes.
 

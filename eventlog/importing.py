@@ -23,7 +23,7 @@ from eventlog.log import EventLog
 from eventlog.transaction import Transaction
 
 OnConflict: TypeAlias = Literal["refuse", "skip", "rename"]
-Outcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", "broken"]
+ImportOutcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", "broken"]
 
 
 class Imported(NamedTuple):
@@ -33,7 +33,7 @@ class Imported(NamedTuple):
     """
 
     session_id: str
-    outcome: Outcome
+    outcome: ImportOutcome
     imported_as: str | None
     events: int
     problem: str | None = None
@@ -268,5 +268,5 @@ def place(
             number += 1
             name = f"{session_id}-imported-{number}"
         return Imported(session_id, "renamed", name, events)
-    outcome: Outcome = "skipped" if on_conflict == "skip" else "refused"
+    outcome: ImportOutcome = "skipped" if on_conflict == "skip" else "refused"
     return Imported(session_id, outcome, None, 0, f"session {session_id!r} exists already")

@@ -43,7 +43,7 @@ LINKED_EVENTS = f"""
 SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 
-Stored: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
+StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
 """An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
 
 
@@ -104,7 +104,7 @@ class Ledger:
         return self.put(tx, session_id, version, stored)
 
     def put(
-        self, tx: Transaction, session_id: str, version: int, events: Iterable[Stored]
+        self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
     ) -> list[Recorded]:
         """Append events as their columns hold them after ``version``, link and project them."""
         recorded = []

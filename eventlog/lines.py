@@ -52,7 +52,7 @@ from eventlog.events import (
     UsageCorrected,
     UsageCorrection,
 )
-from eventlog.ledger import Stored, metadata_json
+from eventlog.ledger import StoredEvent, metadata_json
 from eventlog.recorded import EARLIEST, LATEST, Recorded
 
 FORMAT: Final = 1
@@ -85,7 +85,7 @@ class EventLine(NamedTuple):
     event: Event | None
     data_digest: bytes
 
-    def stored(self, position_of: Callable[[int], int]) -> Stored:
+    def stored(self, position_of: Callable[[int], int]) -> StoredEvent:
         """Return the event's columns in a log where a version stands at this position."""
         data, digest = None, self.data_digest
         if self.event is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -148,3 +148,6 @@ def _write(connection: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any
 
 Unit: TypeAlias = Callable[[Transaction], T]
 """A plain function of an open transaction: it reads, decides, appends; it never awaits."""
+
+RunUnit: TypeAlias = Callable[[Unit[Any]], Awaitable[Any]]
+"""What runs a unit of work and gives its result, as a log does, or a session in the order of its calls."""

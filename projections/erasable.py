@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 from eventlog import codec
-from eventlog.codec import Stored
+from eventlog.codec import StoredPayload
 from eventlog.errors import SessionNotFoundError
 from eventlog.events import JSON, Event, ItemsReplaced, MetadataSet, SessionDeleted
 from eventlog.ledger import append, check_progress, session_version
@@ -156,7 +156,7 @@ class _Labels:
     def __init__(self) -> None:
         self._replaced: set[str] = set()
 
-    def shows(self, stored: Stored) -> bool:
+    def shows(self, stored: StoredPayload) -> bool:
         """Take the next older labels; return whether any of them was not replaced since."""
         event = _decoded(stored)
         given = {name for name in ("user_id", "metadata") if getattr(event, name) is not None}
@@ -182,7 +182,7 @@ def _all_payloads(tx: Transaction, session_id: str) -> Due:
     return Due(session_id, payloads, is_marked=is_marked)
 
 
-def structure(stored: Stored) -> JSON:
+def structure(stored: StoredPayload) -> JSON:
     """Return what is kept of a payload: the number and the shape of its items, nothing of its content."""
     type_name = stored[1]
     if type_name == MetadataSet.type_name():
@@ -195,6 +195,6 @@ def structure(stored: Stored) -> JSON:
     return kept
 
 
-def _decoded(stored: Stored) -> Event:
+def _decoded(stored: StoredPayload) -> Event:
     position, type_name, schema_version, data = stored
     return codec.decode(type_name, schema_version, data, position=position)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from eventlog import codec, erasing
-from eventlog.codec import Stored
+from eventlog.codec import StoredPayload
 from eventlog.erasing import Payload
 from eventlog.events import JSON, ItemsAdded, ItemsReplaced
 from eventlog.ledger import PAGE_BYTES, PAGE_EVENTS
@@ -174,7 +174,7 @@ def _blank(
     return blanked
 
 
-def _items(stored: Iterable[Stored]) -> Iterator[JSON]:
+def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
     """Return the items in payloads."""
     for position, type_name, schema_version, data in stored:
         event = codec.decode(type_name, schema_version, data, position=position)

@@ -56,7 +56,7 @@ class Period(NamedTuple):
     end: int | None = None
 
 
-class Place(NamedTuple):
+class SessionCursor(NamedTuple):
     """A place in an order: behind this session as it stood at this time."""
 
     time: int
@@ -64,7 +64,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
+class SessionQuery:
     """Which sessions, in which order, and which part of them."""
 
     user_id: str | None = None
@@ -75,17 +75,17 @@ class Query:
     is_deleted: bool = False
     order_by: OrderBy = "updated_at"
     is_reversed: bool = False
-    after: Place | None = None
+    after: SessionCursor | None = None
     limit: int | None = None
 
     @property
     def asks_for_all(self) -> bool:
         """Whether nothing is filtered: an empty text and 0 items filter nothing."""
-        everything = Query(order_by=self.order_by, is_reversed=self.is_reversed)
+        everything = SessionQuery(order_by=self.order_by, is_reversed=self.is_reversed)
         filtering = replace(self, text=self.text or None, min_items=self.min_items or None)
         return replace(filtering, after=None, limit=None, is_deleted=False) == everything
 
-    def created_by(self, time: int) -> Query:
+    def created_by(self, time: int) -> SessionQuery:
         """Return the same question, but for sessions that begin after this time."""
         start, end = self.periods.get("created_at", Period())
         end = time + 1 if end is None else min(end, time + 1)
@@ -100,13 +100,13 @@ def parse(
     reverse: bool = False,
     deleted: bool = False,
     **filters: Unpack[SessionFilters],
-) -> Query:
+) -> SessionQuery:
     """Return the question that a caller asks. Raises InvalidQueryError, UnserialisableError."""
     if unknown := filters.keys() - SessionFilters.__annotations__.keys():
         raise TypeError(f"there is no filter {min(unknown)!r}")
     if order_by not in get_args(OrderBy):
         raise InvalidQueryError(f"order_by is 'updated_at' or 'created_at', not {order_by!r}")
-    return Query(
+    return SessionQuery(
         user_id=_text("user_id", filters.get("user_id")),
         labels=_labels(filters.get("metadata")),
         periods=_periods(filters),
@@ -186,12 +186,12 @@ def _labels(metadata: Any) -> tuple[Label, ...]:
 # -- cursors ------------------------------------------------------------------------------------
 
 
-def cursor(order_by: OrderBy, place: Place) -> str:
+def cursor(order_by: OrderBy, place: SessionCursor) -> str:
     """Return a place as text for ``after``: opaque to callers."""
     return base64.urlsafe_b64encode(json.dumps([order_by, *place]).encode()).decode()
 
 
-def _place(text: Any, order_by: OrderBy) -> Place:
+def _place(text: Any, order_by: OrderBy) -> SessionCursor:
     try:
         order, time, session_id = json.loads(base64.b64decode(text, b"-_", validate=True))
         codec.check_text("after", session_id)
@@ -201,4 +201,4 @@ def _place(text: Any, order_by: OrderBy) -> Place:
         raise InvalidQueryError(f"after belongs to a list by {order!r}, not by {order_by!r}"[:200])
     if type(time) is not int or abs(time) > MAX_NUMBER:
         raise InvalidQueryError("after is no cursor of a session in a list")
-    return Place(time, session_id)
+    return SessionCursor(time, session_id)

@@ -110,7 +110,7 @@ class Cursor(NamedTuple):
         return cls(newest, oldest, (-score, -position, -index))
 
 
-class Event(NamedTuple):
+class SearchedEvent(NamedTuple):
     """The hits of one event, the newest first, and how long its payload is."""
 
     position: int
@@ -121,7 +121,7 @@ class Event(NamedTuple):
 class Looked(NamedTuple):
     """What a step saw: events with hits, the legs that are left, how many events it scanned."""
 
-    events: list[Event]
+    events: list[SearchedEvent]
     legs: tuple[Leg, ...]
     reason: Reason | None
     scanned: int
@@ -165,21 +165,21 @@ class Finder:
         rest = legs[1:] if step.rest is None else (step.rest, *legs[1:])
         return Looked([event for event in events if event.hits], rest, reason, step.scanned)
 
-    def _event(self, tx: Transaction, live: Live, position: int) -> Event:
+    def _event(self, tx: Transaction, live: Live, position: int) -> SearchedEvent:
         row = tx.one(EVENT, (position,))
         if row is None or row[3] is None:
-            return Event(position, [], 0)  # erased
+            return SearchedEvent(position, [], 0)  # erased
         session_id, *stored, recorded_at, metadata = row
         time = occurred_at(recorded_at, metadata, position)
         if not self._is_asked_for(tx, session_id, time):
-            return Event(position, [], 0)
+            return SearchedEvent(position, [], 0)
         items = codec.decode_items([(position, *stored)])[0]
         hits = [
             hit
             for index in range(len(items) - 1, -1, -1)
             if (hit := self._hit(live, session_id, ItemRef(position, index), items[index], time))
         ]
-        return Event(position, hits, len(stored[-1]))
+        return SearchedEvent(position, hits, len(stored[-1]))
 
     def _is_asked_for(self, tx: Transaction, session_id: str, time: int) -> bool:
         sought = self._sought

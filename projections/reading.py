@@ -196,7 +196,7 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else holding(text)
     sql = f"{USER_EVENTS} {condition} ORDER BY position"
-    stored: dict[int, codec.Stored] = {}
+    stored: dict[int, codec.StoredPayload] = {}
     times: dict[int, int] = {}
     found: list[tuple[int, int, int]] = []
     for span in _spans_in_order(tx, pointer):
@@ -261,7 +261,7 @@ def _newest_spans(tx: Transaction, pointer: Pointer, newest: int | None) -> Iter
 
 def _present(
     position: int, type_name: str, schema_version: int, data: bytes | None
-) -> codec.Stored:
+) -> codec.StoredPayload:
     if data is None:
         raise UndecodableEventError(
             f"the content of the event at position {position} was erased", position=position

@@ -19,7 +19,7 @@ from eventlog import codec, logs
 from eventlog.ledger import read_head
 from eventlog.transaction import Row, Transaction
 from projections import reading, search, segments
-from projections.filters import Period, Place, Query
+from projections.filters import Period, SessionCursor, SessionQuery
 from projections.segments import Pointer
 from projections.texts import folded, texts, title
 
@@ -85,13 +85,13 @@ class Session(NamedTuple):
     branch_count: int
     deleted_at: int | None
 
-    def place(self, query: Query) -> Place:
+    def place(self, query: SessionQuery) -> SessionCursor:
         """Return where the session stands in the order of a query."""
         time = self.updated_at if query.order_by == "updated_at" else self.created_at
-        return Place(time, self.session_id)
+        return SessionCursor(time, self.session_id)
 
 
-class Spent(NamedTuple):
+class SessionSpend(NamedTuple):
     """All that a session ever used, whatever became of its items."""
 
     total_tokens: int = 0
@@ -103,10 +103,10 @@ class Page(NamedTuple):
     """Some sessions in order, and where to go on; None when there are no more."""
 
     sessions: list[Session]
-    after: Place | None
+    after: SessionCursor | None
 
 
-def page(tx: Transaction, query: Query) -> Page:
+def page(tx: Transaction, query: SessionQuery) -> Page:
     """
     Return the next sessions that a query asks for, up to its limit.
 
@@ -150,12 +150,12 @@ def _messages(tx: Transaction, sql: str, parameters: tuple[Any, ...]) -> Iterato
 # -- finding --------------------------------------------------------------------------------------
 
 
-def _find(tx: Transaction, query: Query) -> list[Session]:
+def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
     sql, parameters = statement(query, _narrowest(tx, query))
     return [Session(*row) for row in tx.execute(sql, parameters)]
 
 
-def statement(query: Query, few: Condition | None) -> Condition:
+def statement(query: SessionQuery, few: Condition | None) -> Condition:
     """Return the SQL for a query: over the few sessions that are given, or along its order."""
     source, conditions = "sessions AS s", list(_conditions(query))
     if few is not None:
@@ -175,7 +175,7 @@ def statement(query: Query, few: Condition | None) -> Condition:
     return sql, tuple(parameters)
 
 
-def _narrowest(tx: Transaction, query: Query) -> Condition | None:
+def _narrowest(tx: Transaction, query: SessionQuery) -> Condition | None:
     """Return the filter that leaves the fewest sessions, if it leaves few."""
     conditions = [*_narrowing(query), *_narrowing_by_text(tx, query.text)]
     counted = [(_count(tx, condition), condition) for condition in conditions]
@@ -190,7 +190,7 @@ def _count(tx: Transaction, condition: Condition) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _narrowing(query: Query) -> Iterator[Condition]:
+def _narrowing(query: SessionQuery) -> Iterator[Condition]:
     """Return what finds a query's sessions by an index other than that of its order."""
     for label in query.labels:
         yield WITH_LABEL, label
@@ -216,7 +216,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
         yield search.SESSIONS, (expression,)
 
 
-def _conditions(query: Query) -> Iterator[Condition]:
+def _conditions(query: SessionQuery) -> Iterator[Condition]:
     """Return what a session must be. A column in an expression is not looked for in an index."""
     yield f"s.deleted_at IS {'NOT NULL' if query.is_deleted else 'NULL'}", ()
     if query.user_id is not None:
@@ -274,9 +274,9 @@ def _first_user_item(tx: Transaction, session: Session) -> Row | None:
     return None
 
 
-def spent(tx: Transaction, sessions: Sequence[Session]) -> list[Spent]:
+def spent(tx: Transaction, sessions: Sequence[Session]) -> list[SessionSpend]:
     """Return what each session ever used."""
     session_ids = [session.session_id for session in sessions]
     sql = SPENT.format(", ".join("?" * len(sessions)))
-    found = {session_id: Spent(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
-    return [found.get(session_id, Spent()) for session_id in session_ids]
+    found = {session_id: SessionSpend(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    return [found.get(session_id, SessionSpend()) for session_id in session_ids]

@@ -136,10 +136,10 @@ END_SESSION = "UPDATE usage SET is_live = 0 WHERE session_id = ? AND is_live = 1
 numbers: Final[Callable[[RequestUsage], tuple[int, ...]]] = attrgetter(*COUNTS)
 """Returns how many requests and tokens of each kind, in the order of the columns."""
 
-Run: TypeAlias = tuple[str, str]
+RunKey: TypeAlias = tuple[str, str]
 """A session and the id of one of its runs."""
 
-Group: TypeAlias = tuple[int, str, str, str]
+DayGroup: TypeAlias = tuple[int, str, str, str]
 """A day, a session, a model and an agent; what is not known is the empty text."""
 
 
@@ -183,12 +183,12 @@ class Usage:
 class _Batch:
     """The rows and sums that a batch of events adds, until they are written together."""
 
-    def __init__(self, tx: Transaction, known_runs: set[Run]) -> None:
+    def __init__(self, tx: Transaction, known_runs: set[RunKey]) -> None:
         self._tx = tx
         self._known_runs = known_runs
         self._rows: list[tuple[Any, ...]] = []
-        self._counted: dict[Group, list[list[int]]] = {}
-        self._left: set[Group] = set()
+        self._counted: dict[DayGroup, list[list[int]]] = {}
+        self._left: set[DayGroup] = set()
 
     def record(self, recorded: Recorded, event: UsageRecorded) -> None:
         """Add what a run's requests used."""
@@ -250,18 +250,18 @@ class _Batch:
         ref = correction.request
         self._tx.execute(CORRECT, (*learnt, ref.position, ref.index))
 
-    def _add(self, group: Group, counted: list[int]) -> None:
+    def _add(self, group: DayGroup, counted: list[int]) -> None:
         self._counted.setdefault(group, []).append(counted)
 
 
-def _known_runs(tx: Transaction, events: Sequence[Recorded]) -> set[Run]:
+def _known_runs(tx: Transaction, events: Sequence[Recorded]) -> set[RunKey]:
     """Return which runs of these events the tables know already."""
     runs = {
         (recorded.session_id, event.run_id): None  # in order
         for recorded in events
         if isinstance(event := recorded.event, UsageRecorded)
     }
-    known: set[Run] = set()
+    known: set[RunKey] = set()
     asking = iter(runs)
     while some := [*islice(asking, MOST_ASKED)]:
         sql = KNOWN_RUNS.replace("(?, ?)", ", ".join(["(?, ?)"] * len(some)))
@@ -276,7 +276,7 @@ def nanos(cost_usd: float | None) -> int:
     return round(max(-MOST_NANOS, min(MOST_NANOS, cost_usd * NANOS)))
 
 
-def _group(occurred_at: int, session_id: str, model: str | None, agent: str | None) -> Group:
+def _group(occurred_at: int, session_id: str, model: str | None, agent: str | None) -> DayGroup:
     return occurred_at // DAY, session_id, model or "", agent or ""
 
 

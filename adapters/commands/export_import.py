@@ -26,11 +26,11 @@ from adapters.telling import counted
 from eventlog import shared
 from eventlog.errors import OpenError, WrongTablesError
 from eventlog.exporting import Exported, export_lines
-from eventlog.importing import Imported, OnConflict, Outcome
+from eventlog.importing import Imported, ImportOutcome, OnConflict
 from eventlog.log import EventLog
 from eventlog.store import MEMORY
 
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 
 
 # -- export -----------------------------------------------------------------------------------

@@ -273,8 +273,8 @@ def listed_plan(given: Given, few: int, **asked: Any) -> list[str]:
 
 
 NOON = datetime(2023, 11, 14, 12, tzinfo=UTC)
-AFTER = filters.cursor("updated_at", filters.Place(START, "s"))
-AFTER_CREATED = filters.cursor("created_at", filters.Place(START, "s"))
+AFTER = filters.cursor("updated_at", filters.SessionCursor(START, "s"))
+AFTER_CREATED = filters.cursor("created_at", filters.SessionCursor(START, "s"))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
