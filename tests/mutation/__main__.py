@@ -43,6 +43,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appending.py": ("tests/eventlog/test_log.py",),
     "eventlog/codec.py": ("tests/eventlog/test_codec.py",),
     "eventlog/exporting.py": _MOVING,
+    "eventlog/headroom.py": ("tests/eventlog/test_headroom.py",),
     "eventlog/importing.py": _MOVING,
     "eventlog/integrity.py": (
         "tests/eventlog/test_integrity.py",
