@@ -66,6 +66,13 @@ def test_what_stands_there_stays_and_zeros_follow(wal: Path) -> None:
     headroom.close()
 
 
+def test_no_room_is_made_for_the_first_commit_which_may_be_the_only_one(wal: Path) -> None:
+    wal.write_bytes(b"")
+    with closing(Headroom(str(wal).removesuffix("-wal"))) as headroom:
+        headroom.keep()
+    assert wal.stat().st_size == 0
+
+
 @pytest.mark.parametrize(
     ("size", "after"),
     [(ENOUGH_BYTES - 1, ENOUGH_BYTES - 1 + ROOM_BYTES), (ENOUGH_BYTES, ENOUGH_BYTES)],
