@@ -70,7 +70,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "projections/past.py": ("tests/projections/test_past.py",),
     "projections/projector.py": ("tests/projections/test_projector.py",),
     "projections/replay.py": ("tests/projections/test_replay.py",),
-    "projections/segments.py": _BUILDERS,
+    "projections/segments.py": (*_BUILDERS, "tests/projections/test_damaged_tables.py"),
     "projections/shape.py": ("tests/projections/test_shape.py",),
     "projections/usage.py": (
         *("tests/projections/test_usage.py", "tests/projections/test_usage_rows.py"),

@@ -71,8 +71,10 @@ async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
         assert changed.rowcount == 1
 
     session = AdvancedSQLiteSession("s", path, branch_id="other")
-    with pytest.raises(ProjectionError, match="has a parent that is not older"):
+    problem = r"^segment \d+ has a parent that is not older: `eventlog replay` builds them anew$"
+    with pytest.raises(ProjectionError, match=problem) as told:
         await session.get_items()
+    assert told.value.projection == "conversations"
     async with EventLog.open(path, projections=projections.default()) as log:
         projections.replay(log, projections.default().named([]))
     assert await session.get_items() == ITEMS[:2] + ITEMS
