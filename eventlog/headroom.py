@@ -12,20 +12,31 @@ import contextlib
 import os
 from io import FileIO
 
-ROOM_BYTES = 256 * 1024
-"""How much is written at once: enough for some ten commits, and soon done."""
+from eventlog.sqlite import FileId, file_id
 
-ENOUGH_BYTES = 4 * 1024 * 1024
-"""The size at which SQLite checkpoints a write-ahead log, to begin again at its start."""
+ROOM_BYTES = 256 * 1024 + 1
+"""
+How much is written at once: enough for some ten commits, and soon done.
+
+What SQLite writes ends at a multiple of 8 bytes. Room never does, so every process sees which it is.
+"""
+
+ENOUGH_BYTES = 32 + 1000 * (4096 + 24) + 1
+"""Where SQLite checkpoints a write-ahead log, at its 1000th frame, to begin again at its start."""
 
 
 class Headroom:
-    """Keeps room in the write-ahead log of one connection."""
+    """
+    Keeps room in the write-ahead log of one connection.
 
-    def __init__(self, path: str) -> None:
-        self._path = f"{path}-wal"
+    database: the file that the connection has open. There may soon be another at its path, whose log is
+        not locked, and never touched.
+    """
+
+    def __init__(self, path: str, database: FileId) -> None:
+        self._path = path
+        self._database = database
         self._file: FileIO | None = None
-        self._known_bytes = 0
 
     def keep(self) -> None:
         """
@@ -34,18 +45,24 @@ class Headroom:
         To be called as a writing transaction begins: nobody else writes to the file then.
         """
         with contextlib.suppress(OSError):  # of a disk that is full or fails, the commit tells
-            if self._file is None:
-                self._file = FileIO(self._path, "r+")
-            size = os.fstat(self._file.fileno()).st_size
-            if size == self._known_bytes:
+            file = self._file = self._file or self._opened()
+            if file is None:
                 return
-            self._known_bytes = size
-            if size < ENOUGH_BYTES:
-                self._file.seek(size)
-                self._known_bytes += self._file.write(bytes(ROOM_BYTES))
+            size = os.fstat(file.fileno()).st_size
+            if size % 8 == 0 and 0 < size < ENOUGH_BYTES:
+                room = min(ROOM_BYTES, ENOUGH_BYTES - size)
+                file.seek(size)
+                if file.write(bytes(room)) < room:
+                    file.truncate(size)  # what little is left of the disk is for others
+
+    def _opened(self) -> FileIO | None:
+        file = FileIO(f"{self._path}-wal", "r+")
+        if file_id(self._path) == self._database:  # then what was opened before is its log
+            return file
+        file.close()
+        return None
 
     def close(self) -> None:
-        """Let go of the file; the next call opens it anew."""
+        """Let go of the file."""
         if self._file is not None:
             self._file.close()
-            self._file = None

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from eventlog.store import MEMORY, Durability, Store, file_id
+from eventlog.sqlite import file_id
+from eventlog.store import MEMORY, Durability, Store
 
 IDLE_STORES = 8
 """How many stores stay open that nobody refers to any more, for whoever comes next."""

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 from eventlog.errors import (
     BusyError,
@@ -35,6 +36,9 @@ UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
+
+FileId: TypeAlias = tuple[int, int]
+"""What tells a file from another that is put in its place."""
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
@@ -168,6 +172,15 @@ def empty_wal(connection: sqlite3.Connection) -> bool:
         if not busy:
             return True
     return False
+
+
+def file_id(path: str) -> FileId | None:
+    """Return what tells this file from another at the same path, or None if there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_path(path: str, *, create: bool) -> None:

@@ -100,7 +100,7 @@ class Store:
         self.clock = clock
         self.bell = Bell()
         self.participant: Participant | None = None
-        self.file_id: tuple[int, int] | None = None  # of a shared store, once the file is there
+        self.file_id: sqlite.FileId | None = None  # of a shared store, once the file is there
         self._closed = False
         self._pending: deque[Operation[Any]] = deque()
         self._draining = False
@@ -108,7 +108,7 @@ class Store:
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
         self._written = _Memory()
-        self._headroom = Headroom(path)
+        self._headroom: Headroom | None = None
         self._reader: sqlite3.Connection | None = None
         self._read = _Memory()
         self._start_workers()
@@ -311,7 +311,7 @@ class Store:
         written = tx.writes()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            if self.durability == "full" and not self.is_memory:
+            if self._headroom is not None:
                 self._headroom.keep()
             tx.cache = self._written.valid(connection)
             if self.participant is not None:
@@ -411,9 +411,22 @@ class Store:
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
             self._written.clear()
-            self._headroom.close()
+            before = sqlite.file_id(self.path)
             self._writer = sqlite.connect_for_writing(self.path, self.durability)
+            self._renew_headroom(before)
         return self._writer
+
+    def _renew_headroom(self, before: sqlite.FileId | None) -> None:
+        """Keep room for a new connection, if it waits for the disk and is certain to have this file."""
+        self._close_headroom()
+        now = sqlite.file_id(self.path)
+        if self.durability == "full" and now is not None and before in (None, now):
+            self._headroom = Headroom(self.path, now)
+
+    def _close_headroom(self) -> None:
+        if self._headroom is not None:
+            self._headroom.close()
+            self._headroom = None
 
     def _reading_connection(self) -> sqlite3.Connection:
         if self._reader is None:
@@ -494,7 +507,7 @@ class Store:
             self._close_writer()
 
     def _close_writer(self) -> None:
-        self._headroom.close()
+        self._close_headroom()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -520,12 +533,3 @@ def _require_whole(tx: Transaction) -> None:
     """Raise what left a write half done, although the unit that met it went on."""
     if tx.broken is not None:
         raise tx.broken
-
-
-def file_id(path: str) -> tuple[int, int] | None:
-    """Return what tells this file from another at the same path, or None if there is none."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
