@@ -277,11 +277,7 @@ def create_branch_from_turn(
     if 0 < turn <= here.turn:
         pointer = segments.before_turn(tx, here.pointer, turn)
     if pointer is None:
-        raise TurnNotFoundError(
-            f"Turn {label} does not contain a user message in branch '{seat.branch_id}'",
-            turn=label,
-            branch_id=seat.branch_id,
-        )
+        raise TurnNotFoundError(label, seat.branch_id)
     if include_turn:
         turn += 1
         pointer = segments.before_turn(tx, here.pointer, turn) or here.pointer
@@ -373,8 +369,23 @@ def list_branches(tx: Transaction, seat: Seat) -> list[tuple[str, int, int, int]
 # -- turns ------------------------------------------------------------------------------------
 
 
+def turn_number(given: Any) -> int | None:
+    """Return a turn's number as SQLite takes it: 2.0 and "2" are 2; None for what is no whole number."""
+    try:
+        number = int(given)
+        return number if number == float(given) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def find_turns(tx: Transaction, seat: Seat, branch_id: str | None, term: str) -> list[UserItem]:
-    """Return a branch's turns whose user text contains the term; ASCII letters match either case."""
+    """
+    Return a branch's turns whose user text contains the term; ASCII letters match either case.
+
+    Raises TypeError for a term that is no text.
+    """
+    if not isinstance(term, str):
+        raise TypeError(f"a search term is a text, not of type {type(term).__name__}")
     needle = folded(term)
     pointer = look_at(tx, seat, branch_id).pointer
     return [

@@ -173,11 +173,16 @@ class Source:
         self.tables = table_names(tx.connection)
 
     def sessions(self) -> list[tuple[str, int]]:
-        """Return each session's id and when it began, the oldest first."""
+        """Return each session's id and when it began, the oldest first; also of one that is cleared."""
+        reserved = (
+            f"UNION ALL SELECT session_id, NULL FROM {RESERVATIONS} WHERE branch_id != '{MAIN}'"
+            if RESERVATIONS in self.tables
+            else ""
+        )
         rows = self.tx.all(
             f"SELECT session_id, MIN(created_at) FROM ("
             f" SELECT session_id, created_at FROM {self.sessions_table}"
-            f" UNION ALL SELECT session_id, created_at FROM {self.messages_table}"
+            f" UNION ALL SELECT session_id, created_at FROM {self.messages_table} {reserved}"
             ") GROUP BY session_id ORDER BY 2, 1"
         )
         return [(session_id, self.time(created_at)) for session_id, created_at in rows]

@@ -35,7 +35,7 @@ from adapters.session_management import ManagedSessions
 from adapters.session_search import Searchable
 from adapters.session_usage import MeteredUsage
 from eventlog import codec, logs
-from eventlog.errors import BranchNotFoundError, InvalidEventError
+from eventlog.errors import BranchNotFoundError, InvalidEventError, TurnNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
 from eventlog.log import EventLog
 from eventlog.store import Durability
@@ -156,6 +156,8 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         """
         self._note(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
+        if newest is not None and not isinstance(newest, int):
+            raise TypeError(f"limit is a whole number, not of type {type(newest).__name__}")
         if as_of is not None:
             return await self._read(
                 lambda tx: conversation.get_past_items(tx, self._seat, branch_id, newest, as_of)
@@ -233,9 +235,12 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueError).
         """
         conversation.check_branch_name(branch_name)
-        turn = self._internal(turn_number) if type(turn_number) is int else -1
+        number = conversation.turn_number(turn_number)
+        if number is None:
+            raise TurnNotFoundError(turn_number, self.current_branch)
+        turn = self._internal(number)
         return await self._branch_before(
-            lambda _: turn, branch_name, include_turn=include_turn, label=turn_number
+            lambda _: turn, branch_name, include_turn=include_turn, label=number
         )
 
     async def create_branch_from_content(
@@ -443,7 +448,7 @@ class AdvancedSQLiteSession(EventLogSession):
 
     def __init__(
         self,
-        session_id: str,
+        session_id: str | int,
         db_path: str | os.PathLike[str] = ":memory:",
         create_tables: bool = True,
         *,
@@ -470,7 +475,7 @@ class AdvancedSQLiteSession(EventLogSession):
         )
         try:
             super().__init__(
-                session_id,
+                str(session_id) if isinstance(session_id, int) else session_id,
                 log,
                 logger=logger,
                 session_settings=session_settings,

@@ -342,7 +342,8 @@ class MeteredUsage(Working):
 
         turns = await self._read(unit)
         if user_turn_number is not None:
-            used = turns.get(self._internal(user_turn_number))
+            number = conversation.turn_number(user_turn_number)
+            used = None if number is None else turns.get(self._internal(number))
             return {} if used is None else used._asdict()
         return [
             {"user_turn_number": self._external(turn), **used._asdict()}

@@ -41,14 +41,12 @@ def check_names(**names: str | None) -> None:
 
 def check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> None:
     """Raise WrongExpectedVersionError unless the session is where the caller thinks."""
-    if expected == "any" or (expected == "exists" and actual > 0):
-        return
-    if expected == actual or (expected == "new" and actual == 0):
-        return
-    if not isinstance(expected, int) and expected not in ("new", "exists"):
+    if type(expected) is not int and expected not in ("any", "new", "exists"):
         raise InvalidEventError(
             f"expected_version is a version, 'any', 'new' or 'exists', not {expected!r}"
         )
+    if expected in ("any", actual) or expected == ("exists" if actual else "new"):
+        return
     raise WrongExpectedVersionError(session_id=session_id, expected=expected, actual=actual)
 
 

@@ -269,8 +269,15 @@ class InvalidBranchError(ConversationError):
 class TurnNotFoundError(ConversationError):
     """The branch has no such turn. ``get_conversation_turns()`` lists those there are."""
 
-    turn: int | None
+    turn: Any
     branch_id: str
+
+    def __init__(self, turn: Any, branch_id: str) -> None:
+        super().__init__(
+            f"Turn {turn} does not contain a user message in branch '{branch_id}'",
+            turn=turn,
+            branch_id=branch_id,
+        )
 
 
 class VersionNotFoundError(ConversationError):

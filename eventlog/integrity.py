@@ -65,7 +65,10 @@ class Head(NamedTuple):
     def parse(cls, text: str) -> Head:
         """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
         position, _, digest = text.partition(":")
-        head = cls(int(position), bytes.fromhex(digest))
+        try:
+            head = cls(int(position), bytes.fromhex(digest))
+        except ValueError:
+            head = cls(-1, b"")
         if head.position < 0 or len(head.digest) != len(FIRST):
             raise ValueError(f"{text!r} is not POSITION:DIGEST")
         return head

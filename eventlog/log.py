@@ -19,7 +19,7 @@ from eventlog.appending import (
     encode_checked,
     first_result,
 )
-from eventlog.errors import ClosedError, CorruptFileError
+from eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from eventlog.events import Event
 from eventlog.following import follow
 from eventlog.integrity import Head, Verified, Verifier
@@ -237,9 +237,13 @@ class EventLog:
         since, before: times of recording, ``since`` inclusive, ``before`` exclusive; a time without
             a zone is UTC.
 
-        Memory stays flat; other programs may append meanwhile.
+        limit: at most so many.
+
+        Memory stays flat; other programs may append meanwhile. Raises InvalidQueryError (a ValueError).
         """
         query = Query(session_id, branch_id, types, after, until, since, before, backward=backward)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidQueryError(f"limit is a number of events, not {limit!r}")
         left = limit
         while left is None or left > 0:
             size = PAGE_EVENTS if left is None else min(PAGE_EVENTS, left)

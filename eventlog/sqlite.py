@@ -199,6 +199,10 @@ def check_path(path: str, *, create: bool) -> None:
 
 def read_only_error(path: str) -> ReadOnlyFileError:
     """Return the error for writing where only reading is possible."""
+    beside = [f"{path}{ending}" for ending in ("-wal", "-shm")]
+    kept = [name for name in beside if Path(name).exists() and not os.access(name, os.W_OK)]
+    if kept:  # as SQLite leaves it that has read a file without the right to write it
+        return ReadOnlyFileError(f"{kept[0]} cannot be written", path=path)
     return ReadOnlyFileError(f"{path} or its folder cannot be written", path=path)
 
 

@@ -220,6 +220,19 @@ async def test_branch_ids_stay_taken_after_the_sdk_cleared_the_session(path: Pat
     await assert_sound(path)
 
 
+async def test_branch_ids_stay_taken_where_nothing_else_is_left_of_a_session(path: Path) -> None:
+    session = sdk(path)
+    await grow(session)
+    await session.clear_session()
+    session.close()
+    adopted = ours(path)
+    assert await adopted.get_items() == []
+    await adopted.add_items(turns("a new life"))
+    with pytest.raises(ValueError, match="has already been used"):
+        await adopted.create_branch_from_turn(1, "draft")
+    await assert_sound(path)
+
+
 async def test_a_main_that_was_popped_empty_stays_empty(path: Path) -> None:
     session = sdk(path)
     await session.add_items(turns("first", "second"))

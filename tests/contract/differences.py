@@ -100,9 +100,9 @@ DIFFERENCES = (
         "what was measured is not thrown away",
     ),
     Difference(
-        "searching turns whose content is null",
-        "`TypeError` if the stored text holds the term anywhere",
-        "such a turn says nothing, so it is not found",
+        "searching turns whose content is null, a number, or parts that are no objects",
+        "`TypeError` if the stored text holds the term anywhere, or the turn is not found",
+        "what is text in it is found, the rest says nothing",
         "one odd turn does not make all others unfindable",
     ),
     Difference(
@@ -120,7 +120,7 @@ DIFFERENCES = (
     Difference(
         "an MCP call that was asked approval for",
         "counted twice: its request for approval, and the call",
-        "counted once, where the call names its request",
+        "counted once, as its request: a call that names one is not, whether or not that is on the branch",
         "one use of a tool is one use",
     ),
     Difference(
@@ -155,9 +155,34 @@ DIFFERENCES = (
     ),
     Difference(
         "an item that is not JSON",
-        "`TypeError` that names a type",
+        "`TypeError` that names a type; `ValueError` or `RecursionError` for what contains itself, "
+        "is nested too deeply, or is a number of more than 4,300 digits",
         "`TypeError` that also names the place in the item",
         "the culprit is found in a long batch",
+    ),
+    Difference(
+        "items in a generator",
+        "`TypeError`",
+        "added like a list",
+        "a list would hold the same",
+    ),
+    Difference(
+        "a limit that is no whole number",
+        "`sqlite3.IntegrityError`",
+        "`TypeError`",
+        "what is wrong is the argument, not the file",
+    ),
+    Difference(
+        "a session id that is a number",
+        "`session_id` stays the number, and the rows hold it as text",
+        "`session_id` is the text",
+        '42 and "42" are one session on both sides',
+    ),
+    Difference(
+        "the classes",
+        "a `SQLiteSession`, and so a `SessionABC`",
+        "neither, but a `Session`, as the SDK asks of sessions of others",
+        "it shares no code with them",
     ),
     Difference(
         "one item, or a text, in place of a list of items",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.items import assistant, call, output, turns, user
+from eventlog.errors import TurnNotFoundError
+from tests.contract.items import assistant, call, output, ran, turns, user
 
 if TYPE_CHECKING:
-    from tests.contract.harness import Pair
+    from tests.contract.harness import Pair, World
 
 
 def numbers(shown: list[dict[str, Any]]) -> list[int]:
@@ -138,3 +140,31 @@ async def test_an_empty_session_has_no_turns(pair: Pair) -> None:
     assert await pair.find_turns_by_content("") == []
     assert await pair.get_tool_usage() == []
     assert await pair.list_branches() == []
+
+
+@pytest.mark.parametrize("number", [2, 2.0, "2", " 2 "])
+async def test_a_turn_may_be_told_by_any_number_that_is_whole(pair: Pair, number: Any) -> None:
+    await pair.add_items(turns("one", "two"))
+    await pair.store_run_usage(ran(7))
+    assert (await pair.get_turn_usage(number))["requests"] == 7
+    assert await pair.create_branch_from_turn(number, "draft") == "draft"
+    assert await pair.get_items() == turns("one")
+
+
+@pytest.mark.parametrize("number", [None, "x", 1.5, float("inf"), [1]])
+async def test_what_is_no_whole_number_is_no_turn(world: World, number: Any) -> None:
+    ours = world.open().ours
+    await ours.add_items(turns("one", "two"))
+    with pytest.raises(TurnNotFoundError, match=f"^{re.escape(f'Turn {number} does not')}"):
+        await ours.create_branch_from_turn(number)
+    if number is not None:  # that is all turns
+        assert await ours.get_turn_usage(number) == {}
+
+
+@pytest.mark.parametrize("term", [None, 7, b"one"])
+async def test_a_term_that_is_no_text_is_a_type_error(pair: Pair, term: Any) -> None:
+    await pair.add_items(turns("one 7 None"))
+    for session in (pair.sdk, pair.ours):
+        for search in (session.find_turns_by_content, session.create_branch_from_content):
+            with pytest.raises(TypeError):
+                await search(term)

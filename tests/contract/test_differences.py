@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from agents import RunContextWrapper
-from agents.memory import OpenAIResponsesCompactionSession, SQLiteSession
+from agents.memory import OpenAIResponsesCompactionSession, Session, SessionABC, SQLiteSession
 
 from tests.contract.differences import DIFFERENCES, SHOWN, shows
 from tests.contract.harness import SIDES, World, our_class
@@ -188,3 +188,23 @@ async def test_ours_takes_the_run_context(world: World) -> None:
             await getattr(pair.sdk, method)(*args, wrapper=context)
         await getattr(pair.ours, method)(*args, wrapper=context)
     assert await pair.ours.get_items() == []
+
+
+@shows("a session id that is a number")
+async def test_a_number_is_the_session_of_its_text(world: World) -> None:
+    for side in SIDES:
+        session = world.session_class(side)(
+            session_id=42, db_path=world.path(side), create_tables=True
+        )
+        world.opened.append(session)
+        await session.add_items(turns("one"))
+        assert session.session_id == (42 if side == "sdk" else "42")
+    assert await world.open("42").get_items() == turns("one")
+
+
+@shows("the classes")
+async def test_ours_is_a_session_of_its_own(world: World) -> None:
+    pair = world.open()
+    assert isinstance(pair.sdk, SQLiteSession)
+    assert not isinstance(pair.ours, SessionABC)
+    assert isinstance(pair.ours, Session)

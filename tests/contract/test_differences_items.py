@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,3 +73,37 @@ async def test_ours_takes_a_list_of_items_only(pair: Pair, given: Any) -> None:
     with pytest.raises(InvalidEventError, match="items are a list"):
         await pair.ours.add_items(given)
     assert await pair.ours.get_items() == []
+
+
+@shows("items in a generator")
+async def test_ours_adds_items_from_a_generator(pair: Pair) -> None:
+    with pytest.raises(TypeError, match="generator"):
+        await pair.sdk.add_items(user(text) for text in "ab")
+    await pair.ours.add_items(user(text) for text in "ab")
+    assert await pair.ours.get_items() == [user("a"), user("b")]
+
+
+@shows("a limit that is no whole number")
+async def test_ours_refuses_half_an_item(pair: Pair) -> None:
+    await pair.add_items([user("a"), user("b")])
+    with pytest.raises(sqlite3.IntegrityError, match="datatype mismatch"):
+        await pair.sdk.get_items(2.5)
+    with pytest.raises(TypeError, match="not of type float"):
+        await pair.ours.get_items(2.5)
+
+
+@pytest.mark.parametrize("inner", ["circular", "deep", "digits"])
+async def test_what_json_refuses_otherwise_is_a_type_error_of_ours(pair: Pair, inner: str) -> None:
+    content: Any = []
+    if inner == "circular":
+        content.append(content)
+    elif inner == "deep":
+        for _ in range(100_000):
+            content = [content]
+    else:
+        content = 10**5_000
+    with pytest.raises((ValueError, RecursionError)):
+        await pair.sdk.add_items([user(content)])
+    with pytest.raises(TypeError):
+        await pair.ours.add_items([user(content)])
+    assert await pair.get_items() == []

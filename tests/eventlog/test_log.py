@@ -114,7 +114,7 @@ async def test_an_append_at_another_version_is_refused_and_writes_nothing(
     assert await log.head() == head
 
 
-@pytest.mark.parametrize("expected", [None, "some", 1.5])
+@pytest.mark.parametrize("expected", [None, "some", 1.5, 0.0, False])
 async def test_what_is_no_version_is_refused_as_such(log: EventLog, expected: Any) -> None:
     with pytest.raises(errors.InvalidEventError, match="expected_version"):
         await log.append("a", ONE, expected_version=expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -207,3 +208,9 @@ def test_half_a_surrogate_pair_is_refused_by_name(log: EventLog, way: str) -> No
     with pytest.raises(errors.InvalidQueryError, match="half a surrogate pair") as refused:
         run(lambda tx: tx.one("SELECT ?", ("\udcff",)))
     assert isinstance(refused.value.__cause__, UnicodeEncodeError)
+
+
+@pytest.mark.parametrize("limit", [-1, 2.5, "2", True])
+async def test_a_limit_that_is_no_number_of_events_is_refused(log: EventLog, limit: Any) -> None:
+    with pytest.raises(errors.InvalidQueryError, match=f"not {re.escape(repr(limit))}$"):
+        _ = [event async for event in log.read(limit=limit)]

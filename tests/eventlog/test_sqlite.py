@@ -82,3 +82,16 @@ def test_what_nobody_may_write_is_told_as_that(
     assert isinstance(told, ReadOnlyFileError)
     assert str(told).startswith(str(path) if is_there else f"the folder {tmp_path}")
     assert told.__cause__ is error
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm"])
+def test_a_file_beside_the_log_that_nobody_may_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    path = str(tmp_path / "log.db")
+    beside = tmp_path / f"log.db{ending}"
+    assert str(sqlite.read_only_error(path)) == f"{path} or its folder cannot be written"
+    beside.touch()
+    assert str(sqlite.read_only_error(path)) == f"{path} or its folder cannot be written"
+    monkeypatch.setattr(sqlite.os, "access", lambda name, _: name != str(beside))
+    assert str(sqlite.read_only_error(path)) == f"{beside} cannot be written"
