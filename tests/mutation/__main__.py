@@ -59,6 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/schema.py": ("tests/eventlog/test_schema.py",),
     "eventlog/store.py": (
         *("tests/eventlog/test_store.py", "tests/eventlog/test_connections.py"),
+        "tests/eventlog/test_headroom.py",
         *("tests/faults/test_group_commit.py", "tests/faults/test_commit_failure.py"),
         "tests/faults/test_fork.py",
     ),
