@@ -129,7 +129,7 @@ async def test_items_that_are_no_list_are_refused(session: Any, items: Any) -> N
 # -- ids --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("session_id", [None, 7, b"talk", LONE, f"a{LONE}b", ["talk"]])
+@pytest.mark.parametrize("session_id", [None, 7.5, b"talk", LONE, f"a{LONE}b", ["talk"]])
 async def test_a_session_id_that_is_no_text_is_refused(path: Path, session_id: Any) -> None:
     session = ours(path)
     await session.add_items(turns("first"))
@@ -260,7 +260,7 @@ async def test_an_unknown_turn_is_refused(session: Any, turn: int) -> None:
     assert (error.turn, error.branch_id) == (turn, "draft")
 
 
-@pytest.mark.parametrize("turn", [None, "1", 1.5, [1]])
+@pytest.mark.parametrize("turn", [None, "one", 1.5, [1]])
 async def test_a_turn_that_is_no_number_is_refused(session: Any, turn: Any) -> None:
     await assert_refused(
         session,
