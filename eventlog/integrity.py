@@ -65,12 +65,13 @@ class Head(NamedTuple):
     def parse(cls, text: str) -> Head:
         """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
         position, _, digest = text.partition(":")
+        refused = ValueError(f"{text!r} is not POSITION:DIGEST")
         try:
             head = cls(int(position), bytes.fromhex(digest))
-        except ValueError:
-            head = cls(-1, b"")
+        except ValueError as error:
+            raise refused from error
         if head.position < 0 or len(head.digest) != len(FIRST):
-            raise ValueError(f"{text!r} is not POSITION:DIGEST")
+            raise refused
         return head
 
 
