@@ -435,7 +435,8 @@ class AdvancedSQLiteSession(EventLogSession):
     """
     The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
 
-    session_id: any text. A branch id that was made up opens the session that it belongs to, on it.
+    session_id: any text, or a number for its text. A branch id that was made up opens the session that
+        it belongs to, on it.
     db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
     create_tables: False refuses a file that holds neither a log nor the SDK's tables.
     durability: "full" survives power loss, "normal" may then lose the last commits.

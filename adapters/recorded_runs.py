@@ -28,7 +28,7 @@ from projections.usage import numbers
 _MARKS = "_eventlog_runs"
 
 LogName: TypeAlias = "str | weakref.ref[Store]"
-"""A log. It is copied with the usage object, so it is nothing but a name."""
+"""What tells a log from others. It is copied with the usage object, so it is nothing but a name."""
 
 
 class Taken(NamedTuple):
@@ -100,18 +100,18 @@ class Mark:
         return tuple(map(sum, zip(*rest.values(), strict=True))) or NOTHING
 
 
-def place_of(store: Store) -> LogName:
+def log_name(store: Store) -> LogName:
     """Return what a store's log is called."""
     return weakref.ref(store) if store.is_memory else store.path
 
 
-def mark_of(usage: Any, place: LogName) -> Mark:
+def mark_of(usage: Any, log: LogName) -> Mark:
     """Return what a log knows of a usage object's run; copies of the object take it along."""
     try:
         marks: dict[LogName, Mark] = usage.__dict__.setdefault(_MARKS, {})
     except AttributeError:
         return Mark()  # an object of the application's own that takes no attributes
-    return marks.setdefault(place, Mark())
+    return marks.setdefault(log, Mark())
 
 
 def record(

@@ -95,7 +95,7 @@ class MeteredUsage(Working):
         return noted
 
     def _noted_first(self, wrapper: Any, usage: Any, *, in_view: bool) -> _Noted:
-        mark = recorded_runs.mark_of(usage, recorded_runs.place_of(self.log.store))
+        mark = recorded_runs.mark_of(usage, recorded_runs.log_name(self.log.store))
         mark.setting = answering.setting_here() or mark.setting
         count = len(run_usage.seen(usage).entries)
         noted = _Noted(usage, mark, (0, 0), is_late=count > 0)
@@ -271,7 +271,7 @@ class MeteredUsage(Working):
 
     async def _store(self, result: Any, usage: Any, run_config: RunConfig | None) -> None:
         _record_what_was_thrown_away()
-        mark = recorded_runs.mark_of(usage, recorded_runs.place_of(self.log.store))
+        mark = recorded_runs.mark_of(usage, recorded_runs.log_name(self.log.store))
         seen = run_usage.seen(usage)
         setting = mark.setting or (None if mark.begins else answering.PLAIN)
         if run_config is not None:
