@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from eventlog import codec, integrity
 from eventlog.errors import (
@@ -11,8 +11,10 @@ from eventlog.errors import (
     InvalidEventError,
     WrongExpectedVersionError,
 )
-from eventlog.events import Event
+from eventlog.events import EVENT_TYPES, Event
 from eventlog.transaction import Transaction
+
+_EVENT_CLASSES: Final = frozenset(EVENT_TYPES.values())
 
 ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
@@ -27,8 +29,10 @@ class Appended(NamedTuple):
 
 def encode_checked(event: Any) -> bytes:
     """Return an event's data; raise InvalidEventError for what is no event."""
-    if not isinstance(event, Event) or type(event) is Event:
-        raise InvalidEventError(f"{type(event).__name__} is no event of the vocabulary")
+    if type(event) not in _EVENT_CLASSES:
+        raise InvalidEventError(
+            f"invalid event: expected one of eventlog's event classes, got {type(event).__name__}"
+        )
     return codec.encode(event)
 
 

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from eventlog import collector
 from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
 from eventlog.events import (
     EVENT_TYPES,
@@ -34,9 +33,6 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
 
 StoredPayload: TypeAlias = tuple[int, str, int, bytes]
 """A payload as it is found: position, type, schema version, data."""
-
-LARGE_DOCUMENT_BYTES = 256 * 1024
-"""From here on a document holds so many objects that making them sets off the garbage collector."""
 
 MAX_PLACE_LEVELS = 16
 """How deep the place of what is no JSON is told; what contains itself has no end."""
@@ -187,11 +183,7 @@ def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
 def decode_lines_of_items(document: bytes, count: int) -> list[list[JSON]] | None:
     """Return the items of so many events, given a line of data each; None for what msgspec refuses."""
     try:
-        if len(document) < LARGE_DOCUMENT_BYTES:
-            decoded = _items_decoder.decode_lines(document)
-        else:
-            with collector.held_off():
-                decoded = _items_decoder.decode_lines(document)
+        decoded = _items_decoder.decode_lines(document)
     except (*_CANNOT_DECODE, RecursionError):
         return None
     if len(decoded) != count:  # damaged ones may be a document only together

@@ -47,10 +47,22 @@ from typing import Any
 
 
 class EventLogError(Exception):
-    """The root of all errors of this distribution."""
+    """
+    The root of all errors of this distribution.
+
+    A subclass declares its facts as annotated attributes. Those without a default have to be given.
+    """
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(message)
+        declared = {
+            name for kind in type(self).__mro__ for name in vars(kind).get("__annotations__", ())
+        }
+        missing = {name for name in declared - facts.keys() if not hasattr(type(self), name)}
+        if missing or facts.keys() - declared:
+            raise TypeError(
+                f"{type(self).__name__}: expected {sorted(declared)}, got {sorted(facts)}"
+            )
         self.__dict__.update(facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,6 +102,9 @@ class NoLogError(OpenError, ValueError):
 class WrongTablesError(OpenError, ValueError):
     """The file was claimed for another pair of table names. Give each pair a file of its own."""
 
+    claimed: tuple[str, str] | None = None
+    asked: tuple[str, str] | None = None
+
 
 class NewerFileError(OpenError):
     """A newer release wrote this file. Upgrade ``agents-eventlog``."""
@@ -104,6 +119,9 @@ class ReadOnlyFileError(OpenError):
 
 class StoreError(EventLogError):
     """SQLite could not do its work. Nothing of the operation was written."""
+
+    path: str | None = None
+    """The log's file, where the error knows it."""
 
 
 class BusyError(StoreError, TimeoutError):
@@ -189,6 +207,9 @@ class UndecodableEventError(EventLogError, ValueError):
 class SourceError(EventLogError, ValueError):
     """What was to be imported is not in a known format, or of a newer release. Nothing was written."""
 
+    path: str | None = None
+    """The source's file, if it is one."""
+
 
 class InvalidQueryError(EventLogError, ValueError):
     """A filter, an order, a limit, a cursor or a text is not acceptable. The message says which and why."""
@@ -196,6 +217,8 @@ class InvalidQueryError(EventLogError, ValueError):
 
 class ProjectionError(EventLogError):
     """The projections and the log do not fit."""
+
+    projection: str | None = None
 
 
 class NewerProjectionError(ProjectionError):

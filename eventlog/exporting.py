@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from eventlog import lines
-from eventlog.errors import ConversationError
+from eventlog.errors import SessionNotFoundError
 from eventlog.ledger import PAGE_EVENTS, last_position
 from eventlog.lines import Heading
 from eventlog.log import EventLog
@@ -56,7 +56,7 @@ async def export_lines(
     session_ids: only these sessions; none given means all.
 
     It is the log of one moment, whatever is appended meanwhile. Memory stays flat. Raises
-    ConversationError, before the first line, for a session that there is not; UndecodableEventError
+    SessionNotFoundError, before the first line, for a session that there is not; UndecodableEventError
     for an event that cannot be read.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
@@ -77,7 +77,7 @@ async def export_lines(
 
 
 def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
-    """Return the sessions of these ids, all for none, as of now. Raises ConversationError."""
+    """Return the sessions of these ids, all for none, as of now. Raises SessionNotFoundError."""
     until = last_position(tx)
     if not session_ids:
         return Chosen(until, [Heading(*row) for row in tx.all(SESSIONS, (until,))])
@@ -85,7 +85,7 @@ def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
     for session_id in dict.fromkeys(session_ids):
         row = tx.one(ONE_SESSION, (session_id, until))
         if row is None:
-            raise ConversationError(f"session {session_id!r} does not exist", session_id=session_id)
+            raise SessionNotFoundError(session_id)
         found.append(row)
     headings = [Heading(*heading) for _, *heading in sorted(found)]
     return Chosen(until, headings)

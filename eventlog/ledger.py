@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 from eventlog import codec, integrity
+from eventlog.appending import check_names, encode_checked
 from eventlog.errors import CorruptFileError
 from eventlog.events import JSON, Event
 from eventlog.integrity import EVENT_COLUMNS, Head
@@ -107,11 +108,17 @@ class Ledger:
         self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
     ) -> list[Recorded]:
         """Append events as their columns hold them after ``version``, link and project them."""
+        codec.check_text("session_id", session_id)
         recorded = []
         head: Head = tx.state
         _check_countable("position", head.position)
         _check_countable("version", version)
         for name, schema_version, branch_id, data, data_digest, metadata, key in events:
+            # SQLite would store the number 7 as text "7", which is not what the digest covers.
+            if branch_id is not None:
+                codec.check_text("branch_id", branch_id)
+            if key is not None:
+                codec.check_text("idempotency_key", key)
             version += 1
             position = head.position + 1
             columns = (position, session_id, version, name, schema_version, branch_id)
@@ -135,8 +142,14 @@ class Ledger:
 def append(
     tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
 ) -> Recorded:
-    """Append one event in a unit of work. What the unit then reads from projections includes it."""
-    return append_all(tx, session_id, ((event, codec.encode(event)),), branch_id=branch_id)[0]
+    """
+    Append one event in a unit of work. What the unit then reads from projections includes it.
+
+    Raises InvalidEventError for an id that is not a string, or an event that is not one of
+    ``eventlog``'s; UnserialisableError for a payload that is not JSON.
+    """
+    check_names(session_id=session_id, branch_id=branch_id)
+    return append_all(tx, session_id, ((event, encode_checked(event)),), branch_id=branch_id)[0]
 
 
 def append_all(

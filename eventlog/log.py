@@ -338,15 +338,24 @@ class EventLog:
     # -- units of work ------------------------------------------------------------------------
 
     async def write(self, unit: Unit[T]) -> T:
-        """Run a unit of work: a plain function of an open transaction that may append."""
+        """
+        Run a unit of work, a plain function of an open transaction, and return its result once committed.
+
+        The unit runs on the store's thread and may run twice: when another unit of the same commit
+        fails, each is run again alone. So it must not block, fork, or have effects outside the
+        transaction; register those to undo with ``tx.on_rollback``. It must return data, not a cursor.
+        If it raises, everything it wrote is rolled back, and other units are not affected.
+        """
         self._check_open()
         return await self.store.write(unit)
 
     async def query(self, unit: Unit[T]) -> T:
         """
-        Run a plain function of an open reading transaction.
+        Run a unit of work, a plain function of an open transaction, that only reads.
 
-        The tables of projections that are kept up to date show all that the log holds.
+        The tables of projections that are kept up to date show all that the log holds. The unit runs on
+        a thread of the store, and runs again on the writer where the tables were behind the log. It must
+        not block or fork, and it must return data, not a cursor.
         """
 
         def fresh(tx: Transaction) -> T:

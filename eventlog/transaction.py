@@ -118,7 +118,11 @@ class Transaction:
         return self.connection.total_changes + self._deferred_rows
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Call this if what the unit did is rolled back: it undoes what the unit did in memory."""
+        """
+        Call ``undo`` if the unit is rolled back, last registered first.
+
+        For what the unit did in memory: a unit may be rolled back and run again.
+        """
         self._undo.append(undo)
 
     def mark(self) -> tuple[int, Any]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import structlog
 
-from eventlog import collector, logs
+from eventlog import logs
 from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
 from eventlog.ledger import read_events, read_head
 from eventlog.log import EventLog
@@ -137,12 +137,11 @@ def _build(
     page = store.read_sync(partial(_page, after=0, structures=structures))
     while page:
         position = page[-1].position
-        with collector.held_off():
-            _apply(scratch, projections, page)
-            # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
-            following = store.read_ahead(partial(_page, after=position, structures=structures))
-            scratch.execute("COMMIT")
-            page = following.result()
+        _apply(scratch, projections, page)
+        # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
+        following = store.read_ahead(partial(_page, after=position, structures=structures))
+        scratch.execute("COMMIT")
+        page = following.result()
         if on_progress is not None:
             on_progress(Progress(position, max(total, position), time.monotonic() - started))
     return position

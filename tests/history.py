@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eventlog import codec, integrity
+from eventlog import codec, context, integrity
 from eventlog.recorded import Recorded
 from eventlog.transaction import Transaction
 from projections import projector
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from eventlog import Event
+    from eventlog.events import JSON
     from projections.state import Session, State
 
 START = 1_700_000_000_000_000
@@ -246,3 +248,13 @@ def live_refs(state: State) -> list[tuple[int, int]]:
             for item in branch.items
         }
     )
+
+
+@contextmanager
+def found_in_metadata(**values: JSON) -> Iterator[None]:
+    """Record values as ``recording`` does, reserved names too: as an import or another release may."""
+    token = context._recorded.set({**context.recorded_values(), **values})
+    try:
+        yield
+    finally:
+        context._recorded.reset(token)

@@ -14,6 +14,7 @@ import projections
 from adapters import AdvancedSQLiteSession
 from adapters.commands import cli
 from eventlog import EventLog, recording
+from tests.history import found_in_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +80,7 @@ def write(path: Path, entries: Iterable[tuple[str, str | None, Event]], **values
 
     async def append() -> None:
         async with EventLog.open(path, projections=projections.default()) as log:
-            with recording(**values):
+            with found_in_metadata(**values):
                 for session_id, branch_id, event in entries:
                     await log.append(session_id, event, branch_id=branch_id)
 

@@ -37,6 +37,7 @@ from eventlog.exporting import export_lines
 from eventlog.importing import import_lines
 from tests.adapters.old_files import grow, sdk, set_times
 from tests.contract.items import turns
+from tests.history import found_in_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,7 +109,7 @@ async def fill(path: Path) -> None:
                     await log.write(partial(_appended, session_id, event))
                 seen.add(event.type_name())
         assert seen == EVENT_TYPES.keys()
-        with recording(occurred_at=1_000_000, imported="a word of the program's own"):
+        with found_in_metadata(occurred_at=1_000_000, imported="a word of the program's own"):
             await log.append("u", ItemsAdded(items=[user("keyed")]), idempotency_key="key")
         await log.append("u", [ItemsAdded(items=["x"]), ItemsAdded(items=["y"])], branch_id="x")
         await log.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 3"))

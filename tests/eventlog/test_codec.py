@@ -437,11 +437,7 @@ def test_the_items_of_an_older_release_are_lifted_among_those_of_this_one(
     assert caught.value.position == 7
 
 
-@pytest.mark.parametrize("large", [1, codec.LARGE_DOCUMENT_BYTES])
-def test_the_items_of_many_events_come_event_by_event(
-    monkeypatch: pytest.MonkeyPatch, large: int
-) -> None:
-    monkeypatch.setattr(codec, "LARGE_DOCUMENT_BYTES", large)
+def test_the_items_of_many_events_come_event_by_event() -> None:
     lines = [b'{"items":["a",{"b":1}]}', b'{"items":[]}', b'{"items":["c"]}']
     payloads = [(at, "items_added", 1, data) for at, data in zip((1, 4, 5), lines, strict=True)]
     expected = [["a", {"b": 1}], [], ["c"]]

@@ -6,7 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from eventlog import EventLog, SessionCleared, recording
+import pytest
+
+from eventlog import EventLog, SessionCleared, errors, recording
 
 CLEARED = SessionCleared()
 
@@ -70,3 +72,13 @@ async def test_any_json_can_be_recorded(log: EventLog) -> None:
         await log.append("a", CLEARED)
     assert await recorded(log) == [values]
     assert (await log.verify()).ok
+
+
+@pytest.mark.parametrize("name", ["occurred_at", "imported", "events_in_append"])
+async def test_a_name_that_the_log_itself_records_under_is_refused(
+    log: EventLog, name: str
+) -> None:
+    with pytest.raises(errors.InvalidEventError, match=f"invalid name '{name}'"):  # noqa: SIM117
+        with recording(**{name: 0}):
+            await log.append("a", CLEARED)
+    assert await recorded(log) == []

@@ -331,8 +331,15 @@ async def test_an_error_tells_facts_and_no_payload(name: str, path: Path) -> Non
         for kind in type(error).__mro__
         if kind.__name__ in CLASSES
         for fact in inspect.get_annotations(kind)
+        if not hasattr(kind, fact)
     }
     assert declared <= vars(error).keys()
+
+
+@pytest.mark.parametrize("facts", [{}, {"path": "x", "size": 1}])
+def test_an_error_is_given_the_facts_that_its_class_declares(facts: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"expected \['path'\], got"):
+        errors.NoLogError("there is no event log", **facts)
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import ContentErased, ItemsAdded, SessionCleared, codec, integrity, ledger, schema
-from eventlog.errors import CorruptFileError
+from eventlog import (
+    ContentErased,
+    Event,
+    EventLog,
+    ItemsAdded,
+    SessionCleared,
+    codec,
+    integrity,
+    ledger,
+    schema,
+)
+from eventlog.errors import CorruptFileError, InvalidEventError
 from eventlog.integrity import FIRST, Head
 from eventlog.ledger import MOST_EVENTS, Ledger, append, append_all
 from eventlog.structures import Structures
@@ -276,3 +286,32 @@ def test_texts_are_read_as_before_after_a_read_that_failed(tx: Transaction) -> N
 def test_what_is_recorded_with_an_event_is_json_or_nothing() -> None:
     assert ledger.metadata_json({}) is None
     assert ledger.metadata_json({"actor": "alice"}) == '{"actor":"alice"}'
+
+
+@pytest.mark.parametrize(
+    ("session_id", "event", "branch_id"),
+    [
+        (7, SAID, None),
+        (None, SAID, None),
+        ("\ud800", SAID, None),
+        ("s", SAID, 5),
+        ("s", SAID, "\ud800"),
+        ("s", "said", None),
+        ("s", type("Mine", (Event,), {})(), None),
+    ],
+)
+async def test_an_append_of_a_unit_that_would_break_the_chain_is_refused(
+    log: EventLog, session_id: Any, event: Any, branch_id: Any
+) -> None:
+    with pytest.raises(InvalidEventError):
+        await log.write(lambda tx: append(tx, session_id, event, branch_id=branch_id))
+    await log.append("s", SAID)
+    verified = await log.verify()
+    assert (verified.events, verified.findings) == (1, ())
+
+
+@pytest.mark.parametrize("key", [7, "\ud800"])
+def test_a_stored_event_whose_key_is_not_text_is_refused(tx: Transaction, key: Any) -> None:
+    stored = ("items_added", 1, None, DATA, integrity.data_digest(DATA), None, key)
+    with pytest.raises(InvalidEventError, match="idempotency_key"):
+        ledger.ledger(tx).put(tx, "s", 0, [stored])

@@ -20,11 +20,10 @@ from eventlog import (
     SessionCleared,
     SessionDeleted,
     append,
-    recording,
 )
 from eventlog.errors import UndecodableEventError
 from projections import Conversations, conversations, reading, segments
-from tests.history import START, build, empty
+from tests.history import START, build, empty, found_in_metadata
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used, watched
 from tests.projections.test_replay import stored
 
@@ -247,7 +246,7 @@ def test_a_session_was_made_with_its_first_event_and_updated_by_its_last_but_for
 
 
 def test_an_imported_event_happened_when_its_source_says(given: Given) -> None:
-    with recording(occurred_at=START - 5):
+    with found_in_metadata(occurred_at=START - 5):
         given.when(added())
     assert given.session("created_at") == START - 5
 
@@ -256,7 +255,7 @@ def test_an_imported_event_happened_when_its_source_says(given: Given) -> None:
 def test_an_event_whose_metadata_names_no_time_happened_when_it_was_recorded(
     given: Given, time: Any
 ) -> None:
-    with recording(occurred_at=time):
+    with found_in_metadata(occurred_at=time):
         given.when(added())
     assert given.session("created_at") == START + SECOND
 
