@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
 from adapters import finding, pricing, sessions, tool_counts, usage_queries
-from adapters.finding import Found, ItemFilters
+from adapters.finding import ItemFilters, SearchResults
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
 from adapters.tool_counts import ToolFilters
@@ -186,7 +186,7 @@ class ConversationLog(EventLog):
         limit: int | None = 50,
         after: str | None = None,
         **which: Unpack[ItemFilters],
-    ) -> Found:
+    ) -> SearchResults:
         """
         Return live items by what they say and what they are, of all sessions or of those asked for.
 
