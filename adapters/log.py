@@ -13,7 +13,7 @@ from adapters import finding, pricing, sessions, tool_counts, usage_queries
 from adapters.finding import ItemFilters, SearchResults
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
-from adapters.tool_counts import ToolFilters
+from adapters.tool_counts import ToolCounts, ToolFilters
 from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
 from eventlog.store import Durability
@@ -196,7 +196,7 @@ class ConversationLog(EventLog):
 
     async def tools(
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
-    ) -> list[dict[str, Any]]:
+    ) -> list[ToolCounts]:
         """
         Return how tools were used: the calls that stand on a live branch, each once.
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Unpack, cast
 
 from adapters import timing
 from adapters.finding import check_filter
@@ -74,6 +74,21 @@ class ToolFilters(TypedDict, total=False):
     until: date | datetime | None
 
 
+class ToolCounts(TypedDict):
+    """
+    How many calls there were, how many of them failed, and how many have no output.
+
+    tool_name, session_id, day: of which calls, as far as they are counted by these.
+    """
+
+    tool_name: NotRequired[str | None]
+    session_id: NotRequired[str]
+    day: NotRequired[str]
+    calls: int
+    failures: int
+    unanswered: int
+
+
 class WantedCalls(NamedTuple):
     """What is to be counted; times in microseconds since 1970 UTC, ``until`` exclusive."""
 
@@ -100,7 +115,7 @@ class _Call:
 
 async def count(
     read: RunUnit, by: Iterable[str] | str, **which: Unpack[ToolFilters]
-) -> list[dict[str, Any]]:
+) -> list[ToolCounts]:
     """Return the counts as ``ConversationLog.tools`` does. Raises InvalidQueryError."""
     wanted = parse(by, **which)
     counts: Counts = {}
@@ -214,9 +229,11 @@ def _part_failed(part: Mapping[str, JSON]) -> bool:
     return outcome.get("type") == "timeout" or outcome.get("exit_code") not in (0, None)
 
 
-def _rows(counts: Counts, wanted: WantedCalls) -> list[dict[str, Any]]:
+def _rows(counts: Counts, wanted: WantedCalls) -> list[ToolCounts]:
     """Return the counts as callers get them: days in their order, else the most calls first."""
     names = [GROUPS[group] for group in wanted.by]
+    if not wanted.by and not counts:
+        counts = {(): Counter()}
     rows = [
         {
             **dict(zip(names, key, strict=True)),
@@ -224,10 +241,8 @@ def _rows(counts: Counts, wanted: WantedCalls) -> list[dict[str, Any]]:
         }
         for key, numbers in counts.items()
     ]
-    if not wanted.by and not rows:
-        rows = [{"calls": 0, "failures": 0, "unanswered": 0}]
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:
         return row.get("day", ""), -row["calls"], *(row[name] or "" for name in names)
 
-    return sorted(rows, key=order)
+    return [cast("ToolCounts", row) for row in sorted(rows, key=order)]
