@@ -21,7 +21,7 @@ from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
 from eventlog.transaction import Transaction
 from projections import conversations, segments, shape, texts, walking
-from projections.segments import Pointer, Span
+from projections.segments import Span
 from projections.shape import Shape
 from projections.texts import Snippet
 from projections.walking import Leg
@@ -223,7 +223,7 @@ class Live:
         for span in tree.candidates(branch_id, ref.position):
             number, item = segments.within(self._tx, span, ref)
             if item is not None:
-                branch_ids = tree.branches(Pointer(span.segment_id, number))
+                branch_ids = tree.branches(span.segment_id, number)
                 return (item.turn, branch_ids) if branch_ids else None
         return None
 
@@ -240,7 +240,7 @@ class Tree:
         self._spans: dict[int, Span] = {}
         self._newest: dict[int, int] = {}  # the position of each segment's last item
         self._parents: dict[int, int | None] = {}
-        self._children: dict[int, list[Pointer]] = {}  # and at which length they leave
+        self._children: dict[int, list[tuple[int, int]]] = {}  # and at which length they leave
         self._ends: dict[int, list[tuple[int, int, str]]] = {}  # length, order, branch
         self._own: dict[str, int] = {}  # the segment in which each branch ends
         for segment_id, parent_id, parent_length, last, newest in tx.all(SEGMENTS, (session_id,)):
@@ -250,7 +250,7 @@ class Tree:
             self._parents[segment_id] = parent_id
             if parent_id is not None:
                 leaving = self._children.setdefault(parent_id, [])
-                leaving.append(Pointer(segment_id, parent_length))
+                leaving.append((segment_id, parent_length))
         self._ids = [*self._spans]  # ascending
         for order, (branch_id, end, length) in enumerate(tx.execute(LIVE_BRANCHES, (session_id,))):
             if end is not None:
@@ -263,7 +263,7 @@ class Tree:
 
         A segment's id is the position of the event that began it.
         """
-        own = self._own.get(branch_id or "")
+        own = self._own.get(branch_id or conversations.MAIN)
         while own is not None and own > position:
             own = self._parents.get(own)
         if own in self._spans:
@@ -274,21 +274,19 @@ class Tree:
             if segment_id != own and self._newest[segment_id] >= position:
                 yield self._spans[segment_id]
 
-    def branches(self, place: Pointer) -> tuple[str, ...]:
-        """Return the live branches that hold the item at a place, in the order they were made."""
+    def branches(self, segment_id: int, number: int) -> tuple[str, ...]:
+        """Return the live branches that hold an item of a segment, in the order they were made."""
         found: list[tuple[int, str]] = []
-        reaching = [place]
+        reaching = [(segment_id, number)]
         while reaching:
             segment_id, number = reaching.pop()
-            if segment_id is None:
-                continue
             found += [
                 (order, branch_id)
                 for length, order, branch_id in self._ends.get(segment_id, ())
                 if length >= number
             ]
             reaching += [
-                Pointer(child, 0)
+                (child, 0)  # whoever ends in or below a child holds it
                 for child, length in self._children.get(segment_id, ())
                 if length >= number
             ]
