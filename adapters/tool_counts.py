@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Unpack, cast
 
 from adapters import timing
@@ -174,8 +176,7 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
     calls: list[_Call] = []
     waiting: dict[tuple[str, str], _Call] = {}  # the last call of each kind and id
     for (segment_id,) in tx.all(SEGMENTS, (session_id,)):
-        for row in tx.execute(TOOL_ITEMS, (segment_id,)):
-            item = _item(row)
+        for row, item in _items(tx, segment_id):
             _, _, kind, tool_name, is_call, recorded_at, metadata, *_ = row
             if is_call:
                 time = occurred_at(recorded_at, metadata, row[0])
@@ -192,13 +193,19 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
     return calls
 
 
-def _item(row: Row) -> Mapping[str, JSON]:
-    """Return an item's content; of one that was erased, nothing."""
-    position, index, *_, type_name, schema_version, data = row
-    if data is None:
-        return {}
-    item = codec.decode_items([(position, type_name, schema_version, data)])[0][index]
-    return item if isinstance(item, Mapping) else {}
+def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
+    """Return a segment's calls and outputs: rows and contents; each event is decoded once."""
+    for _, rows in groupby(tx.execute(TOOL_ITEMS, (segment_id,)), key=itemgetter(0)):
+        items: list[JSON] | None = None
+        for row in rows:
+            position, index, *_, type_name, schema_version, data = row
+            if data is None:
+                yield row, {}  # erased
+                continue
+            if items is None:
+                items = codec.decode_items([(position, type_name, schema_version, data)])[0]
+            item = items[index]
+            yield row, item if isinstance(item, Mapping) else {}
 
 
 def _answered(kind: str, item: Mapping[str, JSON]) -> tuple[str, str]:
