@@ -195,16 +195,13 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
 
 def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
     """Return a segment's calls and outputs: rows and contents; each event is decoded once."""
-    for _, rows in groupby(tx.execute(TOOL_ITEMS, (segment_id,)), key=itemgetter(0)):
-        items: list[JSON] | None = None
+    for _, group in groupby(tx.execute(TOOL_ITEMS, (segment_id,)), key=itemgetter(0)):
+        rows = list(group)
+        position, *_, type_name, schema_version, data = rows[0]
+        payload = (position, type_name, schema_version, data)
+        items = [] if data is None else codec.decode_items([payload])[0]  # None: erased
         for row in rows:
-            position, index, *_, type_name, schema_version, data = row
-            if data is None:
-                yield row, {}  # erased
-                continue
-            if items is None:
-                items = codec.decode_items([(position, type_name, schema_version, data)])[0]
-            item = items[index]
+            item = items[row[1]] if items else None
             yield row, item if isinstance(item, Mapping) else {}
 
 
