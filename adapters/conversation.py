@@ -44,7 +44,7 @@ from projections import past, reading, segments
 from projections.conversations import MAIN
 from projections.reading import Place, UserItem
 from projections.segments import Pointer
-from projections.texts import folded, texts
+from projections.texts import ascii_folded, message_texts
 
 GENERATED_ID: Final = re.compile(r"branch_from_turn_-?\d+_\d+(_\d+)?")
 """The form of branch ids that were made up; no given name can be mistaken for one by the log."""
@@ -386,12 +386,12 @@ def find_turns(tx: Transaction, seat: Seat, branch_id: str | None, term: str) ->
     """
     if not isinstance(term, str):
         raise TypeError(f"a search term is a text, not of type {type(term).__name__}")
-    needle = folded(term)
+    needle = ascii_folded(term)
     pointer = look_at(tx, seat, branch_id).pointer
     return [
         user_item
         for user_item in reading.user_items(tx, pointer, term)
-        if any(needle in folded(text) for text in texts(user_item.item))
+        if any(needle in ascii_folded(text) for text in message_texts(user_item.item))
     ]
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final, TypedDict, Unpack
+from typing import TypedDict, Unpack, overload
 
 import structlog
 
-from adapters import telling, timing
+from adapters import timing
 from eventlog import codec, logs
 from eventlog.errors import InvalidEventError, InvalidQueryError
+from eventlog.events import JSON
 from eventlog.transaction import RunUnit
-from projections.finding import Cursor, Finder, Hit, Sought
-from projections.walking import Reason
+from projections.finding import Finder, Hit, Sought, cursor
 
 log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.search")
-
-"""Runs a unit of work that reads."""
-
-WHY_SCANNED: Final[dict[Reason, str]] = {
-    "no index": "there is no full-text index",
-    "no text": "no text is sought",
-    "short text": "fewer than 3 characters are not in the full-text index",
-    "few events": "it is often found, and these sessions are few",
-}
 
 
 class ItemFilters(TypedDict, total=False):
@@ -47,30 +40,57 @@ class ItemFilters(TypedDict, total=False):
     until: date | datetime | None
 
 
-class Found(list[dict[str, Any]]):
+class ItemHit(TypedDict):
     """
-    The items that were found, and how.
+    An item that was found.
 
+    branch_ids: the live branches that it is on, in the order they were made.
+    position, index: which event holds it, and where in the event.
+    snippet, hit: ``snippet[hit[0]:hit[1]]`` is what was found.
+    occurred_at: UTC. cursor: for ``after=``, to resume behind this item.
+    """
+
+    session_id: str
+    branch_ids: list[str]
+    turn: int
+    position: int
+    index: int
+    type: str
+    role: JSON
+    tool_name: str | None
+    item: JSON
+    snippet: str
+    hit: tuple[int, int]
+    occurred_at: str
+    cursor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResults(Sequence[ItemHit]):
+    """
+    The items that were found, the newest first: a sequence of its rows.
+
+    cursor: for ``after=``, to get the next page; None if there are no more items.
     indexed: whether the full-text index was asked.
-    scanned: how many events were gone through without it: what it does not show yet, or all.
-    account: that in words; empty if nothing was scanned.
+    scanned: how many events were read without it: all, or those that the index does not show yet.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], *, scanned: int, reason: Reason | None) -> None:
-        super().__init__(rows)
-        self.indexed = reason is None
-        self.scanned = scanned
-        self.reason = reason
+    rows: tuple[ItemHit, ...]
+    cursor: str | None
+    indexed: bool
+    scanned: int
 
-    @property
-    def account(self) -> str:
-        """How they were found, in words."""
-        if not self.scanned:
-            return ""
-        why = "the full-text index does not show them yet"
-        if self.reason is not None:
-            why = WHY_SCANNED[self.reason]
-        return f"scanned {telling.counted(self.scanned, 'event')}: {why}"
+    @overload
+    def __getitem__(self, index: int) -> ItemHit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ItemHit]: ...
+    def __getitem__(self, index: int | slice) -> ItemHit | Sequence[ItemHit]:
+        """Return a row, or several."""
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.rows)
 
 
 async def find_items(
@@ -81,17 +101,23 @@ async def find_items(
     after: str | None,
     first_turn: int = 1,
     **which: Unpack[ItemFilters],
-) -> Found:
-    """Return the items that are sought, in rows. Raises InvalidQueryError."""
+) -> SearchResults:
+    """Return the items that are sought. Raises InvalidQueryError."""
     if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidQueryError(f"limit is a number from 0 on, not {limit!r}"[:200])
-    finder = Finder(sought(text, **which), limit=limit, after=after)
+        raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}"[:200])
+    # One more than is returned shows whether there are more.
+    finder = Finder(sought(text, **which), limit=None if limit is None else limit + 1, after=after)
     while finder.take(await read(finder.look)):
         pass
     if finder.scanned:
-        log.info("search.scanned", events=finder.scanned, reason=finder.reason)
-    rows = [row(hit, cursor, first_turn) for hit, cursor in finder.hits]
-    return Found(rows, scanned=finder.scanned, reason=finder.reason)
+        log.info("search.scanned", events=finder.scanned)
+    rows = tuple(row(hit, first_turn) for hit in finder.hits[:limit])
+    return SearchResults(
+        rows=rows,
+        cursor=rows[-1]["cursor"] if rows and len(finder.hits) > len(rows) else None,
+        indexed=finder.indexed,
+        scanned=finder.scanned,
+    )
 
 
 def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
@@ -126,7 +152,7 @@ def check_filter(name: str, value: object) -> None:
             raise InvalidQueryError(str(error)) from None
 
 
-def row(hit: Hit, cursor: Cursor, first_turn: int = 1) -> dict[str, Any]:
+def row(hit: Hit, first_turn: int = 1) -> ItemHit:
     """Return a hit as callers get it."""
     return {
         "session_id": hit.session_id,
@@ -141,5 +167,5 @@ def row(hit: Hit, cursor: Cursor, first_turn: int = 1) -> dict[str, Any]:
         "snippet": hit.snippet.text,
         "hit": (hit.snippet.start, hit.snippet.end),
         "occurred_at": timing.as_text(hit.occurred_at),
-        "cursor": str(cursor),
+        "cursor": cursor(hit.ref),
     }

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
 from adapters import finding, pricing, sessions, tool_counts, usage_queries
-from adapters.finding import Found, ItemFilters
+from adapters.finding import ItemFilters, SearchResults
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
-from adapters.tool_counts import ToolFilters
+from adapters.tool_counts import ToolCounts, ToolFilters
 from eventlog.ledger import Projector
 from eventlog.log import EventLog, Opening
 from eventlog.store import Durability
@@ -186,7 +186,7 @@ class ConversationLog(EventLog):
         limit: int | None = 50,
         after: str | None = None,
         **which: Unpack[ItemFilters],
-    ) -> Found:
+    ) -> SearchResults:
         """
         Return live items by what they say and what they are, of all sessions or of those asked for.
 
@@ -196,7 +196,7 @@ class ConversationLog(EventLog):
 
     async def tools(
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
-    ) -> list[dict[str, Any]]:
+    ) -> list[ToolCounts]:
         """
         Return how tools were used: the calls that stand on a live branch, each once.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from adapters import finding
-from adapters.finding import Found, ItemFilters
+from adapters.finding import ItemFilters, SearchResults
 from adapters.session_work import Working
 
 
@@ -21,19 +21,19 @@ class Searchable(Working):
         limit: int | None = 50,
         after: str | None = None,
         **which: Unpack[ItemFilters],
-    ) -> Found:
+    ) -> SearchResults:
         """
         Return live items by what they say and what they are: of this session, on any of its branches.
 
         text: stands in the item's texts (a message, a call's arguments, an output, a reasoning summary),
             literally, in either case of letters.
-        limit, after: at most so many; behind the item whose ``cursor`` this is.
+        limit: maximum number of items. after: a ``cursor``, to resume behind it.
         which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
             instead of this one; see ``ItemFilters``.
 
-        Of the newest 100 that are found those come first that say it most in the least text, then of the
-        next 100; without a text, the newest. ``row["snippet"][slice(*row["hit"])]`` is what was found. The
-        result also tells how it was found, see ``Found``. Raises InvalidQueryError (a ValueError).
+        The newest come first. ``row["snippet"][slice(*row["hit"])]`` is what was found. The result also
+        has the next page's cursor and how the items were found, see ``SearchResults``. Raises
+        InvalidQueryError (a ValueError).
         """
         if which.get("session_id") is None and which.get("user_id") is None:
             which["session_id"] = self.session_id

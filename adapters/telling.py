@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventlog.events import JSON
+from projections.texts import message_texts
 
 SHORT_CHARACTERS = 48
 
@@ -41,13 +42,7 @@ def call(item: Mapping[str, Any]) -> str:
 
 def content(item: Mapping[str, Any]) -> str:
     """Return the text of a message: its own, or that of its parts."""
-    parts = item.get("content")
-    if isinstance(parts, str):
-        return parts
-    if not isinstance(parts, list):
-        return ""
-    texts = (part.get("text") for part in parts if isinstance(part, Mapping))
-    return "\n".join(text for text in texts if isinstance(text, str))
+    return "\n".join(filter(None, message_texts(dict(item))))
 
 
 def json_or_text(value: JSON) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Unpack, cast
 
 from adapters import timing
 from adapters.finding import check_filter
@@ -74,6 +76,21 @@ class ToolFilters(TypedDict, total=False):
     until: date | datetime | None
 
 
+class ToolCounts(TypedDict):
+    """
+    How many calls there were, how many of them failed, and how many have no output.
+
+    tool_name, session_id, day: of which calls, as far as they are counted by these.
+    """
+
+    tool_name: NotRequired[str | None]
+    session_id: NotRequired[str]
+    day: NotRequired[str]
+    calls: int
+    failures: int
+    unanswered: int
+
+
 class WantedCalls(NamedTuple):
     """What is to be counted; times in microseconds since 1970 UTC, ``until`` exclusive."""
 
@@ -100,7 +117,7 @@ class _Call:
 
 async def count(
     read: RunUnit, by: Iterable[str] | str, **which: Unpack[ToolFilters]
-) -> list[dict[str, Any]]:
+) -> list[ToolCounts]:
     """Return the counts as ``ConversationLog.tools`` does. Raises InvalidQueryError."""
     wanted = parse(by, **which)
     counts: Counts = {}
@@ -159,8 +176,7 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
     calls: list[_Call] = []
     waiting: dict[tuple[str, str], _Call] = {}  # the last call of each kind and id
     for (segment_id,) in tx.all(SEGMENTS, (session_id,)):
-        for row in tx.execute(TOOL_ITEMS, (segment_id,)):
-            item = _item(row)
+        for row, item in _items(tx, segment_id):
             _, _, kind, tool_name, is_call, recorded_at, metadata, *_ = row
             if is_call:
                 time = occurred_at(recorded_at, metadata, row[0])
@@ -177,13 +193,16 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
     return calls
 
 
-def _item(row: Row) -> Mapping[str, JSON]:
-    """Return an item's content; of one that was erased, nothing."""
-    position, index, *_, type_name, schema_version, data = row
-    if data is None:
-        return {}
-    item = codec.decode_items([(position, type_name, schema_version, data)])[0][index]
-    return item if isinstance(item, Mapping) else {}
+def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
+    """Return a segment's calls and outputs: rows and contents; each event is decoded once."""
+    for _, group in groupby(tx.execute(TOOL_ITEMS, (segment_id,)), key=itemgetter(0)):
+        rows = list(group)
+        position, *_, type_name, schema_version, data = rows[0]
+        payload = (position, type_name, schema_version, data)
+        items = [] if data is None else codec.decode_items([payload])[0]  # None: erased
+        for row in rows:
+            item = items[row[1]] if items else None
+            yield row, item if isinstance(item, Mapping) else {}
 
 
 def _answered(kind: str, item: Mapping[str, JSON]) -> tuple[str, str]:
@@ -214,9 +233,11 @@ def _part_failed(part: Mapping[str, JSON]) -> bool:
     return outcome.get("type") == "timeout" or outcome.get("exit_code") not in (0, None)
 
 
-def _rows(counts: Counts, wanted: WantedCalls) -> list[dict[str, Any]]:
+def _rows(counts: Counts, wanted: WantedCalls) -> list[ToolCounts]:
     """Return the counts as callers get them: days in their order, else the most calls first."""
     names = [GROUPS[group] for group in wanted.by]
+    if not wanted.by and not counts:
+        counts = {(): Counter()}
     rows = [
         {
             **dict(zip(names, key, strict=True)),
@@ -224,10 +245,8 @@ def _rows(counts: Counts, wanted: WantedCalls) -> list[dict[str, Any]]:
         }
         for key, numbers in counts.items()
     ]
-    if not wanted.by and not rows:
-        rows = [{"calls": 0, "failures": 0, "unanswered": 0}]
 
     def order(row: dict[str, Any]) -> tuple[Any, ...]:
         return row.get("day", ""), -row["calls"], *(row[name] or "" for name in names)
 
-    return sorted(rows, key=order)
+    return [cast("ToolCounts", row) for row in sorted(rows, key=order)]

@@ -1,9 +1,8 @@
 """
-Finding items by what they say and what they are, in one session or in all.
+Finding items by what they say and what they are, in one session or in all, the newest first.
 
-The log is walked from its newest event to its oldest, on the shortest of several ways (see ``walking``);
-what is found is the same on each. Hits come in windows: of the newest so many the best first, then of the
-next, so that a search that everything answers costs no more than another.
+The log is walked from its newest event to its oldest, through the full-text index or by a scan (see
+``walking``); what is found is the same on each way.
 
 A find goes in steps: ``look`` is a unit of work that reads a bounded part of the log and changes nothing,
 ``take`` keeps what it saw. Others may write between two steps.
@@ -12,30 +11,24 @@ A find goes in steps: ``look`` is a unit of work that reads a bounded part of th
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from eventlog import codec
 from eventlog.errors import InvalidQueryError
 from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
 from eventlog.transaction import Transaction
-from projections import contents, conversations, segments, shape, walking
-from projections.contents import Snippet
-from projections.segments import Pointer, Span
+from projections import conversations, segments, shape, texts, walking
+from projections.segments import Span
 from projections.shape import Shape
-from projections.walking import Leg, Reason
-
-WINDOW_HITS: Final = 100
-"""So many of the newest hits, and what else their last event holds, are ranked together."""
-
-WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""A window is full, too, when the payloads of its hits make up so much."""
-
-USUAL_CHARACTERS: Final = 400
-"""How long an item's texts are taken to be usually, when long ones are ranked behind short ones."""
+from projections.texts import Snippet
+from projections.walking import Leg
 
 EVENT = """
-    SELECT session_id, type, schema_version, CAST(data AS BLOB), recorded_at, metadata FROM events
+    SELECT session_id, branch_id, recorded_at, metadata, type, schema_version, CAST(data AS BLOB)
+    FROM events
     WHERE position = ? AND type IN ('items_added', 'items_replaced')
 """
 LIVE_BRANCHES = """
@@ -43,7 +36,15 @@ LIVE_BRANCHES = """
     WHERE session_id = ? AND is_live = 1
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,7})-(\d{1,18})-(\d{1,18})", re.ASCII)
+SEGMENTS = """
+    SELECT s.segment_id, s.parent_segment_id, s.parent_length, i.number, i.position
+    FROM segments AS s
+    JOIN items AS i ON i.segment_id = s.segment_id
+        AND i.number = (SELECT MAX(number) FROM items WHERE segment_id = s.segment_id)
+    WHERE s.session_id = ?
+    ORDER BY s.segment_id
+"""
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
 class Sought(NamedTuple):
@@ -68,11 +69,7 @@ class Sought(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """
-    An item that was sought, and the live branches that it stands on, in the order they were made.
-
-    score: how well it fits, from 0 to a million: how often what was sought stands in how much text.
-    """
+    """An item that was sought, and the live branches that it stands on, in the order they were made."""
 
     session_id: str
     branch_ids: tuple[str, ...]
@@ -82,48 +79,27 @@ class Hit(NamedTuple):
     item: JSON
     snippet: Snippet
     occurred_at: int
-    score: int
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """Where it stands in its window: the best first, of equal ones the newest."""
-        return -self.score, -self.ref.position, -self.ref.index
 
 
-class Cursor(NamedTuple):
-    """A place behind a hit: the newest and oldest event of its window, and its rank there."""
-
-    newest: int
-    oldest: int
-    rank: tuple[int, int, int]
-
-    def __str__(self) -> str:
-        return "-".join(str(abs(number)) for number in (self.newest, self.oldest, *self.rank))
-
-    @classmethod
-    def parse(cls, text: object) -> Cursor:
-        """Read what ``str`` wrote. Raises InvalidQueryError."""
-        found = _CURSOR.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
-            raise InvalidQueryError("after is no cursor of an item that was found")
-        newest, oldest, score, position, index = map(int, found.groups())
-        return cls(newest, oldest, (-score, -position, -index))
+def cursor(ref: ItemRef) -> str:
+    """Return the place behind an item as text for ``after``."""
+    return f"{ref.position}-{ref.index}"
 
 
-class SearchedEvent(NamedTuple):
-    """The hits of one event, the newest first, and how long its payload is."""
-
-    position: int
-    hits: list[Hit]
-    payload_bytes: int
+def parse_cursor(text: object) -> ItemRef:
+    """Read what ``cursor`` wrote. Raises InvalidQueryError."""
+    found = _CURSOR.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise InvalidQueryError(f"invalid after: expected a result's cursor, got {text!r}"[:200])
+    return ItemRef(int(found[1]), int(found[2]))
 
 
 class Looked(NamedTuple):
-    """What a step saw: events with hits, the legs that are left, how many events it scanned."""
+    """What a step saw: hits, the newest first; the legs that are left; how many events it scanned."""
 
-    events: list[SearchedEvent]
+    hits: list[Hit]
     legs: tuple[Leg, ...]
-    reason: Reason | None
+    indexed: bool
     scanned: int
 
 
@@ -131,55 +107,59 @@ class Finder:
     """
     A find under way: ``while finder.take(read(finder.look)): pass``, then ``hits`` are complete.
 
-    limit: at most so many hits; None for all.
-    after: the cursor of a hit, to go on behind it. Raises InvalidQueryError for what is none.
+    limit: maximum number of hits; None for all.
+    after: the cursor of a hit, to resume behind it. Raises InvalidQueryError for an invalid one.
 
-    ``scanned`` is how many events were gone through without the index; ``reason`` is why none was
-    found by it, None if the index was asked.
+    ``indexed`` is whether the full-text index is asked; ``scanned`` is how many events were read
+    without it.
     """
 
     def __init__(self, sought: Sought, *, limit: int | None, after: object = None) -> None:
-        self.hits: list[tuple[Hit, Cursor]] = []
+        self.hits: list[Hit] = []
         self.scanned = 0
-        self.reason: Reason | None = None
-        text = None if sought.text is None else contents.as_stored(sought.text)
+        self.indexed = False
+        text = None if sought.text is None else texts.as_stored(sought.text)
         self._sought = sought._replace(text=text)
-        self._needle = None if text is None else contents.folded(text)
+        self._needle = None if text is None else texts.folded(text)
         self._limit = limit
-        self._after = None if after is None else Cursor.parse(after)
+        self._after = None if after is None else parse_cursor(after)
         self._legs: tuple[Leg, ...] | None = None
-        self._window: list[Hit] = []
-        self._window_bytes = 0
 
     # -- in a unit of work --------------------------------------------------------------------
 
     def look(self, tx: Transaction) -> Looked:
         """Read the next part of the log."""
-        legs, reason = self._legs, self.reason
+        legs, indexed = self._legs, self.indexed
         if legs is None:
-            sought, last = self._sought, None if self._after is None else self._after.newest
-            legs, reason = walking.plan(tx, sought.text, sought.session_id, sought.user_id, last)
+            sought, last = self._sought, None if self._after is None else self._after.position
+            legs, indexed = walking.plan(tx, sought.text, sought.session_id, sought.user_id, last)
         step = legs[0].step(tx)
         live = Live(tx)
-        events = [self._event(tx, live, position) for position in step.positions]
+        hits = [hit for position in step.positions for hit in self._hits(tx, live, position)]
         rest = legs[1:] if step.rest is None else (step.rest, *legs[1:])
-        return Looked([event for event in events if event.hits], rest, reason, step.scanned)
+        return Looked(hits, rest, indexed, step.scanned)
 
-    def _event(self, tx: Transaction, live: Live, position: int) -> SearchedEvent:
+    def _hits(self, tx: Transaction, live: Live, position: int) -> Iterator[Hit]:
+        """Return the hits of an event, the newest first."""
         row = tx.one(EVENT, (position,))
-        if row is None or row[3] is None:
-            return SearchedEvent(position, [], 0)  # erased
-        session_id, *stored, recorded_at, metadata = row
+        if row is None or row[-1] is None:
+            return  # erased
+        session_id, branch_id, recorded_at, metadata, *stored = row
         time = occurred_at(recorded_at, metadata, position)
         if not self._is_asked_for(tx, session_id, time):
-            return SearchedEvent(position, [], 0)
+            return
         items = codec.decode_items([(position, *stored)])[0]
-        hits = [
-            hit
-            for index in range(len(items) - 1, -1, -1)
-            if (hit := self._hit(live, session_id, ItemRef(position, index), items[index], time))
-        ]
-        return SearchedEvent(position, hits, len(stored[-1]))
+        for index in range(len(items) - 1, -1, -1):
+            ref, item = ItemRef(position, index), items[index]
+            if self._after is not None and ref >= self._after:
+                continue
+            said = self._said(item)
+            place = None if said is None else live.place(session_id, branch_id, ref)
+            if said is None or place is None:
+                continue
+            (kind, snippet), (turn, branch_ids) = said, place
+            if self._sought.branch_id in (None, *branch_ids):
+                yield Hit(session_id, branch_ids, turn, ref, kind, item, snippet, time)
 
     def _is_asked_for(self, tx: Transaction, session_id: str, time: int) -> bool:
         sought = self._sought
@@ -194,106 +174,120 @@ class Finder:
             return False
         return sought.user_id in (None, session.user_id)
 
-    def _hit(self, live: Live, session_id: str, ref: ItemRef, item: JSON, time: int) -> Hit | None:
-        sought = self._sought
-        said = _said(item, self._needle)
-        if said is None:
-            return None
-        kind = shape.shape(item)
+    def _said(self, item: JSON) -> tuple[Shape, Snippet] | None:
+        """Return what an item is and where it says what is sought; None if it is not sought."""
+        sought, kind = self._sought, shape.shape(item)
         if sought.type not in (None, kind.type) or sought.tool_name not in (None, kind.tool_name):
             return None
         if sought.role is not None and (
             not isinstance(item, dict) or item.get("role") != sought.role
         ):
             return None
-        place = live.place(session_id, ref)
-        if place is None:
-            return None
-        (turn, branch_ids), (snippet, score) = place, said
-        if sought.branch_id is not None and sought.branch_id not in branch_ids:
-            return None
-        return Hit(session_id, branch_ids, turn, ref, kind, item, snippet, time, score)
+        readable, needle = texts.texts(item), self._needle
+        if needle is None:
+            return kind, texts.snippet(readable[0] if readable else "", "")
+        found = next((text for text in readable if needle in texts.folded(text)), None)
+        return None if found is None else (kind, texts.snippet(found, needle))
 
     # -- between them -------------------------------------------------------------------------
 
     def take(self, looked: Looked) -> bool:
         """Keep what a step saw; return whether there is more to look at."""
-        self._legs, self.reason = looked.legs, looked.reason
+        self._legs, self.indexed = looked.legs, looked.indexed
         self.scanned += looked.scanned
-        for event in looked.events:
-            if self._after is not None and event.position < self._after.oldest:
-                self._close_window(self._after.oldest)
-            self._window += event.hits
-            self._window_bytes += event.payload_bytes
-            if self._after is None and self._window_is_full():
-                self._close_window(event.position)
-            if self._is_complete():
-                return False
-        if not looked.legs:
-            self._close_window(1 if self._after is None else self._after.oldest)
-        return bool(looked.legs) and not self._is_complete()
-
-    def _is_complete(self) -> bool:
-        return self._limit is not None and len(self.hits) >= self._limit
-
-    def _window_is_full(self) -> bool:
-        if not self._needle:
-            return True  # nothing to rank: the newest first
-        return len(self._window) >= WINDOW_HITS or self._window_bytes >= WINDOW_BYTES
-
-    def _close_window(self, oldest: int) -> None:
-        """Rank the window's hits and keep those that are behind the cursor, up to the limit."""
-        window, self._window, self._window_bytes = self._window, [], 0
-        after, self._after = self._after, None
-        newest = max((hit.ref.position for hit in window), default=0)
-        if after is not None:
-            newest = after.newest
-            window = [hit for hit in window if hit.rank > after.rank]
-        left = None if self._limit is None else self._limit - len(self.hits)
-        ranked = sorted(window, key=lambda hit: hit.rank)[:left]
-        self.hits += [(hit, Cursor(newest, oldest, hit.rank)) for hit in ranked]
+        self.hits += looked.hits
+        if self._limit is None:
+            return bool(looked.legs)
+        del self.hits[self._limit :]
+        return bool(looked.legs) and len(self.hits) < self._limit
 
 
 class Live:
-    """Where items stand on live branches; each session is looked at once."""
+    """Where items stand on live branches; the segments of each session are read once."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
-        self._sessions: dict[str, dict[int, list[tuple[str, Span]]]] = {}
+        self._trees: dict[str, Tree] = {}
 
-    def place(self, session_id: str, ref: ItemRef) -> tuple[int, tuple[str, ...]] | None:
-        """Return an item's turn, and the ids of the branches that it is on; None if it is on none."""
-        for segment_id, uses in self._segments(session_id).items():
-            if segment_id > ref.position:
-                continue  # it was begun by a later event
-            longest = max((span for _, span in uses), key=lambda span: span.last)
-            number, item = segments.within(self._tx, longest, ref)
+    def place(
+        self, session_id: str, branch_id: str | None, ref: ItemRef
+    ) -> tuple[int, tuple[str, ...]] | None:
+        """
+        Return an item's turn, and the ids of the branches that it is on; None if it is on none.
+
+        branch_id: the branch that the item was added to.
+        """
+        tree = self._trees.get(session_id)
+        if tree is None:
+            tree = self._trees[session_id] = Tree(self._tx, session_id)
+        for span in tree.candidates(branch_id, ref.position):
+            number, item = segments.within(self._tx, span, ref)
             if item is not None:
-                return item.turn, tuple(branch for branch, span in uses if span.last >= number)
+                branch_ids = tree.branches(span.segment_id, number)
+                return (item.turn, branch_ids) if branch_ids else None
         return None
 
-    def _segments(self, session_id: str) -> dict[int, list[tuple[str, Span]]]:
-        """Return how far each branch of a session uses which segment."""
-        found = self._sessions.get(session_id)
-        if found is None:
-            found = self._sessions[session_id] = {}
-            for branch_id, *pointer in self._tx.all(LIVE_BRANCHES, (session_id,)):
-                for span in segments.spans(self._tx, Pointer(*pointer)):
-                    found.setdefault(span.segment_id, []).append((branch_id, span))
-        return found
 
+class Tree:
+    """
+    A session's segments and live branches, read by two statements, however many there are.
 
-def _said(item: JSON, needle: str | None) -> tuple[Snippet, int] | None:
-    """Return where an item says what is sought, and how well that fits; None if it does not."""
-    texts = contents.texts(item)
-    if not needle:
-        nothing_fits = needle is not None and not texts
-        return None if nothing_fits else (contents.snippet(texts[0] if texts else "", ""), 0)
-    counts = [contents.folded(text).count(needle) for text in texts]
-    times = sum(counts)
-    if not times:
-        return None
-    first = next(text for text, count in zip(texts, counts, strict=True) if count)
-    # As in BM25, with k1 = 1.2 and b = 0.75, but for how rare it is, which is the same for all.
-    damping = 0.3 + 0.9 * sum(map(len, texts)) / USUAL_CHARACTERS
-    return contents.snippet(first, needle), int(1_000_000 * times / (times + damping))
+    To walk each branch from its end instead takes time in the square of the branches where each leaves
+    the one before.
+    """
+
+    def __init__(self, tx: Transaction, session_id: str) -> None:
+        self._spans: dict[int, Span] = {}
+        self._newest: dict[int, int] = {}  # the position of each segment's last item
+        self._parents: dict[int, int | None] = {}
+        self._children: dict[int, list[tuple[int, int]]] = {}  # and at which length they leave
+        self._ends: dict[int, list[tuple[int, int, str]]] = {}  # length, order, branch
+        self._own: dict[str, int] = {}  # the segment in which each branch ends
+        for segment_id, parent_id, parent_length, last, newest in tx.all(SEGMENTS, (session_id,)):
+            segments.check_parent(segment_id, parent_id)
+            self._spans[segment_id] = Span(segment_id, parent_length + 1, last)
+            self._newest[segment_id] = newest
+            self._parents[segment_id] = parent_id
+            if parent_id is not None:
+                leaving = self._children.setdefault(parent_id, [])
+                leaving.append((segment_id, parent_length))
+        self._ids = [*self._spans]  # ascending
+        for order, (branch_id, end, length) in enumerate(tx.execute(LIVE_BRANCHES, (session_id,))):
+            if end is not None:
+                self._ends.setdefault(end, []).append((length, order, branch_id))
+                self._own[branch_id] = end
+
+    def candidates(self, branch_id: str | None, position: int) -> Iterator[Span]:
+        """
+        Return where the items of an event can stand, the likeliest place first.
+
+        A segment's id is the position of the event that began it.
+        """
+        own = self._own.get(branch_id or conversations.MAIN)
+        while own is not None and own > position:
+            own = self._parents.get(own)
+        if own in self._spans:
+            yield self._spans[own]
+        # They are not there if the branch popped them, or is no longer live, but another one has them.
+        for at in range(bisect_right(self._ids, position) - 1, -1, -1):
+            segment_id = self._ids[at]
+            if segment_id != own and self._newest[segment_id] >= position:
+                yield self._spans[segment_id]
+
+    def branches(self, segment_id: int, number: int) -> tuple[str, ...]:
+        """Return the live branches that hold an item of a segment, in the order they were made."""
+        found: list[tuple[int, str]] = []
+        reaching = [(segment_id, number)]
+        while reaching:
+            segment_id, number = reaching.pop()
+            found += [
+                (order, branch_id)
+                for length, order, branch_id in self._ends.get(segment_id, ())
+                if length >= number
+            ]
+            reaching += [
+                (child, 0)  # whoever ends in or below a child holds it
+                for child, length in self._children.get(segment_id, ())
+                if length >= number
+            ]
+        return tuple(branch_id for _, branch_id in sorted(found))

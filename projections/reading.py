@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -11,7 +10,7 @@ from eventlog.errors import ProjectionError, UndecodableEventError
 from eventlog.events import JSON, ItemRef
 from eventlog.recorded import occurred_at
 from eventlog.transaction import Row, Transaction
-from projections import conversations, segments
+from projections import conversations, segments, texts
 from projections.conversations import MAIN
 from projections.segments import Pointer
 
@@ -46,11 +45,6 @@ USER_EVENTS = """
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
 """
-HOLDING = "AND (data LIKE ? ESCAPE '\\' OR data IS NULL)"
-HOLDING_OR_ESCAPED = (
-    "AND (data LIKE ? ESCAPE '\\' OR data LIKE '%\\\\u%' ESCAPE '\\' OR data IS NULL)"
-)
-LONGEST_LIKE_BYTES = 40_000
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
@@ -194,7 +188,7 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
         need not hold it either.
     """
-    condition, needle = ("", ()) if text is None else holding(text)
+    condition, needle = ("", ()) if text is None else texts.holding(text)
     sql = f"{USER_EVENTS} {condition} ORDER BY position"
     stored: dict[int, codec.StoredPayload] = {}
     times: dict[int, int] = {}
@@ -214,21 +208,6 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
         for turn, position, index in found
         if position in decoded
     ]
-
-
-def holding(text: str) -> tuple[str, tuple[str, ...]]:
-    """
-    Return the condition that a payload holds a text, in either case of ASCII letters.
-
-    Plain text stands in a payload as it is. Other text stands there as msgspec writes it, or behind the
-    escapes of the standard library. What is too long for SQLite's LIKE gets no condition.
-    """
-    written = codec.encode_text(text)
-    if not written or len(written) > LONGEST_LIKE_BYTES:
-        return "", ()
-    is_plain = text.isascii() and text.isprintable() and written == text.encode()
-    pattern = re.sub(r"([\\\\%_])", r"\\\1", written.decode())
-    return HOLDING if is_plain else HOLDING_OR_ESCAPED, (f"%{pattern}%",)
 
 
 def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:

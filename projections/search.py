@@ -16,7 +16,7 @@ from eventlog import codec
 from eventlog.events import ContentErased, Event, ItemsAdded, ItemsReplaced
 from eventlog.recorded import Recorded
 from eventlog.transaction import Transaction
-from projections import contents, projector
+from projections import projector, texts
 
 ITEM_TEXTS = """
     CREATE VIRTUAL TABLE item_texts USING fts5 (
@@ -65,7 +65,7 @@ class Search:
             if recorded.type != CONTENT_ERASED and recorded.data is not None
         ]
         for (position, *_), items in zip(payloads, codec.decode_items(payloads), strict=True):
-            text = indexed("\n".join(text for item in items for text in contents.texts(item)))
+            text = indexed("\n".join(text for item in items for text in texts.texts(item)))
             if text:
                 tx.defer(INSERT_TEXT, (position, text))
         erased = [
@@ -102,7 +102,7 @@ def indexed(text: str) -> str:
 
     Half a surrogate pair cannot stand in a row, and FTS5 reads no further than a NUL.
     """
-    return contents.folded(text).replace("\0", "\ufffd").encode(errors="replace").decode()
+    return texts.folded(text).replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 # -- asking -----------------------------------------------------------------------------------

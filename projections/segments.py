@@ -139,12 +139,18 @@ def parent(tx: Transaction, segment_id: int) -> Pointer | None:
     found: Pointer | None = tx.cache.get(key)
     if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
         found = tx.cache[key] = Pointer(*row)
-    if found is not None and found.segment_id is not None and found.segment_id >= segment_id:
-        raise ProjectionError(  # or a walk up the parents would go round for ever
+    if found is not None:
+        check_parent(segment_id, found.segment_id)
+    return found
+
+
+def check_parent(segment_id: int, parent_id: int | None) -> None:
+    """Raise ProjectionError unless a segment's parent is older: a walk along others might not end."""
+    if parent_id is not None and parent_id >= segment_id:
+        raise ProjectionError(
             f"segment {segment_id} has a parent that is not older: `eventlog replay` builds them anew",
             projection="conversations",
         )
-    return found
 
 
 def end(tx: Transaction, segment_id: int) -> int | None:

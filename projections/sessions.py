@@ -18,10 +18,9 @@ import structlog
 from eventlog import codec, logs
 from eventlog.ledger import read_head
 from eventlog.transaction import Row, Transaction
-from projections import reading, search, segments
+from projections import reading, search, segments, texts
 from projections.filters import Period, SessionCursor, SessionQuery
 from projections.segments import Pointer
-from projections.texts import folded, texts, title
 
 FEW: Final = 2_000
 """So many sessions are looked at and sorted rather than all walked in order."""
@@ -128,15 +127,15 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
 
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
-    condition, needle = reading.holding(text)
+    condition, needle = texts.holding(text)
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
         session_id
         for session_id in session_ids
         if any(
-            folded(text) in folded(each)
+            texts.ascii_folded(text) in texts.ascii_folded(each)
             for message in _messages(tx, f"{MESSAGES} {condition}", (session_id, *needle))
-            for each in texts(message)
+            for each in texts.message_texts(message)
         )
     }
 
@@ -258,7 +257,9 @@ def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
     decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
     return [
-        title(decoded[place[0]][place[1]]) if place is not None and place[0] in decoded else None
+        texts.title(decoded[place[0]][place[1]])
+        if place is not None and place[0] in decoded
+        else None
         for place in places
     ]
 

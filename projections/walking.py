@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from eventlog.ledger import read_head
 from eventlog.transaction import Transaction
-from projections import contents, search
+from projections import search, texts
 
 STEP_EVENTS: Final = 50
 """How many events a step names at most."""
@@ -25,9 +25,6 @@ FEW_EVENTS: Final = 2_000
 
 SCOPED_EVENTS: Final = 50_000
 """Sessions with no more events than this in all are looked through by themselves."""
-
-Reason: TypeAlias = Literal["no index", "no text", "short text", "few events"]
-"""Why the index is not asked: there is none, it cannot help, or another way is shorter."""
 
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL"
@@ -51,7 +48,7 @@ class Scanned(NamedTuple):
     def step(self, tx: Transaction) -> Step:
         """Go on, in a unit of work."""
         first = max(self.first, self.last - STEP_POSITIONS + 1)
-        condition, parameters = contents.holding(contents.folded(self.text or ""))
+        condition, parameters = texts.holding(self.text or "")
         rows = tx.all(_scan(condition), (first, self.last, *parameters, STEP_EVENTS))
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == STEP_EVENTS else first - 1
@@ -88,10 +85,10 @@ Leg: TypeAlias = Scanned | Indexed | Listed
 
 
 class Way(NamedTuple):
-    """The legs of a walk, and why none of them goes through the index; None if one does."""
+    """The legs of a walk, and whether they go through the index."""
 
     legs: tuple[Leg, ...]
-    reason: Reason | None
+    indexed: bool
 
 
 def plan(
@@ -100,24 +97,21 @@ def plan(
     """
     Choose the way to the events that may hold a text, from the position ``last`` or the newest on.
 
-    Through the index, where it shows the log (what it does not show yet is scanned). But a text that it
-    finds often is sought in the few events of the sessions that are asked for, if they are few.
+    Through the index, if there is one and it can help; what it does not show yet is scanned. Else by a
+    scan of the sessions that are asked for. A text that the index finds often is sought by that scan, too,
+    if they are few: through the index the walk would go past the events of all other sessions.
     """
     end = read_head(tx).position if last is None else last
     expression = None if text is None else search.expression(text)
     built_to = None if expression is None else search.built_to(tx)
     if expression is None or built_to is None:
-        scope = _scope(tx, session_id, user_id, end)
-        reason: Reason = (
-            "no text" if text is None else "short text" if expression is None else "no index"
-        )
-        return Way((Scanned(end, 1, text) if scope is None else scope,), reason)
+        return Way((_scope(tx, session_id, user_id, end) or Scanned(end, 1, text),), False)
     if search.count(tx, expression, FEW_EVENTS + 1) > FEW_EVENTS:
         scope = _scope(tx, session_id, user_id, end)
         if scope is not None:
-            return Way((scope,), "few events")
+            return Way((scope,), False)
     new, old = Scanned(end, built_to + 1, text), Indexed(min(end, built_to), 1, expression)
-    return Way((new, old) if new.last >= new.first else (old,), None)
+    return Way((new, old) if new.last >= new.first else (old,), True)
 
 
 def _scope(

@@ -2,7 +2,7 @@
 ``eventlog search``: where something was said, and by whom.
 
 Documents of ``--json``, one a line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
-tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the best first, and at the end
+tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the newest first, and at the end
 ``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
 """
 
@@ -20,6 +20,7 @@ from adapters import telling
 from adapters.commands import replay, terminal
 from adapters.commands.terminal import printable
 from eventlog.errors import InvalidQueryError
+from projections import search
 from projections.stepwise import build_in_steps
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from adapters.finding import Found
+    from adapters.finding import ItemHit, SearchResults
     from adapters.log import ConversationLog
 
 
@@ -53,22 +54,19 @@ def run(
         if index and asks_nothing:
             return
         try:
-            # One more than is shown, to know whether there are more.
-            found = asyncio.run(log.find_items(text, limit=limit + 1, after=after, **which))
+            found = asyncio.run(log.find_items(text, limit=limit, after=after, **which))
         except InvalidQueryError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
-    more = found[limit - 1]["cursor"] if len(found) > limit > 0 else None
-    del found[limit:]
     if as_json:
-        _print_json(found, more)
+        _print_json(found)
         return
     out, aside = terminal.console(), terminal.console(stderr=True)
     for row in found:
         _print_row(out, row)
-    if account := _account(found):
+    if account := _account(found, text):
         aside.print(Text(account, style="dim"), soft_wrap=True)
-    if more is not None:
-        aside.print(Text(f"there are more: --after {more}", style="dim"), soft_wrap=True)
+    if found.cursor is not None:
+        aside.print(Text(f"there are more: --after {found.cursor}", style="dim"), soft_wrap=True)
 
 
 def build_index(log: ConversationLog, *, shown: bool) -> None:
@@ -78,14 +76,17 @@ def build_index(log: ConversationLog, *, shown: bool) -> None:
     log.join(projections.default(search=True))
 
 
-def _account(found: Found) -> str:
-    """Return how the items were found, and how they would be found faster."""
-    advice = {"no index": " builds one", None: " brings it up to date"}.get(found.reason)
-    account = found.account
-    return account if not account or not advice else f"{account} (eventlog search --index{advice})"
+def _account(found: SearchResults, text: str | None) -> str:
+    """Return how many events were scanned, and how they would be found faster."""
+    if not found.scanned:
+        return ""
+    account = f"scanned {telling.counted(found.scanned, 'event')}"
+    if text is None or search.expression(text) is None:
+        return account  # no index helps
+    return f"{account} (eventlog search --index builds the full-text index, or updates it)"
 
 
-def _print_json(found: Found, more: str | None) -> None:
+def _print_json(found: SearchResults) -> None:
     for row in found:
         said_at = row["occurred_at"].replace(" ", "T") + "Z"
         terminal.print_json({"kind": "item", **row, "occurred_at": said_at})
@@ -95,12 +96,12 @@ def _print_json(found: Found, more: str | None) -> None:
             "items": len(found),
             "indexed": found.indexed,
             "scanned": found.scanned,
-            "after": more,
+            "after": found.cursor,
         }
     )
 
 
-def _print_row(out: Console, row: dict[str, Any]) -> None:
+def _print_row(out: Console, row: ItemHit) -> None:
     """Print where an item stands, who says it, and below that what it says."""
     first, *others = (printable(branch_id) for branch_id in row["branch_ids"])
     also = f" and {telling.counted(len(others), 'other')}" if others else ""

@@ -59,8 +59,8 @@ def run(
     for row in rows:
         table.add_row(
             *(
-                Text(f"{value:,}" if name in NUMBERS else printable(value or "-"))
-                for name, value in row.items()
+                Text(f"{value:,}" if isinstance(value, int) else printable(str(value or "-")))
+                for value in row.values()
             )
         )
     terminal.console().print(table)

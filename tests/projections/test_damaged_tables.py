@@ -75,6 +75,8 @@ async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
     with pytest.raises(ProjectionError, match=problem) as told:
         await session.get_items()
     assert told.value.projection == "conversations"
+    with pytest.raises(ProjectionError, match=problem):
+        await session.find_items()
     async with EventLog.open(path, projections=projections.default()) as log:
         projections.replay(log, projections.default().named([]))
     assert await session.get_items() == ITEMS[:2] + ITEMS

@@ -52,7 +52,7 @@ def find(given: Given, text: str | None, **which: Any) -> Finder:
 
 
 def positions(finder: Finder) -> list[int]:
-    return [hit.ref.position for hit, _ in finder.hits]
+    return [hit.ref.position for hit in finder.hits]
 
 
 def rows(given: Given) -> list[tuple[int, str]]:
@@ -208,15 +208,15 @@ def test_a_replay_gives_the_same_rows_and_a_check_names_what_differs(indexed: Gi
 def test_the_index_is_asked_where_it_can_help(indexed: Given) -> None:
     indexed(said("a refund"))
     finder = find(indexed, "REFUND")
-    assert (positions(finder), finder.reason, finder.scanned) == ([1], None, 0)
-    for text, reason in ((None, "no text"), ("re", "short text")):
+    assert (positions(finder), finder.indexed, finder.scanned) == ([1], True, 0)
+    for text in (None, "re"):
         finder = find(indexed, text)
-        assert (positions(finder), finder.reason, finder.scanned) == ([1], reason, 1)
+        assert (positions(finder), finder.indexed, finder.scanned) == ([1], False, 1)
 
 
 def test_what_the_index_does_not_show_yet_is_scanned(behind: Given) -> None:
     finder = find(behind, "the ")
-    assert (sorted(positions(finder)), finder.reason, finder.scanned) == ([1, 2], None, 1)
+    assert (positions(finder), finder.indexed, finder.scanned) == ([2, 1], True, 1)
 
 
 def test_a_program_that_knows_the_index_catches_up(behind: Given) -> None:
@@ -231,10 +231,10 @@ def test_common_words_of_a_small_session_are_sought_in_its_events(
     monkeypatch.setattr(walking, "FEW_EVENTS", 3)
     indexed(*[on("main", said("the same"), f"s{number % 4}") for number in range(12)])
     finder = find(indexed, "the", session_id="s1")
-    assert (sorted(positions(finder)), finder.reason) == ([2, 6, 10], "few events")
+    assert (positions(finder), finder.indexed) == ([10, 6, 2], False)
     monkeypatch.setattr(walking, "SCOPED_EVENTS", 2)
     finder = find(indexed, "the", session_id="s1")
-    assert (sorted(positions(finder)), finder.reason) == ([2, 6, 10], None)
+    assert (positions(finder), finder.indexed) == ([10, 6, 2], True)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_step_of_a_find_is_bounded_however_common_the_word(
     monkeypatch.setattr(walking, "STEP_EVENTS", 4)
     indexed(*[said("the same") for _ in range(30)])
     looked = indexed.log.store.read_sync(Finder(Sought(text="the"), limit=1).look)
-    assert [event.position for event in looked.events] == [30, 29, 28, 27]
+    assert [hit.ref.position for hit in looked.hits] == [30, 29, 28, 27]
 
 
 def test_the_index_finds_by_its_trigrams_and_reads_no_more(indexed: Given) -> None:

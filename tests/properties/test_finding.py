@@ -16,9 +16,9 @@ import projections
 from eventlog import ContentErased, EventLog, ItemRef, ItemsAdded, ItemsReplaced, codec
 from eventlog.ledger import append_all, read_events
 from eventlog.structures import Structures
-from projections import erasing, finding, walking
+from projections import erasing, walking
 from projections.erasable import PoppedItems
-from projections.finding import Finder, Sought
+from projections.finding import Finder, Sought, cursor
 from projections.shape import shape
 from projections.state import fold
 from tests import history
@@ -45,12 +45,11 @@ Place = tuple[str, ItemRef, tuple[str, ...]]
 
 @pytest.fixture(autouse=True, scope="module")
 def small_steps() -> Iterator[None]:
-    """Let short histories take several steps and windows."""
+    """Let short histories take several steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walking, "STEP_EVENTS", 3)
         patch.setattr(walking, "STEP_POSITIONS", 7)
         patch.setattr(walking, "FEW_EVENTS", 2)
-        patch.setattr(finding, "WINDOW_HITS", 4)
         yield
 
 
@@ -169,14 +168,14 @@ def found(log: EventLog, sought: Sought, limit: int | None = None) -> list[Place
         finder = Finder(sought, limit=limit, after=after)
         while finder.take(log.store.read_sync(finder.look)):
             pass
-        for hit, _ in finder.hits:
+        for hit in finder.hits:
             shown = hit.snippet.text[hit.snippet.start : hit.snippet.end]
             assert plain(sought.text or "").startswith(plain(shown))
             assert shown or not sought.text
             places.append((hit.session_id, hit.ref, hit.branch_ids))
         if limit is None or len(finder.hits) < limit:
             return places
-        after = str(finder.hits[-1][1])
+        after = cursor(finder.hits[-1].ref)
 
 
 def expected(log: EventLog, sought: Sought) -> set[Place]:
@@ -251,7 +250,9 @@ def test_every_way_finds_the_same_and_nothing_else(talk: Talk, limit: int, erase
                 erase(log)
             scanned = found(log, sought)
             assert {(s, r, tuple(sorted(b))) for s, r, b in scanned} == expected(log, sought)
-            assert len(scanned) == len(set(scanned))
+            assert [ref for _, ref, _ in scanned] == sorted(
+                {r for _, r, _ in scanned}, reverse=True
+            )
             assert found(log, sought, limit) == scanned
         with closing(opened(path, search=True)) as log:
             assert found(log, sought) == scanned

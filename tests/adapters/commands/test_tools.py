@@ -12,6 +12,7 @@ from agents.tool import default_tool_error_function, default_tool_timeout_error_
 from adapters import AdvancedSQLiteSession, ConversationLog
 from adapters.commands.terminal import ExitCode
 from adapters.tool_counts import failed
+from eventlog import codec
 from eventlog.errors import InvalidQueryError
 from tests.adapters.looking import call, documents, output, run, user
 
@@ -126,6 +127,23 @@ async def test_many_sessions_are_read_a_few_at_a_time(
     for number in range(5):
         await talk(f"s{number}", path, user("x"), call("c1"))
     assert await tools(path) == [("look_up", 5, 0, 5)]
+
+
+async def test_an_event_is_decoded_once_however_many_calls_it_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [each for number in range(9) for each in (call(f"c{number}"), output(f"c{number}"))]
+    await talk("s", path, user("x"), *calls)
+    decoded: list[int] = []
+    decode = codec.decode_items
+
+    def counting(payloads: Any) -> Any:
+        decoded.extend(payload[0] for payload in payloads)
+        return decode(payloads)
+
+    monkeypatch.setattr(codec, "decode_items", counting)
+    assert await tools(path) == [("look_up", 9, 0, 0)]
+    assert decoded == [1]
 
 
 @pytest.mark.parametrize("wrong", [{"by": "hour"}, {"since": "today"}, {"session_id": "\ud800"}])

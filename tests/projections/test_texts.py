@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from eventlog import ItemsAdded, codec
-from projections import contents
-from projections.contents import folded, holding, snippet, texts
+from projections import texts
+from projections.texts import folded, holding, snippet
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ from projections.contents import folded, holding, snippet, texts
     ],
 )
 def test_the_texts_of_an_item(item: Any, expected: list[str]) -> None:
-    assert texts(item) == expected
+    assert texts.texts(item) == expected
 
 
 def test_parts_within_parts_have_an_end() -> None:
     item: Any = "deep"
     for _ in range(500):
         item = {"content": [item]}
-    assert texts(item) == []
+    assert texts.texts(item) == []
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_folding_goes_character_by_character() -> None:
 def test_only_what_nothing_else_folds_to_is_asked_of_sqlite(changed: dict[str, str]) -> None:
     results = {part for c in changed if changed[c] != c for part in changed[c]}
     assert len(results) > 1_000
-    assert [part for part in results if contents._pattern(part) != "%"] == []
+    assert [part for part in results if texts._pattern(part) != "%"] == []
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_every_payload_that_holds_a_text_meets_its_condition(text: str) -> None:
         connection.execute("CREATE TABLE events (data TEXT)")
         connection.executemany("INSERT INTO events VALUES (?)", [(data,) for data in payloads])
         for sought in (text, text.upper(), text.lower()):
-            condition, parameters = holding(folded(sought))
+            condition, parameters = holding(sought)
             sql = f"SELECT COUNT(*) FROM events WHERE 1 {condition}"
             assert connection.execute(sql, parameters).fetchone() == (2,)
 
@@ -111,8 +111,8 @@ def test_a_snippet_shows_what_was_found_with_its_surroundings() -> None:
     text = "x" * 500 + " My REFUND " + "y" * 500
     piece, start, end = snippet(text, "refund")
     assert piece[start:end] == "REFUND"
-    assert len(piece) == contents.SNIPPET_CHARACTERS
-    assert start == contents.SNIPPET_BEFORE
+    assert len(piece) == texts.SNIPPET_CHARACTERS
+    assert start == texts.SNIPPET_BEFORE
 
 
 @pytest.mark.parametrize(
