@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import structlog
 
 from adapters import telling
-from adapters.conversation import GENERATED_ID
 from eventlog import codec, logs
 from eventlog.errors import UnserialisableError
 from eventlog.events import (
@@ -369,7 +368,6 @@ class SessionImport:
             branch_id=branch_id,
             from_branch_id=parent_id,
             last_item=branch.refs[-1] if kept else None,
-            generated=GENERATED_ID.fullmatch(branch_id) is not None,
         )
         self._append(created, parent_id, branch.created_at)
         return kept

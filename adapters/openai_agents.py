@@ -116,7 +116,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     def _take_seat(self, *, resume: bool) -> None:
         """Find the branch to stand on, where that takes a look at the file."""
         seat = self._seat
-        if conversation.GENERATED_ID.fullmatch(seat.session_id):
+        if conversation.OPENABLE_ID.fullmatch(seat.session_id):
             owner = self._look(lambda tx: conversation.owner_of_branch(tx, seat.session_id))
             if owner is not None:
                 seat.session_id, seat.branch_id = owner, seat.session_id
@@ -435,8 +435,8 @@ class AdvancedSQLiteSession(EventLogSession):
     """
     The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
 
-    session_id: any text, or a number for its text. A branch id that was made up opens the session that
-        it belongs to, on it.
+    session_id: any text, or a number for its text. A generated branch id opens the session that
+        it belongs to, on it: keep it as secret as the session's id.
     db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
     create_tables: False refuses a file that holds neither a log nor the SDK's tables.
     durability: "full" survives power loss, "normal" may then lose the last commits.
