@@ -39,7 +39,6 @@ from eventlog.events import (
     UsageRecorded,
 )
 from eventlog.ledger import append, append_all
-from eventlog.store import system_clock
 from eventlog.transaction import Transaction
 from projections import past, reading, segments
 from projections.conversations import MAIN
@@ -68,7 +67,7 @@ class Seat:
     Changed only inside units of work, and changed back when they are rolled back.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "session_id", "taken_at")
+    __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
 
     def __init__(
         self,
@@ -78,15 +77,12 @@ class Seat:
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
-        self.taken_at = system_clock()
         self.cleared_version: int | None = None
         self.labels = labels
 
     def missed_clearing(self, here: Place) -> bool:
         """Whether the session was cleared by somebody else since this seat was last used."""
-        if self.cleared_version is None:
-            return here.cleared_at > self.taken_at
-        return here.cleared_version != self.cleared_version
+        return self.cleared_version not in (None, here.cleared_version)
 
     def move(self, tx: Transaction, branch_id: str, cleared_version: int | None) -> None:
         """Stand on another branch; undone if the transaction is rolled back."""

@@ -11,6 +11,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +39,7 @@ from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError, InvalidEventError, TurnNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
 from eventlog.log import EventLog
+from eventlog.operation import Operation
 from eventlog.store import Durability
 from eventlog.transaction import Transaction
 from projections import reading
@@ -127,6 +129,12 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
                 seat.branch_id = here.last_branch_id
             elif not here.branch_exists:
                 raise BranchNotFoundError(seat.branch_id)
+        else:
+            # Not waited for: the calls of this object run behind it, and see an error of it themselves.
+            look: Operation[object] = Operation(
+                self._fresh(lambda tx: conversation.look(tx, seat)), Future(), {}
+            )
+            self._lane.submit("read", look)
 
     @property
     def current_branch(self) -> str:
