@@ -60,13 +60,13 @@ TABLES = """
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 
 
-def tables(projection: Projection) -> tuple[Table, ...]:
+def tables(projection: Projection) -> list[Table]:
     """
     Return a projection's tables, as SQLite understands its schema.
 
     A virtual one is its rows, by rowid; the tables in which it keeps them are its own affair.
     """
-    return _tables(tuple(projection.schema))
+    return list(_tables(tuple(projection.schema)))
 
 
 @cache  # each new file asks several times, and parsing takes SQLite milliseconds
