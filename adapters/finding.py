@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any, Final, TypedDict, Unpack
 
-import structlog
-
 from adapters import telling, timing
 from eventlog import codec, logs
 from eventlog.errors import InvalidEventError, InvalidQueryError
@@ -14,7 +12,7 @@ from eventlog.transaction import RunUnit
 from projections.finding import Cursor, Finder, Hit, Sought
 from projections.walking import Reason
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.search")
+log = logs.get_logger("eventlog.search")
 
 """Runs a unit of work that reads."""
 

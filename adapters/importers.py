@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import structlog
-
 from adapters import telling
 from eventlog import codec, logs
 from eventlog.errors import UnserialisableError
@@ -58,7 +56,7 @@ REFERRING = """
 _SESSION_COLUMNS = {"session_id", "created_at"}
 _MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
+log = logs.get_logger("eventlog.importers")
 
 
 class _Message(NamedTuple):

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
-import structlog
 from agents import _debug
 from agents.items import TResponseInputItem
 from agents.logger import log_model_and_tool_action_error
@@ -105,7 +104,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         self._lane = Lane(log.store)
         self._first_turn = first_turn_number
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
-        self._events: structlog.stdlib.BoundLogger = logs.get_logger(self._logger)
+        self._events = logs.get_logger(self._logger)
         self._closed = False
         labels = conversation.check_labels(user_id, metadata)
         self._auto_usage = auto_usage
