@@ -83,6 +83,13 @@ class _Unconverted:
         return self._typers_own().coerce(value, param=param, ctx=ctx)
 
 
+def _convert_less(command: Any, ctx: Any) -> None:
+    for parameter in command.get_params(ctx):
+        typers_own = getattr(parameter, "get_runtime_param", None)  # not in each release of typer
+        if typers_own is not None:
+            vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
+
+
 def _can_be_opened(path: str) -> bool:
     return not os.path.exists(path) or os.access(path, os.R_OK)  # noqa: PTH110 - nothing is raised
 
@@ -98,13 +105,17 @@ class Commands(TyperGroup):
     of the program and keeps its traceback.
     """
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        for command in (self, *self.commands.values()):
-            for parameter in command.params:
-                typers_own = getattr(parameter, "get_runtime_param", None)  # not in each release
-                if typers_own is not None:
-                    vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what stands before the command's name."""
+        _convert_less(self, ctx)
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _convert_less(command, ctx)
+        return command
 
     def invoke(self, ctx: Any) -> None:
         """Run the command that was asked for."""
