@@ -32,6 +32,10 @@ def get_logger(logger: str | logging.Logger) -> structlog.stdlib.BoundLogger:
     return cast("structlog.stdlib.BoundLogger", _Lazy(target))
 
 
+def _ignore(*_: object, **__: object) -> None:
+    """Take an event that nobody wants to see."""
+
+
 class _Lazy:
     """Imports structlog with the first event: it takes longer than most commands, and brings rich along."""
 
@@ -39,6 +43,9 @@ class _Lazy:
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
+        level = getattr(logging, name.upper(), None)
+        if isinstance(level, int) and not self._target.isEnabledFor(level):
+            return _ignore
         import structlog
 
         made = structlog.wrap_logger(
