@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import Console
+    from rich.text import Text
 
     from adapters.log import ConversationLog
     from eventlog.events import JSON
@@ -173,6 +174,17 @@ def console(*, stderr: bool = False) -> Console:
     made = Leaving(stderr=stderr, markup=False, emoji=False, highlight=False)
     made.width = min(made.width, WIDEST)
     return made
+
+
+def folded(out: Console, row: Text, words: Text) -> Text:
+    """Return a row with words at its end, folded below each other where they are too many."""
+    indent, room = row.cell_len, max(out.width - row.cell_len, 20)
+    fits = words.cell_len <= room and "\n" not in words.plain
+    for number, line in enumerate([words] if fits else words.wrap(out, room, overflow="fold")):
+        if number:
+            row.append("\n" + " " * indent)
+        row.append_text(line)
+    return row
 
 
 def printable(text: str, *, lines: bool = False) -> str:
