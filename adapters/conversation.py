@@ -8,6 +8,7 @@ Turns are numbered from 1 here; 0 is what stands before the first user item.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -38,7 +39,6 @@ from eventlog.events import (
     UsageRecorded,
 )
 from eventlog.ledger import append, append_all
-from eventlog.store import system_clock
 from eventlog.transaction import Transaction
 from projections import past, reading, segments
 from projections.conversations import MAIN
@@ -46,8 +46,13 @@ from projections.reading import Place, UserItem
 from projections.segments import Pointer
 from projections.texts import ascii_folded, message_texts
 
-GENERATED_ID: Final = re.compile(r"branch_from_turn_-?\d+_\d+(_\d+)?")
-"""The form of branch ids that were made up; no given name can be mistaken for one by the log."""
+RANDOM_BYTES: Final = 8
+
+OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RANDOM_BYTES}}}")
+"""
+The form of generated branch ids that open their session. The SDK's have no random part: a turn and a second
+are soon guessed, and would open a session whose own id is a secret.
+"""
 
 MOST_CORRECTIONS: Final = 500
 """How many corrections one event holds."""
@@ -62,7 +67,7 @@ class Seat:
     Changed only inside units of work, and changed back when they are rolled back.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "session_id", "taken_at")
+    __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
 
     def __init__(
         self,
@@ -72,15 +77,12 @@ class Seat:
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
-        self.taken_at = system_clock()
         self.cleared_version: int | None = None
         self.labels = labels
 
     def missed_clearing(self, here: Place) -> bool:
         """Whether the session was cleared by somebody else since this seat was last used."""
-        if self.cleared_version is None:
-            return here.cleared_at > self.taken_at
-        return here.cleared_version != self.cleared_version
+        return self.cleared_version not in (None, here.cleared_version)
 
     def move(self, tx: Transaction, branch_id: str, cleared_version: int | None) -> None:
         """Stand on another branch; undone if the transaction is rolled back."""
@@ -292,7 +294,7 @@ def _branch_off(
     name: str | None,
     label: int,
 ) -> str:
-    branch_id = _unused_id(tx, seat, label) if name is None else name
+    branch_id = _generated_id(tx, label) if name is None else name
     if branch_id == MAIN or tx.one(reading.BRANCH_EXISTS, (seat.session_id, branch_id)):
         raise BranchExistsError(branch_id)
     last = segments.newest(tx, pointer)
@@ -308,18 +310,9 @@ def _branch_off(
     return branch_id
 
 
-def _unused_id(tx: Transaction, seat: Seat, label: int) -> str:
-    """Make up an id that no branch and no session of the whole file has."""
-    base = f"branch_from_turn_{label}_{tx.now // 1_000_000}"
-    branch_id, count = base, 1
-    while (
-        tx.one(reading.GENERATED_BRANCH, (branch_id,))
-        or tx.one(reading.SESSION_EXISTS, (branch_id,))
-        or tx.one(reading.BRANCH_EXISTS, (seat.session_id, branch_id))
-    ):
-        count += 1
-        branch_id = f"{base}_{count}"
-    return branch_id
+def _generated_id(tx: Transaction, label: int) -> str:
+    """Return an id that nothing else in the file has, and that nobody can guess."""
+    return f"branch_from_turn_{label}_{tx.now // 1_000_000}_{secrets.token_hex(RANDOM_BYTES)}"
 
 
 def switch_to_branch(tx: Transaction, seat: Seat, branch_id: str) -> str:
@@ -454,12 +447,12 @@ def correct_usage(
 
 def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:
     """
-    Return the session that a made-up branch id belongs to; None if it is a session's own id.
+    Return the session that a generated branch id belongs to; None if it is a session's own id.
 
     Raises BranchNotFoundError if that branch was deleted; InvalidBranchError if several sessions have
-    such a branch, as histories from elsewhere may bring it about.
+    such a branch, as a history that was imported twice has.
     """
-    if not GENERATED_ID.fullmatch(branch_id) or tx.one(reading.SESSION_EXISTS, (branch_id,)):
+    if not OPENABLE_ID.fullmatch(branch_id) or tx.one(reading.SESSION_EXISTS, (branch_id,)):
         return None
     rows = tx.all(reading.GENERATED_BRANCH, (branch_id,))
     if not rows:

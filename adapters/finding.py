@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TypedDict, Unpack, overload
 
-import structlog
-
 from adapters import timing
 from eventlog import codec, logs
 from eventlog.errors import InvalidEventError, InvalidQueryError
@@ -16,7 +14,7 @@ from eventlog.events import JSON
 from eventlog.transaction import RunUnit
 from projections.finding import Finder, Hit, Sought, cursor
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.search")
+log = logs.get_logger("eventlog.search")
 
 
 class ItemFilters(TypedDict, total=False):

@@ -15,10 +15,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import structlog
-
 from adapters import telling
-from adapters.conversation import GENERATED_ID
 from eventlog import codec, logs
 from eventlog.errors import UnserialisableError
 from eventlog.events import (
@@ -59,7 +56,7 @@ REFERRING = """
 _SESSION_COLUMNS = {"session_id", "created_at"}
 _MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
+log = logs.get_logger("eventlog.importers")
 
 
 class _Message(NamedTuple):
@@ -369,7 +366,6 @@ class SessionImport:
             branch_id=branch_id,
             from_branch_id=parent_id,
             last_item=branch.refs[-1] if kept else None,
-            generated=GENERATED_ID.fullmatch(branch_id) is not None,
         )
         self._append(created, parent_id, branch.created_at)
         return kept

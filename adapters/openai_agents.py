@@ -11,10 +11,10 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
-import structlog
 from agents import _debug
 from agents.items import TResponseInputItem
 from agents.logger import log_model_and_tool_action_error
@@ -38,6 +38,7 @@ from eventlog import codec, logs
 from eventlog.errors import BranchNotFoundError, InvalidEventError, TurnNotFoundError
 from eventlog.events import JSON, ItemRef, ItemsAdded, ItemsReplaced
 from eventlog.log import EventLog
+from eventlog.operation import Operation
 from eventlog.store import Durability
 from eventlog.transaction import Transaction
 from projections import reading
@@ -103,7 +104,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         self._lane = Lane(log.store)
         self._first_turn = first_turn_number
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
-        self._events: structlog.stdlib.BoundLogger = logs.get_logger(self._logger)
+        self._events = logs.get_logger(self._logger)
         self._closed = False
         labels = conversation.check_labels(user_id, metadata)
         self._auto_usage = auto_usage
@@ -116,7 +117,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     def _take_seat(self, *, resume: bool) -> None:
         """Find the branch to stand on, where that takes a look at the file."""
         seat = self._seat
-        if conversation.GENERATED_ID.fullmatch(seat.session_id):
+        if conversation.OPENABLE_ID.fullmatch(seat.session_id):
             owner = self._look(lambda tx: conversation.owner_of_branch(tx, seat.session_id))
             if owner is not None:
                 seat.session_id, seat.branch_id = owner, seat.session_id
@@ -127,6 +128,12 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
                 seat.branch_id = here.last_branch_id
             elif not here.branch_exists:
                 raise BranchNotFoundError(seat.branch_id)
+        else:
+            # Not waited for: the calls of this object run behind it, and see an error of it themselves.
+            look: Operation[object] = Operation(
+                self._fresh(lambda tx: conversation.look(tx, seat)), Future(), {}
+            )
+            self._lane.submit("read", look)
 
     @property
     def current_branch(self) -> str:
@@ -435,8 +442,8 @@ class AdvancedSQLiteSession(EventLogSession):
     """
     The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
 
-    session_id: any text, or a number for its text. A branch id that was made up opens the session that
-        it belongs to, on it.
+    session_id: any text, or a number for its text. A generated branch id opens the session that
+        it belongs to, on it: keep it as secret as the session's id.
     db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
     create_tables: False refuses a file that holds neither a log nor the SDK's tables.
     durability: "full" survives power loss, "normal" may then lose the last commits.

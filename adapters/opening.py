@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
-import structlog
-
 import projections
 from adapters import importers
 from adapters.importers import Brought
@@ -36,7 +34,7 @@ _QUOTED = {'"': '"', "`": "`", "[": "]"}
 _PLAIN = re.compile(r"[^\W\d][\w$]*")
 _UPPER_TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
-_log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.importers")
+_log = logs.get_logger("eventlog.importers")
 
 _pairs: WeakKeyDictionary[Store, TablePair] = WeakKeyDictionary()
 

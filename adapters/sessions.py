@@ -28,8 +28,6 @@ TOLD_AT_ONCE = 500
 DELETED_AT_ONCE = 100
 """How many sessions one unit of work deletes: all of these, or none."""
 
-"""Runs a unit of work: a log's or a session object's read or write."""
-
 
 class Deletion(NamedTuple):
     """What a bulk deletion deleted, or would: the sessions' ids, and what they hold and cost."""

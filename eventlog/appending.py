@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from eventlog import codec, integrity
 from eventlog.errors import (
@@ -13,8 +13,6 @@ from eventlog.errors import (
 )
 from eventlog.events import EVENT_TYPES, Event
 from eventlog.transaction import Transaction
-
-_EVENT_CLASSES: Final = frozenset(EVENT_TYPES.values())
 
 ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
@@ -29,7 +27,7 @@ class Appended(NamedTuple):
 
 def encode_checked(event: Any) -> bytes:
     """Return an event's data; raise InvalidEventError for what is no event."""
-    if type(event) not in _EVENT_CLASSES:
+    if type(event) not in EVENT_TYPES.values():
         raise InvalidEventError(
             f"invalid event: expected one of eventlog's event classes, got {type(event).__name__}"
         )

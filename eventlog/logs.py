@@ -8,11 +8,12 @@ nothing below WARNING, and nothing is configured globally.
 from __future__ import annotations
 
 import logging
-from typing import cast
-
-import structlog
+from typing import TYPE_CHECKING, Any, cast
 
 from eventlog.events import JSON
+
+if TYPE_CHECKING:
+    import structlog
 
 
 def _render(
@@ -28,13 +29,30 @@ def _render(
 def get_logger(logger: str | logging.Logger) -> structlog.stdlib.BoundLogger:
     """Return a structlog logger in front of a logger of the standard library."""
     target = logging.getLogger(logger) if isinstance(logger, str) else logger
-    return cast(
-        structlog.stdlib.BoundLogger,
-        structlog.wrap_logger(
-            target,
+    return cast("structlog.stdlib.BoundLogger", _Lazy(target))
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Take an event that nobody wants to see."""
+
+
+class _Lazy:
+    """Imports structlog with the first event: it takes longer than most commands, and brings rich along."""
+
+    def __init__(self, target: logging.Logger) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        level = getattr(logging, name.upper(), None)
+        if isinstance(level, int) and not self._target.isEnabledFor(level):
+            return _ignore
+        import structlog
+
+        made = structlog.wrap_logger(
+            self._target,
             processors=[structlog.stdlib.filter_by_level, _render],
             wrapper_class=structlog.stdlib.BoundLogger,
             context_class=dict,
             cache_logger_on_first_use=False,
-        ),
-    )
+        )
+        return getattr(made, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import ClassVar, NamedTuple, Protocol
 
 from eventlog.events import Event
@@ -65,14 +66,19 @@ def tables(projection: Projection) -> list[Table]:
 
     A virtual one is its rows, by rowid; the tables in which it keeps them are its own affair.
     """
+    return list(_tables(tuple(projection.schema)))
+
+
+@cache  # each new file asks several times, and parsing takes SQLite milliseconds
+def _tables(schema: tuple[str, ...]) -> tuple[Table, ...]:
     scratch = sqlite3.connect(":memory:")
     try:
-        for statement in projection.schema:
+        for statement in schema:
             scratch.execute(statement)
-        return [
+        return tuple(
             _table(scratch, name, is_virtual=bool(is_virtual))
             for name, is_virtual in scratch.execute(TABLES).fetchall()
-        ]
+        )
     finally:
         scratch.close()
 

@@ -6,8 +6,6 @@ import json
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from eventlog import codec, logs
 from eventlog.errors import (
     NewerProjectionError,
@@ -42,7 +40,7 @@ MAKERS = "table_makers"
 """The property that remembers, as a JSON object, which projection made which table."""
 
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
+log = logs.get_logger("eventlog.projections")
 
 
 class Checkpoint(NamedTuple):

@@ -79,7 +79,6 @@ class Place(NamedTuple):
     session_exists: bool
     is_deleted: bool
     cleared_version: int
-    cleared_at: int
     last_branch_id: str
     branch_exists: bool
     pointer: Pointer
@@ -90,7 +89,6 @@ _NOWHERE = Place(
     session_exists=False,
     is_deleted=False,
     cleared_version=0,
-    cleared_at=0,
     last_branch_id=MAIN,
     branch_exists=False,
     pointer=Pointer(None, 0),
@@ -117,7 +115,6 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
         session_exists=True,
         is_deleted=is_deleted,
         cleared_version=session.cleared_version,
-        cleared_at=session.cleared_at,
         last_branch_id=session.branch_id,
         branch_exists=is_live,
         pointer=branch.pointer if branch is not None and is_live else Pointer(None, 0),

@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import structlog
-
 from eventlog import logs
 from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
 from eventlog.ledger import read_events, read_head
@@ -37,7 +35,7 @@ from projections.projection import Projection, Table, tables
 BATCH_EVENTS = 5_000
 SCRATCH_CACHE_KIB = 4 * 1024
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
+log = logs.get_logger("eventlog.replay")
 
 
 class Progress(NamedTuple):

@@ -13,8 +13,6 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import structlog
-
 from eventlog import codec, logs
 from eventlog.ledger import read_head
 from eventlog.transaction import Row, Transaction
@@ -67,7 +65,7 @@ SPENT = """
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 """A piece of SQL, and its parameters."""
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.projections")
+log = logs.get_logger("eventlog.projections")
 
 
 class Session(NamedTuple):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 
-import structlog
-
 from eventlog import logs
 from eventlog.errors import NewerProjectionError
 from eventlog.ledger import read_events, read_head
@@ -23,7 +21,7 @@ STEP_EVENTS = 250
 PAUSE_SECONDS = 0.02
 """A step is short and leaves a pause, so that other processes come to write in between."""
 
-log: structlog.stdlib.BoundLogger = logs.get_logger("eventlog.replay")
+log = logs.get_logger("eventlog.replay")
 
 
 def build_in_steps(

@@ -281,19 +281,8 @@ class _View:
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
-            rows.append(self._folded(row, line(recorded, told)))
+            rows.append(terminal.folded(self._out, row, line(recorded, told)))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
-
-    def _folded(self, row: Text, words: Text) -> Text:
-        """Return a row with words at its end, folded below each other where they are too many."""
-        indent, length = row.cell_len, words.cell_len
-        room = max(self._out.width - indent, 20)
-        lines = [words] if length <= room else words.wrap(self._out, room, overflow="fold")
-        for number, part in enumerate(lines):
-            if number:
-                row.append("\n" + " " * indent)
-            row.append_text(part)
-        return row
 
 
 def _column(text: str, width: int, style: str = "") -> Text:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import sys
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Unpack
 
@@ -50,6 +49,8 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"eventlog {version(DISTRIBUTION)}")
         raise typer.Exit
 

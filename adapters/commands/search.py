@@ -17,7 +17,7 @@ from rich.text import Text
 
 import projections
 from adapters import telling
-from adapters.commands import replay, terminal
+from adapters.commands import terminal
 from adapters.commands.terminal import printable
 from eventlog.errors import InvalidQueryError
 from projections import search
@@ -71,6 +71,8 @@ def run(
 
 def build_index(log: ConversationLog, *, shown: bool) -> None:
     """Bring the full-text index of a file up to date, and its other tables; make it, if need be."""
+    from adapters.commands import replay
+
     with replay.progress("indexing", shown=shown) as bar:
         build_in_steps(log.store, projections.Search(), bar.show)
     log.join(projections.default(search=True))

@@ -11,6 +11,7 @@ the fields of ``item``. An item is whole there; for people long ones are cut.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,10 +23,10 @@ from rich.text import Text
 from adapters import telling, timing
 from adapters.commands import terminal
 from adapters.commands.terminal import printable
-from eventlog.errors import BranchNotFoundError, ConversationError
+from eventlog.errors import BranchNotFoundError, ConversationError, StaleProjectionError
 from eventlog.ledger import session_version
 from eventlog.recorded import occurred_at
-from projections import conversations, past, reading, shape
+from projections import Projections, conversations, past, reading, shape
 from projections.conversations import MAIN
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ SHOWN_CHARACTERS = 2_000
 ERASED = object()
 """Stands for an item whose content was erased."""
 
-TIMES = "SELECT position, recorded_at, metadata FROM events"
+TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
+
+WHO_CELLS = 9, 16
+"""How wide the column of who speaks is, at least and at most."""
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
 
@@ -169,7 +173,8 @@ def conversation(
     """
     now = session_version(tx, session_id)
     version = past.version_at(tx, session_id, now if as_of is None else as_of)
-    with past.at(tx, session_id, version) as then:
+    is_live = version == now and _is_fresh(tx)
+    with nullcontext(tx) if is_live else past.at(tx, session_id, version) as then:
         session = reading.place(then, session_id, MAIN)
         name = session.last_branch_id if branch_id is None else branch_id
         place = reading.place(then, session_id, name)
@@ -177,7 +182,12 @@ def conversation(
         if is_missing and not may_lack:
             raise BranchNotFoundError(name)
         refs = reading.refs(then, place.pointer)
-        times = {row[0]: occurred_at(row[1], row[2], row[0]) for row in then.execute(TIMES)}
+        wanted = {ref.position for ref in refs}
+        times = {
+            position: occurred_at(recorded_at, metadata, position)
+            for position, recorded_at, metadata in then.execute(TIMES, (session_id,))
+            if position in wanted
+        }
         rows = zip(
             refs,
             reading.structure(then, place.pointer),
@@ -191,6 +201,15 @@ def conversation(
         row = conversations.session(then, session_id)
         is_erased = row is not None and row.erased_at is not None
     return Conversation(session_id, name, version, session.is_deleted, is_erased, entries)
+
+
+def _is_fresh(tx: Transaction) -> bool:
+    """Whether the tables show all that the log holds; if not, the log alone does."""
+    try:
+        Projections(conversations.Conversations()).require_fresh(tx)
+    except StaleProjectionError:
+        return False
+    return True
 
 
 # -- for programs -------------------------------------------------------------------------------
@@ -257,23 +276,29 @@ def _print_heading(out: Console, shown: Conversation, before: Conversation | Non
 
 
 def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> None:
-    """Print entries with a mark before each, turn by turn."""
+    """Print entries with a mark before each, turn by turn. A table of rich's takes ten times as long."""
     for turn, group in groupby(marked, key=lambda each: each[2].turn):
         entries = list(group)
         time = timing.minute(entries[0][2].occurred_at)
         out.print()
         out.print(Text(f"turn {turn}  {time}", style="dim"))
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True)
-        grid.add_column(justify="right", style="dim", no_wrap=True)
-        grid.add_column(min_width=9, max_width=16, no_wrap=True, overflow="ellipsis")
-        grid.add_column(overflow="fold")
-        for mark, style, entry in entries:
-            who, text = _said(entry)
-            who_text = Text(printable(telling.shortened(who)), style=_STYLES.get(who, "dim"))
+        numbers = len(str(max(entry.number for _, _, entry in entries)))
+        spoken = [_said(entry) for _, _, entry in entries]
+        speakers = [
+            Text(printable(telling.shortened(who)), style=_STYLES.get(who, "dim"))
+            for who, _ in spoken
+        ]
+        least, most = WHO_CELLS
+        width = min(most, max(least, *(speaker.cell_len for speaker in speakers)))
+        rows = []
+        for (mark, style, entry), speaker, (_, text) in zip(entries, speakers, spoken, strict=True):
+            speaker.truncate(width, overflow="ellipsis", pad=True)
+            row = Text().append(mark, style=style)
+            row.append(f"  {entry.number:>{numbers}}  ", style="dim")
+            row.append_text(speaker).append("  ")
             content = Text(printable(cut(text), lines=True), style=style)
-            grid.add_row(Text(mark, style=style), str(entry.number), who_text, content)
-        out.print(grid)
+            rows.append(terminal.folded(out, row, content))
+        out.print(Text("\n").join(rows), soft_wrap=True)
 
 
 def _said(entry: Entry) -> tuple[str, str]:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 import projections
@@ -31,8 +31,10 @@ from eventlog.errors import (
 from eventlog.ledger import session_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.text import Text
 
     from adapters.log import ConversationLog
     from eventlog.events import JSON
@@ -59,6 +61,40 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
 
 
+class _Unconverted:
+    """
+    Takes the value of a parameter that is of its type as it stands; leaves the others to typer.
+
+    Typer converts all of them by pydantic, and importing that takes longer than most commands.
+    """
+
+    def __init__(self, typers_own: Callable[[], Any]) -> None:
+        self._typers_own = typers_own
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        kind = param.type_descriptor.annotation
+        if value is None:
+            return () if param.multiple else None
+        if kind == list[str] and param.multiple:
+            return list(value)
+        if kind is Path and isinstance(value, str) and _can_be_opened(value):
+            return Path(value)
+        if isinstance(kind, type) and isinstance(value, kind):
+            return value
+        return self._typers_own().coerce(value, param=param, ctx=ctx)
+
+
+def _convert_less(command: Any, ctx: Any) -> None:
+    for parameter in command.get_params(ctx):
+        typers_own = getattr(parameter, "get_runtime_param", None)  # not in each release of typer
+        if typers_own is not None:
+            vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
+
+
+def _can_be_opened(path: str) -> bool:
+    return not os.path.exists(path) or os.access(path, os.R_OK)  # noqa: PTH110 - nothing is raised
+
+
 class Commands(TyperGroup):
     """
     The commands, with one way to end for all of them.
@@ -69,6 +105,18 @@ class Commands(TyperGroup):
     silence. Values that can never be are told as damage, where that made them. Anything else is a defect
     of the program and keeps its traceback.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what stands before the command's name."""
+        _convert_less(self, ctx)
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _convert_less(command, ctx)
+        return command
 
     def invoke(self, ctx: Any) -> None:
         """Run the command that was asked for."""
@@ -95,6 +143,8 @@ class Commands(TyperGroup):
 
 def fail(code: ExitCode, why: object) -> NoReturn:
     """Say why on stderr, in one line, and end."""
+    from rich.text import Text
+
     line = Text.assemble(("error: ", "bold red"), printable(str(why)))
     console(stderr=True).print(line, soft_wrap=True)
     raise typer.Exit(code)
@@ -111,18 +161,30 @@ def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
 
 
-class _Console(Console):
-    """A console that leaves it to the commands how to end when its reader went away."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def console(*, stderr: bool = False) -> Console:
     """Return a console for text that is data: no markup, no emoji codes, nothing highlighted."""
-    made = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    from rich.console import Console
+
+    class Leaving(Console):
+        """Leaves it to the commands how to end when its reader went away."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    made = Leaving(stderr=stderr, markup=False, emoji=False, highlight=False)
     made.width = min(made.width, WIDEST)
     return made
+
+
+def folded(out: Console, row: Text, words: Text) -> Text:
+    """Return a row with words at its end, folded below each other where they are too many."""
+    indent, room = row.cell_len, max(out.width - row.cell_len, 20)
+    fits = words.cell_len <= room and "\n" not in words.plain
+    for number, line in enumerate([words] if fits else words.wrap(out, room, overflow="fold")):
+        if number:
+            row.append("\n" + " " * indent)
+        row.append_text(line)
+    return row
 
 
 def printable(text: str, *, lines: bool = False) -> str:

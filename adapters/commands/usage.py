@@ -20,10 +20,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from adapters import repricing, telling, timing, usage_queries
+from adapters import telling, timing, usage_queries
 from adapters.commands import terminal
 from adapters.commands.terminal import printable
-from adapters.repricing import Repriced
 from projections import spending
 from projections.spending import BY, Wanted
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from adapters.repricing import Repriced
     from eventlog.events import JSON
 
 COLUMNS: Final = {
@@ -98,6 +98,8 @@ def reprice(
     as_json: bool,
 ) -> None:
     """Price recorded requests again; print how much changed. Raises an EventLogError."""
+    from adapters import repricing
+
     wanted = _wanted((), since, until)._replace(session_id=session_id)
     with (
         terminal.opened(path, read_only=dry_run, with_projections=not dry_run) as log,

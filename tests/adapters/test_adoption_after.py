@@ -8,7 +8,7 @@ import pytest
 from agents import SQLiteSession
 
 from adapters import AdvancedSQLiteSession, importers
-from eventlog.errors import ForeignFileError, InvalidBranchError
+from eventlog.errors import ForeignFileError
 from tests.adapters.old_files import (
     DEFAULT_PAIR,
     ITEMS_ON_MAIN,
@@ -288,25 +288,3 @@ async def test_ten_thousand_messages_are_adopted(path: Path) -> None:
     adopted = ours(path)
     assert await picture(adopted) == before
     await assert_sound(path)
-
-
-MADE_UP = "branch_from_turn_2_17"
-
-
-async def test_a_made_up_branch_id_that_several_sessions_have_opens_none_of_them(
-    path: Path,
-) -> None:
-    for session_id in ("bob", "alice"):
-        session = sdk(path, session_id)
-        await session.add_items(turns("one", "two"))
-        await session.create_branch_from_turn(2)
-        session.close()
-    for table in ("message_structure", "branch_reservations"):
-        execute(path, f"UPDATE {table} SET branch_id = '{MADE_UP}' WHERE branch_id <> 'main'")
-    ours(path)
-    with pytest.raises(InvalidBranchError, match="2 sessions"):
-        AdvancedSQLiteSession(MADE_UP, path)
-    alice = AdvancedSQLiteSession("alice", path, branch_id=MADE_UP)
-    await alice.delete_branch(MADE_UP, force=True)
-    bob = AdvancedSQLiteSession(MADE_UP, path)
-    assert (bob.session_id, bob.current_branch) == ("bob", MADE_UP)

@@ -40,10 +40,16 @@ DIFFERENCES = (
         "the default should work",
     ),
     Difference(
-        "a made-up branch id given as a session id",
+        "a generated branch id given as a session id",
         "a new, empty session of that name",
         "that session, on that branch",
         "what `create_branch_from_turn` returns can be handed on and opened",
+    ),
+    Difference(
+        "the form of a generated branch id",
+        "`branch_from_turn_2_1732800000`, with `_2` after it when that is taken",
+        "the same with 64 random bits after it: `branch_from_turn_2_1732800000_6f1d09b2c44e7a35`",
+        "the id opens the session, and so nobody may guess it; one without them opens nothing",
     ),
     Difference(
         "a branch without items",

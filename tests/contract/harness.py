@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIDES = ("sdk", "ours")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-GENERATED_ID = re.compile(r"branch_from_turn_(-?\d+)_\d{9,}(_\d+)?")
+GENERATED_ID = re.compile(r"branch_from_turn_(-?\d+)_\d{9,}(_\d+|_[0-9a-f]{16})?")
 A_MOMENT = timedelta(minutes=2)
 
 

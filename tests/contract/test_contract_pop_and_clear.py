@@ -162,6 +162,24 @@ async def test_an_instance_opened_after_a_clear_is_up_to_date(pair: Pair) -> Non
     assert await pair.get_items() == turns("new one")
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clear_by_a_wrong_clock_is_told_from_one_that_was_missed(
+    world: World, hours: int
+) -> None:
+    pair = world.open()
+    clear_now = pair.ours.log.store.clock
+    pair.ours.log.store.clock = lambda: clear_now() + hours * 3_600_000_000
+    before = pair.again()
+    await pair.add_items(turns("one"))
+    await pair.clear_session()
+    await pair.add_items(turns("new"))
+    late = pair.again()
+    await before.store_run_usage(ran())
+    assert await before.get_session_usage() is None
+    await late.store_run_usage(ran())
+    assert await late.get_turn_usage(1) != {}
+
+
 @pytest.mark.parametrize("side", SIDES)
 async def test_a_popped_item_goes_to_one_caller_only(world: World, side: str) -> None:
     make = world.session_class(side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -58,8 +59,8 @@ async def test_ours_needs_no_flag_for_a_new_file(world: World) -> None:
         assert await session.get_items() == turns("one")
 
 
-@shows("a made-up branch id given as a session id")
-async def test_ours_opens_a_made_up_branch_id_as_that_branch(world: World) -> None:
+@shows("a generated branch id given as a session id")
+async def test_ours_opens_a_generated_branch_id_as_that_branch(world: World) -> None:
     pair = world.open()
     await pair.add_items(turns("one", "two"))
     branch = await pair.new_branch(2)
@@ -77,6 +78,19 @@ async def test_ours_opens_a_made_up_branch_id_as_that_branch(world: World) -> No
         )
         assert await named.get_items() == []
         assert named._current_branch_id == "main"
+
+
+@shows("the form of a generated branch id")
+async def test_a_branch_id_that_could_be_guessed_opens_nothing(world: World) -> None:
+    pair = world.open()
+    await pair.add_items(turns("one", "two"))
+    branch = await pair.new_branch(2)
+    assert re.fullmatch(r"branch_from_turn_2_\d+", branch.sdk)
+    guessable, random = branch.ours.rsplit("_", 1)
+    assert len(random) == 16
+    for guess in (guessable, f"{guessable}_2", f"{guessable}_{'0' * 16}"):
+        stranger = world.session_class("ours")(guess, world.path("ours"))
+        assert (stranger.session_id, await stranger.get_items()) == (guess, [])
 
 
 @shows("clearing, switching and branching among other calls at once")

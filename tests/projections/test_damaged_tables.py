@@ -104,7 +104,7 @@ async def test_sessions_that_come_out_of_order_are_not_gone_through_for_ever(
 @pytest.mark.parametrize(
     ("table", "assignment", "problem"),
     [
-        ("sessions", "cleared_at = NULL", "NULL value in sessions.cleared_at"),
+        ("sessions", "turn_count = NULL", "NULL value in sessions.turn_count"),
         ("sessions", "item_count = 'x'", "non-INTEGER value in sessions.item_count"),
         ("branches", "turn = NULL", "NULL value in branches.turn"),
     ],
