@@ -295,7 +295,13 @@ def stored(given: Given) -> list[Any]:
     """Return all events."""
     from eventlog.ledger import read_events
 
-    return given.log.store.read_sync(lambda tx: read_events(tx, 0))
+    def unit(tx: Transaction) -> list[Any]:
+        events: list[Any] = []
+        while page := read_events(tx, events[-1].position if events else 0):
+            events += page
+        return events
+
+    return given.log.store.read_sync(unit)
 
 
 def test_a_swap_among_busy_writers_loses_nothing(given: Given) -> None:
