@@ -37,7 +37,6 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 """Told how much of the source has been read, and how much there is."""
 
 DEFAULT_TABLES = TablePair("agent_sessions", "agent_messages")
-SQLITE_HEADER = b"SQLite format 3\x00"
 
 
 async def import_file(
@@ -295,8 +294,12 @@ def _is_database(path: str) -> bool:
         raise OpenError(f"there is no file {path}", path=path)
     if Path(path).stat().st_size == 0:
         raise SourceError(f"{path} is empty", path=path)
-    with Path(path).open("rb") as file:
-        return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
+    try:
+        if sqlite.is_beside_database(path):
+            raise SourceError(f"{path} belongs to a SQLite database: import that instead", path=path)
+        return sqlite.is_database(path)
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error
 
 
 def _is_log(path: str) -> bool:
