@@ -49,7 +49,7 @@ def _opened(source: str) -> set[str]:
         called = node.func
         name = getattr(called, "attr", None) or getattr(called, "id", None)
         owner = ast.unparse(called.value) if isinstance(called, ast.Attribute) else ""
-        if name in OPENING and owner not in NOT_OF_FILES:
+        if owner == "shutil" or (name in OPENING and owner not in NOT_OF_FILES):
             found.add(ast.unparse(called))
     return found
 

@@ -21,8 +21,8 @@ import projections
 from adapters.commands import terminal
 from adapters.commands.markdown import export_markdown
 from adapters.commands.terminal import ExitCode, printable
-from adapters.opening import TablePair
 from adapters.sdk_files import check_source, import_file
+from adapters.sdk_tables import TablePair
 from adapters.telling import counted
 from eventlog import shared, sqlite
 from eventlog.errors import OpenError, WrongTablesError

@@ -1,8 +1,8 @@
 """
 A process that looks into a file which it has open keeps SQLite's locks on it.
 
-POSIX drops all locks of a process on a file as soon as the process closes any descriptor of the file. Another
-process then takes itself for the last one and deletes the write-ahead log that the first goes on writing to.
+POSIX drops all locks of a process on a file as soon as the process closes any descriptor of the file.
+Another process then takes itself for the last one and deletes the write-ahead log that the first writes to.
 """
 
 from __future__ import annotations
