@@ -1,7 +1,7 @@
 """
 Histories from elsewhere, turned into events.
 
-``adopt`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
+``migrate`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
 branches, turns, usage and times. The SDK's tables stay as they are.
 """
 
@@ -20,7 +20,7 @@ import structlog
 from adapters import telling
 from adapters.conversation import GENERATED_ID
 from adapters.sdk_tables import (
-    ADOPTED,
+    MIGRATED,
     RESERVATIONS,
     STRUCTURE,
     USAGE,
@@ -70,7 +70,7 @@ class _Branch:
     """Our number of each of the SDK's turns; they differ where hidden messages opened turns."""
 
 
-def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
+def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
     """
     Append the histories of all the SDK's sessions in this file, in the transaction at hand.
 
@@ -81,7 +81,7 @@ def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> list[Bro
         SessionImport(session_id, source).run(tx, session_id, created_at)
         for session_id, created_at in source.sessions()
     ]
-    set_property(tx, ADOPTED, str(source.last_message_id()))
+    set_property(tx, MIGRATED, str(source.last_message_id()))
     return brought
 
 

@@ -1,4 +1,4 @@
-"""Opening a file as the SDK's class does: by path and table names, adopting what the SDK left there."""
+"""Opening a file as the SDK's class does: by path and table names, migrating what the SDK left there."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def open_log(
             "to make one",
             path=str(path),
         )
-    adopted: list[Brought] = []
+    migrated: list[Brought] = []
 
     def claim(tx: Transaction) -> None:
-        adopted[:] = _claim(tx, pair, target)
+        migrated[:] = _claim(tx, pair, target)
 
     log = ConversationLog.open_sync(
         path,
@@ -62,7 +62,7 @@ def open_log(
         on_create=claim,
     )
     try:
-        for brought in adopted:
+        for brought in migrated:
             brought.log()
         _check_pair(log, pair)
         log.join(projections.default(search=search))
@@ -73,10 +73,10 @@ def open_log(
 
 
 def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
-    """Take a file that nobody has claimed, and adopt the SDK's tables; return what was brought."""
+    """Take a file that nobody has claimed, and migrate the SDK's tables; return what was brought."""
     found = _to_migrate(tx, pair, path)
     schema.set_property(tx, SDK_TABLES, json.dumps(pair))
-    return [] if found is None else importers.adopt(tx, found.sessions, found.messages)
+    return [] if found is None else importers.migrate(tx, found.sessions, found.messages)
 
 
 def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
@@ -118,14 +118,14 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
     """
     Return the pair that the log is claimed for; one made without a session is claimed now.
 
-    With it, how many messages an old program has left in those tables since they were adopted.
+    With it, how many messages an old program has left in those tables since they were migrated.
     """
     text = schema.get_property(tx, SDK_TABLES)
     if text is None:
         schema.set_property(tx, SDK_TABLES, json.dumps(pair))
         return pair, 0
     claimed = TablePair(*json.loads(text))
-    return claimed, sdk_tables.not_adopted(tx, claimed.messages)
+    return claimed, sdk_tables.not_migrated(tx, claimed.messages)
 
 
 def _holds_history(path: str) -> bool:

@@ -122,7 +122,7 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
         if pair != DEFAULT_TABLES:
             command += f" {pair.options()}"
         return NoLogError(
-            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession takes them over "
+            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession migrates them "
             f"when it opens the file, or import them: {command}",
             path=target,
         )

@@ -21,7 +21,7 @@ STRUCTURE = "message_structure"
 USAGE = "turn_usage"
 RESERVATIONS = "branch_reservations"
 CLEARINGS = "session_clear_generations"
-ADOPTED = "adopted_message_id"
+MIGRATED = "adopted_message_id"
 """The property that remembers the SDK's last message that was migrated."""
 
 SDK_TABLES = "sdk_tables"
@@ -118,12 +118,12 @@ def find_any(tx: Transaction) -> TablePair | None:
     return None
 
 
-def not_adopted(tx: Transaction, messages_table: str) -> int:
+def not_migrated(tx: Transaction, messages_table: str) -> int:
     """Return how many messages an old program has left in the SDK's table since the migration."""
     if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
         return 0
     sql = f"SELECT COUNT(*) FROM {quoted(messages_table)} WHERE id > ?"
-    row = tx.one(sql, (int(get_property(tx, ADOPTED) or 0),))
+    row = tx.one(sql, (int(get_property(tx, MIGRATED) or 0),))
     return 0 if row is None else int(row[0])
 
 
@@ -161,7 +161,7 @@ def _forget_items(
     messages = quoted(messages_table)
     rows = tx.all(
         f"SELECT id, CAST(message_data AS BLOB) FROM {messages} WHERE session_id = ? AND id <= ?",
-        (session_id, int(get_property(tx, ADOPTED) or 0)),
+        (session_id, int(get_property(tx, MIGRATED) or 0)),
     )
     for message_id, data in rows:
         item = decoded_item(data)

@@ -185,7 +185,7 @@ def of_sdk_tables(tx: Transaction) -> Iterator[Complaint]:
     if claimed is None:
         return
     pair = TablePair(*json.loads(claimed))
-    if late := sdk_tables.not_adopted(tx, pair.messages):
+    if late := sdk_tables.not_migrated(tx, pair.messages):
         source = shlex.quote(str(_file(tx)))
         yield Complaint(
             "the SDK's tables",
