@@ -10,10 +10,26 @@ if TYPE_CHECKING:
     from adapters.log import ConversationLog
     from adapters.openai_agents import AdvancedSQLiteSession, EventLogSession
     from adapters.pricing import Price
+    from adapters.sdk_files import import_file
+    from adapters.sdk_tables import TablePair
 
-__all__ = ["AdvancedSQLiteSession", "ConversationLog", "EventLogSession", "Price", "UsageHooks"]
+__all__ = [
+    "AdvancedSQLiteSession",
+    "ConversationLog",
+    "EventLogSession",
+    "Price",
+    "TablePair",
+    "UsageHooks",
+    "import_file",
+]
 
-_MODULES = {"ConversationLog": "log", "Price": "pricing", "UsageHooks": "hooks"}
+_MODULES = {
+    "ConversationLog": "log",
+    "Price": "pricing",
+    "TablePair": "sdk_tables",
+    "UsageHooks": "hooks",
+    "import_file": "sdk_files",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,14 @@
 """
 Histories from elsewhere, turned into events.
 
-``adopt`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
+``migrate`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
 branches, turns, usage and times. The SDK's tables stay as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +16,15 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from adapters import telling
+from adapters.sdk_tables import (
+    MIGRATED,
+    RESERVATIONS,
+    STRUCTURE,
+    USAGE,
+    decoded_item,
+    quoted,
+)
 from eventlog import codec, logs
-from eventlog.errors import UnserialisableError
 from eventlog.events import (
     JSON,
     BranchCreated,
@@ -32,30 +39,13 @@ from eventlog.events import (
 )
 from eventlog.ledger import append_all
 from eventlog.query import microseconds
-from eventlog.schema import get_property, set_property, table_names
+from eventlog.schema import set_property, table_names
 from eventlog.transaction import Transaction
 from projections import shape
 from projections.conversations import MAIN
 
-STRUCTURE = "message_structure"
-USAGE = "turn_usage"
-RESERVATIONS = "branch_reservations"
-CLEARINGS = "session_clear_generations"
 SOURCE = "openai-agents"
 ITEMS_PER_EVENT = 500
-ADOPTED = "adopted_message_id"
-"""The property that remembers the SDK's last message that was adopted."""
-
-REFERRING = """
-    SELECT p.name, m.name FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f
-    JOIN sqlite_schema AS p ON p.name = f."table" COLLATE NOCASE AND p.type = 'table'
-    WHERE m.type = 'table' AND f."from" = 'session_id' ORDER BY m.rowid
-"""
-"""Each table that refers to another one's sessions."""
-
-_SESSION_COLUMNS = {"session_id", "created_at"}
-_MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
-
 log = logs.get_logger("eventlog.importers")
 
 
@@ -77,38 +67,7 @@ class _Branch:
     """Our number of each of the SDK's turns; they differ where hidden messages opened turns."""
 
 
-def structure_owner(tx: Transaction) -> tuple[str, str] | None:
-    """Return the pair of tables that the SDK's structure in this file refers to, if there is one."""
-    owners = {
-        column: table
-        for table, column in tx.execute(
-            'SELECT "table", "from" FROM pragma_foreign_key_list(?)', (STRUCTURE,)
-        )
-    }
-    if not {"session_id", "message_id"} <= owners.keys():
-        return None
-    return owners["session_id"], owners["message_id"]
-
-
-def are_of_the_sdk(tx: Transaction, sessions_table: str, messages_table: str) -> bool:
-    """Whether two tables have the columns that the SDK's have."""
-    needed = ((sessions_table, _SESSION_COLUMNS), (messages_table, _MESSAGE_COLUMNS))
-    return all(
-        columns
-        <= {name for (name,) in tx.execute("SELECT name FROM pragma_table_info(?)", (table,))}
-        for table, columns in needed
-    )
-
-
-def tables_of_the_sdk(tx: Transaction) -> tuple[str, str] | None:
-    """Return the SDK's sessions table and messages table in this file, whatever they are called."""
-    for sessions, messages in tx.all(REFERRING):
-        if are_of_the_sdk(tx, sessions, messages):
-            return sessions, messages
-    return None
-
-
-def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
+def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
     """
     Append the histories of all the SDK's sessions in this file, in the transaction at hand.
 
@@ -119,45 +78,8 @@ def adopt(tx: Transaction, sessions_table: str, messages_table: str) -> list[Bro
         SessionImport(session_id, source).run(tx, session_id, created_at)
         for session_id, created_at in source.sessions()
     ]
-    set_property(tx, ADOPTED, str(source.last_message_id()))
+    set_property(tx, MIGRATED, str(source.last_message_id()))
     return brought
-
-
-def not_adopted(tx: Transaction, messages_table: str) -> int:
-    """Return how many messages an old program has left in the SDK's table since the adoption."""
-    if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
-        return 0
-    sql = f"SELECT COUNT(*) FROM {_quoted(messages_table)} WHERE id > ?"
-    row = tx.one(sql, (int(get_property(tx, ADOPTED) or 0),))
-    return 0 if row is None else int(row[0])
-
-
-def forget(tx: Transaction, sessions_table: str, messages_table: str, session_id: str) -> None:
-    """Delete what the SDK's tables hold of a session, where they are still there."""
-    there = table_names(tx.connection)
-    for name in (STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, messages_table, sessions_table):
-        if name in there:
-            tx.execute(f"DELETE FROM {_quoted(name)} WHERE session_id = ?", (session_id,))
-
-
-def forget_items(
-    tx: Transaction, messages_table: str, session_id: str, items: Iterable[JSON]
-) -> None:
-    """Delete the adopted messages of a session that say the same as one of these items."""
-    gone = {codec.encode_json(item) for item in items}
-    if not gone:
-        return
-    messages = _quoted(messages_table)
-    rows = tx.all(
-        f"SELECT id, CAST(message_data AS BLOB) FROM {messages} WHERE session_id = ? AND id <= ?",
-        (session_id, int(get_property(tx, ADOPTED) or 0)),
-    )
-    for message_id, data in rows:
-        item = _item(data)
-        if item is not None and item[1] in gone:
-            if STRUCTURE in table_names(tx.connection):
-                tx.execute(f"DELETE FROM {STRUCTURE} WHERE message_id = ?", (message_id,))
-            tx.execute(f"DELETE FROM {messages} WHERE id = ?", (message_id,))
 
 
 class Source:
@@ -165,8 +87,8 @@ class Source:
 
     def __init__(self, tx: Transaction, sessions_table: str, messages_table: str) -> None:
         self.tx = tx
-        self.sessions_table = _quoted(sessions_table)
-        self.messages_table = _quoted(messages_table)
+        self.sessions_table = quoted(sessions_table)
+        self.messages_table = quoted(messages_table)
         self.tables = table_names(tx.connection)
 
     def sessions(self) -> list[tuple[str, int]]:
@@ -199,7 +121,7 @@ class Source:
             (session_id,),
         )
         for message_id, data, created_at in rows:
-            item = _item(data)
+            item = decoded_item(data)
             if item is None:
                 unreadable += 1
                 continue
@@ -421,15 +343,6 @@ def _unattributed(tx: Transaction) -> Iterator[None]:
         tx.recording = bound
 
 
-def _item(data: Any) -> tuple[JSON, bytes] | None:
-    """Return a message's item, and as it is encoded; None for what cannot be read."""
-    try:
-        item = json.loads(data)
-        return item, codec.encode_json(item)
-    except (TypeError, ValueError, RecursionError, UnserialisableError):
-        return None
-
-
 def shared_length(left: Sequence[object], right: Sequence[object]) -> int:
     """Return how many elements two sequences share from their beginning."""
     count = 0
@@ -464,7 +377,3 @@ def _is_countable(row: tuple[Any, ...]) -> bool:
 def _number(details: dict[str, JSON] | None, name: str) -> int:
     value = (details or {}).get(name)
     return value if type(value) is int and 0 <= value <= 2**53 else 0
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import projections as tables
-from adapters import finding, pricing, sessions, tool_counts, usage_queries
+from adapters import finding, pricing, sdk_tables, sessions, tool_counts, usage_queries
 from adapters.finding import ItemFilters, SearchResults
 from adapters.pricing import Prices
 from adapters.sessions import Deletion
@@ -231,15 +231,13 @@ class ConversationLog(EventLog):
         deleted: all of every deleted session, or of those deleted longer ago than ``older_than``.
         popped: what is on no branch any more, in every session, and labels that were replaced.
 
-        In a file that was taken over from the SDK's class, what its tables hold of that goes, too.
+        In a file that was migrated from the SDK's class, what its tables hold of that goes, too.
 
         dry_run: tell what would go, and write nothing.
 
         Structure, digests and what was spent stay; a session that was erased cannot be restored. The
         file is rewritten at the end, during which writers wait. Raises SessionNotFoundError.
         """
-        from adapters.opening import forget_adopted
-
         if (session_id is not None) + deleted + popped != 1:
             raise ValueError("give exactly one of session_id, deleted and popped")
         if older_than is not None and not deleted:
@@ -256,7 +254,7 @@ class ConversationLog(EventLog):
             reason=reason,
             dry_run=dry_run,
             on_progress=on_progress,
-            forget=forget_adopted,
+            forget=sdk_tables.forget,
         )
 
     # -- units of work ------------------------------------------------------------------------

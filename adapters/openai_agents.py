@@ -31,6 +31,7 @@ from adapters import conversation, opening, pricing, timing
 from adapters.conversation import Seat
 from adapters.lane import Lane
 from adapters.pricing import Prices
+from adapters.sdk_tables import TablePair
 from adapters.session_management import ManagedSessions
 from adapters.session_search import Searchable
 from adapters.session_usage import MeteredUsage
@@ -476,7 +477,7 @@ class AdvancedSQLiteSession(EventLogSession):
     ) -> None:
         log = opening.open_log(
             db_path,
-            tables=opening.TablePair(sessions_table, messages_table),
+            tables=TablePair(sessions_table, messages_table),
             create=create_tables,
             durability=durability,
             search=search,

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias, TypeVar
 
-from adapters import importers
+from adapters import sdk_tables
 from adapters.importers import Brought, SessionImport, Source
-from adapters.opening import TablePair, folded
+from adapters.sdk_tables import Refusal, TablePair
 from eventlog import codec, schema, shared, sqlite
 from eventlog.errors import (
     AppendError,
@@ -37,7 +37,6 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 """Told how much of the source has been read, and how much there is."""
 
 DEFAULT_TABLES = TablePair("agent_sessions", "agent_messages")
-SQLITE_HEADER = b"SQLite format 3\x00"
 
 
 async def import_file(
@@ -114,16 +113,16 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
         with closing(sqlite.connect_for_reading(target)) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0]:
                 return error
-            pair = importers.tables_of_the_sdk(Transaction(connection, system_clock()))
+            pair = sdk_tables.find_any(Transaction(connection, system_clock()))
             names = schema.table_names(connection)
     except sqlite3.Error:
         return error
     if pair is not None:
         command = f"eventlog import NEW.db {shlex.quote(target)}"
         if pair != DEFAULT_TABLES:
-            command += f" {TablePair(*pair).options()}"
+            command += f" {pair.options()}"
         return NoLogError(
-            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession takes them over "
+            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession migrates them "
             f"when it opens the file, or import them: {command}",
             path=target,
         )
@@ -236,7 +235,7 @@ def _source(path: str, pair: TablePair) -> Iterator[Source]:
         with closing(sqlite.connect_for_reading(path)) as connection:
             connection.execute("BEGIN")
             tx = Transaction(connection, system_clock())
-            found = _tables_of_the_sdk(tx, pair, path)
+            found = _find_tables(tx, pair, path)
             source = Source(tx, found.sessions, found.messages)
             connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
             yield source
@@ -244,22 +243,13 @@ def _source(path: str, pair: TablePair) -> Iterator[Source]:
         raise sqlite.translated(error, path) from error
 
 
-def _tables_of_the_sdk(tx: Transaction, pair: TablePair, path: str) -> TablePair:
-    names = {folded(name): name for name in schema.table_names(tx.connection)}
-    owner = importers.structure_owner(tx)
-    if owner is not None and tuple(map(folded, owner)) != tuple(map(folded, pair)):
-        raise SourceError(
-            f"{path} holds the SDK's sessions in the tables {TablePair(*owner)}, not in {pair}",
-            path=path,
-        )
-    if not {folded(name) for name in pair} <= names.keys():
+def _find_tables(tx: Transaction, pair: TablePair, path: str) -> TablePair:
+    found = sdk_tables.find(tx, pair)
+    if isinstance(found, Refusal):
+        raise SourceError(f"{path} {found.reason}", path=path)
+    if found is None:
         no_log = "" if schema.identify(tx.connection, path) else "no log, and "
         raise SourceError(f"{path} holds {no_log}no tables of the SDK's called {pair}", path=path)
-    found = TablePair(*(names[folded(name)] for name in pair))
-    if not importers.are_of_the_sdk(tx, found.sessions, found.messages):
-        raise SourceError(
-            f"{path} holds tables called {found} that are another program's", path=path
-        )
     return found
 
 
@@ -295,8 +285,14 @@ def _is_database(path: str) -> bool:
         raise OpenError(f"there is no file {path}", path=path)
     if Path(path).stat().st_size == 0:
         raise SourceError(f"{path} is empty", path=path)
-    with Path(path).open("rb") as file:
-        return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
+    try:
+        if sqlite.is_beside_database(path):
+            raise SourceError(
+                f"{path} belongs to a SQLite database: import that instead", path=path
+            )
+        return sqlite.is_database(path)
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, path) from error
 
 
 def _is_log(path: str) -> bool:

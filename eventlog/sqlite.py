@@ -35,7 +35,10 @@ UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErro
 """What code raises that meets a value of a type that cannot be there: damage, or a mistake."""
 
 SMALLEST_DATABASE_BYTES = 512
-"""SQLite's smallest page. Files are never opened to look inside: closing them drops SQLite's locks."""
+"""SQLite's smallest page."""
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""How the names of the files end that SQLite keeps beside a database."""
 
 FileId: TypeAlias = tuple[int, int]
 """What tells a file from another that is put in its place."""
@@ -87,6 +90,8 @@ def _is_at_rest(path: str) -> bool:
 
 def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
     """Open a connection and run statements on it; where one fails, nothing stays open."""
+    if is_beside_database(path):  # closing a -shm file drops the locks of those that have it open
+        raise _error("file is not a database", sqlite3.SQLITE_NOTADB)
     target = path if path == ":memory:" else f"{Path(path).absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(
         target,
@@ -101,17 +106,44 @@ def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
             connection.execute(statement).fetchall()
     except UnicodeDecodeError as error:  # a damaged schema, quoted in SQLite's message
         connection.close()
-        raise _damaged_schema() from error
+        raise _error("malformed database schema", sqlite3.SQLITE_CORRUPT) from error
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _damaged_schema() -> sqlite3.Error:
-    error = sqlite3.DatabaseError("malformed database schema")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+def _error(message: str, code: int) -> sqlite3.Error:
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = code
     return error
+
+
+def is_database(path: str) -> bool:
+    """
+    Whether an existing file is a SQLite database. Raises a sqlite3.Error if it cannot be read.
+
+    SQLite has to answer this. If Python opened the file and closed it, POSIX would drop all locks that
+    SQLite holds on it in this process; another process could then delete the write-ahead log in use.
+    """
+    if Path(path).stat().st_size < SMALLEST_DATABASE_BYTES:
+        return False
+    try:
+        connect_for_reading(path).close()
+    except sqlite3.DatabaseError as error:
+        if _primary_code(error) == sqlite3.SQLITE_NOTADB:
+            return False
+        raise
+    return True
+
+
+def is_beside_database(path: str) -> bool:
+    """Whether a name is that of a write-ahead log, its index or a journal of an existing database."""
+    for ending in BESIDE:
+        database = path.removesuffix(ending)
+        if database != path and Path(database).is_file():
+            return is_database(database)
+    return False
 
 
 def switch_to_wal(connection: sqlite3.Connection) -> None:

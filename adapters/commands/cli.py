@@ -604,7 +604,7 @@ def import_(
     Example: [bold]eventlog import conversations.db history.jsonl --dry-run[/bold]
     """
     from adapters.commands import export_import
-    from adapters.opening import TablePair
+    from adapters.sdk_tables import TablePair
 
     tables = None
     if sessions_table is not None or messages_table is not None:

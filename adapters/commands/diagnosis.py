@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import projections
-from adapters import importers, telling
+from adapters import sdk_tables, telling
 from adapters.commands.verify import to_compare
-from adapters.opening import SDK_TABLES, TablePair
+from adapters.sdk_tables import SDK_TABLES, TablePair
 from adapters.tool_calls import ToolCalls
 from eventlog import codec, erasing, schema
 from eventlog.errors import EventLogError
@@ -185,7 +185,7 @@ def of_sdk_tables(tx: Transaction) -> Iterator[Complaint]:
     if claimed is None:
         return
     pair = TablePair(*json.loads(claimed))
-    if late := importers.not_adopted(tx, pair.messages):
+    if late := sdk_tables.not_migrated(tx, pair.messages):
         source = shlex.quote(str(_file(tx)))
         yield Complaint(
             "the SDK's tables",

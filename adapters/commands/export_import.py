@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
@@ -20,10 +21,10 @@ import projections
 from adapters.commands import terminal
 from adapters.commands.markdown import export_markdown
 from adapters.commands.terminal import ExitCode, printable
-from adapters.opening import TablePair
 from adapters.sdk_files import check_source, import_file
+from adapters.sdk_tables import TablePair
 from adapters.telling import counted
-from eventlog import shared
+from eventlog import shared, sqlite
 from eventlog.errors import OpenError, WrongTablesError
 from eventlog.exporting import Exported, export_lines
 from eventlog.importing import Imported, ImportOutcome, OnConflict
@@ -40,8 +41,8 @@ def export(
     path: Path, sessions: Sequence[str], *, markdown: bool, output: Path | None, as_json: bool
 ) -> None:
     """Write a log's histories to a file, whole or not at all, or to stdout. Raises an EventLogError."""
-    if output is not None and shared.resolve(output) == shared.resolve(path):
-        terminal.fail(ExitCode.USAGE, f"{output} is the log itself")
+    if output is not None:
+        check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
     with terminal.opened(path, read_only=True) as log, _bar("exporting", shown=shown) as show:
         written = Exported(0, 0, 0)
@@ -58,6 +59,24 @@ def export(
         asyncio.run(_write(form(log, sessions, on_progress=on_progress), output))
     if output is not None:
         _print_exported(written, output, as_json=as_json)
+
+
+def check_output(path: Path, output: Path) -> None:
+    """End with a usage error for a file that must not be replaced: any database, and what is beside it."""
+    target = shared.resolve(output)
+    if target == shared.resolve(path):
+        terminal.fail(ExitCode.USAGE, f"{output} is the log itself")
+    try:
+        is_kept = sqlite.is_beside_database(target) or (
+            Path(target).is_file() and sqlite.is_database(target)
+        )
+    except sqlite3.Error as error:
+        raise sqlite.translated(error, target) from error
+    if is_kept:
+        terminal.fail(
+            ExitCode.USAGE,
+            f"{output} belongs to a SQLite database: expected a file that may be replaced",
+        )
 
 
 async def _write(texts: AsyncIterator[str], output: Path | None) -> None:

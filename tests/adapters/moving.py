@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import projections
-from adapters.opening import TablePair
 from adapters.sdk_files import import_file
+from adapters.sdk_tables import TablePair
 from eventlog import (
     BranchCreated,
     BranchDeleted,

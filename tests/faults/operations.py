@@ -73,7 +73,7 @@ WRITES: dict[str, Call] = {
     "eventlog.import_lines": lambda s: everything(
         import_lines(s.log, s.lines.read_bytes().splitlines(keepends=True))
     ),
-    "import_file": lambda s: everything(import_file(s.log, s.lines)),
+    "adapters.import_file": lambda s: everything(import_file(s.log, s.lines)),
 }
 
 READS: dict[str, Call] = {

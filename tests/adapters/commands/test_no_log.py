@@ -55,7 +55,7 @@ def test_a_file_of_the_sdks_is_called_so_and_what_to_do_is_said(
     words: list[str], source: Path
 ) -> None:
     assert refused(words, source, source) == (
-        f"error: {source} holds sessions of the Agents SDK: AdvancedSQLiteSession takes them over "
+        f"error: {source} holds sessions of the Agents SDK: AdvancedSQLiteSession migrates them "
         f"when it opens the file, or import them: eventlog import NEW.db '{source}'\n"
     )
 
