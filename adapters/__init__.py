@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adapters.hooks import UsageHooks
-    from adapters.log import ConversationLog
-    from adapters.openai_agents import AdvancedSQLiteSession, EventLogSession
-    from adapters.pricing import Price
-    from adapters.sdk_files import import_file
-    from adapters.sdk_tables import TablePair
+    from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.adapters.conversations.pricing import Price
+    from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+    from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
+    from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
+    from agents_eventlog.adapters.openai_agents.session import (
+        AdvancedSQLiteSession,
+        EventLogSession,
+    )
 
 __all__ = [
     "AdvancedSQLiteSession",
@@ -24,22 +27,28 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ConversationLog": "log",
-    "Price": "pricing",
-    "TablePair": "sdk_tables",
-    "UsageHooks": "hooks",
-    "import_file": "sdk_files",
+    "AdvancedSQLiteSession": "openai_agents.session",
+    "ConversationLog": "conversations.log",
+    "EventLogSession": "openai_agents.session",
+    "Price": "conversations.pricing",
+    "TablePair": "conversations.sdk_tables",
+    "UsageHooks": "openai_agents.hooks",
+    "import_file": "openai_agents.migration.import_file",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is first asked for: the SDK takes long to import."""
-    if name not in __all__:
+    """Import a name when it is first used: the SDK takes long to import."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"adapters.{_MODULES.get(name, 'openai_agents')}")
+    module = import_module(f"{__name__}.{_MODULES[name]}")
     globals()[name] = found = getattr(module, name)
     return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if __name__ != "agents_eventlog.adapters":  # or every module here would be loaded a second time
+    raise ImportError("import agents_eventlog.adapters: this folder is a part of that package")

@@ -10,11 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import projections
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog, ItemsAdded
 from benchmarks.compare import in_turns
 from benchmarks.results import Figure
 from benchmarks.turns import adds
-from eventlog import EventLog, ItemsAdded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ async def _build(path: Path, events: int) -> None:
 
 def _replay(path: Path) -> _Run:
     command = [sys.executable, "-m", "benchmarks.child"]
-    command += [sys.executable, "-m", "adapters", "replay", str(path)]
+    command += [sys.executable, "-m", "agents_eventlog", "replay", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     if report["exit_code"] != 0:

@@ -12,7 +12,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession
 from benchmarks.latencies import Latencies
 from benchmarks.turns import adds, run_result
 

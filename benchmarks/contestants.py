@@ -121,7 +121,7 @@ class Ours:
     adds_at_once = 200
 
     def open(self, path: Path, session_id: str = SESSION_ID) -> Session:
-        from adapters import AdvancedSQLiteSession
+        from agents_eventlog import AdvancedSQLiteSession
 
         return AdvancedSQLiteSession(session_id, path, durability="full")
 

@@ -46,7 +46,7 @@ class Allowance(NamedTuple):
 ALLOWANCES = {
     # Whatever is leaked holds something, and what holds something is followed by the collector.
     "objects": Allowance(300, 0.1),
-    # Rows that the writing connection remembers (see eventlog.store.MAX_CACHED) come and go.
+    # Rows that the writing connection remembers (see eventlog.storage.sqlite.store.MAX_CACHED) come and go.
     "blocks": Allowance(2_000, 2.0),
     "rss_bytes": Allowance(10 * MEGABYTE, 200),
     "threads": Allowance(0),

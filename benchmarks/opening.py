@@ -11,8 +11,8 @@ import json
 import sys
 import time
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog
 
 
 async def main(path: str, session_id: str) -> None:

@@ -18,8 +18,7 @@ from functools import partial
 from math import log as ln
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from benchmarks.turns import adds
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
@@ -34,14 +33,15 @@ from eventlog import (
     UsageRecorded,
     codec,
 )
-from eventlog.ledger import append, append_all
+from agents_eventlog.eventlog.appender import append, append_all
+from benchmarks.turns import adds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from eventlog.events import JSON, Event
-    from eventlog.transaction import Transaction
+    from agents_eventlog.eventlog.events import JSON, Event
+    from agents_eventlog.eventlog.storage.transaction import Transaction
 
 UNIT_EVENTS = 20_000
 DAY = 86_400_000_000

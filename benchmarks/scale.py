@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 
+from agents_eventlog.eventlog import EventLog
 from benchmarks import machine, report
 from benchmarks.population import Population, made
 from benchmarks.results import Figure
 from benchmarks.steps import EACH_EVENT, EACH_SESSION, STEPS
-from eventlog import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

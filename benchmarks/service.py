@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-import projections
-from adapters import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.eventlog import EventLog
 from benchmarks import leaks
 from benchmarks.clients import Client
 from benchmarks.latencies import Latencies
-from eventlog import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from adapters.log import ConversationLog
+from agents_eventlog.adapters.conversations.log import ConversationLog
 from benchmarks import machine, report
 from benchmarks.population import FIRST_DAY, Population, made, ticket, topic, user_id
 from benchmarks.results import Figure

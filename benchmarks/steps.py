@@ -19,15 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession
-from adapters.commands import audit as audit_command
-from adapters.commands import export_import
-from adapters.commands import replay as replay_command
-from adapters.commands import show as show_command
-from adapters.commands import verify as verify_command
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.cli import audit as audit_command
+from agents_eventlog.adapters.cli import export_import
+from agents_eventlog.adapters.cli import replay as replay_command
+from agents_eventlog.adapters.cli import show as show_command
+from agents_eventlog.adapters.cli import verify as verify_command
+from agents_eventlog.eventlog import EventLog
 from benchmarks.population import session_id
 from benchmarks.turns import adds
-from eventlog import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -1,10 +1,10 @@
 """An append-only log of what happens to conversations, in one SQLite table."""
 
-from eventlog import errors
-from eventlog.appending import Appended
-from eventlog.context import recording
-from eventlog.errors import EventLogError
-from eventlog.events import (
+from agents_eventlog.eventlog import errors
+from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.appending import Appended
+from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.events import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
@@ -24,13 +24,13 @@ from eventlog.events import (
     UsageCorrection,
     UsageRecorded,
 )
-from eventlog.exporting import Exported, export_lines
-from eventlog.importing import Imported, import_lines
-from eventlog.integrity import Finding, Head, Verified
-from eventlog.ledger import append
-from eventlog.log import EventLog
-from eventlog.recorded import Recorded
-from eventlog.transaction import Transaction
+from agents_eventlog.eventlog.integrity import Finding, Head, Verified
+from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
+from agents_eventlog.eventlog.jsonl.import_ import Imported, import_lines
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recording_context import recording
+from agents_eventlog.eventlog.storage.transaction import Transaction
 
 __all__ = [
     "Appended",
@@ -67,3 +67,6 @@ __all__ = [
     "import_lines",
     "recording",
 ]
+
+if __name__ != "agents_eventlog.eventlog":  # or every module here would be loaded a second time
+    raise ImportError("import agents_eventlog.eventlog: this folder is a part of that package")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from eventlog import codec, integrity
-from eventlog.errors import (
+from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog.errors import (
     IdempotencyConflictError,
     InvalidEventError,
     WrongExpectedVersionError,
 )
-from eventlog.events import EVENT_TYPES, Event
-from eventlog.transaction import Transaction
+from agents_eventlog.eventlog.events import EVENT_TYPES, Event
+from agents_eventlog.eventlog.storage.transaction import Transaction
 
 ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 

@@ -14,8 +14,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from eventlog.errors import InvalidEventError, UndecodableEventError, UnserialisableError
-from eventlog.events import (
+from agents_eventlog.eventlog.errors import (
+    InvalidEventError,
+    UndecodableEventError,
+    UnserialisableError,
+)
+from agents_eventlog.eventlog.events import (
     EVENT_TYPES,
     JSON,
     Event,

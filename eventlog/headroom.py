@@ -12,7 +12,7 @@ import contextlib
 import os
 from io import FileIO
 
-from eventlog.sqlite import FileId, file_id
+from agents_eventlog.eventlog.storage.sqlite.connections import FileId, file_id
 
 ROOM_BYTES = 256 * 1024 + 1
 """

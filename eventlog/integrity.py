@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from eventlog import codec
-from eventlog.errors import UndecodableEventError
-from eventlog.transaction import Row
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.storage.transaction import Row
 
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""

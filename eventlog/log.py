@@ -10,20 +10,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from eventlog import integrity, shared, sqlite
-from eventlog.appending import (
-    Appended,
-    ExpectedVersion,
-    check_expected,
-    check_names,
-    encode_checked,
-    first_result,
-)
-from eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
-from eventlog.events import Event
-from eventlog.following import follow
-from eventlog.integrity import Head, Verified, Verifier
-from eventlog.ledger import (
+from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog.appender import (
     LAST_DIGEST,
     LAST_POSITION,
     PAGE_EVENTS,
@@ -35,11 +23,24 @@ from eventlog.ledger import (
     read_rows_as_stored,
     session_version,
 )
-from eventlog.opening import claim, open_read_only
-from eventlog.query import Query
-from eventlog.recorded import Recorded
-from eventlog.store import Durability, Store
-from eventlog.transaction import Row, Transaction, Unit
+from agents_eventlog.eventlog.appending import (
+    Appended,
+    ExpectedVersion,
+    check_expected,
+    check_names,
+    encode_checked,
+    first_result,
+)
+from agents_eventlog.eventlog.bootstrap import claim, open_read_only
+from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
+from agents_eventlog.eventlog.events import Event
+from agents_eventlog.eventlog.integrity import Head, Verified, Verifier
+from agents_eventlog.eventlog.reader import Query
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite import connections, registry
+from agents_eventlog.eventlog.storage.sqlite.store import Durability, Store
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
+from agents_eventlog.eventlog.subscription import follow
 
 T = TypeVar("T")
 L = TypeVar("L", bound="EventLog")
@@ -113,9 +114,9 @@ class EventLog:
         """
         if durability not in ("full", "normal"):
             raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
-        target = shared.resolve(path)
+        target = registry.resolve(path)
         if target != ":memory:":
-            sqlite.check_path(target, create=create and not read_only)
+            connections.check_path(target, create=create and not read_only)
         if read_only:
             return cls(open_read_only(target), target, read_only=True)
 
@@ -126,7 +127,7 @@ class EventLog:
                 projections.join(store)
 
         log = cls.__new__(cls)
-        store = shared.acquire(target, user=log, durability=durability, prepare=prepare)
+        store = registry.acquire(target, user=log, durability=durability, prepare=prepare)
         log.__init__(store, target, read_only=False)  # type: ignore[misc]
         return log
 
@@ -143,7 +144,7 @@ class EventLog:
             if self.read_only:
                 self.store.close()
             else:
-                shared.release(self.store, self)
+                registry.release(self.store, self)
 
     @property
     def is_closed(self) -> bool:
@@ -309,7 +310,9 @@ class EventLog:
                 return verifier.finish(0)
             if not rows:
                 if not self.store.is_memory:
-                    verifier.doubt(await asyncio.to_thread(sqlite.damages, self.path, "events"))
+                    verifier.doubt(
+                        await asyncio.to_thread(connections.damages, self.path, "events")
+                    )
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
 

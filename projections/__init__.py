@@ -1,13 +1,18 @@
 """What the log means now: tables that builders derive from its events, and can derive again."""
 
-from eventlog.ledger import read_head
-from eventlog.transaction import Transaction
-from projections.conversations import Conversations
-from projections.projection import Projection
-from projections.projector import Projections
-from projections.replay import Difference, Progress, Replayed, replay
-from projections.search import Search, built_to
-from projections.usage import Usage
+from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import Projection
+from agents_eventlog.projections.conversations.builder import Conversations
+from agents_eventlog.projections.projector import Projections
+from agents_eventlog.projections.replay import (
+    Difference,
+    Progress,
+    Replayed,
+    replay,
+)
+from agents_eventlog.projections.search.index import Search, built_to
+from agents_eventlog.projections.usage.builder import Usage
 
 __all__ = [
     "Conversations",
@@ -36,3 +41,7 @@ def default(*, search: bool = False) -> Projections:
 def kept(tx: Transaction) -> Projections:
     """Return the projections that a file keeps: the default ones, and the index if it is up to date."""
     return default(search=built_to(tx) == read_head(tx).position)
+
+
+if __name__ != "agents_eventlog.projections":  # or every module here would be loaded a second time
+    raise ImportError("import agents_eventlog.projections: this folder is a part of that package")

@@ -6,21 +6,26 @@ import json
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from eventlog import codec, logs
-from eventlog.errors import (
+from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog.appender import (
+    PAGE_EVENTS,
+    ledger,
+    read_events,
+    read_head,
+)
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import (
     NewerProjectionError,
     ProjectionError,
     StaleProjectionError,
     UnknownProjectionError,
 )
-from eventlog.integrity import Head
-from eventlog.ledger import PAGE_EVENTS, ledger, read_events, read_head
-from eventlog.recorded import Recorded
-from eventlog.schema import get_property, set_property
-from eventlog.store import Store
-from eventlog.structures import Structures
-from eventlog.transaction import Transaction
-from projections.projection import Projection, tables
+from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite.schema import get_property, set_property
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import Projection, tables
 
 REPLAY_ON_OPEN_EVENTS = 20_000
 """Projections further behind than this are replayed beside the live tables when a log is opened."""
@@ -40,7 +45,7 @@ MAKERS = "table_makers"
 """The property that remembers, as a JSON object, which projection made which table."""
 
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
-log = logs.get_logger("eventlog.projections")
+log = _logging.get_logger("eventlog.projections")
 
 
 class Checkpoint(NamedTuple):
@@ -84,8 +89,8 @@ class Projections:
 
     def join(self, store: Store) -> None:
         """Bring the tables up to date, and be kept up to date from then on, beside those that are."""
-        from projections.replay import rebuild
-        from projections.stepwise import build_in_steps
+        from agents_eventlog.projections.background import build_in_steps
+        from agents_eventlog.projections.replay import rebuild
 
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self

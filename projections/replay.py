@@ -20,22 +20,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from eventlog import logs
-from eventlog.errors import DiskError, DiskFullError, ProjectionError, StoreError
-from eventlog.ledger import read_events, read_head
-from eventlog.log import EventLog
-from eventlog.recorded import Recorded
-from eventlog.sqlite import translated
-from eventlog.store import Store
-from eventlog.structures import Structures
-from eventlog.transaction import Row, Transaction
-from projections import projector
-from projections.projection import Projection, Table, tables
+from agents_eventlog.eventlog import _logging
+from agents_eventlog.eventlog.appender import read_events, read_head
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import (
+    DiskError,
+    DiskFullError,
+    ProjectionError,
+    StoreError,
+)
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite.connections import translated
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections import projector
+from agents_eventlog.projections.base import Projection, Table, tables
 
 BATCH_EVENTS = 5_000
 SCRATCH_CACHE_KIB = 4 * 1024
 
-log = logs.get_logger("eventlog.replay")
+log = _logging.get_logger("eventlog.replay")
 
 
 class Progress(NamedTuple):

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eventlog import codec, context, integrity
-from eventlog.recorded import Recorded
-from eventlog.transaction import Transaction
-from projections import projector
-from projections.projection import Projection, tables
-from projections.segments import Pointer, spans
+from agents_eventlog.eventlog import codec, integrity, recording_context
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections import projector
+from agents_eventlog.projections.base import Projection, tables
+from agents_eventlog.projections.conversations.branch_tree import Pointer, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from eventlog import Event
-    from eventlog.events import JSON
-    from projections.state import Session, State
+    from agents_eventlog.eventlog import Event
+    from agents_eventlog.eventlog.events import JSON
+    from agents_eventlog.projections.reference import Session, State
 
 START = 1_700_000_000_000_000
 """When the first event of a made-up history happens, in microseconds since 1970 UTC."""
@@ -253,8 +253,8 @@ def live_refs(state: State) -> list[tuple[int, int]]:
 @contextmanager
 def found_in_metadata(**values: JSON) -> Iterator[None]:
     """Record values as ``recording`` does, reserved names too: as an import or another release may."""
-    token = context._recorded.set({**context.recorded_values(), **values})
+    token = recording_context._recorded.set({**recording_context.recorded_values(), **values})
     try:
         yield
     finally:
-        context._recorded.reset(token)
+        recording_context._recorded.reset(token)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from agents.usage import Usage
 
-from adapters import AdvancedSQLiteSession
-from eventlog import recording
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import recording
 
 if TYPE_CHECKING:
     from pathlib import Path

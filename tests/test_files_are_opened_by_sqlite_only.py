@@ -30,12 +30,18 @@ NOT_OF_FILES = {"EventLog", "ConversationLog", "super()"}
 """Whose functions of these names open through SQLite, or nothing."""
 
 ALLOWED = {
-    ("adapters/commands/export_import.py", "output.open"): "a device or pipe",
-    ("adapters/commands/export_import.py", "os.fdopen"): "a new file",
-    ("adapters/commands/export_import.py", "tempfile.mkstemp"): "a new file",
-    ("adapters/commands/terminal.py", "os.open"): "the null device",
-    ("adapters/sdk_files.py", "Path(path).open"): "SQLite has said that it is no database",
-    ("adapters/sdk_files.py", "Path(target).open"): "SQLite has said that it is no database",
+    ("adapters/cli/export_import.py", "output.open"): "a device or pipe",
+    ("adapters/cli/export_import.py", "os.fdopen"): "a new file",
+    ("adapters/cli/export_import.py", "tempfile.mkstemp"): "a new file",
+    ("adapters/cli/terminal.py", "os.open"): "the null device",
+    (
+        "adapters/openai_agents/migration/import_file.py",
+        "Path(path).open",
+    ): "SQLite has said that it is no database",
+    (
+        "adapters/openai_agents/migration/import_file.py",
+        "Path(target).open",
+    ): "SQLite has said that it is no database",
     ("projections/replay.py", "tempfile.mkstemp"): "a new file, before SQLite opens it",
 }
 

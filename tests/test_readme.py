@@ -20,10 +20,10 @@ import pytest
 from agents.models.multi_provider import MultiProvider
 from typer.testing import CliRunner
 
-from adapters import AdvancedSQLiteSession
-from adapters.commands import cli
-from adapters.scripted import ScriptedModel, reply, tokens
-from eventlog import errors
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.cli import main as cli_main
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply, tokens
+from agents_eventlog.eventlog import errors
 from tests import support_conversation
 from tests.contract.differences import DIFFERENCES
 
@@ -100,7 +100,7 @@ def test_every_command_runs_and_prints_what_the_manual_shows(
 
 def here(command: str, _: Path) -> tuple[int, str, str]:
     """Run a command in this process, which is quicker; return its exit code and what it printed."""
-    done = CliRunner().invoke(cli.app, shlex.split(command)[1:])
+    done = CliRunner().invoke(cli_main.app, shlex.split(command)[1:])
     return done.exit_code, done.stdout, done.stderr
 
 
@@ -108,7 +108,7 @@ def shell(command: str, home: Path) -> tuple[int, str, str]:
     """Run what needs a shell in one, each program a process; return the same."""
     eventlog = home / "bin" / "eventlog"
     eventlog.parent.mkdir(exist_ok=True)
-    eventlog.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m adapters "$@"\n')
+    eventlog.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m agents_eventlog "$@"\n')
     eventlog.chmod(0o755)
     done = subprocess.run(
         ["bash", "-c", command],

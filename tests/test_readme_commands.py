@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import typer.main
 
-from adapters.commands import cli
+from agents_eventlog.adapters.cli import main as cli_main
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(cli_main.app)
     return dict(group.commands)
 
 

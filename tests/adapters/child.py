@@ -13,9 +13,10 @@ from typing import Any
 PROLOGUE = """
 import asyncio, json, os, resource, sys
 from pathlib import Path
-from adapters import AdvancedSQLiteSession
-import adapters.openai_agents, eventlog.worker, encodings.idna
-from eventlog import EventLog, errors
+from agents_eventlog import AdvancedSQLiteSession
+import agents_eventlog.adapters.openai_agents.session, encodings.idna
+import agents_eventlog.eventlog.storage.sqlite.thread
+from agents_eventlog.eventlog import EventLog, errors
 
 arguments = json.loads(sys.argv[1])
 path = arguments.pop("path")

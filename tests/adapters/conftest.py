@@ -10,7 +10,7 @@ import pytest
 from agents import Runner
 from typer.testing import CliRunner
 
-from adapters.commands import cli
+from agents_eventlog.adapters.cli import main as cli_main
 from tests.adapters.moving import fill
 from tests.adapters.running import OURS, SIDES, Sessions, at_once, from_storage, streamed
 
@@ -76,6 +76,6 @@ def command() -> Callable[..., Any]:
     def invoke(*arguments: object) -> Any:
         words = [str(each) for each in arguments]
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(CliRunner().invoke, cli.app, words).result()
+            return pool.submit(CliRunner().invoke, cli_main.app, words).result()
 
     return invoke

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
-import projections
-from adapters import AdvancedSQLiteSession
-from adapters.commands import cli
-from eventlog import EventLog, recording
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.adapters.cli import main as cli_main
+from agents_eventlog.eventlog import EventLog, recording
 from tests.history import found_in_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from eventlog import Event
+    from agents_eventlog.eventlog import Event
 
 NEVER_CHANGED = "DROP TRIGGER events_are_never_changed"
 NEVER_DELETED = "DROP TRIGGER events_are_never_deleted"
@@ -28,7 +27,7 @@ NEVER_DELETED = "DROP TRIGGER events_are_never_deleted"
 
 def run(*arguments: object) -> Any:
     """Run a command in this process; answers with exit_code, stdout and stderr."""
-    return CliRunner().invoke(cli.app, [str(each) for each in arguments])
+    return CliRunner().invoke(cli_main.app, [str(each) for each in arguments])
 
 
 def documents(result: Any, kind: str | None = None) -> list[dict[str, Any]]:

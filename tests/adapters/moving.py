@@ -7,10 +7,10 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import projections
-from adapters.sdk_files import import_file
-from adapters.sdk_tables import TablePair
-from eventlog import (
+from agents_eventlog import projections
+from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
+from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
@@ -32,9 +32,9 @@ from eventlog import (
     append,
     recording,
 )
-from eventlog.events import EVENT_TYPES
-from eventlog.exporting import export_lines
-from eventlog.importing import import_lines
+from agents_eventlog.eventlog.events import EVENT_TYPES
+from agents_eventlog.eventlog.jsonl.export import export_lines
+from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from tests.adapters.old_files import grow, sdk, set_times
 from tests.contract.items import turns
 from tests.history import found_in_metadata
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from eventlog import Event, Transaction
-    from eventlog.importing import Imported
+    from agents_eventlog.eventlog import Event, Transaction
+    from agents_eventlog.eventlog.jsonl.import_ import Imported
 
 NASTY = (
     "\x1b[31mred\x1b[0m \u202eevil\u2066 \x00\x7f\x9b \u2028 ```\n# head\n<b> [x](javascript:1) é"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents.extensions.memory import AdvancedSQLiteSession as SDKSession
 
-import projections
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog
-from projections.replay import replay
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.projections.replay import replay
 from tests.contract.items import assistant, call, output, ran, turns, user
 
 if TYPE_CHECKING:

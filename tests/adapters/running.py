@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agents import Agent, Runner, RunState, function_tool
 from agents.extensions.memory import AdvancedSQLiteSession as SDKSession
 
-from adapters.scripted import ScriptedModel
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -30,7 +30,7 @@ SIDES = ("sdk", OURS)
 
 def our_class() -> Any:
     """Return our session's class, imported when a test first needs it."""
-    return importlib.import_module("adapters").AdvancedSQLiteSession
+    return importlib.import_module("agents_eventlog").AdvancedSQLiteSession
 
 
 @dataclass
@@ -142,7 +142,7 @@ async def from_storage(result: Any, agent: Any) -> RunState[Any]:
 
 async def recorded(path: Path, event_type: str) -> list[Any]:
     """Return the events of one type in a file."""
-    from eventlog import EventLog
+    from agents_eventlog.eventlog import EventLog
 
     async with EventLog.open(path) as log:
         return [event async for event in log.read() if event.type == event_type]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import SQLiteSession
 
-from adapters import AdvancedSQLiteSession, importers
-from eventlog.errors import ForeignFileError
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.openai_agents.migration import importer
+from agents_eventlog.eventlog.errors import ForeignFileError
 from tests.adapters.old_files import (
     DEFAULT_PAIR,
     ITEMS_ON_MAIN,
@@ -152,7 +153,7 @@ async def test_an_adoption_that_fails_logs_nothing_and_the_next_one_logs_once(
         raise OSError("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(importers, "set_property", fail)  # the last that an adoption does
+        patched.setattr(importer, "set_property", fail)  # the last that an adoption does
         with pytest.raises(OSError, match="no space left"):
             ours(path)
     assert caplog.records == []

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, errors
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog, errors
 from tests.adapters import child
 from tests.adapters.old_files import assert_sound, damage, execute, ours, rows
 from tests.contract.items import turns, user
@@ -365,7 +365,9 @@ def test_a_file_that_another_program_holds_is_busy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours(path).close()
-    monkeypatch.setattr("eventlog.sqlite.BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(
+        "agents_eventlog.eventlog.storage.sqlite.connections.BUSY_TIMEOUT_SECONDS", 0.1
+    )
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(errors.BusyError, match="locked by another process") as caught:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import ConversationLog
-from eventlog import errors
+from agents_eventlog import ConversationLog
+from agents_eventlog.eventlog import errors
 from tests.adapters.old_files import assert_sound, ours, rows
 from tests.contract.items import ran, turns, user
 

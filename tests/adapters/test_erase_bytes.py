@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession, ConversationLog
-from eventlog import ItemsAdded, MetadataSet, sqlite
-from eventlog.errors import ConversationError
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
+from agents_eventlog.eventlog import ItemsAdded, MetadataSet
+from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.faults.support import check_sound
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ MARKER = re.compile(rb"<m\d{6}>")
 
 @pytest.fixture(autouse=True)
 def _nothing_zeroed(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = sqlite.connect_for_writing
+    connect = connections.connect_for_writing
 
     def connect_without(path: str, durability: str) -> sqlite3.Connection:
         connection = connect(path, durability)
         connection.execute("PRAGMA secure_delete=OFF")
         return connection
 
-    monkeypatch.setattr(sqlite, "connect_for_writing", connect_without)
+    monkeypatch.setattr(connections, "connect_for_writing", connect_without)
 
 
 class Talk:
@@ -137,7 +137,7 @@ async def test_no_byte_of_what_was_erased_is_left(
 async def test_the_search_finds_what_an_unfinished_erase_leaves(
     tmp_path: Path, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eventlog.store import Store
+    from agents_eventlog.eventlog.storage.sqlite.store import Store
 
     path = tmp_path / "log.db"
     monkeypatch.setattr(Store, "rewrite", lambda _: True)

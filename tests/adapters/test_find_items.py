@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession, ConversationLog
-from eventlog.errors import InvalidQueryError
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.eventlog.errors import InvalidQueryError
 from tests.adapters.looking import answer, call, output, user
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from adapters.finding import SearchResults
+    from agents_eventlog.adapters.conversations.item_search import SearchResults
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession, ConversationLog
-from eventlog import BranchCreated, ItemsAdded
-from eventlog.errors import InvalidBranchError
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.eventlog import BranchCreated, ItemsAdded
+from agents_eventlog.eventlog.errors import InvalidBranchError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import SQLiteSession
 
-from eventlog import EventLog, ItemsAdded, recording
-from eventlog.errors import OpenError, SourceError
+from agents_eventlog.eventlog import EventLog, ItemsAdded, recording
+from agents_eventlog.eventlog.errors import OpenError, SourceError
 from tests.adapters.moving import (
     NAMES,
     PAIR,

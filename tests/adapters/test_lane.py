@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.lane import Lane
-from eventlog import EventLog
-from eventlog.errors import ClosedError
-from eventlog.operation import Operation, Outcome
+from agents_eventlog.adapters.conversations.call_order import Lane
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.errors import ClosedError
+from agents_eventlog.eventlog.storage.pending import Operation, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession, ConversationLog
-from adapters.commands import diagnosis
-from eventlog import ItemsAdded, codec, integrity
-from eventlog.ledger import ledger
-from projections import Search, default
-from projections.stepwise import build_in_steps
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.adapters.conversations import doctor_checks
+from agents_eventlog.eventlog import ItemsAdded, codec, integrity
+from agents_eventlog.eventlog.appender import ledger
+from agents_eventlog.projections import Search, default
+from agents_eventlog.projections.background import build_in_steps
 from tests.adapters.looking import answer, call, output, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from eventlog import Transaction
+    from agents_eventlog.eventlog import Transaction
 
 OLD = [user("Where is my refund?"), call("c", "lookup")]
 NEW = [output("c"), answer("On its way.")]
@@ -78,4 +78,4 @@ async def test_their_tool_calls_are_counted(log: ConversationLog) -> None:
 
 
 async def test_nothing_is_wrong_with_them(log: ConversationLog) -> None:
-    assert await log.query(lambda tx: list(diagnosis.of_sessions(tx))) == []
+    assert await log.query(lambda tx: list(doctor_checks.of_sessions(tx))) == []

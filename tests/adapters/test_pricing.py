@@ -11,9 +11,10 @@ import genai_prices
 import pytest
 from typer.testing import CliRunner
 
-from adapters import AdvancedSQLiteSession, ConversationLog, Price, pricing
-from adapters.commands import cli
-from eventlog import RequestUsage, UsageRecorded
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, Price
+from agents_eventlog.adapters.cli import main as cli_main
+from agents_eventlog.adapters.conversations import pricing
+from agents_eventlog.eventlog import RequestUsage, UsageRecorded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +131,11 @@ def test_a_cost_that_is_no_number_is_an_error(cost: float) -> None:
 
 
 def test_the_price_list_is_not_loaded_before_it_is_needed() -> None:
-    code = "import adapters.openai_agents, adapters.log, sys; print('genai_prices' in sys.modules)"
+    code = (
+        "import agents_eventlog.adapters.openai_agents.session, sys\n"
+        "import agents_eventlog.adapters.conversations.log\n"
+        "print('genai_prices' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -239,7 +244,7 @@ async def test_corrections_are_events_of_bounded_size(tmp_path: Path) -> None:
 
 
 def run(*words: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    return CliRunner().invoke(cli_main.app, [str(word) for word in words])
 
 
 def test_the_command_prices_again_and_says_how_much_changed(path: Path) -> None:
@@ -302,7 +307,9 @@ def test_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     session = AdvancedSQLiteSession("s", path)
     used_ = UsageRecorded(run_id="r", turn=None, requests=[used("red\x1b[31m")])
-    session.log.store.write_sync(lambda tx: __import__("eventlog").append(tx, "s", used_))
+    session.log.store.write_sync(
+        lambda tx: __import__("agents_eventlog.eventlog").eventlog.append(tx, "s", used_)
+    )
     session.close()
     assert "\x1b" not in run("usage", path).stdout
 

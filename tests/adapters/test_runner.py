@@ -18,7 +18,7 @@ from agents import (
     UserError,
 )
 
-from adapters.scripted import ScriptedModel, call, together
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, call, together
 from tests.adapters.running import Spy, answered, called, kinds, said, user, weather
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.scripted import call, together
+from agents_eventlog.adapters.openai_agents.testing import call, together
 from tests.adapters.running import Bank, Spy, answered, called, said, user
 
 if TYPE_CHECKING:

@@ -22,8 +22,20 @@ from agents import (
 from agents.extensions.memory import EncryptedSession
 from agents.usage import Usage
 
-from adapters import AdvancedSQLiteSession, ConversationLog, EventLogSession, Price, UsageHooks
-from adapters.scripted import ScriptedModel, call, reply, together, tokens
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    ConversationLog,
+    EventLogSession,
+    Price,
+    UsageHooks,
+)
+from agents_eventlog.adapters.openai_agents.testing import (
+    ScriptedModel,
+    call,
+    reply,
+    together,
+    tokens,
+)
 from tests.adapters.running import Bank, Spy, run_program, weather
 
 if TYPE_CHECKING:
@@ -342,8 +354,8 @@ async def test_of_runs_that_are_under_way_together_none_is_forgotten(ours: Sessi
 PROGRAM = """
 import asyncio, sys
 from agents import Agent, Runner, UserError, function_tool, set_tracing_disabled
-from adapters import AdvancedSQLiteSession
-from adapters.scripted import ScriptedModel, call, tokens
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, call, tokens
 
 set_tracing_disabled(True)
 

@@ -19,7 +19,7 @@ from agents import (
     trace,
 )
 
-from adapters.scripted import ScriptedModel, call
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, call
 from tests.adapters.running import (
     OURS,
     Sessions,
@@ -195,8 +195,8 @@ def test_one_session_serves_several_event_loops(ours: Sessions) -> None:
 PROGRAM = """
 import asyncio, sys
 from agents import Agent, Runner, set_tracing_disabled
-from adapters import AdvancedSQLiteSession
-from adapters.scripted import ScriptedModel
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 
 set_tracing_disabled(True)
 host = Agent(name="Host", model=ScriptedModel(fallback="Yes"))

@@ -13,8 +13,8 @@ from agents.memory import OpenAIResponsesCompactionSession
 from cryptography.fernet import Fernet
 from openai.types.responses import ResponseUsage
 
-from adapters import Price, UsageHooks
-from adapters.scripted import ScriptedModel, call, tokens
+from agents_eventlog import Price, UsageHooks
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, call, tokens
 from tests.adapters.running import (
     answered,
     called,

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import Agent, Runner
 
-from adapters import EventLogSession
-from adapters.scripted import ScriptedModel, call, reply, tokens
+from agents_eventlog import EventLogSession
+from agents_eventlog.adapters.openai_agents.testing import (
+    ScriptedModel,
+    call,
+    reply,
+    tokens,
+)
 from tests.adapters.running import Bank, streamed, weather
 
 if TYPE_CHECKING:

@@ -11,7 +11,14 @@ from agents.testing import UnconsumedModelSteps, assistant_message
 from openai.types.responses import ResponseFunctionToolCall
 from pydantic import BaseModel
 
-from adapters.scripted import ScriptedModel, UnexpectedModelCall, call, reply, together, tokens
+from agents_eventlog.adapters.openai_agents.testing import (
+    ScriptedModel,
+    UnexpectedModelCall,
+    call,
+    reply,
+    together,
+    tokens,
+)
 from tests.adapters.running import Item, said, user, weather
 
 if TYPE_CHECKING:

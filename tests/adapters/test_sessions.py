@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession, ConversationLog
-from eventlog import RequestUsage, UsageRecorded
-from eventlog.errors import (
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
+from agents_eventlog.eventlog import RequestUsage, UsageRecorded
+from agents_eventlog.eventlog.errors import (
     InvalidEventError,
     InvalidQueryError,
     SessionDeletedError,
     SessionNotFoundError,
     UnserialisableError,
 )
-from projections import filters, search
-from projections import sessions as sessions_module
+from agents_eventlog.projections.search import index as search_index
+from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import queries as sessions_module
 from tests.history import START
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ async def test_text_that_few_say_is_found_through_the_full_text_index(
         found = file.log.store.read_sync(lambda tx: sessions_module._narrowest(tx, query))
         return None if found is None else found[0]
 
-    assert (way("parcel"), way("pa")) == (search.SESSIONS, None)
+    assert (way("parcel"), way("pa")) == (search_index.SESSIONS, None)
     assert await file.ids(text="parcel") == ["a"]
     monkeypatch.setattr(sessions_module, "FEW", 1)
     assert way("parcel") is None
@@ -479,7 +479,7 @@ async def test_sessions_are_deleted_one_by_one_from_a_list(file: File) -> None:
 async def test_a_bulk_deletion_tells_first_and_then_deletes_just_these(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.sessions.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("agents_eventlog.adapters.conversations.sessions.DELETED_AT_ONCE", 2)
     for number in range(7):
         await file.add(f"s{number}", user_id="alice" if number % 2 == 0 else "bob")
     used = UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(total_tokens=7)])

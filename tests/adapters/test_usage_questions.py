@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession, ConversationLog
-from eventlog import RequestUsage, UsageRecorded
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.eventlog import RequestUsage, UsageRecorded
 
 if TYPE_CHECKING:
     from pathlib import Path

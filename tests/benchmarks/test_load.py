@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession
 from benchmarks import leaks
 from benchmarks.service import Plan, Service
 

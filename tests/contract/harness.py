@@ -37,7 +37,7 @@ class DisagreementError(AssertionError):
 
 def our_class() -> Any:
     """Return our session's class, imported when a test first needs it."""
-    return importlib.import_module("adapters").AdvancedSQLiteSession
+    return importlib.import_module("agents_eventlog").AdvancedSQLiteSession
 
 
 @dataclass(frozen=True)

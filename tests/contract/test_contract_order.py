@@ -24,7 +24,7 @@ side, path, name = sys.argv[1:]
 if side == "sdk":
     from agents.extensions.memory import AdvancedSQLiteSession
 else:
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 async def main():
     session = AdvancedSQLiteSession(session_id="s", db_path=path, create_tables=True)
     for number in range(15):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog.errors import TurnNotFoundError
+from agents_eventlog.eventlog.errors import TurnNotFoundError
 from tests.contract.items import assistant, call, output, ran, turns, user
 
 if TYPE_CHECKING:

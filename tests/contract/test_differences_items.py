@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog.errors import InvalidEventError
+from agents_eventlog.eventlog.errors import InvalidEventError
 from tests.contract.differences import shows
 from tests.contract.items import user
 

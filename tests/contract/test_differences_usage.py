@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agents import Agent, Runner
 from openai.types.responses.response_usage import InputTokensDetails
 
-from adapters.scripted import ScriptedModel
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 from tests.contract.differences import shows
 from tests.contract.items import ran, result_of, turns, usage
 

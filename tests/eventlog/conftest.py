@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import EventLog
+from agents_eventlog.eventlog import EventLog
 from tests.eventlog.noting import TABLE
 from tests.history import START
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
@@ -25,7 +25,7 @@ from eventlog import (
 )
 
 if TYPE_CHECKING:
-    from eventlog import Event
+    from agents_eventlog.eventlog import Event
 
 REQUEST = RequestUsage(
     requests=2,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eventlog import EventLog, Transaction
+    from agents_eventlog.eventlog import EventLog, Transaction
 
 TABLE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT"
 NOTE = "INSERT INTO notes VALUES (?, ?)"

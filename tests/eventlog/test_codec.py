@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchDeleted,
     Event,
     EventLog,
@@ -27,8 +27,8 @@ from eventlog import (
     codec,
     errors,
 )
-from eventlog.errors import InvalidEventError
-from eventlog.events import EVENT_TYPES
+from agents_eventlog.eventlog.errors import InvalidEventError
+from agents_eventlog.eventlog.events import EVENT_TYPES
 from tests.eventlog.goldens import EVENTS, OLDER
 
 if TYPE_CHECKING:

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, Transaction, append, errors, shared
-from eventlog.ledger import session_version
+from agents_eventlog.eventlog import (
+    EventLog,
+    ItemsAdded,
+    Transaction,
+    append,
+    errors,
+)
+from agents_eventlog.eventlog.appender import session_version
+from agents_eventlog.eventlog.storage.sqlite import registry
 from tests.eventlog.noting import NOTE, TABLE, note, written
 
 if TYPE_CHECKING:
@@ -259,7 +266,7 @@ async def test_the_end_of_a_process_closes_what_is_open(
     notes: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await notes.write(note(1))
-    monkeypatch.setattr(shared, "_all", {notes.store})
-    shared._at_exit()
+    monkeypatch.setattr(registry, "_all", {notes.store})
+    registry._at_exit()
     with pytest.raises(errors.ClosedError):
         await notes.write(note(2))

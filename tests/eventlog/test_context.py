@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import EventLog, SessionCleared, errors, recording
+from agents_eventlog.eventlog import EventLog, SessionCleared, errors, recording
 
 CLEARED = SessionCleared()
 

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import projections
-from eventlog import EventLog, ItemsAdded, exporting
-from eventlog.errors import CorruptFileError, IdempotencyConflictError, UndecodableEventError
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.errors import (
+    CorruptFileError,
+    IdempotencyConflictError,
+    UndecodableEventError,
+)
+from agents_eventlog.eventlog.jsonl import export as jsonl_export
 from tests.fuzz.damage import put_out_of_order
 
 if TYPE_CHECKING:
@@ -77,7 +82,7 @@ async def test_events_that_are_out_of_order_are_told_and_nobody_reads_them_for_e
         with pytest.raises(CorruptFileError, match="out of order"):
             projections.replay(log, projections.default().named([]), check=True)
         with pytest.raises(CorruptFileError, match="out of order"):
-            _ = [line async for line in exporting.export_lines(log)]
+            _ = [line async for line in jsonl_export.export_lines(log)]
         with pytest.raises(CorruptFileError, match="out of order"):
             async with aclosing(log.subscribe()) as events:
                 await anext(events)

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import eventlog
-import projections
-from adapters import AdvancedSQLiteSession, ConversationLog, EventLogSession
-from eventlog import EventLog, ItemsAdded, errors
-from eventlog.importing import import_lines
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    ConversationLog,
+    EventLogSession,
+    eventlog,
+    projections,
+)
+from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
+from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from tests.adapters.old_files import damage
 
 if TYPE_CHECKING:
@@ -280,7 +284,9 @@ async def disk_failed(path: Path) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("eventlog.sqlite.BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(
+        "agents_eventlog.eventlog.storage.sqlite.connections.BUSY_TIMEOUT_SECONDS", 0.1
+    )
     return tmp_path / "talk.db"
 
 

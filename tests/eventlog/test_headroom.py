@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, sqlite
-from eventlog.headroom import ENOUGH_BYTES, ROOM_BYTES, Headroom
-from eventlog.sqlite import file_id
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.headroom import ENOUGH_BYTES, ROOM_BYTES, Headroom
+from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.sqlite.connections import file_id
 from tests.faults.support import open_files
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ async def test_a_log_that_is_rotated_leaves_that_of_the_next_one_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     wal = path.with_name(f"{path.name}-wal")
-    connect = sqlite.connect_for_writing
+    connect = connections.connect_for_writing
 
     def rotate(connection: Connection) -> None:
         connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # has its own log open now
@@ -177,7 +178,7 @@ async def test_a_log_that_is_rotated_leaves_that_of_the_next_one_alone(
         await log.append("s", [ONE])
         log.store._on_writer(lambda _: log.store._close_writer())
         if when == "as it is connected":
-            monkeypatch.setattr(sqlite, "connect_for_writing", connect_and_rotate)
+            monkeypatch.setattr(connections, "connect_for_writing", connect_and_rotate)
         else:
             log.store._on_writer(rotate)
         await log.append("s", [ONE])

@@ -6,8 +6,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eventlog import ItemsAdded, SessionCleared, codec
-from eventlog.integrity import FIRST, Finding, Head, Verifier, data_digest, link
+from agents_eventlog.eventlog import ItemsAdded, SessionCleared, codec
+from agents_eventlog.eventlog.integrity import (
+    FIRST,
+    Finding,
+    Head,
+    Verifier,
+    data_digest,
+    link,
+)
 from tests.history import START
 
 NOT_RECORDED = "data is not what was recorded"

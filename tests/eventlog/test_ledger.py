@@ -8,28 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     ContentErased,
     Event,
     EventLog,
     ItemsAdded,
     SessionCleared,
+    appender,
     codec,
     integrity,
-    ledger,
-    schema,
 )
-from eventlog.errors import CorruptFileError, InvalidEventError
-from eventlog.integrity import FIRST, Head
-from eventlog.ledger import MOST_EVENTS, Ledger, append, append_all
-from eventlog.structures import Structures
-from eventlog.transaction import Transaction
+from agents_eventlog.eventlog.appender import (
+    MOST_EVENTS,
+    Ledger,
+    append,
+    append_all,
+)
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import CorruptFileError, InvalidEventError
+from agents_eventlog.eventlog.integrity import FIRST, Head
+from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.eventlog.storage.transaction import Transaction
 from tests.history import START
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from eventlog import Recorded
+    from agents_eventlog.eventlog import Recorded
 
 SAID = ItemsAdded(items=["said"])
 DATA = codec.encode(SAID)
@@ -41,7 +46,7 @@ def tx() -> Iterator[Transaction]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         opened = Transaction(connection, now=START, participant=Ledger())
         schema.create(opened)
-        ledger.ledger(opened).begin(opened)
+        appender.ledger(opened).begin(opened)
         yield opened
 
 
@@ -49,7 +54,7 @@ def next_one(tx: Transaction) -> Transaction:
     """Return the next transaction, which remembers nothing of this one."""
     tx.flush()
     following = Transaction(tx.connection, now=START + 1, participant=Ledger())
-    ledger.ledger(following).begin(following)
+    appender.ledger(following).begin(following)
     return following
 
 
@@ -86,7 +91,7 @@ def test_an_event_is_stored_with_its_columns_and_linked_to_the_one_before(tx: Tr
     kept = (digest, '{"actor":"alice"}', None, START)
     linked = integrity.link(FIRST, 1, "s", 1, "items_added", 1, "draft", *kept)
     expected = (1, "s", 1, "items_added", 1, "draft", DATA, *kept, linked)
-    (row, other) = ledger.read_rows(tx, 0)
+    (row, other) = appender.read_rows(tx, 0)
     assert row == expected
     assert tuple(getattr(first, name) for name in STORED) == expected
     assert other[:6] == (2, "t", 1, "session_cleared", 1, None)
@@ -101,10 +106,10 @@ def test_versions_go_on_in_each_session_and_positions_in_the_log(tx: Transaction
     append(tx, "t", SAID)
     append(tx, "s", SAID)
     following = next_one(tx)
-    assert [ledger.session_version(each, "s") for each in (tx, following)] == [3, 3]
-    assert ledger.session_version(following, "nobody") == 0
+    assert [appender.session_version(each, "s") for each in (tx, following)] == [3, 3]
+    assert appender.session_version(following, "nobody") == 0
     append(following, "s", SAID)
-    rows = ledger.read_rows(following, 0)
+    rows = appender.read_rows(following, 0)
     assert [row[:3] for row in rows] == [
         *((1, "s", 1), (2, "s", 2), (3, "t", 1), (4, "s", 3)),
         (5, "s", 4),
@@ -112,15 +117,15 @@ def test_versions_go_on_in_each_session_and_positions_in_the_log(tx: Transaction
 
 
 def test_the_head_is_carried_on_and_found_again(tx: Transaction) -> None:
-    assert tx.state == ledger.read_head(tx) == Head(0, FIRST)
+    assert tx.state == appender.read_head(tx) == Head(0, FIRST)
     last = append_all(tx, "s", [(SAID, DATA)] * 3)[-1]
     assert tx.state == Head(3, last.digest)
-    assert next_one(tx).state == ledger.read_head(tx) == Head(3, last.digest)
+    assert next_one(tx).state == appender.read_head(tx) == Head(3, last.digest)
 
 
 def test_a_head_that_is_remembered_is_not_looked_for(tx: Transaction) -> None:
     tx.cache["head"] = Head(7, b"x" * 32)
-    ledger.ledger(tx).begin(tx)
+    appender.ledger(tx).begin(tx)
     assert tx.state == Head(7, b"x" * 32)
 
 
@@ -129,8 +134,8 @@ def test_what_was_appended_is_remembered_and_not_looked_for(tx: Transaction) -> 
     tx.flush()
     ran: list[str] = []
     tx.connection.set_trace_callback(ran.append)
-    assert ledger.session_version(tx, "s") == 1
-    ledger.ledger(tx).begin(tx)
+    assert appender.session_version(tx, "s") == 1
+    appender.ledger(tx).begin(tx)
     assert tx.state == Head(1, last.digest)
     assert ran == []
 
@@ -139,15 +144,15 @@ def test_a_position_is_not_given_again_though_the_tail_was_cut(tx: Transaction) 
     first, *_ = append_all(tx, "s", [(SAID, DATA)] * 3)
     tx.execute("DROP TRIGGER events_are_never_deleted")
     tx.execute("DELETE FROM events WHERE position > 1")
-    assert ledger.read_head(tx) == Head(3, first.digest)
+    assert appender.read_head(tx) == Head(3, first.digest)
     tx.execute("UPDATE sqlite_sequence SET seq = 0")
-    assert ledger.read_head(tx) == Head(1, first.digest)
+    assert appender.read_head(tx) == Head(1, first.digest)
     tx.execute("UPDATE sqlite_sequence SET seq = 'many'")
-    assert ledger.read_head(tx) == Head(1, first.digest)
+    assert appender.read_head(tx) == Head(1, first.digest)
 
 
 def test_a_key_stands_with_the_first_event_and_metadata_with_each(tx: Transaction) -> None:
-    recorded = ledger.ledger(tx).append(
+    recorded = appender.ledger(tx).append(
         tx,
         "s",
         [(SAID, DATA), (SessionCleared(), b"{}")],
@@ -159,7 +164,7 @@ def test_a_key_stands_with_the_first_event_and_metadata_with_each(tx: Transactio
     assert [each.idempotency_key for each in recorded] == ["key", None]
     assert [(each.metadata_json, each.branch_id) for each in recorded] == [("{}", "b")] * 2
     assert [each.version for each in recorded] == [5, 6]
-    assert ledger.session_version(tx, "s") == 6
+    assert appender.session_version(tx, "s") == 6
 
 
 def test_what_happened_earlier_tells_when_beside_what_is_recorded(tx: Transaction) -> None:
@@ -168,7 +173,7 @@ def test_what_happened_earlier_tells_when_beside_what_is_recorded(tx: Transactio
     append_all(tx, "s", [(SAID, DATA)], occurred_at=0)
     tx.recording = {}
     append_all(tx, "s", [(SAID, DATA)])
-    rows = ledger.read_rows(tx, 0)
+    rows = appender.read_rows(tx, 0)
     assert [(row[5], row[8]) for row in rows] == [
         ("b", '{"actor":"alice","occurred_at":5}'),
         (None, '{"actor":"alice","occurred_at":0}'),
@@ -179,20 +184,20 @@ def test_what_happened_earlier_tells_when_beside_what_is_recorded(tx: Transactio
 def test_projections_are_told_of_each_append_and_of_the_head_at_both_ends(
     tx: Transaction,
 ) -> None:
-    watching = ledger.ledger(tx).projector = Watching()  # type: ignore[assignment]
-    ledger.ledger(tx).begin(tx)
+    watching = appender.ledger(tx).projector = Watching()  # type: ignore[assignment]
+    appender.ledger(tx).begin(tx)
     append_all(tx, "s", [(SAID, DATA)] * 2)
-    ledger.ledger(tx).before_commit(tx)
+    appender.ledger(tx).before_commit(tx)
     assert watching.asked == [
         ("begin", tx, Head(0, FIRST)),
         ("project", tx, [1, 2]),
-        ("commit", tx, ledger.read_head(tx)),
+        ("commit", tx, appender.read_head(tx)),
     ]
 
 
 def test_an_event_whose_rows_could_not_be_made_breaks_the_transaction(tx: Transaction) -> None:
     error = ValueError("no rows")
-    ledger.ledger(tx).projector = Watching(error)  # type: ignore[assignment]
+    appender.ledger(tx).projector = Watching(error)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="no rows"):
         append(tx, "s", SAID)
     assert tx.broken is error
@@ -203,10 +208,10 @@ def test_a_number_that_no_log_comes_to_by_counting_is_refused(tx: Transaction, w
     def put(number: int) -> None:
         tx.state = Head(number if what == "position" else 0, FIRST)
         stored = ("items_added", 1, None, DATA, integrity.data_digest(DATA), None, None)
-        ledger.ledger(tx).put(tx, "s", number if what == "version" else 0, [stored])
+        appender.ledger(tx).put(tx, "s", number if what == "version" else 0, [stored])
 
     put(MOST_EVENTS)
-    assert ledger.read_rows(tx, 0)[0][0 if what == "position" else 2] == MOST_EVENTS + 1
+    assert appender.read_rows(tx, 0)[0][0 if what == "position" else 2] == MOST_EVENTS + 1
     with pytest.raises(CorruptFileError) as caught:
         put(MOST_EVENTS + 1)
     told = f"an event has {what} {MOST_EVENTS + 1}: `eventlog verify` tells which"
@@ -219,11 +224,11 @@ def positions(rows: Sequence[Any]) -> list[int]:
 
 def test_a_page_goes_on_behind_a_position_up_to_so_many_events(tx: Transaction) -> None:
     append_all(tx, "s", [(SAID, DATA)] * 5)
-    for read in (ledger.read_rows, ledger.read_rows_as_stored):
+    for read in (appender.read_rows, appender.read_rows_as_stored):
         assert positions(read(tx, 1, 3)) == [2, 3, 4]
         assert positions(read(tx, 3)) == [4, 5]
-    assert [each.position for each in ledger.read_events(tx, 2, limit=2)] == [3, 4]
-    assert [each.event for each in ledger.read_events(tx, 4)] == [SAID]
+    assert [each.position for each in appender.read_events(tx, 2, limit=2)] == [3, 4]
+    assert [each.event for each in appender.read_events(tx, 4)] == [SAID]
 
 
 def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transaction) -> None:
@@ -231,8 +236,8 @@ def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transac
     append(tx, "s", ContentErased(positions=[1], structures=[{"items": [{}]}]))
     tx.execute("UPDATE events SET data = NULL WHERE position = 1")
     kept = b'{"items":[{}]}'
-    assert [each.structure for each in ledger.read_events(tx, 0)] == [kept, None]
-    assert [each.structure for each in ledger.read_events(tx, 0, structures=Structures())] == [
+    assert [each.structure for each in appender.read_events(tx, 0)] == [kept, None]
+    assert [each.structure for each in appender.read_events(tx, 0, structures=Structures())] == [
         kept,
         None,
     ]
@@ -243,11 +248,11 @@ def test_a_page_ends_with_the_event_that_fills_it(
 ) -> None:
     append_all(tx, "s", [(SAID, DATA)] * 5)
     tx.execute("UPDATE events SET data = NULL WHERE position = 1")
-    monkeypatch.setattr(ledger, "PAGE_BYTES", 2 * len(DATA))
-    assert positions(ledger.read_rows(tx, 0)) == [1, 2, 3, 4]
-    assert positions(ledger.read_linked_rows(tx, "s", 1)) == [2, 3, 4]
-    monkeypatch.setattr(ledger, "PAGE_BYTES", 2 * len(DATA) - 1)
-    assert positions(ledger.read_rows(tx, 0)) == [1, 2, 3]
+    monkeypatch.setattr(appender, "PAGE_BYTES", 2 * len(DATA))
+    assert positions(appender.read_rows(tx, 0)) == [1, 2, 3, 4]
+    assert positions(appender.read_linked_rows(tx, "s", 1)) == [2, 3, 4]
+    monkeypatch.setattr(appender, "PAGE_BYTES", 2 * len(DATA) - 1)
+    assert positions(appender.read_rows(tx, 0)) == [1, 2, 3]
 
 
 def test_a_session_s_events_come_with_the_digests_before_them(
@@ -255,14 +260,14 @@ def test_a_session_s_events_come_with_the_digests_before_them(
 ) -> None:
     one, two = append(tx, "s", SAID), append(tx, "t", SAID)
     three = append(tx, "s", SAID)
-    rows = ledger.read_linked_rows(tx, "s", 0)
+    rows = appender.read_linked_rows(tx, "s", 0)
     assert [(row[0], row[11], row[12]) for row in rows] == [
         (1, one.digest, None),
         (3, three.digest, two.digest),
     ]
-    assert positions(ledger.read_linked_rows(tx, "s", 1)) == [3]
-    monkeypatch.setattr(ledger, "PAGE_EVENTS", 1)
-    assert positions(ledger.read_linked_rows(tx, "s", 0)) == [1]
+    assert positions(appender.read_linked_rows(tx, "s", 1)) == [3]
+    monkeypatch.setattr(appender, "PAGE_EVENTS", 1)
+    assert positions(appender.read_linked_rows(tx, "s", 0)) == [1]
 
 
 def test_a_text_that_is_not_utf_8_comes_as_bytes_and_only_where_that_was_asked(
@@ -271,21 +276,21 @@ def test_a_text_that_is_not_utf_8_comes_as_bytes_and_only_where_that_was_asked(
     append(tx, "s", SAID)
     tx.execute("DROP TRIGGER events_are_never_changed")
     tx.execute("UPDATE events SET session_id = CAST(x'ff' AS TEXT)")
-    assert ledger.read_rows_as_stored(tx, 0)[0][1:4] == (b"\xff", 1, "items_added")
+    assert appender.read_rows_as_stored(tx, 0)[0][1:4] == (b"\xff", 1, "items_added")
     with pytest.raises(sqlite3.OperationalError, match="decode"):
-        ledger.read_rows(tx, 0)
+        appender.read_rows(tx, 0)
 
 
 def test_texts_are_read_as_before_after_a_read_that_failed(tx: Transaction) -> None:
     tx.execute("DROP TABLE events")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        ledger.read_rows_as_stored(tx, 0)
+        appender.read_rows_as_stored(tx, 0)
     assert tx.connection.text_factory is str
 
 
 def test_what_is_recorded_with_an_event_is_json_or_nothing() -> None:
-    assert ledger.metadata_json({}) is None
-    assert ledger.metadata_json({"actor": "alice"}) == '{"actor":"alice"}'
+    assert appender.metadata_json({}) is None
+    assert appender.metadata_json({"actor": "alice"}) == '{"actor":"alice"}'
 
 
 @pytest.mark.parametrize(
@@ -314,4 +319,4 @@ async def test_an_append_of_a_unit_that_would_break_the_chain_is_refused(
 def test_a_stored_event_whose_key_is_not_text_is_refused(tx: Transaction, key: Any) -> None:
     stored = ("items_added", 1, None, DATA, integrity.data_digest(DATA), None, key)
     with pytest.raises(InvalidEventError, match="idempotency_key"):
-        ledger.ledger(tx).put(tx, "s", 0, [stored])
+        appender.ledger(tx).put(tx, "s", 0, [stored])

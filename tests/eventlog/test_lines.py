@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchCreated,
     ContentErased,
     Event,
@@ -20,11 +20,11 @@ from eventlog import (
     UsageCorrection,
     codec,
     integrity,
-    lines,
 )
-from eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
-from eventlog.lines import EventLine, Heading
-from eventlog.recorded import EARLIEST, LATEST, Recorded
+from agents_eventlog.eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
+from agents_eventlog.eventlog.jsonl import format as jsonl_format
+from agents_eventlog.eventlog.jsonl.format import EventLine, Heading
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, Recorded
 from tests.history import START
 
 DIGEST = b"\xab" * 32
@@ -102,14 +102,14 @@ def line(**fields: Any) -> bytes:
 def test_the_events_that_an_event_speaks_of_are_found_and_moved(
     event: Event, positions: list[int]
 ) -> None:
-    assert lines.positions_in(event) == positions
-    moved = lines.with_positions(event, lambda position: position + 100)
-    assert lines.positions_in(moved) == [position + 100 for position in positions]
-    assert lines.with_positions(moved, lambda position: position - 100) == event
+    assert jsonl_format.positions_in(event) == positions
+    moved = jsonl_format.with_positions(event, lambda position: position + 100)
+    assert jsonl_format.positions_in(moved) == [position + 100 for position in positions]
+    assert jsonl_format.with_positions(moved, lambda position: position - 100) == event
 
 
 def test_of_an_event_that_was_erased_none_is_spoken_of() -> None:
-    assert lines.positions_in(None) == []
+    assert jsonl_format.positions_in(None) == []
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_of_an_event_that_was_erased_none_is_spoken_of() -> None:
 
 def test_an_event_is_written_with_its_data_last() -> None:
     event = ItemPopped(item=ItemRef(11, 0))
-    written = lines.event_line(
+    written = jsonl_format.event_line(
         recorded(event, metadata='{"actor":"alice"}', idempotency_key="key"),
         lambda position: position - 9,
     )
@@ -129,13 +129,13 @@ def test_an_event_is_written_with_its_data_last() -> None:
 
 
 def test_an_event_without_metadata_or_branch_says_so() -> None:
-    written = json.loads(lines.event_line(recorded(SessionCleared(), branch_id=None), same))
+    written = json.loads(jsonl_format.event_line(recorded(SessionCleared(), branch_id=None), same))
     assert (written["metadata"], written["branch_id"], written["idempotency_key"]) == (None,) * 3
     assert written["data"] == {}
 
 
 def test_an_erased_event_is_written_with_the_digest_of_what_it_was() -> None:
-    assert lines.event_line(recorded(None), same) == (
+    assert jsonl_format.event_line(recorded(None), same) == (
         '{"kind":"event","version":3,"type":"items_added","schema_version":1,"branch_id":"draft",'
         f'"recorded_at":{START},"metadata":null,"idempotency_key":null,'
         f'"data":null,"data_digest":"{DIGEST.hex()}"}}'
@@ -144,22 +144,22 @@ def test_an_erased_event_is_written_with_the_digest_of_what_it_was() -> None:
 
 def test_an_event_of_an_older_release_is_written_in_its_present_shape() -> None:
     old = recorded(ContentErased(positions=[1]), schema_version=1, data=b'{"positions":[1]}')
-    written = json.loads(lines.event_line(old, same))
+    written = json.loads(jsonl_format.event_line(old, same))
     assert written["schema_version"] == ContentErased.schema_version == 2
 
 
 def test_a_session_is_opened_by_its_id_and_the_number_of_its_events() -> None:
     heading = Heading("s", 2)
-    assert lines.session_line(heading) == '{"kind":"session","session_id":"s","events":2}'
-    assert lines.parse(lines.session_line(heading).encode()) == heading
-    assert lines.parse(lines.LOG_LINE.encode()) is None
+    assert jsonl_format.session_line(heading) == '{"kind":"session","session_id":"s","events":2}'
+    assert jsonl_format.parse(jsonl_format.session_line(heading).encode()) == heading
+    assert jsonl_format.parse(jsonl_format.LOG_LINE.encode()) is None
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
     obeyed = "\x1b\x7f\x9b\u202e\u2066\u2028"
-    written = lines.session_line(Heading(f"s{obeyed}é", 1))
+    written = jsonl_format.session_line(Heading(f"s{obeyed}é", 1))
     assert "s\\u001b\\u007f\\u009b\\u202e\\u2066\\u2028" in written
-    said = lines.event_line(recorded(ItemsAdded(items=[f"x{obeyed}"])), same)
+    said = jsonl_format.event_line(recorded(ItemsAdded(items=[f"x{obeyed}"])), same)
     assert not set(obeyed) & set(said)
     assert json.loads(said)["data"]["items"] == [f"x{obeyed}"]
 
@@ -185,7 +185,7 @@ def test_what_an_import_added_is_taken_off_again(
     metadata: dict[str, Any], at_first: dict[str, Any] | None, recorded_at: int
 ) -> None:
     moved = recorded(SessionCleared(), metadata=json.dumps(metadata))
-    written = json.loads(lines.event_line(moved, same))
+    written = json.loads(jsonl_format.event_line(moved, same))
     assert (written["metadata"], written["recorded_at"]) == (at_first, recorded_at)
     assert moved.metadata == metadata
 
@@ -195,19 +195,19 @@ def test_what_an_import_added_is_taken_off_again(
 
 def test_a_line_is_read_as_what_it_says() -> None:
     data = ItemsAdded(items=["said"])
-    assert lines.parse(line()) == EventLine(
+    assert jsonl_format.parse(line()) == EventLine(
         3, "items_added", 1, "draft", START, {"actor": "alice"}, "key", data, b""
     )
-    bare = lines.parse(line(branch_id=None, metadata=None, idempotency_key="left out"))
+    bare = jsonl_format.parse(line(branch_id=None, metadata=None, idempotency_key="left out"))
     assert bare == EventLine(3, "items_added", 1, None, START, {}, None, data, b"")
-    erased = lines.parse(line(data=None, data_digest=DIGEST.hex()))
+    erased = jsonl_format.parse(line(data=None, data_digest=DIGEST.hex()))
     assert erased == EventLine(
         3, "items_added", 1, "draft", START, {"actor": "alice"}, "key", None, DIGEST
     )
 
 
 def test_a_line_of_an_older_release_is_read_in_its_present_shape() -> None:
-    read = lines.parse(line(type="content_erased", data={"positions": [1]}))
+    read = jsonl_format.parse(line(type="content_erased", data={"positions": [1]}))
     assert isinstance(read, EventLine)
     assert (read.schema_version, read.event) == (2, ContentErased(positions=[1]))
 
@@ -251,13 +251,13 @@ def test_a_line_of_an_older_release_is_read_in_its_present_shape() -> None:
 )
 def test_what_is_no_line_is_refused_by_what_is_wrong(text: bytes, why: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
-        lines.parse(text)
+        jsonl_format.parse(text)
     assert str(caught.value) == why
 
 
 @pytest.mark.parametrize("recorded_at", [EARLIEST, LATEST])
 def test_a_time_from_the_year_1_to_9999_is_taken(recorded_at: int) -> None:
-    read = lines.parse(line(recorded_at=recorded_at))
+    read = jsonl_format.parse(line(recorded_at=recorded_at))
     assert isinstance(read, EventLine)
     assert read.recorded_at == recorded_at
 
@@ -273,14 +273,14 @@ def test_a_time_from_the_year_1_to_9999_is_taken(recorded_at: int) -> None:
 )
 def test_data_that_does_not_fit_is_named_by_its_version(fields: dict[str, Any]) -> None:
     with pytest.raises(UndecodableEventError, match="position 3") as caught:
-        lines.parse(line(**fields))
+        jsonl_format.parse(line(**fields))
     assert caught.value.position == 3
 
 
 @pytest.mark.parametrize("told", [2, None])
 def test_a_newer_format_is_refused(told: int | None) -> None:
     with pytest.raises(SourceError) as caught:
-        lines.parse(json.dumps({"kind": "log", "format": told}).encode())
+        jsonl_format.parse(json.dumps({"kind": "log", "format": told}).encode())
     assert str(caught.value) == f"this is format {told}, this program knows 1"
 
 
@@ -288,7 +288,7 @@ def test_a_newer_format_is_refused(told: int | None) -> None:
 
 
 def read(**fields: Any) -> EventLine:
-    found = lines.parse(line(**fields))
+    found = jsonl_format.parse(line(**fields))
     assert isinstance(found, EventLine)
     return found
 

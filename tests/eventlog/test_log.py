@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     Appended,
     BranchSwitched,
     Event,

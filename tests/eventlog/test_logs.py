@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-import projections
-from eventlog import EventLog, ItemsAdded, logs
-from projections import replay
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog, ItemsAdded, _logging
+from agents_eventlog.projections import replay
 
 ROOT = Path(__file__).parents[2]
 TALK = """
 import asyncio, sys
-from adapters import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession
 
 async def main():
     session = AdvancedSQLiteSession("s", sys.argv[1])
@@ -25,7 +25,7 @@ async def main():
     await session.create_branch_from_turn(1, "b")
     await session.switch_to_branch("main")
     await session.delete_branch("b")
-    from projections import default, replay
+    from agents_eventlog.projections import default, replay
     await asyncio.to_thread(replay, session.log, default().named([]))
 
 asyncio.run(main())
@@ -41,7 +41,10 @@ def test_a_program_that_configured_nothing_sees_nothing(tmp_path: Path) -> None:
 
 
 def test_a_warning_is_seen_on_stderr_by_a_program_that_configured_nothing() -> None:
-    script = "from eventlog import logs; logs.get_logger('x').warning('odd', session_id='s')"
+    script = (
+        "from agents_eventlog.eventlog import _logging\n"
+        "_logging.get_logger('x').warning('odd', session_id='s')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -61,7 +64,7 @@ def test_what_is_below_the_logger_s_level_is_not_even_put_together(
             raise AssertionError
 
     caplog.set_level(logging.WARNING)
-    logs.get_logger("quiet").info("event", value=Loud())
+    _logging.get_logger("quiet").info("event", value=Loud())
     assert caplog.records == []
 
 
@@ -69,7 +72,7 @@ def test_an_error_s_traceback_goes_with_it(caplog: pytest.LogCaptureFixture) -> 
     try:
         raise LookupError("no")
     except LookupError:
-        logs.get_logger("loud").exception("failed", position=3)
+        _logging.get_logger("loud").exception("failed", position=3)
     (record,) = caplog.records
     assert record.getMessage() == "failed position=3"
     assert record.exc_info is not None
@@ -82,7 +85,7 @@ def test_a_replay_tells_ids_and_counts_and_nothing_that_was_said(
     caplog.set_level(logging.DEBUG)
     kept_up = projections.default()
     with closing(EventLog.open_sync(tmp_path / "log.db", projections=kept_up)) as log:
-        from eventlog import append
+        from agents_eventlog.eventlog import append
 
         log.store.write_sync(
             lambda tx: append(tx, "s", ItemsAdded(items=[{"role": "user", "content": "secret"}]))
@@ -96,7 +99,7 @@ def test_a_replay_tells_ids_and_counts_and_nothing_that_was_said(
 def test_importing_configures_nothing() -> None:
     script = (
         "import logging, sys, structlog\n"
-        "import adapters\n"
+        "import agents_eventlog.adapters\n"
         "assert not structlog.is_configured()\n"
         "assert logging.getLogger().handlers == []\n"
         "assert logging.getLogger('eventlog').handlers == []\n"

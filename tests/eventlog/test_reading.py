@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     ContentErased,
     EventLog,
     ItemsAdded,
     MetadataSet,
     SessionCleared,
+    appender,
     errors,
-    ledger,
 )
-from eventlog.query import microseconds
+from agents_eventlog.eventlog.reader import microseconds
 from tests.history import START
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eventlog import Recorded
+    from agents_eventlog.eventlog import Recorded
 
 
 async def filled(log: EventLog) -> None:
@@ -72,7 +72,7 @@ async def test_what_was_asked_for_is_read_in_order_and_backward(
     expected: list[int],
     page: int,
 ) -> None:
-    monkeypatch.setattr("eventlog.log.PAGE_EVENTS", page)
+    monkeypatch.setattr("agents_eventlog.eventlog.log.PAGE_EVENTS", page)
     await filled(log)
     assert await positions(log, *args, **keywords) == expected
     backward = await positions(log, *args, **keywords, backward=True)
@@ -86,7 +86,7 @@ async def test_what_was_asked_for_is_read_in_order_and_backward(
 async def test_large_payloads_make_small_pages_and_nothing_is_left_out(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "PAGE_BYTES", 50)
+    monkeypatch.setattr(appender, "PAGE_BYTES", 50)
     for number in range(7):
         await log.append("a", ItemsAdded(items=["x" * 10 * number]))
     assert await positions(log) == [1, 2, 3, 4, 5, 6, 7]
@@ -156,7 +156,7 @@ async def test_an_erased_event_is_read_with_what_is_kept_of_it(log: EventLog, pa
 async def test_what_is_appended_while_it_is_read_is_read_too(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.log.PAGE_EVENTS", 2)
+    monkeypatch.setattr("agents_eventlog.eventlog.log.PAGE_EVENTS", 2)
     await filled(log)
     seen: list[Recorded] = []
     async for recorded in log.read():

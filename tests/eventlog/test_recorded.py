@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from eventlog import ItemsAdded
-from eventlog.errors import UndecodableEventError
-from eventlog.recorded import EARLIEST, LATEST, Recorded, occurred_at
+from agents_eventlog.eventlog import ItemsAdded
+from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.recorded_event import (
+    EARLIEST,
+    LATEST,
+    Recorded,
+    occurred_at,
+)
 from tests.history import START
 
 COLUMNS: dict[str, Any] = {

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, errors, schema
+from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
+from agents_eventlog.eventlog.storage.sqlite import schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

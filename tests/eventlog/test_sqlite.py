@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, sqlite
-from eventlog.errors import CorruptFileError, EventLogError, OpenError, ReadOnlyFileError
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.errors import (
+    CorruptFileError,
+    EventLogError,
+    OpenError,
+    ReadOnlyFileError,
+)
+from agents_eventlog.eventlog.storage.sqlite import connections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +42,7 @@ def test_a_schema_that_is_no_text_is_damage(path: Path, read_only: bool, before:
 
 
 async def test_an_index_that_lacks_an_event_is_found(path: Path) -> None:
-    assert sqlite.damages(str(path), "events") == []
+    assert connections.damages(str(path), "events") == []
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
@@ -53,32 +59,32 @@ async def test_an_index_that_lacks_an_event_is_found(path: Path) -> None:
 
 
 def found_in(path: Path) -> list[str]:
-    return sqlite.damages(str(path), "events")
+    return connections.damages(str(path), "events")
 
 
 def test_a_file_without_sense_has_no_table_to_look_at(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_bytes(b"SQLite format 3\x00" + bytes(4_080))
     with pytest.raises(EventLogError, match="log"):
-        sqlite.damages(str(path), "events")
+        connections.damages(str(path), "events")
 
 
 def test_a_file_that_went_meanwhile_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="cannot be opened"):
-        sqlite.damages(str(tmp_path / "gone.db"), "events")
+        connections.damages(str(tmp_path / "gone.db"), "events")
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_what_nobody_may_write_is_told_as_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
-    monkeypatch.setattr(sqlite.os, "access", lambda *_: False)
+    monkeypatch.setattr(connections.os, "access", lambda *_: False)
     path = tmp_path / "log.db"
     if is_there:
         path.touch()
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-    told = sqlite.translated(error, str(path))
+    told = connections.translated(error, str(path))
     assert isinstance(told, ReadOnlyFileError)
     assert str(told).startswith(str(path) if is_there else f"the folder {tmp_path}")
     assert told.__cause__ is error
@@ -90,8 +96,8 @@ def test_a_file_beside_the_log_that_nobody_may_write_is_named(
 ) -> None:
     path = str(tmp_path / "log.db")
     beside = tmp_path / f"log.db{ending}"
-    assert str(sqlite.read_only_error(path)) == f"{path} or its folder cannot be written"
+    assert str(connections.read_only_error(path)) == f"{path} or its folder cannot be written"
     beside.touch()
-    assert str(sqlite.read_only_error(path)) == f"{path} or its folder cannot be written"
-    monkeypatch.setattr(sqlite.os, "access", lambda name, _: name != str(beside))
-    assert str(sqlite.read_only_error(path)) == f"{beside} cannot be written"
+    assert str(connections.read_only_error(path)) == f"{path} or its folder cannot be written"
+    monkeypatch.setattr(connections.os, "access", lambda name, _: name != str(beside))
+    assert str(connections.read_only_error(path)) == f"{beside} cannot be written"

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, Transaction, append, errors, sqlite
-from eventlog.ledger import session_version
+from agents_eventlog.eventlog import (
+    EventLog,
+    ItemsAdded,
+    Transaction,
+    append,
+    errors,
+)
+from agents_eventlog.eventlog.appender import session_version
+from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.eventlog.noting import NOTE, held, note, written
 
 if TYPE_CHECKING:
@@ -264,7 +271,7 @@ def held_by_another_process(path: Path) -> Iterator[None]:
 async def test_a_file_that_another_process_holds_too_long_is_busy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.2)
     async with EventLog.open(path, durability="normal") as log:
         await log.append("a", ONE)
         with held_by_another_process(path):
@@ -289,7 +296,7 @@ async def test_a_writer_waits_for_another_process_to_let_go(path: Path) -> None:
 async def test_what_another_process_appends_is_gone_on_from(path: Path) -> None:
     script = (
         "import asyncio, sys\n"
-        "from eventlog import EventLog, ItemsAdded\n"
+        "from agents_eventlog.eventlog import EventLog, ItemsAdded\n"
         "async def main():\n"
         "    async with EventLog.open(sys.argv[1]) as log:\n"
         "        await log.append('a', ItemsAdded(items=['theirs']))\n"

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, SessionCleared
-from eventlog.errors import ClosedError
+from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionCleared
+from agents_eventlog.eventlog.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from eventlog import Recorded
+    from agents_eventlog.eventlog import Recorded
 
 NEVER = 3600.0
 """A poll so rare that only what wakes at once is noticed."""
 
 WRITER = """
 import asyncio, sys
-from eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog import EventLog, ItemsAdded
 
 async def main(path, session_id, count):
     async with EventLog.open(path, durability="normal") as log:

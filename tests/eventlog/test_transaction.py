@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog.transaction import ROWS_AT_ONCE, Transaction
+from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

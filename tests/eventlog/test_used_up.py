@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, ItemsAdded
-from eventlog.errors import CorruptFileError
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.errors import CorruptFileError
 
 TOO_LARGE = 2**63 - 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog import EventLog, ItemsAdded
 
 if TYPE_CHECKING:
     from pathlib import Path

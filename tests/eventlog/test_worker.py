@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiosqlite import core
 
-from eventlog.worker import Worker
+from agents_eventlog.eventlog.storage.sqlite.thread import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def wait(gate: threading.Event) -> None:
 
 def test_aiosqlite_is_a_version_that_was_looked_at() -> None:
     assert version("aiosqlite").startswith("0.22."), (
-        "read aiosqlite.core again: eventlog/worker.py uses its thread, its queue and its sentinel"
+        "read aiosqlite.core again: eventlog/storage/sqlite/thread.py uses its thread and queue"
     )
 
 

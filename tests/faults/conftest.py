@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import shared
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog.storage.sqlite import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +38,6 @@ def opened(path: Path) -> Iterator[Callable[..., AdvancedSQLiteSession]]:
 def _nothing_left_open(tmp_path: Path) -> Iterator[None]:
     """Close what a test's files still have open, so that no test is slowed by another's leavings."""
     yield
-    for store in list(shared._all):
+    for store in list(registry._all):
         if store.path.startswith(str(tmp_path)):
             store.close()

@@ -14,7 +14,13 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from eventlog.errors import BusyError, CorruptFileError, DiskError, DiskFullError, StoreError
+from agents_eventlog.eventlog.errors import (
+    BusyError,
+    CorruptFileError,
+    DiskError,
+    DiskFullError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     import random

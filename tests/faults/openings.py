@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, ItemsAdded
-from projections import Projections, default
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.projections import Projections, default
 from tests.adapters import old_files
 from tests.faults.operations import furnish
 from tests.faults.support import batch

@@ -11,12 +11,9 @@ import shutil
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import adapters
-import eventlog
-import projections
-from adapters import AdvancedSQLiteSession, ConversationLog
-from adapters.sdk_files import import_file
-from eventlog import ItemsAdded, export_lines, import_lines
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
+from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
+from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
 from tests.faults.support import answer, batch, ran, user
 
 if TYPE_CHECKING:
@@ -105,10 +102,10 @@ READS: dict[str, Call] = {
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
-    "projections.replay": lambda s: asyncio.to_thread(
+    "agents_eventlog.projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
-    "projections.replay to check": lambda s: asyncio.to_thread(
+    "agents_eventlog.projections.replay to check": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([]), check=True
     ),
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["adapters", "tests.faults.children.actors"])
+CONTEXT.set_forkserver_preload(["agents_eventlog.adapters", "tests.faults.children.actors"])
 
 
 class Child:

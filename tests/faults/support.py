@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from agents.usage import Usage
 
-import projections
-from eventlog import EventLog
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eventlog.store import Store
-    from eventlog.transaction import Transaction
+    from agents_eventlog.eventlog.storage.sqlite.store import Store
+    from agents_eventlog.eventlog.storage.transaction import Transaction
 
 PATIENCE_SECONDS = 30.0
 """How long a test waits for what must happen. Only a failing test waits so long."""

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, append
-from eventlog.errors import StoreError
-from eventlog.events import ItemsAdded
+from agents_eventlog.eventlog import EventLog, append
+from agents_eventlog.eventlog.errors import StoreError
+from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import batch, batches, check_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
     Opened = Callable[..., AdvancedSQLiteSession]
 

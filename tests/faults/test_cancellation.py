@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
     from tests.faults.support import Gate
 
     Opened = Callable[..., AdvancedSQLiteSession]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog.errors import StoreError
+from agents_eventlog.eventlog.errors import StoreError
 from tests.faults.support import batch, batches, check_log, closed_gate, ran, shown, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from adapters import AdvancedSQLiteSession
-    from eventlog.store import Store
+    from agents_eventlog import AdvancedSQLiteSession
+    from agents_eventlog.eventlog.storage.sqlite.store import Store
 
     Opened = Callable[..., AdvancedSQLiteSession]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, ItemsAdded, sqlite
-from eventlog.errors import WrongExpectedVersionError
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.errors import WrongExpectedVersionError
+from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.faults.children import actors
 from tests.faults.processes import children
 from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_log, check_sound
@@ -178,7 +178,7 @@ async def test_a_reader_that_stalls_blocks_nobody_and_what_it_held_up_is_cut_bac
     path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 2_000_000
-    monkeypatch.setattr(sqlite, "WAL_SIZE_LIMIT_BYTES", limit)
+    monkeypatch.setattr(connections, "WAL_SIZE_LIMIT_BYTES", limit)
     session = opened()
     long = "x" * 20_000
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession
 from tests.faults.children import actors
 from tests.faults.processes import children
 from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, seen

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
     Opened = Callable[..., AdvancedSQLiteSession]
 
@@ -257,7 +257,7 @@ def test_forks_while_other_threads_write_do_no_harm(path: Path, opened: Opened, 
 
 @FORKS
 def test_a_fork_while_files_are_opened_and_closed_goes_through(tmp_path: Path, forks: int) -> None:
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -309,7 +309,7 @@ def test_multiprocessing_may_fork_with_the_session_open(path: Path, opened: Open
 
 
 def test_a_database_in_memory_parts_at_the_fork() -> None:
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
     session = AdvancedSQLiteSession("s")
     add(session, "before", 1)

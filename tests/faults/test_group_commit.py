@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded
-from eventlog.errors import BranchNotFoundError, DiskFullError, StoreError
-from eventlog.ledger import append
-from projections import Projections
+from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.errors import BranchNotFoundError, DiskFullError, StoreError
+from agents_eventlog.projections import Projections
 from tests.faults.support import batch, batches, check_log, closed_gate, texts, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from adapters import AdvancedSQLiteSession
-    from eventlog.transaction import Transaction
+    from agents_eventlog import AdvancedSQLiteSession
+    from agents_eventlog.eventlog.storage.transaction import Transaction
 
     Opened = Callable[..., AdvancedSQLiteSession]
 

@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from adapters.commands import export_import
-from adapters.sdk_files import check_source, import_file, what_it_is
-from eventlog.errors import EventLogError, NoLogError
-from eventlog.log import EventLog
+from agents_eventlog.adapters.cli import export_import
+from agents_eventlog.adapters.openai_agents.migration.import_file import (
+    check_source,
+    import_file,
+    what_it_is,
+)
+from agents_eventlog.eventlog.errors import EventLogError, NoLogError
+from agents_eventlog.eventlog.log import EventLog
 from tests.faults.support import user
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
 COUNT = """
 import sqlite3, sys

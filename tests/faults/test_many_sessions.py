@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog, shared
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.storage.sqlite import registry
 from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, open_files, user
 
 if TYPE_CHECKING:
@@ -88,14 +89,14 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
         asyncio.run(session.add_items(batch(number)))
 
     most = 0
-    files = 2 * shared.IDLE_STORES
+    files = 2 * registry.IDLE_STORES
     for number in range(files):
         use(number)
         gc.collect(1)
         most = max(most, sum(name.endswith(".db") for name in open_files(tmp_path)))
-    assert most <= 2 * (shared.IDLE_STORES + 1)
-    ours = [path for path in shared._entries if path.startswith(str(tmp_path))]
-    assert len(ours) <= shared.IDLE_STORES + 1
+    assert most <= 2 * (registry.IDLE_STORES + 1)
+    ours = [path for path in registry._entries if path.startswith(str(tmp_path))]
+    assert len(ours) <= registry.IDLE_STORES + 1
     assert sum(str(number) + ".db" in thread.name for thread in threading.enumerate()) <= most
     for number in (0, 9, files - 1):  # closed or not, all is there
         found = asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").get_items())
@@ -105,7 +106,7 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
 def test_a_file_in_use_stays_open_however_many_others_come_and_go(tmp_path: Path) -> None:
     kept = AdvancedSQLiteSession("s", tmp_path / "kept.db")
     store = kept.log.store
-    for number in range(shared.IDLE_STORES + 3):
+    for number in range(registry.IDLE_STORES + 3):
         asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").add_items(batch(number)))
         gc.collect(1)
     asyncio.run(kept.add_items(batch("kept")))
@@ -190,16 +191,16 @@ def test_a_file_that_somebody_opens_while_others_are_closed_stays_open(
 ) -> None:
     slow, wanted = idle(tmp_path, "slow.db"), idle(tmp_path, "wanted.db")
     go_on = threading.Event()
-    monkeypatch.setattr(shared, "IDLE_STORES", 0)
-    keep = shared._entries[slow].store
+    monkeypatch.setattr(registry, "IDLE_STORES", 0)
+    keep = registry._entries[slow].store
     assert keep is not None
     working = keep.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
-    closing_idle = threading.Thread(target=shared._close_idle)
+    closing_idle = threading.Thread(target=registry._close_idle)
     closing_idle.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not keep._closed and time.monotonic() < deadline:
         time.sleep(0.001)
-    monkeypatch.setattr(shared, "IDLE_STORES", 8)
+    monkeypatch.setattr(registry, "IDLE_STORES", 8)
     with closing(EventLog.open_sync(wanted)) as log:
         go_on.set()
         closing_idle.join(PATIENCE_SECONDS)
@@ -217,13 +218,13 @@ def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) 
     while not log.store._closed and time.monotonic() < deadline:
         time.sleep(0.001)
     EventLog.open_sync(tmp_path / "other.db").close()  # tidies up, but not what is under way
-    assert log.path in shared._entries
+    assert log.path in registry._entries
     go_on.set()
     closing_it.join(PATIENCE_SECONDS)
     assert working.result()
     with closing(EventLog.open_sync(log.path)) as again:
         assert again.store is not log.store
-    shared.release(again.store, again)  # once more is no harm
+    registry.release(again.store, again)  # once more is no harm
     EventLog.open_sync(tmp_path / "other.db").close()
-    assert log.path not in shared._entries
-    shared.release(again.store, again)
+    assert log.path not in registry._entries
+    registry.release(again.store, again)

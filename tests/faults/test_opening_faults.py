@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import sqlite
-from eventlog.errors import BusyError
-from projections import projector
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog.errors import BusyError
+from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.projections import projector
 from tests.faults.failing import AFTER_THE_COMMIT, Kind, Statements, failing_statements, places
 from tests.faults.openings import OPENINGS, put_copy, tables
 from tests.faults.support import check_sound, open_files, seen
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.05)
     return failing_statements(monkeypatch)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from eventlog.log import EventLog
-from projections import default
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.projections import default
 from tests.faults import power
 from tests.faults.disk import Recorded, read_record, run_on_disk, shim
 from tests.faults.files import rows

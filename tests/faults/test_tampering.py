@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, recording
-from eventlog.events import BranchCreated, ItemsAdded, SessionCleared
-from eventlog.integrity import Head, link
+from agents_eventlog.eventlog import EventLog, recording
+from agents_eventlog.eventlog.events import BranchCreated, ItemsAdded, SessionCleared
+from agents_eventlog.eventlog.integrity import Head, link
 from tests.faults.support import batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from eventlog.integrity import Verified
+    from agents_eventlog.eventlog.integrity import Verified
 
 EVENTS = 8
 OTHER_DATA = '{"items":[{"role":"user","content":"never said"}]}'

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog
-from eventlog.errors import BusyError
-from eventlog.events import ItemsAdded
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.errors import BusyError
+from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import (
     PATIENCE_SECONDS,
     answer,

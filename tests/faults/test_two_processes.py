@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog.errors import BranchNotFoundError, SessionDeletedError
+from agents_eventlog.eventlog.errors import BranchNotFoundError, SessionDeletedError
 from tests.faults.children import actors
 from tests.faults.processes import all_at_once, children
 from tests.faults.support import batch, batches, check_sound, texts, user
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
     from tests.faults.processes import Child
 
     Opened = Callable[..., AdvancedSQLiteSession]

@@ -7,7 +7,8 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from eventlog import integrity, schema
+from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog.storage.sqlite import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

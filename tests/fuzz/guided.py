@@ -13,7 +13,12 @@ import sys
 
 import atheris
 
-PARSERS = ["eventlog.codec", "eventlog.importing", "eventlog.lines", "projections.shape"]
+PARSERS = [
+    "agents_eventlog.eventlog.codec",
+    "agents_eventlog.eventlog.jsonl.import_",
+    "agents_eventlog.eventlog.jsonl.format",
+    "agents_eventlog.projections.conversations.item_kind",
+]
 
 with atheris.instrument_imports(include=PARSERS):
     from tests.fuzz.targets import TARGETS

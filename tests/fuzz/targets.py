@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import projections
-from eventlog import EventLog, codec, lines, shared
-from eventlog.errors import (
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog, codec
+from agents_eventlog.eventlog.errors import (
     EventLogError,
     InvalidEventError,
     SourceError,
     UndecodableEventError,
     UnserialisableError,
 )
-from eventlog.events import EVENT_TYPES
-from eventlog.exporting import export_lines
-from eventlog.importing import import_lines
-from eventlog.integrity import Head
-from projections import shape
+from agents_eventlog.eventlog.events import EVENT_TYPES
+from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.jsonl import format as jsonl_format
+from agents_eventlog.eventlog.jsonl.export import export_lines
+from agents_eventlog.eventlog.jsonl.import_ import import_lines
+from agents_eventlog.eventlog.storage.sqlite import registry
+from agents_eventlog.projections.conversations import item_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ def payload(data: bytes) -> None:
     written = codec.encode(event)
     again = codec.decode(name, event.schema_version, written, position=7)
     assert codec.encode(again) == written
-    assert lines.positions_in(event) == lines.positions_in(again)
+    assert jsonl_format.positions_in(event) == jsonl_format.positions_in(again)
 
 
 def items(data: bytes) -> None:
@@ -60,7 +62,7 @@ def items(data: bytes) -> None:
         _check_named(error)
         return
     assert repr(codec.decode_items([stored, neighbour])) == repr([found, [{"role": "user"}]])
-    assert shape.shapes(*stored) == [shape.shape(item) for item in found]
+    assert item_kind.shapes(*stored) == [item_kind.shape(item) for item in found]
 
 
 def metadata(data: bytes) -> None:
@@ -76,7 +78,7 @@ def metadata(data: bytes) -> None:
 def line(data: bytes) -> None:
     """A line says something of a log's, or is refused by one of the errors that its reader tells."""
     try:
-        lines.parse(data)
+        jsonl_format.parse(data)
     except (SourceError, InvalidEventError, UndecodableEventError, UnserialisableError):
         return
 
@@ -142,7 +144,7 @@ def documented(ask: Callable[[], object]) -> str | None:
 
 def let_go(folder: Path) -> None:
     """Close what is still open of a folder's files."""
-    for store in list(shared._all):
+    for store in list(registry._all):
         if store.path.startswith(str(folder)):
             store.close()
 

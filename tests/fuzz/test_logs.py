@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.eventlog import EventLog
 from tests.adapters.looking import run, support
 from tests.adapters.moving import fill
 from tests.fuzz.damage import damage_events, damaged

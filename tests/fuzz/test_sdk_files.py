@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession
-from adapters.sdk_files import import_file
-from eventlog import EventLog
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
+from agents_eventlog.eventlog import EventLog
 from tests.adapters.looking import run
 from tests.adapters.moving import sdk_file
 from tests.fuzz.damage import INTEGERS, TEXTS, damaged, damaged_json
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from eventlog.importing import Imported
+    from agents_eventlog.eventlog.jsonl.import_ import Imported
 
 TABLES = {
     "agent_sessions": ("session_id", "created_at", "updated_at"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import codec
+from agents_eventlog.eventlog import codec
 from tests.adapters.moving import everything
 from tests.fuzz.damage import damaged_json
 from tests.fuzz.targets import NAMES, TARGETS, in_and_out

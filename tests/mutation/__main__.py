@@ -42,38 +42,41 @@ _BUILDERS = (
 TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appending.py": ("tests/eventlog/test_log.py",),
     "eventlog/codec.py": ("tests/eventlog/test_codec.py",),
-    "eventlog/exporting.py": _MOVING,
+    "eventlog/jsonl/export.py": _MOVING,
     "eventlog/headroom.py": ("tests/eventlog/test_headroom.py",),
-    "eventlog/importing.py": _MOVING,
+    "eventlog/jsonl/import_.py": _MOVING,
     "eventlog/integrity.py": (
         "tests/eventlog/test_integrity.py",
         "tests/properties/test_digest.py",
     ),
-    "eventlog/ledger.py": ("tests/eventlog/test_ledger.py",),
-    "eventlog/lines.py": ("tests/eventlog/test_lines.py",),
-    "eventlog/query.py": (
+    "eventlog/appender.py": ("tests/eventlog/test_ledger.py",),
+    "eventlog/jsonl/format.py": ("tests/eventlog/test_lines.py",),
+    "eventlog/reader.py": (
         "tests/eventlog/test_reading.py",
         "tests/projections/test_query_plans.py",
     ),
-    "eventlog/recorded.py": ("tests/eventlog/test_recorded.py",),
-    "eventlog/schema.py": ("tests/eventlog/test_schema.py",),
-    "eventlog/store.py": (
+    "eventlog/recorded_event.py": ("tests/eventlog/test_recorded.py",),
+    "eventlog/storage/sqlite/schema.py": ("tests/eventlog/test_schema.py",),
+    "eventlog/storage/sqlite/store.py": (
         *("tests/eventlog/test_store.py", "tests/eventlog/test_connections.py"),
         "tests/eventlog/test_headroom.py",
         *("tests/faults/test_group_commit.py", "tests/faults/test_commit_failure.py"),
         "tests/faults/test_fork.py",
     ),
-    "eventlog/transaction.py": ("tests/eventlog/test_transaction.py",),
-    "projections/conversations.py": (
+    "eventlog/storage/transaction.py": ("tests/eventlog/test_transaction.py",),
+    "projections/conversations/builder.py": (
         *_BUILDERS,
         *("tests/projections/test_erasing.py", "tests/projections/test_labels.py"),
     ),
-    "projections/past.py": ("tests/projections/test_past.py",),
+    "projections/conversations/as_of.py": ("tests/projections/test_past.py",),
     "projections/projector.py": ("tests/projections/test_projector.py",),
     "projections/replay.py": ("tests/projections/test_replay.py",),
-    "projections/segments.py": (*_BUILDERS, "tests/projections/test_damaged_tables.py"),
-    "projections/shape.py": ("tests/projections/test_shape.py",),
-    "projections/usage.py": (
+    "projections/conversations/branch_tree.py": (
+        *_BUILDERS,
+        "tests/projections/test_damaged_tables.py",
+    ),
+    "projections/conversations/item_kind.py": ("tests/projections/test_shape.py",),
+    "projections/usage/builder.py": (
         *("tests/projections/test_usage.py", "tests/projections/test_usage_rows.py"),
         *("tests/properties/test_spending.py", "tests/properties/test_histories.py"),
     ),

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import projections
-from eventlog import (
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
     BranchCreated,
     EventLog,
     ItemPopped,
@@ -17,15 +17,16 @@ from eventlog import (
     UsageRecorded,
     append,
 )
-from projections import reading, spending
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.usage import queries as usage_queries
 from tests.history import START, Entry, items_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from eventlog import Event, Transaction
-    from projections.spending import Spent
+    from agents_eventlog.eventlog import Event, Transaction
+    from agents_eventlog.projections.usage.queries import Spent
 
 USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
@@ -73,12 +74,12 @@ class Given:
     def rows(self, branch_id: str = "main", session_id: str = "s") -> list[tuple[Any, ...]]:
         """Return a branch's item rows, in order."""
         return self.log.store.read_sync(
-            lambda tx: items_of(tx, reading.place(tx, session_id, branch_id).pointer)
+            lambda tx: items_of(tx, conversation_queries.place(tx, session_id, branch_id).pointer)
         )
 
     def branches(self, session_id: str = "s") -> list[str]:
         """Return the live branches in the order in which they were made."""
-        return [branch_id for branch_id, *_ in self.ask(reading.BRANCHES, session_id)]
+        return [branch_id for branch_id, *_ in self.ask(conversation_queries.BRANCHES, session_id)]
 
     def session(self, column: str, session_id: str = "s") -> Any:
         """Return a column of a session's row."""
@@ -86,13 +87,17 @@ class Given:
 
     def total(self, branch_id: str | None = None, session_id: str = "s") -> int:
         """Return the tokens of live turns, of one branch or of all."""
-        found = self.log.store.read_sync(lambda tx: spending.live_total(tx, session_id, branch_id))
+        found = self.log.store.read_sync(
+            lambda tx: usage_queries.live_total(tx, session_id, branch_id)
+        )
         return 0 if found is None else found[3]
 
     def spent(self, session_id: str = "s") -> Spent:
         """Return all that was ever used."""
         return self.log.store.read_sync(
-            lambda tx: spending.total(spending.groups(tx, spending.Wanted(session_id=session_id)))
+            lambda tx: usage_queries.total(
+                usage_queries.groups(tx, usage_queries.Wanted(session_id=session_id))
+            )
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import astuple
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
@@ -21,15 +21,18 @@ from eventlog import (
     SessionDeleted,
     append,
 )
-from eventlog.errors import UndecodableEventError
-from projections import Conversations, conversations, reading, segments
+from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.projections import Conversations
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import queries as conversation_queries
 from tests.history import START, build, empty, found_in_metadata
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used, watched
 from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
-    from eventlog import Transaction
-    from projections.segments import Span
+    from agents_eventlog.eventlog import Transaction
+    from agents_eventlog.projections.conversations.branch_tree import Span
     from tests.history import Entry
     from tests.projections.given import Given
 
@@ -326,7 +329,7 @@ def test_where_a_branch_stands_is_looked_up_once(given: Given) -> None:
     given(added()).write(lambda tx: tx.cache.clear())
 
     def look(tx: Transaction) -> list[Span]:
-        return list(segments.spans(tx, reading.place(tx, "s", "main").pointer))
+        return list(branch_tree.spans(tx, conversation_queries.place(tx, "s", "main").pointer))
 
     with watched(given.log) as seen:
         assert given.write(look) == given.write(look) == [(1, 1, 2)]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from adapters import AdvancedSQLiteSession, ConversationLog, tool_counts
-from eventlog import EventLog
-from eventlog.errors import CorruptFileError, ProjectionError
-from projections import erasable
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
+from agents_eventlog.adapters.conversations import tools
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.errors import CorruptFileError, ProjectionError
+from agents_eventlog.projections.erasure import scopes
 from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
-    from eventlog import Transaction
+    from agents_eventlog.eventlog import Transaction
 
 ITEMS: list[TResponseInputItem] = [{"role": "user", "content": text} for text in "abc"]
 
@@ -85,18 +85,18 @@ async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
 
 @pytest.mark.parametrize(
     ("module", "page", "statement"),
-    [(erasable, "PAGE_SESSIONS", "NEXT_SESSIONS"), (tool_counts, "SESSIONS_AT_ONCE", "SESSIONS")],
+    [(scopes, "PAGE_SESSIONS", "NEXT_SESSIONS"), (tools, "SESSIONS_AT_ONCE", "SESSIONS")],
 )
 async def test_sessions_that_come_out_of_order_are_not_gone_through_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, page: str, statement: str
 ) -> None:
     again = "SELECT session_id, user_id FROM sessions WHERE ? IS NOT NULL LIMIT ?"
-    if module is erasable:
+    if module is scopes:
         again = again.replace(", user_id", "")
     monkeypatch.setattr(module, page, 1)
     monkeypatch.setattr(module, statement, again)
     async with ConversationLog.open(path) as log:
-        asked = log.erase(popped=True) if module is erasable else log.tools()
+        asked = log.erase(popped=True) if module is scopes else log.tools()
         with pytest.raises(CorruptFileError, match="what follows 's' is out of order"):
             await asked
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
@@ -17,17 +17,18 @@ from eventlog import (
     SessionDeleted,
     SessionRestored,
 )
-from eventlog.errors import BusyError
-from eventlog.structures import Structures
-from projections import Conversations, Usage, erasing, replay
-from projections.erasable import DeletedSessions, PoppedItems
-from projections.state import fold
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import BusyError
+from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import DeletedSessions, PoppedItems
+from agents_eventlog.projections.reference import fold
 from tests.history import meant, seen
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
-    from eventlog import Event
+    from agents_eventlog.eventlog import Event
     from tests.projections.given import Given
 
 HISTORIES: dict[str, list[Any]] = {
@@ -57,7 +58,7 @@ HISTORIES: dict[str, list[Any]] = {
 def test_a_replay_after_an_erase_gives_the_same_tables(given: Given, name: str) -> None:
     given(*HISTORIES[name])
     before = given.log.store.read_sync(seen)
-    erased = asyncio.run(erasing.erase(given.log, PoppedItems()))
+    erased = asyncio.run(eraser.erase(given.log, PoppedItems()))
     assert erased.events > 0
     assert given.log.store.read_sync(seen) == before == meant(fold(stored(given)))
     different: list[Any] = []
@@ -79,7 +80,7 @@ def test_a_structure_is_found_that_came_after_the_session_was_looked_through(giv
     given(added(USER), added(ANSWER), popped(2, 0))
     for erases in (False, True):
         if erases:
-            asyncio.run(erasing.erase(given.log, PoppedItems()))
+            asyncio.run(eraser.erase(given.log, PoppedItems()))
         events = stored(given)
         given.log.store.read_sync(lambda tx, found=events: structures.fill(tx, found))
         assert events[1].is_erased == erases
@@ -116,7 +117,7 @@ def test_an_event_that_was_blanked_means_the_same_to_tables_and_fold(
 
 def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> None:
     given(added(USER), added(ANSWER), popped(2, 0))
-    asyncio.run(erasing.erase(given.log, PoppedItems()))
+    asyncio.run(eraser.erase(given.log, PoppedItems()))
     given.write(
         lambda tx: tx.execute("UPDATE events SET data = NULL WHERE type = 'content_erased'")
     )
@@ -128,11 +129,11 @@ def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> 
 def test_structures_are_found_in_any_number_of_sessions(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.structures.MAX_REMEMBERED", 0)
+    monkeypatch.setattr("agents_eventlog.eventlog.erased_shapes.MAX_REMEMBERED", 0)
     for session_id in "abc":
         given(on("main", added(USER), session_id))
     given(*[on("main", popped(n, 0), name) for n, name in enumerate("abc", start=1)])
-    asyncio.run(erasing.erase(given.log, PoppedItems()))
+    asyncio.run(eraser.erase(given.log, PoppedItems()))
     events = stored(given)
     given.log.store.read_sync(lambda tx: Structures().fill(tx, events))
     assert [event.structure is not None for event in events[:3]] == [True] * 3
@@ -148,22 +149,22 @@ def test_a_file_that_another_process_holds_is_rewritten_later(
         raise BusyError("held", path=given.log.path)
 
     monkeypatch.setattr(given.log.store, "rewrite", busy)
-    assert not asyncio.run(erasing.erase(given.log, PoppedItems())).is_complete
+    assert not asyncio.run(eraser.erase(given.log, PoppedItems())).is_complete
     monkeypatch.setattr(given.log.store, "rewrite", rewrite)
-    assert asyncio.run(erasing.erase(given.log, PoppedItems())).is_complete
+    assert asyncio.run(eraser.erase(given.log, PoppedItems())).is_complete
 
 
 def test_a_session_that_is_restored_meanwhile_is_not_erased(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "PAGE_EVENTS", 1)
+    monkeypatch.setattr(eraser, "PAGE_EVENTS", 1)
     for session_id in "abc":
         given(on("main", added(USER), session_id), on("main", SessionDeleted(), session_id))
 
     def restore(_: object) -> None:
         given(on("main", SessionRestored(), "c"))
 
-    erased = asyncio.run(erasing.erase(given.log, DeletedSessions(given.now), on_progress=restore))
+    erased = asyncio.run(eraser.erase(given.log, DeletedSessions(given.now), on_progress=restore))
     assert erased.sessions == 2
     assert [event.is_erased for event in stored(given) if event.type == "items_added"] == [
         True,
@@ -175,7 +176,7 @@ def test_a_session_that_is_restored_meanwhile_is_not_erased(
 def test_what_somebody_else_erased_meanwhile_is_told_once(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "PAGE_EVENTS", 1)
+    monkeypatch.setattr(eraser, "PAGE_EVENTS", 1)
     given(added(USER), added(USER), popped(1, 0), popped(2, 0), popped(1, 0))
 
     def blank(_: object) -> None:
@@ -185,7 +186,7 @@ def test_what_somebody_else_erased_meanwhile_is_told_once(
             )
         )
 
-    erased = asyncio.run(erasing.erase(given.log, PoppedItems(), on_progress=blank))
+    erased = asyncio.run(eraser.erase(given.log, PoppedItems(), on_progress=blank))
     assert erased.events == 1
     assert sum(event.type == "content_erased" for event in stored(given)) == 1
 
@@ -194,7 +195,7 @@ def test_who_holds_copies_is_told_of_the_items_and_of_nothing_else(given: Given)
     given(added(USER), popped(1, 0), MetadataSet(metadata={"a": 1}), MetadataSet(metadata={"b": 2}))
     told: list[Any] = []
     asyncio.run(
-        erasing.erase(
+        eraser.erase(
             given.log,
             PoppedItems(),
             forget=lambda _, session_id, items: told.append((session_id, list(items or ()))),

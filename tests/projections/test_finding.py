@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchDeleted,
     ItemRef,
     ItemsReplaced,
@@ -15,14 +15,19 @@ from eventlog import (
     SessionDeleted,
     SessionRestored,
 )
-from eventlog.errors import InvalidQueryError
-from projections.finding import Finder, Sought, cursor, parse_cursor
+from agents_eventlog.eventlog.errors import InvalidQueryError
+from agents_eventlog.projections.search.searcher import (
+    Finder,
+    Sought,
+    cursor,
+    parse_cursor,
+)
 from tests.history import START
 from tests.projections.given import added, branched, on, popped, watched
 
 if TYPE_CHECKING:
-    from eventlog import ItemsAdded
-    from projections.finding import Hit
+    from agents_eventlog.eventlog import ItemsAdded
+    from agents_eventlog.projections.search.searcher import Hit
     from tests.projections.given import Given
 
 

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import MetadataSet
-from projections.labels import MAX_CHARACTERS, MAX_LEVELS, TooDeepError, labels, wanted
+from agents_eventlog.eventlog import MetadataSet
+from agents_eventlog.projections.conversations.metadata_index import (
+    MAX_CHARACTERS,
+    MAX_LEVELS,
+    TooDeepError,
+    labels,
+    wanted,
+)
 from tests.projections.given import added
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 
-import projections
-from adapters import EventLogSession
-from eventlog import (
+from agents_eventlog import EventLogSession, projections
+from agents_eventlog.eventlog import (
     BranchDeleted,
     EventLog,
     ItemsAdded,
@@ -21,12 +20,17 @@ from eventlog import (
     SessionCleared,
     SessionDeleted,
     codec,
-    schema,
 )
-from eventlog.errors import ConversationError, UndecodableEventError, VersionNotFoundError
-from eventlog.ledger import INSERT_EVENT, append_all
-from projections import past, reading
-from projections.state import fold
+from agents_eventlog.eventlog.appender import INSERT_EVENT, append_all
+from agents_eventlog.eventlog.errors import (
+    ConversationError,
+    UndecodableEventError,
+    VersionNotFoundError,
+)
+from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.projections.conversations import as_of as past
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.reference import fold
 from tests.history import START, Entry, empty, items_of, meant
 from tests.projections.given import Given, added, branched, on, popped
 from tests.properties.profiles import examples
@@ -35,7 +39,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eventlog import Event, Recorded, Transaction
+    from agents_eventlog.eventlog import Event, Recorded, Transaction
 
 SECOND = 1_000_000
 
@@ -60,8 +64,12 @@ def pictured(then: Transaction, session_id: str) -> dict[str, Any]:
     )
     found = {}
     for branch_id, *columns in rows:
-        pointer = reading.place(then, session_id, branch_id).pointer
-        found[branch_id] = (columns, items_of(then, pointer), repr(reading.items(then, pointer)))
+        pointer = conversation_queries.place(then, session_id, branch_id).pointer
+        found[branch_id] = (
+            columns,
+            items_of(then, pointer),
+            repr(conversation_queries.items(then, pointer)),
+        )
     return found
 
 
@@ -126,7 +134,9 @@ def given_log(tmp_path: Path) -> Given:
 def was(log: Given, as_of: past.AsOf, branch_id: str = "main") -> list[Any]:
     def unit(tx: Transaction) -> list[Any]:
         with past.at(tx, "s", as_of) as then:
-            return reading.items(then, reading.place(then, "s", branch_id).pointer)
+            return conversation_queries.items(
+                then, conversation_queries.place(then, "s", branch_id).pointer
+            )
 
     return log.log.store.read_sync(unit)
 
@@ -237,7 +247,9 @@ def test_looking_back_writes_nothing(given_log: Given, tmp_path: Path) -> None:
 
 def _items_at(tx: Transaction, version: int) -> list[Any]:
     with past.at(tx, "s", version) as then:
-        return reading.items(then, reading.place(then, "s", "main").pointer)
+        return conversation_queries.items(
+            then, conversation_queries.place(then, "s", "main").pointer
+        )
 
 
 async def test_the_past_of_a_log_in_memory_can_be_asked() -> None:
@@ -246,7 +258,9 @@ async def test_the_past_of_a_log_in_memory_can_be_asked() -> None:
         await log.append("s", SessionCleared())
         assert await past.items(log, "s", 1) == ["one"]
         assert await past.items(log, "s", 2) == []
-        branches = await past.ask(log, "s", 1, lambda then: then.all(reading.BRANCHES, ("s",)))
+        branches = await past.ask(
+            log, "s", 1, lambda then: then.all(conversation_queries.BRANCHES, ("s",))
+        )
         assert [branch_id for branch_id, *_ in branches] == ["main"]
 
 

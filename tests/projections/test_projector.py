@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import projections
-from eventlog import (
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
     Event,
     EventLog,
     ItemPopped,
@@ -28,12 +28,24 @@ from eventlog import (
     export_lines,
     import_lines,
 )
-from eventlog.errors import ProjectionError, StaleProjectionError, UndecodableEventError
-from eventlog.ledger import append_all
-from projections import Conversations, Projections, Search, Usage, erasing, projector, stepwise
-from projections.erasable import PoppedItems
-from projections.projection import Table, tables
-from projections.stepwise import build_in_steps
+from agents_eventlog.eventlog.appender import append_all
+from agents_eventlog.eventlog.errors import (
+    ProjectionError,
+    StaleProjectionError,
+    UndecodableEventError,
+)
+from agents_eventlog.projections import (
+    Conversations,
+    Projections,
+    Search,
+    Usage,
+    background,
+    projector,
+)
+from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.base import Table, tables
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import PoppedItems
 from tests.faults.test_commit_failure import refusal
 from tests.history import Entry, empty, history, seen
 from tests.projections.given import added, popped, watched
@@ -241,7 +253,7 @@ async def test_what_was_erased_before_it_was_imported_is_built_from_its_structur
     given: Given, path: Path
 ) -> None:
     given(added(), added(), popped(2, 1), popped(2, 0), added())
-    await erasing.erase(given.log, PoppedItems())
+    await eraser.erase(given.log, PoppedItems())
     lines = [f"{line}\n".encode() async for line in export_lines(given.log)]
     with closing(opened(path.with_name("other.db"), Conversations(), Usage())) as log:
         assert [each.outcome async for each in import_lines(log, lines)] == ["imported"]
@@ -315,7 +327,7 @@ def append_elsewhere(path: Path) -> None:
 
     script = (
         "import asyncio, sys\n"
-        "from eventlog import EventLog, ItemsAdded\n"
+        "from agents_eventlog.eventlog import EventLog, ItemsAdded\n"
         "async def main():\n"
         "    async with EventLog.open(sys.argv[1]) as log:\n"
         "        await log.append('t', ItemsAdded(items=['theirs']))\n"
@@ -379,7 +391,7 @@ def test_a_reader_looks_at_the_checkpoints_once_until_somebody_writes(path: Path
 
 
 async def test_a_session_reads_what_a_program_without_projections_appended(path: Path) -> None:
-    from adapters import AdvancedSQLiteSession
+    from agents_eventlog import AdvancedSQLiteSession
 
     with closing(AdvancedSQLiteSession("t", path)) as session:
         await session.add_items([{"role": "user", "content": "ours"}])
@@ -563,7 +575,7 @@ def test_what_is_far_behind_is_built_at_once_or_step_by_step_if_it_says_so(
     path: Path, monkeypatch: pytest.MonkeyPatch, own: Tally, batches: list[int]
 ) -> None:
     monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 0)
-    monkeypatch.setattr(stepwise, "STEP_EVENTS", 2)
+    monkeypatch.setattr(background, "STEP_EVENTS", 2)
     with closing(opened(path)) as log:
         add(log, times=5)
     with closing(opened(path, own)) as log:

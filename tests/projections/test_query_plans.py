@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters import AdvancedSQLiteSession, tool_counts
-from eventlog import EventLog, ItemsAdded, export_lines, ledger
-from projections import (
-    conversations,
-    default,
-    filters,
-    finding,
-    labels,
-    reading,
-    segments,
-    sessions,
-    spending,
-    usage,
-    walking,
-)
-from projections.projection import tables
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.conversations import tools
+from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines
+from agents_eventlog.projections import default
+from agents_eventlog.projections.base import tables
+from agents_eventlog.projections.conversations import branch_tree, metadata_index
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.search import plan, searcher
+from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import queries as session_queries
+from agents_eventlog.projections.usage import builder as usage_builder
+from agents_eventlog.projections.usage import queries as usage_queries
 from tests.history import START
 from tests.projections.given import added, branched, on, used, watched
 
@@ -40,8 +37,17 @@ ANSWER: Any = {"role": "assistant", "content": "hi"}
 STATEMENT = re.compile(r"\s*(SELECT|UPDATE|DELETE)\b")
 TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(p)}
 MODULES = (
-    *(conversations, labels, segments, reading, sessions, usage, spending, ledger),
-    *(walking, finding, tool_counts),
+    *(
+        conversations,
+        metadata_index,
+        branch_tree,
+        conversation_queries,
+        session_queries,
+        usage_builder,
+        usage_queries,
+        appender,
+    ),
+    *(plan, searcher, tools),
 )
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
@@ -88,11 +94,13 @@ def test_a_statement_finds_its_rows_by_a_key(given: Given, sql: str) -> None:
     assert scans(given, sql) == []
 
 
-SOME_DAYS = {"since": 20_000 * usage.DAY, "until": 20_030 * usage.DAY}
-SOME_TIME = {"since": 20_000 * usage.DAY + 1, "until": 20_030 * usage.DAY - 1}
+SOME_DAYS = {"since": 20_000 * usage_builder.DAY, "until": 20_030 * usage_builder.DAY}
+SOME_TIME = {"since": 20_000 * usage_builder.DAY + 1, "until": 20_030 * usage_builder.DAY - 1}
 
 
-@pytest.mark.parametrize("by", [(), *((name,) for name in spending.BY), ("user", "model", "day")])
+@pytest.mark.parametrize(
+    "by", [(), *((name,) for name in usage_queries.BY), ("user", "model", "day")]
+)
 @pytest.mark.parametrize(
     "which",
     [
@@ -112,7 +120,7 @@ def test_what_was_spent_is_found_by_a_key(
     def unit(tx: Any) -> list[str]:
         seen: list[str] = []
         tx.connection.set_trace_callback(seen.append)
-        spending.groups(tx, spending.Wanted(by=by, **which))
+        usage_queries.groups(tx, usage_queries.Wanted(by=by, **which))
         tx.connection.set_trace_callback(None)
         return seen
 
@@ -137,9 +145,9 @@ def test_the_last_event_is_read_from_the_end_and_alone(given: Given) -> None:
             steps += 1
             return 0
 
-        tx.one(ledger.LAST_DIGEST)  # the schema has been read now
+        tx.one(appender.LAST_DIGEST)  # the schema has been read now
         tx.connection.set_progress_handler(count, 1)
-        tx.one(ledger.LAST_DIGEST)
+        tx.one(appender.LAST_DIGEST)
         tx.connection.set_progress_handler(None, 1)
 
     given.log.store.read_sync(unit)
@@ -243,7 +251,7 @@ async def test_one_session_of_a_large_log_takes_no_more_steps_than_in_a_small_on
 async def test_each_page_of_a_long_session_takes_as_many_steps(
     given: Given, monkeypatch: pytest.MonkeyPatch, backward: bool
 ) -> None:
-    monkeypatch.setattr("eventlog.log.PAGE_EVENTS", 5)
+    monkeypatch.setattr("agents_eventlog.eventlog.log.PAGE_EVENTS", 5)
 
     async def read(events: int) -> int:
         with counted(given.log) as steps:
@@ -265,8 +273,8 @@ def listed_plan(given: Given, few: int, **asked: Any) -> list[str]:
     def unit(tx: Any) -> tuple[str, tuple[Any, ...]]:
         query = filters.parse(limit=50, **asked)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sessions, "FEW", few)
-            return sessions.statement(query, sessions._narrowest(tx, query))
+            patch.setattr(session_queries, "FEW", few)
+            return session_queries.statement(query, session_queries._narrowest(tx, query))
 
     sql, parameters = given.log.store.read_sync(unit)
     return [detail for *_, detail in given.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
@@ -334,10 +342,10 @@ async def test_a_find_goes_by_position_session_or_index_and_sorts_nothing(
     given(added())
     with watched(given.log) as seen:
         for few in (2_000, 0):
-            monkeypatch.setattr(walking, "FEW_EVENTS", few)
+            monkeypatch.setattr(plan, "FEW_EVENTS", few)
             for text in (None, "hi", "hello"):
                 for which in ({}, {"session_id": "s"}, {"user_id": "alice"}):
-                    finder = finding.Finder(finding.Sought(text=text, **which), limit=None)
+                    finder = searcher.Finder(searcher.Sought(text=text, **which), limit=None)
                     while finder.take(given.log.store.read_sync(finder.look)):
                         pass
     hot = sorted({sql for sql in seen if is_plain(sql) and "DESC LIMIT 1" not in sql})
@@ -355,7 +363,7 @@ def unwanted(given: Given, sql: str) -> list[str]:
     return [*sorts, *(step for step in plan if scanned(step, sql) and "VIRTUAL" not in step)]
 
 
-@pytest.mark.parametrize("sql", [reading.USER_ITEMS, reading.USER_EVENTS])
+@pytest.mark.parametrize("sql", [conversation_queries.USER_ITEMS, conversation_queries.USER_EVENTS])
 def test_user_items_are_found_in_an_index_that_holds_all_that_is_asked(
     given: Given, sql: str
 ) -> None:

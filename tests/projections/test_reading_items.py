@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import ItemsReplaced, errors
-from projections import reading
+from agents_eventlog.eventlog import ItemsReplaced, errors
+from agents_eventlog.projections.conversations import queries as conversation_queries
 from tests.projections.given import added, branched, on, popped
 
 if TYPE_CHECKING:
-    from eventlog import Transaction
+    from agents_eventlog.eventlog import Transaction
     from tests.projections.given import Given
 
 
 def items(given: Given, newest: int | None = None, branch_id: str = "main") -> list[Any]:
     """Return a branch's items, all or the newest."""
     return given.log.store.read_sync(
-        lambda tx: reading.items(tx, reading.place(tx, "s", branch_id).pointer, newest)
+        lambda tx: conversation_queries.items(
+            tx, conversation_queries.place(tx, "s", branch_id).pointer, newest
+        )
     )
 
 
@@ -98,7 +100,7 @@ def _damaged(tx: Any) -> Any:
         f"CASE position WHEN 2 THEN '{damaged}' ELSE data END AS data FROM main.events"
     )
     try:
-        return reading.items(tx, reading.place(tx, "s", "main").pointer)
+        return conversation_queries.items(tx, conversation_queries.place(tx, "s", "main").pointer)
     finally:
         tx.execute("DROP VIEW temp.events")
         tx.execute("PRAGMA query_only=ON")
@@ -110,7 +112,9 @@ def test_items_that_are_too_long_for_one_value_are_read_one_by_one(given: Given)
     def limited(tx: Transaction) -> Any:
         before = tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_500)
         try:
-            return reading.items(tx, reading.place(tx, "s", "main").pointer)
+            return conversation_queries.items(
+                tx, conversation_queries.place(tx, "s", "main").pointer
+            )
         finally:
             tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import projections
-from eventlog import (
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
     BranchDeleted,
     EventLog,
     ItemsAdded,
@@ -28,21 +28,21 @@ from eventlog import (
     codec,
     errors,
 )
-from projections import Conversations, Usage, replay
-from projections.replay import Difference
-from projections.state import fold
+from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections.reference import fold
+from agents_eventlog.projections.replay import Difference
 from tests.history import dump, meant, seen
 from tests.projections.given import added, branched, on, popped, used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventlog import Event, Recorded, Transaction
-    from projections import Progress
+    from agents_eventlog.eventlog import Event, Recorded, Transaction
+    from agents_eventlog.projections import Progress
     from tests.projections.given import Given
 
 BOTH = (Conversations(), Usage())
-REPLAYING = importlib.import_module("projections.replay")
+REPLAYING = importlib.import_module("agents_eventlog.projections.replay")
 ROOT = Path(__file__).parents[2]
 
 
@@ -293,7 +293,7 @@ def test_a_replay_tells_how_long_it_has_taken(
 
 def stored(given: Given) -> list[Any]:
     """Return all events."""
-    from eventlog.ledger import read_events
+    from agents_eventlog.eventlog.appender import read_events
 
     def unit(tx: Transaction) -> list[Any]:
         events: list[Any] = []
@@ -386,7 +386,7 @@ def test_a_replay_that_fails_at_the_swap_leaves_the_tables_as_they_were(
     def fail(*_: Any) -> None:
         raise LookupError
 
-    monkeypatch.setattr("projections.projector.set_checkpoint", fail)
+    monkeypatch.setattr("agents_eventlog.projections.projector.set_checkpoint", fail)
     with pytest.raises(LookupError):
         replay(talked.log, BOTH)
     monkeypatch.undo()
@@ -408,9 +408,9 @@ def test_tables_that_a_newer_program_replayed_meanwhile_are_left_to_it(talked: G
 
 KILLED = """
 import sys, time
-import projections
-from eventlog import EventLog
-from projections import replay
+from agents_eventlog import projections
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.projections import replay
 
 def listen(progress):
     print("under way", flush=True)

@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import projections
-from eventlog import ContentErased, EventLog, ItemsAdded, append
-from eventlog.errors import NewerProjectionError, ProjectionError
-from projections import Search, projector, replay, search, stepwise, walking
-from projections.finding import Finder, Sought
-from projections.projection import tables
-from projections.stepwise import build_in_steps
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
+    ContentErased,
+    EventLog,
+    ItemsAdded,
+    append,
+)
+from agents_eventlog.eventlog.errors import NewerProjectionError, ProjectionError
+from agents_eventlog.projections import Search, background, projector, replay
+from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.base import tables
+from agents_eventlog.projections.search import index as search_index
+from agents_eventlog.projections.search import plan
+from agents_eventlog.projections.search.searcher import Finder, Sought
 from tests.projections.given import Given, added, on, popped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from projections import Difference, Progress
+    from agents_eventlog.projections import Difference, Progress
 
 
 def said(text: str) -> ItemsAdded:
@@ -60,7 +67,7 @@ def rows(given: Given) -> list[tuple[int, str]]:
 
 
 def built_to(given: Given) -> int | None:
-    return given.log.store.read_sync(search.built_to)
+    return given.log.store.read_sync(search_index.built_to)
 
 
 # -- what stands in it ------------------------------------------------------------------------
@@ -84,7 +91,7 @@ def test_what_a_row_cannot_hold_is_in_it_as_something_else(indexed: Given) -> No
 def test_what_is_erased_goes_from_the_file(indexed: Given) -> None:
     indexed(said("a kept text"), said("qqwertz"), ContentErased(positions=[2]))
     assert rows(indexed) == [(1, "a kept text")]
-    indexed.write(search.optimize)  # as an erase does at its end, once
+    indexed.write(search_index.optimize)  # as an erase does at its end, once
     [blocks] = zip(*indexed.ask("SELECT block FROM item_texts_data"), strict=True)
     assert not any(b"qwe" in block or b"rtz" in block for block in blocks)
     assert any(b"kep" in block for block in blocks)
@@ -114,7 +121,7 @@ def test_it_is_built_from_the_history_when_it_is_first_asked_for(given: Given) -
 def test_a_long_history_is_built_in_steps_with_room_for_writers(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepwise, "STEP_EVENTS", 2)
+    monkeypatch.setattr(background, "STEP_EVENTS", 2)
     monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 3)
     given(*[said(f"text {number}") for number in range(5)])
     seen: list[Progress] = []
@@ -144,7 +151,7 @@ def test_a_log_that_asks_for_the_index_later_gets_all_of_its_history(
 def test_a_build_that_was_killed_goes_on_where_it_was(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepwise, "STEP_EVENTS", 2)
+    monkeypatch.setattr(background, "STEP_EVENTS", 2)
     given(*[said(f"text {number}") for number in range(5)])
 
     def die(_: Progress) -> None:
@@ -228,11 +235,11 @@ def test_a_program_that_knows_the_index_catches_up(behind: Given) -> None:
 def test_common_words_of_a_small_session_are_sought_in_its_events(
     indexed: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "FEW_EVENTS", 3)
+    monkeypatch.setattr(plan, "FEW_EVENTS", 3)
     indexed(*[on("main", said("the same"), f"s{number % 4}") for number in range(12)])
     finder = find(indexed, "the", session_id="s1")
     assert (positions(finder), finder.indexed) == ([10, 6, 2], False)
-    monkeypatch.setattr(walking, "SCOPED_EVENTS", 2)
+    monkeypatch.setattr(plan, "SCOPED_EVENTS", 2)
     finder = find(indexed, "the", session_id="s1")
     assert (positions(finder), finder.indexed) == ([10, 6, 2], True)
 
@@ -271,18 +278,18 @@ def test_no_text_is_taken_for_syntax(indexed: Given, text: str) -> None:
 def test_a_step_of_a_find_is_bounded_however_common_the_word(
     indexed: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "STEP_EVENTS", 4)
+    monkeypatch.setattr(plan, "STEP_EVENTS", 4)
     indexed(*[said("the same") for _ in range(30)])
     looked = indexed.log.store.read_sync(Finder(Sought(text="the"), limit=1).look)
     assert [hit.ref.position for hit in looked.hits] == [30, 29, 28, 27]
 
 
 def test_the_index_finds_by_its_trigrams_and_reads_no_more(indexed: Given) -> None:
-    expression = search.expression("the zebra")
+    expression = search_index.expression("the zebra")
     assert expression == '"the" " ze" "bra"'
     for sql, parameters in (
-        (search.FIND, (expression, 1, 9, 5)),
-        (search.COUNT, (expression, 5)),
+        (search_index.FIND, (expression, 1, 9, 5)),
+        (search_index.COUNT, (expression, 5)),
     ):
         plan = [step for *_, step in indexed.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
         assert any("VIRTUAL TABLE INDEX" in step and "M1" in step for step in plan)

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import BranchDeleted, ItemRef, ItemsReplaced, append
-from projections import reading, segments
-from projections.segments import Pointer
+from agents_eventlog.eventlog import (
+    BranchDeleted,
+    ItemRef,
+    ItemsReplaced,
+    append,
+)
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.branch_tree import Pointer
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventlog import Event, Transaction
+    from agents_eventlog.eventlog import Event, Transaction
     from tests.projections.given import Given
 
 
@@ -33,7 +39,7 @@ def ask(given: Given, function: Callable[..., Any], *args: Any, branch_id: str =
     """Call a function of a transaction and of where a branch ends."""
 
     def unit(tx: Transaction) -> Any:
-        return function(tx, reading.place(tx, "s", branch_id).pointer, *args)
+        return function(tx, conversation_queries.place(tx, "s", branch_id).pointer, *args)
 
     return given.log.store.read_sync(unit)
 
@@ -171,29 +177,29 @@ def test_every_item_of_a_branch_is_found_where_it_stands(woven: Given) -> None:
     assert [row[:2] for row in rows] == [(1, 0), (4, 0), (4, 1), (7, 0), (7, 1)]
     for number, (position, index, kind, _, _, turn) in enumerate(rows, start=1):
         ref = ItemRef(position, index)
-        place = ask(woven, segments.find, ref, branch_id="c")
+        place = ask(woven, branch_tree.find, ref, branch_id="c")
         assert place.length == number
-        assert ask(woven, lambda tx, _, at=place: segments.newest(tx, at)) == (ref, turn, kind)
+        assert ask(woven, lambda tx, _, at=place: branch_tree.newest(tx, at)) == (ref, turn, kind)
         end = Pointer(*ask(woven, lambda _, pointer: pointer, branch_id="c"))
-        assert ask(woven, lambda tx, _, n=number, e=end: segments.at_length(tx, e, n)) == place
+        assert ask(woven, lambda tx, _, n=number, e=end: branch_tree.at_length(tx, e, n)) == place
 
 
 @pytest.mark.parametrize("ref", [(0, 0), (1, 1), (2, 0), (5, 0), (7, 2), (8, 0), (99, 0)])
 def test_an_item_that_a_branch_lacks_is_not_found_in_it(woven: Given, ref: tuple[int, int]) -> None:
-    assert ask(woven, segments.find, ItemRef(*ref), branch_id="c") is None
+    assert ask(woven, branch_tree.find, ItemRef(*ref), branch_id="c") is None
 
 
 def test_a_turn_begins_before_its_user_item(woven: Given) -> None:
-    places = [ask(woven, segments.before_turn, turn, branch_id="c") for turn in range(5)]
+    places = [ask(woven, branch_tree.before_turn, turn, branch_id="c") for turn in range(5)]
     assert [place and place.length for place in places] == [None, 0, 1, 3, None]
 
 
 def test_the_empty_place_is_before_everything(woven: Given) -> None:
     empty = Pointer(None, 0)
-    assert ask(woven, lambda tx, pointer: segments.at_length(tx, pointer, 0)) == empty
-    assert ask(woven, lambda tx, _: segments.newest(tx, empty)) is None
-    assert ask(woven, lambda tx, _: segments.turn_at(tx, empty)) == 0
-    assert ask(woven, lambda tx, _: list(segments.spans(tx, empty))) == []
+    assert ask(woven, lambda tx, pointer: branch_tree.at_length(tx, pointer, 0)) == empty
+    assert ask(woven, lambda tx, _: branch_tree.newest(tx, empty)) is None
+    assert ask(woven, lambda tx, _: branch_tree.turn_at(tx, empty)) == 0
+    assert ask(woven, lambda tx, _: list(branch_tree.spans(tx, empty))) == []
 
 
 # -- what it costs --------------------------------------------------------------------------------
@@ -239,20 +245,20 @@ def grown(given: Given) -> Given:
 
 def pointer(tx: Transaction, session_id: str) -> Pointer:
     """Return where a session's main branch ends."""
-    return reading.place(tx, session_id, "main").pointer
+    return conversation_queries.place(tx, session_id, "main").pointer
 
 
 def half(tx: Transaction, session_id: str) -> ItemRef:
     """Return an item in the middle of a session."""
     end = pointer(tx, session_id)
-    item = segments.newest(tx, segments.at_length(tx, end, end.length // 2))
+    item = branch_tree.newest(tx, branch_tree.at_length(tx, end, end.length // 2))
     assert item is not None
     return item.ref
 
 
 def newest(tx: Transaction, session_id: str) -> ItemRef:
     """Return the last item of a session."""
-    item = segments.newest(tx, pointer(tx, session_id))
+    item = branch_tree.newest(tx, pointer(tx, session_id))
     assert item is not None
     return item.ref
 
@@ -265,14 +271,14 @@ def queries(seen: list[str]) -> list[str]:
 def test_what_was_just_written_is_not_looked_up(woven: Given) -> None:
     end = Pointer(*ask(woven, lambda _, pointer: pointer, branch_id="c"))
     with watched(woven.log) as seen:
-        woven(added(), added(ANSWER)).write(lambda tx: list(segments.spans(tx, end)))
+        woven(added(), added(ANSWER)).write(lambda tx: list(branch_tree.spans(tx, end)))
     assert queries(seen) == []
 
 
 def test_a_pop_looks_once_at_the_end_of_its_branch(given: Given) -> None:
     given(added())
     with watched(given.log) as seen:
-        given.write(lambda tx: segments.tail(tx, Pointer(1, 2)))
+        given.write(lambda tx: branch_tree.tail(tx, Pointer(1, 2)))
         given(popped(1, 1), added())
     assert len(queries(seen)) == 1, seen
 
@@ -298,8 +304,8 @@ OPERATIONS: dict[str, Callable[[Transaction, str], Any]] = {
         append(tx, s, branched("d", tuple_of(half(tx, s))), branch_id="main"),
         append(tx, s, BranchDeleted(branch_id="d"), branch_id="d"),
     ),
-    "newest items": lambda tx, s: reading.items(tx, pointer(tx, s), 6),
-    "a turn's place": lambda tx, s: segments.before_turn(tx, pointer(tx, s), 5),
+    "newest items": lambda tx, s: conversation_queries.items(tx, pointer(tx, s), 6),
+    "a turn's place": lambda tx, s: branch_tree.before_turn(tx, pointer(tx, s), 5),
 }
 
 
@@ -330,11 +336,11 @@ def test_a_branch_whose_segment_is_gone_reads_as_empty_and_can_be_left(woven: Gi
     woven.write(lambda tx: tx.execute("DELETE FROM segments WHERE segment_id <> 1"))
     woven.write(lambda tx: tx.cache.clear())
     end = ask(woven, lambda _, pointer: pointer, branch_id="c")
-    assert ask(woven, lambda tx, _: list(segments.spans(tx, end))) == []
-    assert ask(woven, lambda tx, _: segments.at_length(tx, end, 2)) == Pointer(None, 0)
-    assert woven.write(lambda tx: segments.trim(tx, end.segment_id)) == (0, 0)
+    assert ask(woven, lambda tx, _: list(branch_tree.spans(tx, end))) == []
+    assert ask(woven, lambda tx, _: branch_tree.at_length(tx, end, 2)) == Pointer(None, 0)
+    assert woven.write(lambda tx: branch_tree.trim(tx, end.segment_id)) == (0, 0)
 
 
 def test_an_item_whose_row_is_gone_is_not_found(woven: Given) -> None:
     woven.write(lambda tx: tx.execute("DELETE FROM items"))
-    assert ask(woven, segments.find, ItemRef(7, 0), branch_id="c") is None
+    assert ask(woven, branch_tree.find, ItemRef(7, 0), branch_id="c") is None

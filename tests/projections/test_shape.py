@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, ItemsAdded, codec, integrity
-from eventlog.errors import UndecodableEventError
-from eventlog.ledger import ledger
-from projections import default
-from projections.shape import NAMED_BY_TYPE, TOOL_CALLS, Shape, json_text, outline, shape, shapes
+from agents_eventlog.eventlog import EventLog, ItemsAdded, codec, integrity
+from agents_eventlog.eventlog.appender import ledger
+from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.projections import default
+from agents_eventlog.projections.conversations.item_kind import (
+    NAMED_BY_TYPE,
+    TOOL_CALLS,
+    Shape,
+    json_text,
+    outline,
+    shape,
+    shapes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from eventlog import ItemsAdded, codec
-from projections import texts
-from projections.texts import folded, holding, snippet
+from agents_eventlog.eventlog import ItemsAdded, codec
+from agents_eventlog.projections.search import text as search_text
+from agents_eventlog.projections.search.text import folded, holding, snippet
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ from projections.texts import folded, holding, snippet
     ],
 )
 def test_the_texts_of_an_item(item: Any, expected: list[str]) -> None:
-    assert texts.texts(item) == expected
+    assert search_text.texts(item) == expected
 
 
 def test_parts_within_parts_have_an_end() -> None:
     item: Any = "deep"
     for _ in range(500):
         item = {"content": [item]}
-    assert texts.texts(item) == []
+    assert search_text.texts(item) == []
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_folding_goes_character_by_character() -> None:
 def test_only_what_nothing_else_folds_to_is_asked_of_sqlite(changed: dict[str, str]) -> None:
     results = {part for c in changed if changed[c] != c for part in changed[c]}
     assert len(results) > 1_000
-    assert [part for part in results if texts._pattern(part) != "%"] == []
+    assert [part for part in results if search_text._pattern(part) != "%"] == []
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_snippet_shows_what_was_found_with_its_surroundings() -> None:
     text = "x" * 500 + " My REFUND " + "y" * 500
     piece, start, end = snippet(text, "refund")
     assert piece[start:end] == "REFUND"
-    assert len(piece) == texts.SNIPPET_CHARACTERS
-    assert start == texts.SNIPPET_BEFORE
+    assert len(piece) == search_text.SNIPPET_CHARACTERS
+    assert start == search_text.SNIPPET_BEFORE
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import BranchDeleted, RequestUsage, SessionCleared, SessionDeleted, UsageRecorded
-from projections import spending
+from agents_eventlog.eventlog import (
+    BranchDeleted,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    UsageRecorded,
+)
+from agents_eventlog.projections.usage import queries as usage_queries
 from tests.projections.given import added, branched, on, popped, used
 
 if TYPE_CHECKING:
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
 
 def by_turn(given: Given, branch_id: str = "main") -> dict[int, int]:
     """Return the tokens of each live turn of a branch."""
-    found = given.log.store.read_sync(lambda tx: spending.by_turn(tx, "s", branch_id))
+    found = given.log.store.read_sync(lambda tx: usage_queries.by_turn(tx, "s", branch_id))
     return {turn: tokens.total_tokens for turn, tokens in found.items()}
 
 
@@ -131,12 +137,12 @@ def test_details_are_summed_key_by_key_where_they_are_numbers(
     right: dict[str, object] | None,
     expected: dict[str, object] | None,
 ) -> None:
-    assert spending.sum_details(left, right) == expected
+    assert usage_queries.sum_details(left, right) == expected
 
 
 def test_a_turn_s_details_are_what_the_provider_told(given: Given) -> None:
     details = {"cached_tokens": 3, "audio_tokens": 1}
     given(used(1, 5, input_tokens_details=details)).when(used(1, 5, input_tokens_details=details))
-    turns = given.log.store.read_sync(lambda tx: spending.by_turn(tx, "s", "main"))
+    turns = given.log.store.read_sync(lambda tx: usage_queries.by_turn(tx, "s", "main"))
     assert turns[1].input_tokens_details == {"cached_tokens": 6, "audio_tokens": 2}
     assert turns[1].output_tokens_details is None

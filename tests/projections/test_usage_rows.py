@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchDeleted,
     Event,
     ItemPopped,
@@ -19,14 +19,20 @@ from eventlog import (
     UsageCorrection,
     UsageRecorded,
 )
-from projections import Usage, usage
-from projections.usage import DAY, MOST_NANOS, SUMMED, nanos
+from agents_eventlog.projections import Usage
+from agents_eventlog.projections.usage import builder as usage_builder
+from agents_eventlog.projections.usage.builder import (
+    DAY,
+    MOST_NANOS,
+    SUMMED,
+    nanos,
+)
 from tests.history import START, Entry, build, empty, history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eventlog.transaction import Transaction
+    from agents_eventlog.eventlog.storage.transaction import Transaction
 
 TODAY = START // DAY
 NUMBERS = {
@@ -143,7 +149,7 @@ def test_a_run_begins_with_its_first_request_once_in_each_session(
 def test_many_runs_are_asked_after_some_at_a_time(
     tx: Transaction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "MOST_ASKED", 12)
+    monkeypatch.setattr(usage_builder, "MOST_ASKED", 12)
     tx.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 25)  # what one row takes
     runs = [ran(RequestUsage(), run_id=f"r{n}") for n in range(13)]
     apply(tx, *runs, *runs, cuts=(13,))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from eventlog import (
+from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
@@ -25,15 +25,15 @@ from eventlog import (
     UsageCorrection,
     UsageRecorded,
 )
-from projections.state import State
+from agents_eventlog.projections.reference import State
 from tests.history import Entry, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventlog import Event
-    from eventlog.recorded import Recorded
-    from projections.state import Branch, Session
+    from agents_eventlog.eventlog import Event
+    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.projections.reference import Branch, Session
 
 USER = {"role": "user", "content": "hello"}
 ITEMS: st.SearchStrategy[Any] = st.sampled_from(

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import AdvancedSQLiteSession
-from eventlog import errors
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import errors
 from tests.properties.profiles import examples
 
 SEATS = st.integers(0, 1)

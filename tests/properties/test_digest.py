@@ -8,7 +8,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import integrity
+from agents_eventlog.eventlog import integrity
 from tests.properties.profiles import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-import projections
-from adapters import ConversationLog
-from eventlog import export_lines, import_lines
-from eventlog.errors import ConversationError
-from eventlog.ledger import read_events
-from projections import reading, replay
-from projections.shape import shape, smallest
-from projections.state import State, fold
+from agents_eventlog import ConversationLog, projections
+from agents_eventlog.eventlog import export_lines, import_lines
+from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.projections import replay
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.item_kind import shape, smallest
+from agents_eventlog.projections.reference import State, fold
 from tests.history import meant, seen
 from tests.history import recorded as recorded_as
 from tests.properties.profiles import examples
@@ -27,7 +27,7 @@ from tests.properties.strategies import ERASURES, SESSION_IDS, histories, sensib
 from tests.properties.test_replay import BOTH, rows, stored, write
 
 if TYPE_CHECKING:
-    from eventlog import EventLog, Recorded, Transaction
+    from agents_eventlog.eventlog import EventLog, Recorded, Transaction
     from tests.properties.strategies import Erasure
 
 WORDS = st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["user", "mcp_call"])
@@ -52,9 +52,9 @@ def erase(log: ConversationLog, what: Erasure) -> None:
 def live_contents(tx: Transaction) -> dict[tuple[str, str], str]:
     """Return the items of each live branch of each session that is not deleted, as text."""
     return {
-        (session_id, branch_id): repr(reading.items(tx, place.pointer))
+        (session_id, branch_id): repr(conversation_queries.items(tx, place.pointer))
         for session_id, branch_id in tx.all("SELECT session_id, branch_id FROM branches")
-        if (place := reading.place(tx, session_id, branch_id)).branch_exists
+        if (place := conversation_queries.place(tx, session_id, branch_id)).branch_exists
     }
 
 

@@ -12,15 +12,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import projections
-from eventlog import ContentErased, EventLog, ItemRef, ItemsAdded, ItemsReplaced, codec
-from eventlog.ledger import append_all, read_events
-from eventlog.structures import Structures
-from projections import erasing, walking
-from projections.erasable import PoppedItems
-from projections.finding import Finder, Sought, cursor
-from projections.shape import shape
-from projections.state import fold
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
+    ContentErased,
+    EventLog,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    codec,
+)
+from agents_eventlog.eventlog.appender import append_all, read_events
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.projections.conversations.item_kind import shape
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import PoppedItems
+from agents_eventlog.projections.reference import fold
+from agents_eventlog.projections.search import plan
+from agents_eventlog.projections.search.searcher import Finder, Sought, cursor
 from tests import history
 from tests.history import Entry
 from tests.properties.profiles import examples
@@ -29,7 +37,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from eventlog import Recorded, Transaction
+    from agents_eventlog.eventlog import Recorded, Transaction
 
 LETTERS = ("ab", "aB", "AB", "ba", "aab", "b a", "abc")
 OTHERS = (
@@ -47,9 +55,9 @@ Place = tuple[str, ItemRef, tuple[str, ...]]
 def small_steps() -> Iterator[None]:
     """Let short histories take several steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walking, "STEP_EVENTS", 3)
-        patch.setattr(walking, "STEP_POSITIONS", 7)
-        patch.setattr(walking, "FEW_EVENTS", 2)
+        patch.setattr(plan, "STEP_EVENTS", 3)
+        patch.setattr(plan, "STEP_POSITIONS", 7)
+        patch.setattr(plan, "FEW_EVENTS", 2)
         yield
 
 
@@ -269,7 +277,7 @@ def test_every_way_finds_the_same_and_nothing_else(talk: Talk, limit: int, erase
 
 def erase(log: EventLog) -> None:
     """Erase what is on no branch any more."""
-    assert asyncio.run(erasing.erase(log, PoppedItems())).is_complete
+    assert asyncio.run(eraser.erase(log, PoppedItems())).is_complete
 
 
 def opened(path: Path, *, search: bool = False) -> EventLog:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections import Conversations, Usage
-from projections.state import fold
+from agents_eventlog.projections import Conversations, Usage
+from agents_eventlog.projections.reference import fold
 from tests.history import build, dump, empty, live_refs, meant, seen
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
 if TYPE_CHECKING:
-    from eventlog import Recorded
+    from agents_eventlog.eventlog import Recorded
 
 BOTH = (Conversations(), Usage())
 CUTS = st.sets(st.integers(1, 29))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapters import AdvancedSQLiteSession
-from eventlog import errors
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import errors
 from tests.properties.profiles import examples
 
 ANY_TEXT = st.text(st.characters(), max_size=6)  # lone surrogates and all

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-import projections
-from eventlog import EventLog, ItemsAdded, ItemsReplaced, append
-from eventlog.ledger import read_events
-from projections import Conversations, Usage, reading, replay, segments
-from projections.projection import tables
-from projections.state import fold
+from agents_eventlog import projections
+from agents_eventlog.eventlog import (
+    EventLog,
+    ItemsAdded,
+    ItemsReplaced,
+    append,
+)
+from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections.base import tables
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.reference import fold
 from tests.history import dump, meant, seen
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
@@ -24,7 +31,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventlog import Recorded, Transaction
+    from agents_eventlog.eventlog import Recorded, Transaction
 
 BOTH = (Conversations(), Usage())
 
@@ -136,19 +143,19 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
             for branch_id, branch in session.branches.items():
                 refs = [item.ref for item in branch.items]
                 expected = [content_of(contents[ref.position], ref.index) for ref in refs]
-                place = reading.place(tx, session_id, branch_id)
+                place = conversation_queries.place(tx, session_id, branch_id)
                 if session.deleted_at is not None:
                     assert (place.is_deleted, place.branch_exists) == (True, False)
                     continue
                 assert place.branch_exists == branch.is_live
                 assert place.turn == branch.turn
-                assert reading.refs(tx, place.pointer) == refs
-                assert repr(reading.items(tx, place.pointer)) == repr(expected)
+                assert conversation_queries.refs(tx, place.pointer) == refs
+                assert repr(conversation_queries.items(tx, place.pointer)) == repr(expected)
                 last = expected[len(expected) - newest :] if newest < len(expected) else expected
-                assert repr(reading.items(tx, place.pointer, newest)) == repr(last)
+                assert repr(conversation_queries.items(tx, place.pointer, newest)) == repr(last)
                 for number, item in enumerate(branch.items, start=1):
-                    found = segments.find(tx, place.pointer, item.ref)
-                    assert found == segments.at_length(tx, place.pointer, number)
+                    found = branch_tree.find(tx, place.pointer, item.ref)
+                    assert found == branch_tree.at_length(tx, place.pointer, number)
 
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
         write(log, events)

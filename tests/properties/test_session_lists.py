@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import schema
-from projections import Conversations, Usage, filters, sessions
-from projections.state import fold
+from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.projections import Conversations, Usage
+from agents_eventlog.projections.reference import fold
+from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import queries as session_queries
 from tests.history import START, build, empty
 from tests.properties.profiles import examples
 from tests.properties.strategies import METADATA, histories
 
 if TYPE_CHECKING:
-    from eventlog import Recorded
-    from projections.state import Session
+    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.projections.reference import Session
 
 BOTH = (Conversations(), Usage())
 TIMES = st.none() | st.integers(0, 32).map(
@@ -62,8 +64,8 @@ def test_a_list_read_page_by_page_is_what_the_fold_says(
             "INSERT INTO events VALUES (?, ?, ?, CAST(? AS TEXT))",
             [(each.position, each.type, each.schema_version, each.data) for each in events],
         )
-        patch.setattr(sessions, "FEW", few)
-        patch.setattr(sessions, "SCANNED_AT_ONCE", 1)
+        patch.setattr(session_queries, "FEW", few)
+        patch.setattr(session_queries, "SCANNED_AT_ONCE", 1)
         build(tx, BOTH, events)
         assert listed(tx, asked, size) == meant(fold(events).sessions, asked, events)
 
@@ -74,7 +76,7 @@ def listed(tx: Any, asked: dict[str, Any], size: int) -> list[str]:
     after: str | None = None
     while True:
         query = filters.parse(**asked, limit=size, after=after)
-        page, place = sessions.page(tx, query)
+        page, place = session_queries.page(tx, query)
         assert len(page) <= size
         found += [session.session_id for session in page]
         if place is None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections import Conversations, Usage, spending
-from projections.spending import BY, Spent, Wanted
-from projections.state import fold
-from projections.usage import DAY, nanos, numbers
+from agents_eventlog.projections import Conversations, Usage
+from agents_eventlog.projections.reference import fold
+from agents_eventlog.projections.usage import queries as usage_queries
+from agents_eventlog.projections.usage.builder import DAY, nanos, numbers
+from agents_eventlog.projections.usage.queries import BY, Spent, Wanted
 from tests.history import START, build, empty
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
@@ -21,8 +22,8 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventlog import Recorded
-    from projections.state import Session, State, Used
+    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.projections.reference import Session, State, Used
 
 BOTH = (Conversations(), Usage())
 HOUR = DAY // 24
@@ -106,10 +107,10 @@ def test_every_grouping_adds_up_what_the_events_say(
     with closing(tx.connection):
         build(tx, BOTH, events, cuts)
         for wanted in questions:
-            found = spending.groups(tx, wanted)
+            found = usage_queries.groups(tx, wanted)
             expected = naive(fold(events), wanted)
             assert {as_key(wanted, group.keys): group.spent for group in found} == expected
-            assert spending.total(found) == sum(expected.values(), Spent())
+            assert usage_queries.total(found) == sum(expected.values(), Spent())
 
 
 def as_key(wanted: Wanted, keys: dict[str, Any]) -> tuple[Any, ...]:
@@ -128,7 +129,7 @@ def test_groups_come_in_the_order_of_their_keys(events: list[Recorded], by: list
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, spread(events))
-        found = spending.groups(tx, Wanted(by=by))
+        found = usage_queries.groups(tx, Wanted(by=by))
     keys = [tuple((key is not None, key) for key in group.keys.values()) for group in found]
     assert keys == sorted(keys, key=lambda key: [(known, str(value)) for known, value in key])
     assert all(len(list(same)) == 1 for _, same in groupby(keys))

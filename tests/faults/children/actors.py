@@ -7,9 +7,10 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from adapters import AdvancedSQLiteSession, ConversationLog, importers
-from eventlog import EventLog
-from eventlog.events import ItemsAdded
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.adapters.openai_agents.migration import importer
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import batch, ran, user
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def erase(connection: Connection, number: int, path: str) -> None:
 
 def adopt_and_die(connection: Connection, number: int, path: str, fatal: int) -> None:
     """Adopt a file of the SDK's and be killed behind so many appends."""
-    append, appended = importers.append_all, 0
+    append, appended = importer.append_all, 0
 
     def append_or_die(*args: Any, **keywords: Any) -> Any:
         nonlocal appended
@@ -191,7 +192,7 @@ def adopt_and_die(connection: Connection, number: int, path: str, fatal: int) ->
             os.kill(os.getpid(), signal.SIGKILL)
         return recorded
 
-    importers.append_all = append_or_die
+    importer.append_all = append_or_die
     AdvancedSQLiteSession("session 0", path)
 
 

@@ -6,9 +6,9 @@ import asyncio
 import sys
 import time
 
-from adapters import AdvancedSQLiteSession
-from eventlog import EventLog
-from eventlog.events import SessionCleared
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.events import SessionCleared
 
 
 async def main(path: str, how: str) -> None:

@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import projections
-from adapters import AdvancedSQLiteSession
-from eventlog import ItemsAdded
-from eventlog.errors import DiskError, DiskFullError
+from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog.eventlog import ItemsAdded
+from agents_eventlog.eventlog.errors import DiskError, DiskFullError
 from tests.faults.children import actors
 from tests.faults.disk import Disk, What
 from tests.faults.files import rows
@@ -35,7 +34,7 @@ FAILURES: list[Failure] = [
     ("sync fails", errno.EIO, DiskError),
 ]
 
-CHECKPOINTED = {"projections.replay"}
+CHECKPOINTED = {"agents_eventlog.projections.replay"}
 """Whose commit is so large that a checkpoint follows. If that fails, nothing is lost, and nobody told."""
 
 CHECKPOINTS: dict[str, Callable[[Stage], None]] = {

@@ -1,0 +1,165 @@
+"""
+``eventlog demo``: one conversation, from ``Runner.run`` to a replay of all that it left.
+
+A session on a file; a run with a tool; an exchange that is taken back; two branches; the usage.
+Then the events that were recorded, and the proof: the projections' tables are dropped and built
+again from them, and everything reads as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents import Agent, RunConfig, Runner
+from agents.exceptions import AgentsException
+from openai import OpenAIError
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.demo import script as demo_script
+from agents_eventlog.adapters.cli.demo.screen import View
+from agents_eventlog.adapters.openai_agents.session import AdvancedSQLiteSession
+from agents_eventlog.eventlog import EventLog, recording
+from agents_eventlog.projections import Replayed
+from agents_eventlog.projections.base import tables
+
+if TYPE_CHECKING:
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+
+
+def run(path: Path | None) -> bool:
+    """Show it all; return whether everything was the same after the replay. Raises an OpenError."""
+    view = View(terminal.console())
+    live = demo_script.has_key()
+    agent, model = demo_script.make_agent(live=live)
+    file = path or Path(tempfile.mkdtemp(prefix="eventlog-demo-")) / "conversations.db"
+    try:
+        return asyncio.run(_show(view, file, agent, model, demo_script.run_config(live=live)))
+    except (AgentsException, OpenAIError) as error:
+        view.failed(error, file)
+        return False
+
+
+async def _show(view: View, file: Path, agent: Agent[Any], model: str, config: RunConfig) -> bool:
+    session = await open_unused(file)
+    session_id = session.session_id
+    view.opening(file, session_id, model)
+    with recording(actor="demo"):
+        await Demo(view, session, agent, config).talk()
+    before = await reads(session)
+    session.close()
+
+    async with EventLog.open(file) as log:
+        events = [recorded async for recorded in log.read(session_id)]
+        view.branches(events, before["list_branches"], before["get_conversation_turns"])
+        view.usage(before["get_session_usage"], before["get_usage_stats"])
+        view.events(events)
+        checked = await drop_and_replay(view, log)
+
+    again = AdvancedSQLiteSession(session_id, file, resume=True)
+    same = view.compared(checked, before, await reads(again))
+    again.close()
+    view.closing(file, same=same)
+    return same
+
+
+class Demo:
+    """The conversation, told while it goes on."""
+
+    def __init__(
+        self, view: View, session: AdvancedSQLiteSession, agent: Agent[Any], config: RunConfig
+    ) -> None:
+        self._view = view
+        self._session = session
+        self._agent = agent
+        self._config = config
+
+    async def talk(self) -> None:
+        """Talk on main, take one exchange back, and go on along two branches."""
+        session, view = self._session, self._view
+        view.step("await Runner.run(agent, question, session=session)")
+        await self._ask(demo_script.CHOICE)
+        await self._ask(demo_script.SIGHTS)
+        await self._ask(demo_script.OFF_TOPIC)
+        view.step("await session.pop_item()  # twice: the answer, and the question")
+        await self._take_back()
+        view.step(f'await session.create_branch_from_turn(2, "{demo_script.RAINY}")')
+        await session.create_branch_from_turn(2, demo_script.RAINY)
+        await self._ask(demo_script.RAIN)
+        view.step(f'await session.create_branch("{demo_script.FAMILY}")')
+        await session.create_branch(demo_script.FAMILY)
+        await self._ask(demo_script.CHILDREN)
+        view.step(f'await session.switch_to_branch("{demo_script.RAINY}")')
+        await session.switch_to_branch(demo_script.RAINY)
+
+    async def _ask(self, question: str) -> None:
+        self._view.user(question)
+        result = await Runner.run(
+            self._agent, question, session=self._session, run_config=self._config
+        )
+        for item in result.new_items:
+            self._view.item(item.to_input_item())
+        await self._session.store_run_usage(result)
+
+    async def _take_back(self) -> None:
+        """Take items off until the question is off, too."""
+        while (item := await self._session.pop_item()) is not None:
+            self._view.taken_back(item)
+            if item.get("role") == "user":
+                return
+
+
+async def open_unused(file: Path) -> AdvancedSQLiteSession:
+    """Open a session that the file has not seen: a demo never goes on with another's talk."""
+    number = 1
+    while True:
+        session = AdvancedSQLiteSession("demo" if number == 1 else f"demo-{number}", file)
+        if not await session.log.version(session.session_id):
+            return session
+        session.close()
+        number += 1
+
+
+async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
+    """Return what every reading method of the session answers, for every branch."""
+    branches = await session.list_branches()
+    ids = [branch["branch_id"] for branch in branches]
+    return {
+        "current_branch": session.current_branch,
+        "list_branches": branches,
+        "get_items": {each: await session.get_items(branch_id=each) for each in ids},
+        "get_conversation_turns": {
+            each: await session.get_conversation_turns(each) for each in ids
+        },
+        "get_conversation_by_turns": {
+            each: await session.get_conversation_by_turns(each) for each in ids
+        },
+        "get_tool_usage": {each: await session.get_tool_usage(each) for each in ids},
+        "get_turn_usage": {each: await session.get_turn_usage(branch_id=each) for each in ids},
+        "get_session_usage": {each: await session.get_session_usage(each) for each in ids},
+        "get_usage_stats": await session.get_usage_stats(),
+        "list_sessions": await session.list_sessions(),
+    }
+
+
+async def drop_and_replay(view: View, log: EventLog) -> list[Replayed]:
+    """Drop the projections' tables, build them again from the events, and check them."""
+    everything = projections.default().named([])
+    names = [table.name for projection in everything for table in tables(projection)]
+    await log.write(lambda tx: _drop(tx, names))
+    view.dropped(names)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await asyncio.to_thread(projections.replay, log, everything)
+    view.replayed((await log.head()).position, loop.time() - started)
+    return await asyncio.to_thread(projections.replay, log, everything, check=True)
+
+
+def _drop(tx: Transaction, names: list[str]) -> None:
+    for name in names:
+        tx.execute(f'DROP TABLE "{name}"')
+    for projection in projections.default().by_name:
+        tx.execute("DELETE FROM checkpoints WHERE projection = ?", (projection,))

@@ -1,0 +1,142 @@
+"""
+``eventlog erase``: blank contents for good; say first what would go, and ask.
+
+The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete, dry_run).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.conversations import summary, timestamps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.projections.erasure.eraser import Erased, OnProgress
+
+
+class Asked(NamedTuple):
+    """What is to be erased: exactly one of a session, deleted sessions, or what is on no branch."""
+
+    session_id: str | None
+    deleted: bool
+    older_than: timedelta | None
+    popped: bool
+    reason: str | None
+
+
+def asked(
+    session_id: str | None,
+    *,
+    deleted: bool,
+    older_than: str | None,
+    popped: bool,
+    reason: str | None,
+) -> Asked:
+    """Return what is asked for; end with a usage error if it is not one thing."""
+    if (session_id is not None) + deleted + popped != 1:
+        terminal.fail(terminal.ExitCode.USAGE, "say what: one of --session, --deleted and --popped")
+    if older_than is not None and not deleted:
+        terminal.fail(terminal.ExitCode.USAGE, "--older-than goes with --deleted")
+    try:
+        age = None if older_than is None else timestamps.duration(older_than)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+    return Asked(session_id, deleted, age, popped, reason)
+
+
+def run(
+    path: Path, what: Asked, *, actor: str | None, dry_run: bool, yes: bool, as_json: bool
+) -> bool:
+    """Erase; return whether nothing of it is left in the file. Raises an EventLogError."""
+    with terminal.conversations(path, read_only=dry_run) as log:
+        terminal.check_session(log, what.session_id)
+        with terminal.acting(actor):
+            return asyncio.run(_erase(log, what, dry_run=dry_run, yes=yes, as_json=as_json))
+
+
+async def _erase(
+    log: ConversationLog, what: Asked, *, dry_run: bool, yes: bool, as_json: bool
+) -> bool:
+    would = await log.erase(**what._asdict(), dry_run=True)
+    if dry_run:
+        _print(would, dry_run=True, as_json=as_json)
+        return True
+    if would.sessions and not yes:
+        _confirm(would)
+    with _progress(would.events, shown=not as_json) as on_progress:
+        erased = await log.erase(**what._asdict(), on_progress=on_progress)
+    _print(erased, dry_run=False, as_json=as_json)
+    return erased.is_complete
+
+
+def _confirm(would: Erased) -> None:
+    """Ask on a terminal; end with a usage error where nobody can answer, or the answer is no."""
+    if not sys.stdin.isatty():
+        terminal.fail(
+            terminal.ExitCode.USAGE, f"this would erase {_amount(would)}: say --yes to do it"
+        )
+    question = f"Erase {_amount(would)}? It cannot be undone."
+    if not typer.confirm(question, err=True):
+        terminal.fail(terminal.ExitCode.USAGE, "nothing was erased")
+
+
+def _amount(erased: Erased) -> str:
+    events = summary.counted(erased.events, "event")
+    sessions = summary.counted(erased.sessions, "session")
+    return f"the content of {events} ({erased.payload_bytes:,} bytes) in {sessions}"
+
+
+def _print(erased: Erased, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"kind": "erased", **erased._asdict(), "dry_run": dry_run})
+        return
+    out = terminal.console()
+    verb = "would erase" if dry_run else "erased"
+    said = f"{verb} {_amount(erased)}" if erased.sessions else "there is nothing to erase"
+    out.print(Text(said), soft_wrap=True)
+    if erased.kept_items == 1:
+        out.print(Text("1 popped item stays: its event holds live items"), soft_wrap=True)
+    elif erased.kept_items:
+        kept = f"{erased.kept_items:,} popped items stay: their events hold live items"
+        out.print(Text(kept), soft_wrap=True)
+    if not erased.is_complete:
+        _print_incomplete(out)
+
+
+def _print_incomplete(out: Console) -> None:
+    text = (
+        "another process was using the file, which may still hold copies of what was erased: "
+        "run this again when it is idle"
+    )
+    out.print(Text(text, style="bold red"), soft_wrap=True)
+
+
+@contextmanager
+def _progress(events: int, *, shown: bool) -> Iterator[OnProgress | None]:
+    """Show a bar on stderr while the block runs, if that is a terminal."""
+    err = terminal.console(stderr=True)
+    if not (shown and err.is_terminal and events):
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(
+        *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        task = bar.add_task("erasing", total=events)
+        yield lambda erased: bar.update(task, completed=erased.events)

@@ -1,0 +1,270 @@
+"""``eventlog export`` and ``eventlog import``: histories out of a log, and into one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, get_args
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.markdown import export_markdown
+from agents_eventlog.adapters.cli.terminal import ExitCode, printable
+from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+from agents_eventlog.adapters.conversations.summary import counted
+from agents_eventlog.adapters.openai_agents.migration.import_file import check_source, import_file
+from agents_eventlog.eventlog.errors import OpenError, WrongTablesError
+from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
+from agents_eventlog.eventlog.jsonl.import_ import Imported, ImportOutcome, OnConflict
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.sqlite import connections, registry
+from agents_eventlog.eventlog.storage.sqlite.store import MEMORY
+
+OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
+
+
+# -- export -----------------------------------------------------------------------------------
+
+
+def export(
+    path: Path, sessions: Sequence[str], *, markdown: bool, output: Path | None, as_json: bool
+) -> None:
+    """Write a log's histories to a file, whole or not at all, or to stdout. Raises an EventLogError."""
+    if output is not None:
+        check_output(path, output)
+    shown = not (as_json or (output is None and sys.stdout.isatty()))
+    with terminal.opened(path, read_only=True) as log, _bar("exporting", shown=shown) as show:
+        written = Exported(0, 0, 0)
+
+        def on_progress(progress: Exported) -> None:
+            nonlocal written
+            written = progress
+            if show is not None:
+                show(progress.events, progress.total)
+
+        for session_id in sessions:
+            terminal.check_session(log, session_id)
+        form = export_markdown if markdown else export_lines
+        asyncio.run(_write(form(log, sessions, on_progress=on_progress), output))
+    if output is not None:
+        _print_exported(written, output, as_json=as_json)
+
+
+def check_output(path: Path, output: Path) -> None:
+    """End with a usage error for a file that must not be replaced: any database, and what is beside it."""
+    target = registry.resolve(output)
+    if target == registry.resolve(path):
+        terminal.fail(ExitCode.USAGE, f"{output} is the log itself")
+    try:
+        is_kept = connections.is_beside_database(target) or (
+            Path(target).is_file() and connections.is_database(target)
+        )
+    except sqlite3.Error as error:
+        raise connections.translated(error, target) from error
+    if is_kept:
+        terminal.fail(
+            ExitCode.USAGE,
+            f"{output} belongs to a SQLite database: expected a file that may be replaced",
+        )
+
+
+async def _write(texts: AsyncIterator[str], output: Path | None) -> None:
+    """Write texts, each on lines of its own."""
+    with _opened(output) as file:
+        async for text in texts:
+            file.write(text.encode() + b"\n")
+        file.flush()
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[IO[bytes]]:
+    """Open stdout, or a file that is there once it is whole."""
+    if output is None:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
+    if output.exists() and not output.is_file():
+        with output.open("wb") as device:
+            yield device
+        return
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"{output.name}-", suffix=".part", dir=output.parent)
+    except OSError as error:
+        is_lacking = isinstance(error, FileNotFoundError)
+        why = f"the folder {output.parent} does not exist" if is_lacking else error.strerror
+        raise OpenError(f"{output} cannot be written: {why}", path=str(output)) from error
+    try:
+        with os.fdopen(handle, "wb") as part:
+            yield part
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(output)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _print_exported(written: Exported, output: Path, *, as_json: bool) -> None:
+    sessions, events = written.sessions, written.events
+    if as_json:
+        document = {"kind": "exported", "sessions": sessions, "events": events}
+        terminal.print_json({**document, "output": str(output)})
+    else:
+        line = f"exported {counted(sessions, 'session')}, {counted(events, 'event')} to {output}"
+        terminal.console().print(Text(printable(line)), soft_wrap=True)
+
+
+# -- import -----------------------------------------------------------------------------------
+
+
+def import_(
+    path: Path,
+    source: Path,
+    *,
+    on_conflict: OnConflict,
+    tables: TablePair | None,
+    dry_run: bool,
+    actor: str | None,
+    as_json: bool,
+) -> bool:
+    """Import histories; return whether all of all sessions came in. Raises an EventLogError."""
+    try:
+        if tables is not None:
+            tables.resolved()
+    except WrongTablesError as error:
+        terminal.fail(ExitCode.USAGE, error)
+    check_source(source, tables)  # before a log is made for it
+    bring = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
+    outcomes: list[Imported] = []
+    try:
+        is_tried = dry_run or (not _is_there(path) and _is_all_broken(bring))
+        with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
+            brought = bring(log, dry_run=is_tried, on_progress=show)
+            with terminal.acting(actor):
+                asyncio.run(_collect(brought, outcomes, as_json=as_json))
+    finally:  # what came in before an error stays
+        _print_receipt(outcomes, path, dry_run=dry_run, as_json=as_json)
+    return not any(
+        outcome.outcome in {"refused", "broken"} or _is_incomplete(outcome) for outcome in outcomes
+    )
+
+
+def _is_incomplete(outcome: Imported) -> bool:
+    """Whether a session came in, but for something that was left out."""
+    return outcome.imported_as is not None and outcome.problem is not None
+
+
+async def _collect(
+    brought: AsyncIterator[Imported], outcomes: list[Imported], *, as_json: bool
+) -> None:
+    async for outcome in brought:
+        outcomes.append(outcome)
+        if as_json:
+            terminal.print_json({"kind": "session", **outcome._asdict()})
+
+
+def _is_all_broken(bring: Callable[..., AsyncGenerator[Imported, None]]) -> bool:
+    """Whether a source has sessions, and none that a new log would be made for."""
+
+    async def found() -> set[bool]:
+        seen = set()
+        async with (
+            EventLog.open(MEMORY) as log,
+            aclosing(bring(log, dry_run=True)) as outcomes,
+        ):
+            async for outcome in outcomes:
+                seen.add(outcome.outcome == "broken")
+                if False in seen:
+                    break
+        return seen
+
+    return asyncio.run(found()) == {True}
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+@contextmanager
+def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
+    """Open the log to import into, made if need be; in a dry run, nothing is made or written."""
+    if dry_run and _is_there(path):
+        with terminal.told_apart(path):
+            log = EventLog.open_sync(path, read_only=True)
+    else:
+        with terminal.told_apart(path):
+            log = EventLog.open_sync(
+                MEMORY if dry_run else path, projections=None if dry_run else projections.default()
+            )
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _print_receipt(
+    outcomes: Sequence[Imported], path: Path, *, dry_run: bool, as_json: bool
+) -> None:
+    if not outcomes and sys.exc_info()[0] is not None:
+        return  # it failed before the first session
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    numbers: dict[str, int] = {name: counts[name] for name in OUTCOMES}
+    numbers["incomplete"] = sum(map(_is_incomplete, outcomes))
+    events = sum(outcome.events for outcome in outcomes)
+    if as_json:
+        terminal.print_json({"kind": "receipt", **numbers, "events": events, "dry_run": dry_run})
+        return
+    out = terminal.console()
+    for outcome in outcomes:
+        if (told := _told(outcome)) is not None:
+            out.print(Text(printable(f"{outcome.session_id}: {told}")), soft_wrap=True)
+    came = counted(numbers.pop("imported") + numbers["renamed"], "session")
+    verb = "would import" if dry_run else "imported"
+    rest = "".join(f"; {number:,} {name}" for name, number in numbers.items() if number)
+    line = f"{verb} {came}, {counted(events, 'event')} into {path}{rest}"
+    out.print(Text(printable(line)), soft_wrap=True)
+
+
+def _told(outcome: Imported) -> str | None:
+    """Return what is to be said of a session; nothing of one that came in as it was."""
+    told: list[str] = [] if outcome.outcome == "imported" else [outcome.outcome]
+    if outcome.outcome == "renamed":
+        told = [f"renamed to {outcome.imported_as}"]
+    if outcome.problem is not None:
+        told.append(outcome.problem)
+    return ": ".join(told) or None
+
+
+# -- both -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Give what moves a bar on stderr while the block runs, if that is a terminal."""
+    err = terminal.console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    # The bar must not take stdout over: it may be a file.
+    with Progress(
+        *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

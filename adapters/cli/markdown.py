@@ -1,0 +1,160 @@
+"""
+Conversations as Markdown, for people: sessions, branches, turns, tools.
+
+All text of a conversation stands in fences or code spans that it cannot end, its control characters and
+those that turn the direction of writing shown: no heading, link, image or tag of it comes alive.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.openai_agents.migration.importer import shared_length
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.jsonl.export import Exported, choose
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import as_of as past
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.builder import MAIN
+
+BRANCHES = """
+    SELECT branch_id, from_branch_id FROM branches
+    WHERE session_id = ? AND is_live = 1
+    ORDER BY created_position, branch_id <> 'main', branch_id
+"""
+
+ROLES = frozenset({"assistant", "developer", "system", "user"})
+
+_BACKTICKS = re.compile("`+")
+
+
+async def export_markdown(
+    log: EventLog,
+    session_ids: Sequence[str] = (),
+    *,
+    on_progress: Callable[[Exported], None] | None = None,
+) -> AsyncIterator[str]:
+    """
+    Yield a log's present conversations as Markdown, session after session.
+
+    session_ids: only these; none given means all. Raises ConversationError for one that there is not.
+    """
+    chosen = await log.query(lambda tx: choose(tx, session_ids))
+    total, done = sum(heading.events for heading in chosen.headings), 0
+    for count, (session_id, version) in enumerate(chosen.headings, start=1):
+        yield await past.ask(log, session_id, version, partial(_session, session_id))
+        done += version
+        if on_progress is not None:
+            on_progress(Exported(done, total, count))
+
+
+def _session(session_id: str, tx: Transaction) -> str:
+    session = conversations.session(tx, session_id)
+    if session is None:
+        return ""
+    lines = [f"# Session {span(session_id)}", ""]
+    began, used = timestamps.minute(session.created_at), timestamps.minute(session.updated_at)
+    lines += [f"- began {began}, last used {used} (UTC)"]
+    if session.user_id is not None:
+        lines += [f"- user {span(session.user_id)}"]
+    if session.metadata is not None:
+        lines += [f"- metadata {span(session.metadata)}"]
+    if session.deleted_at is not None:
+        lines += [f"- deleted {timestamps.minute(session.deleted_at)} (UTC)", ""]
+        return "\n".join(lines)
+    counts = (
+        summary.counted(session.item_count, "item"),
+        summary.counted(session.turn_count, "turn"),
+        f"branches: {session.branch_count}",
+    )
+    lines += [f"- {', '.join(counts)}", ""]
+    for branch_id, parent_id in tx.all(BRANCHES, (session_id,)):
+        lines += _branch(tx, session_id, branch_id, parent_id)
+    return "\n".join(lines)
+
+
+def _branch(
+    tx: Transaction, session_id: str, branch_id: str, parent_id: str | None
+) -> Iterator[str]:
+    pointer = conversation_queries.place(tx, session_id, branch_id).pointer
+    yield f"## Branch {span(branch_id)}"
+    yield ""
+    kept = 0
+    if parent_id is not None and branch_id != MAIN:
+        parent = conversation_queries.place(tx, session_id, parent_id).pointer
+        kept = shared_length(
+            conversation_queries.refs(tx, parent), conversation_queries.refs(tx, pointer)
+        )
+        shared = summary.counted(kept, "item") if kept else "nothing"
+        yield f"It left {span(parent_id)}, with which it shares {shared}."
+        yield ""
+    times = {user.turn: user.occurred_at for user in conversation_queries.user_items(tx, pointer)}
+    before = -1
+    rows = zip(
+        conversation_queries.structure(tx, pointer),
+        conversation_queries.items(tx, pointer),
+        strict=True,
+    )
+    for number, ((turn, *_), item) in enumerate(rows):
+        if number < kept:
+            continue
+        if turn != before:
+            at = f" ({timestamps.minute(times[turn])})" if turn in times else ""
+            yield f"### Turn {turn}{at}" if turn else "### Before the first turn"
+            yield ""
+            before = turn
+        yield from _item(item)
+
+
+def _item(item: JSON) -> Iterator[str]:
+    label, text = _told(item) if isinstance(item, Mapping) else ("**item**", _pretty(item))
+    yield from (label, "", fence(text), "")
+
+
+def _told(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what an item is called, and its text; of what has more than text, all of it."""
+    kind, role = item.get("type"), item.get("role")
+    if kind == "function_call":
+        name = span(str(item.get("name")))
+        return f"**calls** {name}", summary.json_or_text(item.get("arguments"))
+    if kind == "function_call_output":
+        return "**gets**", summary.json_or_text(item.get("output"))
+    if isinstance(role, str) and _is_text(item.get("content")):
+        return f"**{role}**" if role in ROLES else span(role), summary.content(item)
+    return "**item**", _pretty(item)
+
+
+def _is_text(content: JSON) -> bool:
+    if not isinstance(content, list):
+        return isinstance(content, str)
+    return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content)
+
+
+def _pretty(value: JSON) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def span(text: str) -> str:
+    """Return a text as a code span that it cannot end, on one line."""
+    shown = printable(text)
+    ticks = "`" * (_longest_run(shown) + 1)
+    return f"{ticks} {shown} {ticks}" if "`" in shown or not shown.strip() else f"`{shown}`"
+
+
+def fence(text: str) -> str:
+    """Return a text in a fence that it cannot end."""
+    shown = printable(text, lines=True)
+    ticks = "`" * max(3, _longest_run(shown) + 1)
+    return f"{ticks}text\n{shown}\n{ticks}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in _BACKTICKS.findall(text)), default=0)

@@ -1,0 +1,125 @@
+"""
+``eventlog search``: where something was said, and by whom.
+
+Documents of ``--json``, one a line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
+tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the newest first, and at the end
+``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.eventlog.errors import InvalidQueryError
+from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.search import index as search_index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from agents_eventlog.adapters.conversations.item_search import ItemHit, SearchResults
+    from agents_eventlog.adapters.conversations.log import ConversationLog
+
+
+def run(
+    path: Path,
+    text: str | None,
+    *,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    after: str | None,
+    index: bool,
+    as_json: bool,
+    **which: Any,
+) -> None:
+    """Find, and print. Raises an EventLogError."""
+    which.update(since=terminal.time(since), until=terminal.time(until, end_of_day=True))
+    asks_nothing = text is None and not any(which.values())
+    with terminal.conversations(path, read_only=not index) as log:
+        terminal.check_session(log, which["session_id"])
+        if index:
+            build_index(log, shown=not as_json)
+        if index and asks_nothing:
+            return
+        try:
+            found = asyncio.run(log.find_items(text, limit=limit, after=after, **which))
+        except InvalidQueryError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    if as_json:
+        _print_json(found)
+        return
+    out, aside = terminal.console(), terminal.console(stderr=True)
+    for row in found:
+        _print_row(out, row)
+    if account := _account(found, text):
+        aside.print(Text(account, style="dim"), soft_wrap=True)
+    if found.cursor is not None:
+        aside.print(Text(f"there are more: --after {found.cursor}", style="dim"), soft_wrap=True)
+
+
+def build_index(log: ConversationLog, *, shown: bool) -> None:
+    """Bring the full-text index of a file up to date, and its other tables; make it, if need be."""
+    from agents_eventlog.adapters.cli import replay
+
+    with replay.progress("indexing", shown=shown) as bar:
+        build_in_steps(log.store, projections.Search(), bar.show)
+    log.join(projections.default(search=True))
+
+
+def _account(found: SearchResults, text: str | None) -> str:
+    """Return how many events were scanned, and how they would be found faster."""
+    if not found.scanned:
+        return ""
+    account = f"scanned {summary.counted(found.scanned, 'event')}"
+    if text is None or search_index.expression(text) is None:
+        return account  # no index helps
+    return f"{account} (eventlog search --index builds the full-text index, or updates it)"
+
+
+def _print_json(found: SearchResults) -> None:
+    for row in found:
+        said_at = row["occurred_at"].replace(" ", "T") + "Z"
+        terminal.print_json({"kind": "item", **row, "occurred_at": said_at})
+    terminal.print_json(
+        {
+            "kind": "searched",
+            "items": len(found),
+            "indexed": found.indexed,
+            "scanned": found.scanned,
+            "after": found.cursor,
+        }
+    )
+
+
+def _print_row(out: Console, row: ItemHit) -> None:
+    """Print where an item stands, who says it, and below that what it says."""
+    first, *others = (printable(branch_id) for branch_id in row["branch_ids"])
+    also = f" and {summary.counted(len(others), 'other')}" if others else ""
+    where = Text(printable(row["session_id"]), style="bold")
+    where.append(f"  {first}{also}", style="not bold cyan")
+    where.append(f"  turn {row['turn']}  {row['occurred_at'][:16]}  ", style="not bold dim")
+    where.append(printable(row["tool_name"] or row["type"]), style="not bold")
+    out.print(where, soft_wrap=True)
+    out.print(Padding(_snippet(row["snippet"], *row["hit"]), (0, 0, 0, 2)))
+
+
+def _snippet(text: str, start: int, end: int) -> Text:
+    """Return a snippet on one line, with what was found in it marked."""
+    before, hit, after = (_on_one_line(t) for t in (text[:start], text[start:end], text[end:]))
+    return Text.assemble(before, (hit, "bold reverse"), after)
+
+
+def _on_one_line(text: str) -> str:
+    return printable(re.sub(r"\s+", " ", text))

@@ -1,0 +1,202 @@
+"""
+``eventlog sessions``, ``delete`` and ``restore``: which sessions there are, and which shall be.
+
+Documents of ``--json``, one a line. Of ``sessions``: ``session`` (what ``list_sessions`` tells of each, its
+``cursor`` among it, for ``--after``), in order. Of ``delete``: ``session`` (session_id), oldest first, then
+``receipt`` (sessions, items, total_tokens, total_cost, unpriced_requests, dry_run). Of ``restore``:
+``restored`` (session_id).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.eventlog.errors import (
+    ConversationError,
+    InvalidQueryError,
+    UnserialisableError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agents_eventlog.adapters.cli.options import Which
+    from agents_eventlog.adapters.conversations.sessions import Deletion
+    from agents_eventlog.eventlog.events import JSON
+    from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
+
+NAMED = 20
+"""How many deleted sessions are named for people."""
+
+
+def _filters(which: Which) -> SessionFilters:
+    """Return the filters that were typed; ends with USAGE for what is no time or no JSON."""
+    metadata = which["metadata"]
+    return {
+        "user_id": which["user"],
+        "metadata": None if metadata is None else _json(metadata),
+        "created_after": terminal.time(which["created_after"]),
+        "created_before": terminal.time(which["created_before"]),
+        "updated_after": terminal.time(which["updated_after"]),
+        "updated_before": terminal.time(which["updated_before"]),
+        "text": which["text"],
+        "min_items": which["min_items"],
+    }
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        terminal.fail(terminal.ExitCode.USAGE, f"--metadata is a JSON object, not {text!r}")
+
+
+# -- listing ------------------------------------------------------------------------------------
+
+
+def run(
+    path: Path,
+    which: Which,
+    *,
+    deleted: bool,
+    order_by: OrderBy,
+    reverse: bool,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """Print a page of sessions. Raises an EventLogError."""
+    filters = _filters(which)
+    with terminal.conversations(path, read_only=True) as log:
+        try:
+            rows = asyncio.run(
+                log.sessions(
+                    limit=limit + 1,  # one more, to know whether there are more
+                    after=after,
+                    order_by=order_by,
+                    reverse=reverse,
+                    deleted=deleted,
+                    **filters,
+                )
+            )
+        except (InvalidQueryError, UnserialisableError) as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    shown = rows[:limit]
+    if as_json:
+        for row in shown:
+            terminal.print_json(_document(row))
+        return
+    if shown:
+        terminal.console().print(_table(shown, deleted=deleted))
+    if shown and len(rows) > limit:
+        more = Text(f"more with --after {shown[-1]['cursor']}", style="dim")
+        terminal.console().print(more, soft_wrap=True)
+
+
+def _document(row: dict[str, Any]) -> dict[str, JSON]:
+    times = {
+        name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
+        for name in ("created_at", "updated_at", "deleted_at")
+    }
+    return {"kind": "session", **row, **times}
+
+
+def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("session", overflow="fold", min_width=10)
+    table.add_column("title", overflow="fold", min_width=10)
+    table.add_column("user", overflow="fold", min_width=5)
+    table.add_column("deleted (UTC)" if deleted else "last used (UTC)", min_width=10)
+    for name in ("turns", "items", "tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(printable(row["session_id"])),
+            Text(printable(row["title"] or "")),
+            Text(printable(row["user_id"] or "")),
+            Text(row["deleted_at" if deleted else "updated_at"][:16]),
+            Text(f"{row['turn_count']:,}"),
+            Text(f"{row['item_count']:,}"),
+            Text(f"{row['total_tokens']:,}"),
+            Text(_cost(row["total_cost"], row["unpriced_requests"])),
+        )
+    return table
+
+
+def _cost(cost: float, unpriced_requests: int) -> str:
+    """Return a sum of prices; with a plus where some requests have none."""
+    return f"${summary.usd(cost)}{'+' if unpriced_requests else ''}"
+
+
+# -- deleting and restoring -----------------------------------------------------------------------
+
+
+def delete(
+    path: Path,
+    which: Which,
+    *,
+    everything: bool,
+    yes: bool,
+    reason: str | None,
+    actor: str | None,
+    as_json: bool,
+) -> None:
+    """Delete the sessions that match, or tell which they are. Raises an EventLogError."""
+    filters = _filters(which)
+    with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
+        try:
+            deletion = asyncio.run(
+                log.delete_sessions(
+                    dry_run=not yes, reason=reason, all_sessions=everything, **filters
+                )
+            )
+        except InvalidQueryError as error:
+            wanted = str(error).replace("all_sessions=True", "--all")
+            terminal.fail(terminal.ExitCode.USAGE, wanted)
+        except UnserialisableError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    (_print_documents if as_json else _print_deletion)(deletion)
+
+
+def _print_documents(deletion: Deletion) -> None:
+    session_ids, *rest = deletion
+    for session_id in session_ids:
+        terminal.print_json({"kind": "session", "session_id": session_id})
+    totals = dict(zip(deletion._fields[1:], rest, strict=True))
+    terminal.print_json({"kind": "receipt", "sessions": len(session_ids), **totals})
+
+
+def _print_deletion(deletion: Deletion) -> None:
+    out = terminal.console()
+    for session_id in deletion.session_ids[:NAMED]:
+        out.print(Text(printable(session_id)), soft_wrap=True)
+    if (more := len(deletion.session_ids) - NAMED) > 0:
+        out.print(f"and {more:,} more")
+    cost = _cost(deletion.total_cost, deletion.unpriced_requests)
+    what = f"{summary.counted(len(deletion.session_ids), 'session')}, "
+    what += f"{summary.counted(deletion.items, 'item')}"
+    spent = f"{summary.counted(deletion.total_tokens, 'token')} ({cost}) spent stay counted"
+    out.print(f"{'would delete' if deletion.dry_run else 'deleted'} {what}; {spent}")
+    if deletion.dry_run and deletion.session_ids:
+        out.print("nothing was done yet: --yes does it", style="dim")
+
+
+def restore(path: Path, session_id: str, *, actor: str | None, as_json: bool) -> None:
+    """Restore a session. Raises an EventLogError."""
+    with terminal.conversations(path, read_only=False) as log, terminal.acting(actor):
+        terminal.check_session(log, session_id)
+        try:
+            asyncio.run(log.restore_session(session_id))
+        except ConversationError as error:
+            terminal.fail(terminal.ExitCode.USAGE, error)
+    if as_json:
+        terminal.print_json({"kind": "restored", "session_id": session_id})

@@ -1,0 +1,317 @@
+"""What the commands share: exit codes, consoles, one document a line, errors, opening a log."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import unicodedata
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.eventlog import EventLog, recording
+from agents_eventlog.eventlog.appender import session_version
+from agents_eventlog.eventlog.errors import (
+    EventLogError,
+    ForeignFileError,
+    NoLogError,
+    SessionNotFoundError,
+    UnknownProjectionError,
+)
+from agents_eventlog.eventlog.storage.sqlite import connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.eventlog.events import JSON
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+
+WIDEST = 100
+"""Lines longer than this are hard to read, however wide the terminal is."""
+
+_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+_opened: ContextVar[Path | None] = ContextVar("_opened", default=None)
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    CLEAN = 0
+    FINDINGS = 1
+    USAGE = 2
+    CANNOT_OPEN = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class _Unconverted:
+    """
+    Takes the value of a parameter that is of its type as it stands; leaves the others to typer.
+
+    Typer converts all of them by pydantic, and importing that takes longer than most commands.
+    """
+
+    def __init__(self, typers_own: Callable[[], Any]) -> None:
+        self._typers_own = typers_own
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        kind = param.type_descriptor.annotation
+        if value is None:
+            return () if param.multiple else None
+        if kind == list[str] and param.multiple:
+            return list(value)
+        if kind is Path and isinstance(value, str) and _can_be_opened(value):
+            return Path(value)
+        if isinstance(kind, type) and isinstance(value, kind):
+            return value
+        return self._typers_own().coerce(value, param=param, ctx=ctx)
+
+
+def _convert_less(command: Any, ctx: Any) -> None:
+    for parameter in command.get_params(ctx):
+        typers_own = getattr(parameter, "get_runtime_param", None)  # not in each release of typer
+        if typers_own is not None:
+            vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
+
+
+def _can_be_opened(path: str) -> bool:
+    return not os.path.exists(path) or os.access(path, os.R_OK)  # noqa: PTH110 - nothing is raised
+
+
+class Commands(TyperGroup):
+    """
+    The commands, with one way to end for all of them.
+
+    A command that answers False has found something, or left something undone.
+
+    An error of the log or the file is one line on stderr; Ctrl-C and a reader that went away end in
+    silence. Values that can never be are told as damage, where that made them. Anything else is a defect
+    of the program and keeps its traceback.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what stands before the command's name."""
+        _convert_less(self, ctx)
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _convert_less(command, ctx)
+        return command
+
+    def invoke(self, ctx: Any) -> None:
+        """Run the command that was asked for."""
+        _opened.set(None)
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # while a reader that went away can still be noticed
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            _forget_stdout()
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+        except UnknownProjectionError as error:
+            fail(ExitCode.USAGE, error)
+        except (EventLogError, OSError) as error:
+            fail(ExitCode.CANNOT_OPEN, error)
+        except connections.UNEXPECTED:
+            if (damage := _damage()) is None:
+                raise
+            fail(ExitCode.CANNOT_OPEN, damage)
+        if result is False:
+            raise typer.Exit(ExitCode.FINDINGS)
+
+
+def fail(code: ExitCode, why: object) -> NoReturn:
+    """Say why on stderr, in one line, and end."""
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), printable(str(why)))
+    console(stderr=True).print(line, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
+    """Return a time that was typed; ends with USAGE for what is none."""
+    if text is None:
+        return None
+    try:
+        instant = timestamps.instant(text, end_of_day=end_of_day)
+    except ValueError as error:
+        fail(ExitCode.USAGE, error)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for text that is data: no markup, no emoji codes, nothing highlighted."""
+    from rich.console import Console
+
+    class Leaving(Console):
+        """Leaves it to the commands how to end when its reader went away."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    made = Leaving(stderr=stderr, markup=False, emoji=False, highlight=False)
+    made.width = min(made.width, WIDEST)
+    return made
+
+
+def folded(out: Console, row: Text, words: Text) -> Text:
+    """Return a row with words at its end, folded below each other where they are too many."""
+    indent, room = row.cell_len, max(out.width - row.cell_len, 20)
+    fits = words.cell_len <= room and "\n" not in words.plain
+    for number, line in enumerate([words] if fits else words.wrap(out, room, overflow="fold")):
+        if number:
+            row.append("\n" + " " * indent)
+        row.append_text(line)
+    return row
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """
+    Return a text in which control characters and terminal escapes are shown, not obeyed.
+
+    So are characters that turn the direction of writing, and halves of surrogate pairs. ``lines``
+    keeps line breaks.
+    """
+    if text.isprintable():
+        return text  # nearly always
+    return "".join(
+        character
+        if not _is_shown(character) or (lines and character == "\n")
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) in _SHOWN or character in _TURNING
+
+
+def print_json(document: dict[str, JSON]) -> None:
+    """Print a document on a line of its own, in ASCII."""
+    text = json.dumps(document, default=_as_json).replace("\x7f", "\\u007f")
+    sys.stdout.write(f"{text}\n")
+
+
+def _as_json(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
+    """Open a log that exists, by default without its projections. Raises an OpenError."""
+    kept = projections.default() if with_projections else None
+    _opened.set(path)
+    with told_apart(path):
+        log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
+    """Open a log of conversations that exists; to be written, with its projections."""
+    from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.projections import default
+
+    _opened.set(path)
+    with told_apart(path):
+        log = ConversationLog.open_sync(
+            path,
+            create=False,
+            read_only=read_only,
+            projections=None if read_only else default(),
+        )
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def require_session(tx: Transaction, session_id: str) -> None:
+    """Raise SessionNotFoundError when there never was such a session."""
+    try:
+        version = session_version(tx, session_id)
+    except UnicodeEncodeError:
+        version = 0  # the id is no text
+    if not version:
+        raise SessionNotFoundError(session_id)
+
+
+def check_session(log: EventLog, session_id: str | None) -> None:
+    """End with USAGE when a session is asked for that never was; one that was deleted is one."""
+    if session_id is not None:
+        try:
+            log.store.read_sync(lambda tx: require_session(tx, session_id))
+        except SessionNotFoundError as error:
+            fail(ExitCode.USAGE, error)
+
+
+@contextmanager
+def acting(actor: str | None) -> Iterator[None]:
+    """Record who does what is written in the block: by default who is logged in."""
+    with recording(actor=actor or _login_name()):
+        yield
+
+
+def _login_name() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None  # a container's user need not have a name
+
+
+@contextmanager
+def told_apart(path: Path) -> Iterator[None]:
+    """Say what a file is, in the same words wherever it is opened, when it turns out to be no log."""
+    try:
+        yield
+    except (NoLogError, ForeignFileError) as error:
+        from agents_eventlog.adapters.openai_agents.migration.import_file import what_it_is
+
+        if not path.expanduser().is_file() or path.expanduser().stat().st_size == 0:
+            raise
+        raise what_it_is(path, error) from error
+
+
+def _damage() -> EventLogError | None:
+    """Return what is wrong with the file that the command opened; it takes a while."""
+    path = _opened.get()
+    try:
+        return None if path is None else connections.damage(str(path))
+    except EventLogError as error:
+        return error
+
+
+def _forget_stdout() -> None:
+    """Let what is left in the buffer go nowhere, or Python complains when it ends."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return  # stdout is no file

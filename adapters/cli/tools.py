@@ -1,0 +1,66 @@
+"""
+``eventlog tools``: how tools were used, and how often they failed.
+
+Documents of ``--json``, one a line: ``tool`` (tool_name, session_id, day: those that are asked for; calls,
+failures, unanswered), in the order in which they are printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.eventlog.errors import InvalidQueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+NUMBERS = ("calls", "failures", "unanswered")
+
+
+def run(
+    path: Path,
+    *,
+    by: Sequence[str],
+    session_id: str | None,
+    user_id: str | None,
+    since: str | None,
+    until: str | None,
+    as_json: bool,
+) -> None:
+    """Print how tools were used. Raises an EventLogError."""
+    first, last = terminal.time(since), terminal.time(until, end_of_day=True)
+    try:
+        with terminal.conversations(path, read_only=True) as log:
+            terminal.check_session(log, session_id)
+            rows = asyncio.run(
+                log.tools(by, session_id=session_id, user_id=user_id, since=first, until=last)
+            )
+    except InvalidQueryError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+    if as_json:
+        for row in rows:
+            terminal.print_json({"kind": "tool", **row})
+        return
+    if not rows:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for name in rows[0]:
+        title = name.removesuffix("_name").removesuffix("_id")
+        is_number = name in NUMBERS
+        table.add_column(title, justify="right" if is_number else "left", no_wrap=is_number)
+    for row in rows:
+        table.add_row(
+            *(
+                Text(f"{value:,}" if isinstance(value, int) else printable(str(value or "-")))
+                for value in row.values()
+            )
+        )
+    terminal.console().print(table)

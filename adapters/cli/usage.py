@@ -1,0 +1,205 @@
+"""
+``eventlog usage`` and ``eventlog reprice``: what was spent, and what it costs by today's price list.
+
+Documents of ``--json``, one a line: ``usage`` for each group (its keys, then total_runs, total_requests,
+total_tokens, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+total_cost in USD, unpriced_requests), then ``total`` with the same sums. ``repriced``: requests, changed,
+sessions, unpriced, cost_before, cost_after, is_dry.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.projections.usage import queries as usage_queries
+from agents_eventlog.projections.usage.queries import BY, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.status import Status
+
+    from agents_eventlog.adapters.conversations.repricing import Repriced
+    from agents_eventlog.eventlog.events import JSON
+
+COLUMNS: Final = {
+    "runs": "total_runs",
+    "requests": "total_requests",
+    "input": "input_tokens",
+    "cached": "cached_tokens",
+    "output": "output_tokens",
+    "USD": "total_cost",
+    "unpriced": "unpriced_requests",
+}
+UNKNOWN: Final = "(none)"
+BAR_CELLS: Final = 20
+
+
+def usage(
+    path: Path,
+    *,
+    by: Sequence[str],
+    since: str | None,
+    until: str | None,
+    user_id: str | None,
+    session_id: str | None,
+    live: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Print what was spent. Raises an EventLogError."""
+    if as_json and as_csv:
+        terminal.fail(terminal.ExitCode.USAGE, "--json and --csv do not go together")
+    names = [name.strip() for each in by for name in each.split(",")] or ["model"]
+    wanted = _wanted(names, since, until)._replace(
+        user_id=user_id, session_id=session_id, live=live
+    )
+    with terminal.opened(path, read_only=True) as log:
+        terminal.check_session(log, session_id)
+        answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, wanted))
+    groups: list[dict[str, JSON]] = answer.pop("groups")
+    keys = [BY[name] for name in wanted.by]
+    if as_json:
+        for group in groups:
+            terminal.print_json({"kind": "usage", **group})
+        terminal.print_json({"kind": "total", **answer})
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, [*keys, *answer], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(groups)
+    else:
+        _print_table(terminal.console(), keys, groups, answer)
+
+
+def reprice(
+    path: Path,
+    *,
+    since: str | None,
+    until: str | None,
+    session_id: str | None,
+    model: str | None,
+    only_unpriced: bool,
+    dry_run: bool,
+    actor: str | None,
+    as_json: bool,
+) -> None:
+    """Price recorded requests again; print how much changed. Raises an EventLogError."""
+    from agents_eventlog.adapters.conversations import repricing
+
+    wanted = _wanted((), since, until)._replace(session_id=session_id)
+    with (
+        terminal.opened(path, read_only=dry_run, with_projections=not dry_run) as log,
+        terminal.acting(actor),
+        _status(shown=not as_json) as status,
+    ):
+        terminal.check_session(log, session_id)
+
+        def show(done: Repriced) -> None:
+            if status is not None:
+                status.update(f"repricing: {done.requests:,} requests, {done.changed:,} changed")
+
+        done = repricing.reprice(
+            log.store,
+            wanted,
+            model=model,
+            prices=None,
+            only_unpriced=only_unpriced,
+            dry_run=dry_run,
+            on_progress=show,
+        )
+    if as_json:
+        terminal.print_json({"kind": "repriced", **asdict(done)})
+        return
+    terminal.console().print(Text(_sentence(done)), soft_wrap=True)
+
+
+def _sentence(done: Repriced) -> str:
+    verb = "would reprice" if done.is_dry else "repriced"
+    changed = f"{verb} {done.changed:,} of {summary.counted(done.requests, 'request')}"
+    sessions = summary.counted(done.sessions, "session")
+    costs = f"{summary.usd(done.cost_before)} -> {summary.usd(done.cost_after)} USD"
+    left = f"; {done.unpriced:,} without a known price" if done.unpriced else ""
+    return f"{changed} in {sessions}: {costs}{left}"
+
+
+def _wanted(by: Sequence[str], since: str | None, until: str | None) -> Wanted:
+    """Return which spend is asked for, or end with exit code 2."""
+    try:
+        start, end = timestamps.typed_period(since, until)
+        return Wanted(by=usage_queries.check_by(by), since=start, until=end)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+
+
+def _print_table(
+    out: Console, keys: Sequence[str], groups: list[dict[str, JSON]], total: dict[str, JSON]
+) -> None:
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_footer=len(groups) > 1
+    )
+    for number, key in enumerate(keys):
+        table.add_column(key.removesuffix("_id"), footer="" if number else "total", overflow="fold")
+    for title, name in COLUMNS.items():
+        table.add_column(title, footer=_shown(name, total), justify="right", no_wrap=True)
+    bars = _bars(groups) if out.is_terminal and "day" in keys else None
+    if bars is not None:
+        table.add_column("", no_wrap=True)
+    is_timeline = keys[0] in {"day", "turn"}
+    order = sorted(
+        range(len(groups)), key=lambda place: 0 if is_timeline else _weight(groups[place])
+    )
+    for place in order:
+        group = groups[place]
+        cells = [
+            Text(UNKNOWN if group[key] is None else printable(str(group[key]))) for key in keys
+        ]
+        numbers = [_shown(name, group) for name in COLUMNS.values()]
+        table.add_row(*cells, *numbers, *([] if bars is None else [bars[place]]))
+    out.print(table)
+    if unpriced := total["unpriced_requests"]:
+        verb = "has" if unpriced == 1 else "have"
+        note = f"{summary.counted(unpriced, 'request')} {verb} no known price: not in the sum"
+        out.print(Text(note, style="yellow"), soft_wrap=True)
+
+
+def _weight(group: dict[str, JSON]) -> tuple[float, int]:
+    """Sort what cost most first, and what is not priced by its tokens."""
+    return -group["total_cost"], -group["total_tokens"]
+
+
+def _bars(groups: list[dict[str, JSON]]) -> list[str]:
+    """Return a bar for each group, as long as its part of the largest: of the cost, else the tokens."""
+    measure = "total_cost" if any(group["total_cost"] for group in groups) else "total_tokens"
+    most = max((group[measure] for group in groups), default=0) or 1
+    return ["█" * round(BAR_CELLS * group[measure] / most) for group in groups]
+
+
+def _shown(name: str, sums: dict[str, JSON]) -> str:
+    value: Any = sums[name]
+    return summary.usd(value) if name == "total_cost" else f"{value:,}"
+
+
+@contextmanager
+def _status(*, shown: bool) -> Iterator[Status | None]:
+    """Show how far it is on stderr while the block runs, if that is a terminal."""
+    err = terminal.console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield None
+        return
+    with err.status("repricing") as status:
+        yield status

@@ -1,0 +1,183 @@
+"""
+``eventlog verify``: whether the log is what was recorded, and its tables what the log says.
+
+Documents of ``--json``, one a line: ``finding`` (where: "log" or "projection", position or null,
+problem), ``difference`` and ``table`` as ``eventlog replay --check`` prints them, and at the end
+``verified`` (ok, events, first_bad_position or null, head: position, digest). With ``--head`` there is
+no ``table``, for the tables are not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.text import Text
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.cli import replay, terminal
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.storage.sqlite import connections, schema
+from agents_eventlog.projections import projector
+from agents_eventlog.projections.base import tables as tables_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from agents_eventlog.eventlog import EventLog, Verified
+    from agents_eventlog.eventlog.events import JSON
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+    from agents_eventlog.projections import Difference, Replayed
+    from agents_eventlog.projections.base import Projection
+
+SHOWN_FINDINGS = 20
+"""How many findings are printed for people; ``--json`` has all of them."""
+
+_UNREADABLE = (EventLogError, sqlite3.Error, ValueError, TypeError, KeyError)
+
+
+class Tables(NamedTuple):
+    """What was found about the projections: problems, and a line for each table that was compared."""
+
+    problems: list[str]
+    replayed: list[Replayed]
+
+
+def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:
+    """Verify; return whether nothing was found. Raises an EventLogError."""
+    expected = None if expect_head is None else _head(expect_head)
+    out = terminal.console()
+    with terminal.opened(path, read_only=True) as log:
+        verified = asyncio.run(log.verify(expected))
+        if as_json:
+            for finding in verified.findings:
+                _print_finding("log", finding.position, finding.problem)
+        elif verified.findings or not only_head:
+            print_chain(out, verified)
+        tables = Tables([], []) if only_head else check_tables(log, out, as_json=as_json)
+    is_clean = (
+        verified.ok and not tables.problems and not any(t.differences for t in tables.replayed)
+    )
+    if as_json:
+        for problem in tables.problems:
+            _print_finding("projection", None, problem)
+        terminal.print_json({"kind": "verified", "ok": is_clean, **chain_document(verified)})
+        return is_clean
+    for problem in tables.problems:
+        out.print(Text(terminal.printable(problem), style="bold red"), soft_wrap=True)
+    if only_head and verified.ok:
+        out.print(Text(str(verified.head)), soft_wrap=True)
+    elif not only_head:
+        out.print(Text(f"head   {verified.head}"), soft_wrap=True)
+    return is_clean
+
+
+def _head(text: str) -> Head:
+    try:
+        return Head.parse(text)
+    except (ValueError, OverflowError):
+        terminal.fail(terminal.ExitCode.USAGE, f"{text!r} is not POSITION:DIGEST")
+
+
+def chain_document(verified: Verified) -> dict[str, JSON]:
+    """Return what was verified of the log, for programs."""
+    first = verified.findings[0].position if verified.findings else None
+    return {
+        "events": verified.events,
+        "first_bad_position": first,
+        "head": {"position": verified.head.position, "digest": verified.head.digest.hex()},
+    }
+
+
+def print_chain(out: Console, verified: Verified) -> None:
+    """Print in a line whether the log is whole; if not, the first bad event and what is wrong."""
+    line = Text(f"log   {summary.counted(verified.events, 'event')}   ")
+    if verified.ok:
+        out.print(line.append("as recorded", style="green"), soft_wrap=True)
+        return
+    first = verified.findings[0].position
+    what = "its table is damaged" if first is None else f"the first bad event is {first}"
+    line.append(f"not as recorded: {what}", style="bold red")
+    out.print(line, soft_wrap=True)
+    for finding in verified.findings[:SHOWN_FINDINGS]:
+        text = finding.problem
+        if finding.position is not None:
+            text = f"event {finding.position}: {text}"
+        out.print(Text(f"  {terminal.printable(text)}"), soft_wrap=True)
+    left = len(verified.findings) - SHOWN_FINDINGS
+    if left > 0:
+        out.print(Text(f"  and {left:,} more: --json shows all"))
+
+
+def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
+    """Compare each projection with its replay, and print a line for each table."""
+    problems: list[str] = []
+
+    def differs(difference: Difference) -> None:
+        replay.print_difference(out, difference, as_json=as_json)
+
+    try:
+        wanted, problems = log.store.read_sync(to_compare)
+        problems += _damages(log, wanted)
+        replayed = (
+            projections.replay(log, wanted, check=True, on_difference=differs) if wanted else []
+        )
+    except _UNREADABLE as error:
+        why = str(error) if isinstance(error, EventLogError) else type(error).__name__
+        return Tables([*problems, f"the projections cannot be checked: {why}"], [])
+    if replayed:
+        replay.print_tables(out, replayed, check=True, as_json=as_json)
+    return Tables(problems, replayed)
+
+
+def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
+    """Return what SQLite finds wrong with the tables and their indexes, which a replay does not compare."""
+    present = log.store.read_sync(lambda tx: schema.table_names(tx.connection))
+    return [
+        f"table {table.name!r} is damaged: {problem}; `eventlog replay` makes it anew"
+        for projection in compared
+        for table in tables_of(projection)
+        if table.name in present
+        for problem in connections.damages(log.path, table.name)
+    ]
+
+
+def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
+    """Return the projections that a replay can be compared with, and what keeps the others back."""
+    wanted: list[Projection] = []
+    problems: list[str] = []
+    head = read_head(tx).position
+    built = projector.checkpoints(tx)
+    present = schema.table_names(tx.connection)
+    for name, projection in projections.kept(tx).by_name.items():
+        checkpoint = built.get(name)
+        if checkpoint is None:
+            # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.
+            if present & {table.name for table in tables_of(projection)}:
+                problems.append(f"projection {name!r} has tables, but no checkpoint")
+            continue
+        if checkpoint.version != projection.version:
+            problems.append(
+                f"projection {name!r} was built by version {checkpoint.version} of its builder, "
+                f"this program has {projection.version}: it cannot be compared"
+            )
+            continue
+        if checkpoint.position != head:
+            problems.append(
+                f"projection {name!r} is built up to event {checkpoint.position}, not {head}: "
+                "whoever opens the log with it brings it up to date, or `eventlog replay`"
+            )
+        wanted.append(projection)
+    return wanted, problems
+
+
+def _print_finding(where: str, position: int | None, problem: str) -> None:
+    terminal.print_json(
+        {"kind": "finding", "where": where, "position": position, "problem": problem}
+    )

@@ -1,0 +1,1 @@
+"""The application: what every adapter and the command line call. It knows no SDK."""

@@ -1,0 +1,109 @@
+"""One session's operations, in the order they were called, over the store's two connections."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import Any, Literal, TypeAlias
+
+from agents_eventlog.eventlog.storage.pending import Operation
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+
+Kind: TypeAlias = Literal["read", "write"]
+
+
+_first_call = threading.Lock()
+
+
+class Lane:
+    """
+    Keeps call order between reads and writes of one session object, and nothing more.
+
+    Writes follow each other in the store's queue, reads in the reader's. A read that is called while a
+    write is under way runs behind it on the writing connection; a write that is called while a read is
+    under way waits for that read. Other sessions are never waited for.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._waiters = 0
+        self._reads = 0  # under way
+        self._writes = 0
+        self._waiting: deque[tuple[Kind, Operation[Any]]] = deque()
+        self._pid = os.getpid()
+
+    def submit(self, kind: Kind, operation: Operation[Any]) -> None:
+        """Run an operation after everything that was submitted before it."""
+        if self._pid != os.getpid():
+            self._forget_parent()
+        with self._lock:
+            if self._waiting or not self._start(kind, operation):
+                self._waiting.append((kind, operation))
+
+    def wait(self) -> None:
+        """Block until nothing is under way."""
+        self._forget_parent()
+        with self._lock:
+            self._waiters += 1
+            self._idle.wait_for(lambda: not (self._waiting or self._reads or self._writes))
+            self._waiters -= 1
+
+    def _start(self, kind: Kind, operation: Operation[Any]) -> bool:
+        """Hand an operation to the store, unless it has to wait; the lock is held."""
+        if kind == "read" and not self._writes:
+            self._reads += 1
+            operation.then = self._read_is_done
+            try:
+                self._store.queue_read(operation)
+            except BaseException:
+                self._reads -= 1
+                raise
+            return True
+        if kind == "write" and self._reads:
+            return False
+        self._writes += 1  # a read behind writes sees them where they are
+        operation.then = self._write_is_done
+        try:
+            self._store.queue_write(operation)
+        except BaseException:
+            self._writes -= 1
+            raise
+        return True
+
+    def _read_is_done(self) -> None:
+        with self._lock:
+            self._reads -= 1
+            self._go_on()
+
+    def _write_is_done(self) -> None:
+        with self._lock:
+            self._writes -= 1
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what waited and may go now; the lock is held."""
+        while self._waiting and self._start_or_fail(*self._waiting[0]):
+            self._waiting.popleft()
+        if self._waiters:
+            self._idle.notify_all()
+
+    def _start_or_fail(self, kind: Kind, operation: Operation[Any]) -> bool:
+        try:
+            return self._start(kind, operation)
+        except Exception as error:
+            operation.fail(error)
+            return True
+
+    def _forget_parent(self) -> None:
+        """In a forked child, begin anew: the lock, and what is under way, are the parent's."""
+        if self._pid == os.getpid():
+            return
+        with _first_call:
+            if self._pid != os.getpid():
+                self._begin_anew()

@@ -1,0 +1,191 @@
+"""What happened, in domain words: one line for each event of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.item_history import Facts, Gone
+from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.events import (
+    JSON,
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    Event,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    SessionCleared,
+    SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageRecorded,
+)
+
+if TYPE_CHECKING:
+    from agents_eventlog.eventlog.recorded_event import Recorded
+
+TOLD_ITEMS = 3
+"""Of how many items of one event the account tells."""
+TOLD_CHARACTERS = 160
+"""How long a part of an account may be."""
+
+NO_FACTS = Facts(items=0, branches=0)
+
+
+class ItemTold(NamedTuple):
+    """An item that an event brought, in a few words, and what became of it."""
+
+    account: str
+    gone: Gone | None
+
+
+class Told(NamedTuple):
+    """An event in words; the items that it brought; whether its content is there to be read."""
+
+    account: str
+    items: list[ItemTold]
+    state: str
+
+
+def tell(
+    recorded: Recorded,
+    facts: Mapping[int, Facts],
+    gone: Mapping[ItemRef, Gone],
+    popped: JSON = None,
+) -> Told:
+    """
+    Return an event in words; they may hold control characters.
+
+    popped: the content of the item that it took off, if it is a pop and the content is known.
+    state: "whole", "erased", or "unreadable".
+    """
+    try:
+        event = recorded.event
+    except UndecodableEventError:
+        return Told(f"{recorded.type} that cannot be read", [], "unreadable")
+    if event is None:
+        return Told(f"{recorded.type}: its content was erased", [], "erased")
+    items = [
+        ItemTold(brief(item), gone.get(ItemRef(recorded.position, index)))
+        for index, item in enumerate(getattr(event, "items", ()))
+    ]
+    words = _WORDS[type(event)]
+    account = words(event, facts.get(recorded.position, NO_FACTS))
+    if isinstance(event, ItemPopped):
+        account += " an item" if popped is None else f" {brief(popped)}"
+    return Told(_short(account), items, "whole")
+
+
+def brief(item: JSON) -> str:
+    """Return an item in a few words, a message's text in quotes."""
+    role = item.get("role") if isinstance(item, Mapping) else None
+    if isinstance(item, Mapping) and isinstance(role, str):
+        return _short(f"{role}: '{summary.shortened(summary.content(item))}'")
+    return _short(summary.brief(item))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TOLD_CHARACTERS else f"{text[: TOLD_CHARACTERS - 1]}…"
+
+
+def _added(event: ItemsAdded, _facts: Facts) -> str:
+    return (
+        "added" if len(event.items) == 1 else f"added {summary.counted(len(event.items), 'item')}"
+    )
+
+
+def _popped(_event: ItemPopped, facts: Facts) -> str:
+    return "popped" if facts.number is None else f"popped #{facts.number:,}"
+
+
+def _replaced(event: ItemsReplaced, facts: Facts) -> str:
+    return f"replaced {summary.counted(facts.items, 'item')} by {len(event.items):,}"
+
+
+def _created(event: BranchCreated, _facts: Facts) -> str:
+    turn = event.before_turn
+    place = "at its end" if turn is None else f"before turn {turn}"
+    return f"branched '{event.branch_id}' from {event.from_branch_id} {place}"
+
+
+def _switched(event: BranchSwitched, _facts: Facts) -> str:
+    return f"switched from {event.from_branch_id} to {event.branch_id}"
+
+
+def _branch_deleted(event: BranchDeleted, facts: Facts) -> str:
+    return f"deleted branch '{event.branch_id}' with {summary.counted(facts.items, 'item')}"
+
+
+def _cleared(_event: SessionCleared, facts: Facts) -> str:
+    on = "1 branch" if facts.branches == 1 else f"{facts.branches:,} branches"
+    return f"cleared {summary.counted(facts.items, 'item')} on {on}"
+
+
+def _deleted(event: SessionDeleted, facts: Facts) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    return f"deleted the session with {summary.counted(facts.items, 'item')}{because}"
+
+
+def _restored(_event: SessionRestored, _facts: Facts) -> str:
+    return "restored the session"
+
+
+def _labelled(event: MetadataSet, _facts: Facts) -> str:
+    labels = [] if event.user_id is None else [f"user '{event.user_id}'"]
+    if event.metadata is not None:
+        labels.append(f"metadata {', '.join(event.metadata) or '(none)'}")
+    return f"labelled the session: {'; '.join(labels) or 'nothing'}"
+
+
+def _used(event: UsageRecorded, _facts: Facts) -> str:
+    requests = sum(request.requests for request in event.requests)
+    tokens = sum(request.total_tokens for request in event.requests)
+    costs = [request.cost_usd for request in event.requests if request.cost_usd is not None]
+    parts = [summary.counted(requests, "request"), summary.counted(tokens, "token")]
+    if costs:
+        parts.append(f"${summary.usd(sum(costs))}")
+    return f"recorded {', '.join(parts)}"
+
+
+def _corrected(event: UsageCorrected, _facts: Facts) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    return f"corrected the usage of {summary.counted(len(event.requests), 'request')}{because}"
+
+
+def _erased(event: ContentErased, _facts: Facts) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    whole = "the session, " if event.is_whole else ""
+    count = summary.counted(len(event.positions), "event")
+    return f"erased {whole}the content of {count}{because}"
+
+
+def _imported(event: HistoryImported, _facts: Facts) -> str:
+    brought = ", ".join(
+        f"{number:,} {what.replace('_', ' ')}" for what, number in event.counts.items()
+    )
+    return f"imported from {event.source}: {brought or 'nothing'}"
+
+
+_WORDS: dict[type[Event], Callable[[Any, Facts], str]] = {
+    ItemsAdded: _added,
+    ItemPopped: _popped,
+    ItemsReplaced: _replaced,
+    BranchCreated: _created,
+    BranchSwitched: _switched,
+    BranchDeleted: _branch_deleted,
+    SessionCleared: _cleared,
+    SessionDeleted: _deleted,
+    SessionRestored: _restored,
+    MetadataSet: _labelled,
+    UsageRecorded: _used,
+    UsageCorrected: _corrected,
+    ContentErased: _erased,
+    HistoryImported: _imported,
+}

@@ -1,0 +1,157 @@
+"""What recorded requests cost by a price list, at their time; recorded as corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from agents_eventlog.adapters.conversations import commands, pricing
+from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.eventlog.appender import check_progress
+from agents_eventlog.eventlog.events import UsageCorrection
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections import default
+from agents_eventlog.projections.usage import queries as usage_queries
+from agents_eventlog.projections.usage.builder import NANOS, nanos
+from agents_eventlog.projections.usage.queries import RecordedRequest, Wanted
+
+SESSIONS_IN_A_UNIT = 100
+"""How many sessions are corrected in one transaction."""
+
+Corrections: TypeAlias = dict[str, list[UsageCorrection]]
+
+
+@dataclass(frozen=True)
+class Repriced:
+    """
+    What repricing did, or would do.
+
+    requests: how many were looked at; changed: how many of them cost something else now.
+    unpriced: how many of them have no price still.
+    cost_before, cost_after: of all that were looked at, in USD.
+    """
+
+    requests: int = 0
+    changed: int = 0
+    sessions: int = 0
+    unpriced: int = 0
+    cost_before: float = 0.0
+    cost_after: float = 0.0
+    is_dry: bool = False
+
+
+@dataclass
+class _Counts:
+    requests: int = 0
+    changed: int = 0
+    sessions: int = 0
+    unpriced: int = 0
+    nanos_before: int = 0
+    nanos_after: int = 0
+    corrections: Corrections = field(default_factory=dict)
+
+
+def reprice(
+    store: Store,
+    wanted: Wanted,
+    *,
+    model: str | None,
+    prices: Prices,
+    only_unpriced: bool,
+    dry_run: bool,
+    on_progress: Callable[[Repriced], None] | None = None,
+) -> Repriced:
+    """
+    Price the requests that are asked for again, and record what costs something else. Blocks.
+
+    What an application priced itself is left alone, unless ``prices`` are given. A model without a
+    price keeps the cost that is recorded. May be ended at any time, and run again.
+    """
+    done = Repriced(is_dry=dry_run)
+    counts = _Counts()
+    for session_ids in _sessions(store, wanted.session_id):
+        for session_id in session_ids:
+            found = store.read_sync(
+                lambda tx, session_id=session_id: _requests(tx, wanted, session_id, model)  # type: ignore[misc]
+            )
+            corrections = list(_corrections(found, counts, prices, only_unpriced=only_unpriced))
+            if corrections:
+                counts.sessions += 1
+                counts.corrections[session_id] = corrections
+        if counts.corrections and not dry_run:
+            _record(store, counts.corrections)
+        counts.corrections = {}
+        done = _told(counts, done)
+        if on_progress is not None:
+            on_progress(done)
+    return done
+
+
+def _sessions(store: Store, session_id: str | None) -> Iterator[list[str]]:
+    """Return the sessions that used anything, some at a time."""
+    if session_id is not None:
+        yield [session_id]
+        return
+    after: str | None = None
+    while found := store.read_sync(
+        lambda tx: usage_queries.sessions_after(_fresh(tx), after, SESSIONS_IN_A_UNIT)  # noqa: B023 - run at once
+    ):
+        if after is not None:
+            check_progress(after, found[-1])
+        yield found
+        after = found[-1]
+
+
+def _fresh(tx: Transaction) -> Transaction:
+    default().require_fresh(tx)
+    return tx
+
+
+def _requests(
+    tx: Transaction, wanted: Wanted, session_id: str, model: str | None
+) -> list[RecordedRequest]:
+    found = usage_queries.requests(_fresh(tx), wanted._replace(session_id=session_id))
+    return [each for each in found if model in (None, each.request.model)]
+
+
+def _corrections(
+    found: list[RecordedRequest], counts: _Counts, prices: Prices, *, only_unpriced: bool
+) -> Iterator[UsageCorrection]:
+    for known in found:
+        before = known.request
+        if only_unpriced and before.cost_usd is not None:
+            continue
+        counts.requests += before.requests
+        counts.nanos_before += nanos(before.cost_usd)
+        after = before
+        if prices is not None or before.price_source != pricing.APPLICATION:
+            after = pricing.priced(before, known.at, prices)
+        counts.nanos_after += nanos(after.cost_usd)
+        if after.cost_usd is None:
+            counts.unpriced += before.requests
+        elif before.cost_usd is None or nanos(before.cost_usd) != nanos(after.cost_usd):
+            counts.changed += before.requests
+            yield runs.correction(known.ref, before, after)
+
+
+def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> None:
+    def unit(tx: Transaction) -> None:
+        for session_id, corrected in corrections.items():
+            commands.correct_usage(tx, session_id, corrected, "repriced")
+
+    store.write_sync(unit)
+
+
+def _told(counts: _Counts, done: Repriced) -> Repriced:
+    return replace(
+        done,
+        requests=counts.requests,
+        changed=counts.changed,
+        sessions=counts.sessions,
+        unpriced=counts.unpriced,
+        cost_before=counts.nanos_before / NANOS,
+        cost_after=counts.nanos_after / NANOS,
+    )

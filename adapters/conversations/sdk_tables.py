@@ -1,0 +1,210 @@
+"""The tables that the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.errors import UnserialisableError, WrongTablesError
+from agents_eventlog.eventlog.storage.sqlite.schema import get_property, table_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agents_eventlog.eventlog.events import JSON
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+
+STRUCTURE = "message_structure"
+USAGE = "turn_usage"
+RESERVATIONS = "branch_reservations"
+CLEARINGS = "session_clear_generations"
+MIGRATED = "adopted_message_id"
+"""The property that remembers the SDK's last message that was migrated."""
+
+SDK_TABLES = "sdk_tables"
+"""The property that remembers which pair of the SDK's tables a file is claimed for."""
+
+_QUOTED = {'"': '"', "`": "`", "[": "]"}
+_PLAIN = re.compile(r"[^\W\d][\w$]*")
+_UPPER_TO_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+REFERRING = """
+    SELECT p.name, m.name FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f
+    JOIN sqlite_schema AS p ON p.name = f."table" COLLATE NOCASE AND p.type = 'table'
+    WHERE m.type = 'table' AND f."from" = 'session_id' ORDER BY m.rowid
+"""
+"""Each table that refers to another one's sessions."""
+
+_SESSION_COLUMNS = {"session_id", "created_at"}
+_MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
+
+
+class TablePair(NamedTuple):
+    """The names of the SDK's sessions table and messages table, as SQL identifiers."""
+
+    sessions: str
+    messages: str
+
+    def resolved(self) -> TablePair:
+        """Return the names without quotes. Raises WrongTablesError for what is no identifier."""
+        return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
+
+    def options(self) -> str:
+        """Return resolved names as ``eventlog import`` takes them, for a shell."""
+        sessions, messages = (shlex.quote(_as_identifier(name)) for name in self)
+        return f"--sessions-table {sessions} --messages-table {messages}"
+
+    def __str__(self) -> str:
+        return f"{self.sessions}/{self.messages}"
+
+
+class Refusal(NamedTuple):
+    """Why a file has no tables of the SDK's to read under the names asked for."""
+
+    reason: str
+    owner: TablePair | None = None
+    """The pair of tables that the SDK's structure in the file refers to instead."""
+
+
+def find(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
+    """Return the SDK's tables of these names, as the file spells them; None if they are missing."""
+    owner = _structure_owner(tx)
+    if owner is not None and not same(owner, pair):
+        return Refusal(f"holds the SDK's sessions in the tables {owner}, not in {pair}", owner)
+    return _called(tx, pair)
+
+
+def _called(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
+    names = {folded(name): name for name in table_names(tx.connection)}
+    if not {folded(name) for name in pair} <= names.keys():
+        return None
+    found = TablePair(*(names[folded(name)] for name in pair))
+    if not _are_of_the_sdk(tx, found):
+        return Refusal(f"holds tables called {found} that are another program's")
+    return found
+
+
+def _structure_owner(tx: Transaction) -> TablePair | None:
+    """Return the pair of tables that the SDK's structure in this file refers to, if there is one."""
+    owners = {
+        column: table
+        for table, column in tx.execute(
+            'SELECT "table", "from" FROM pragma_foreign_key_list(?)', (STRUCTURE,)
+        )
+    }
+    if not {"session_id", "message_id"} <= owners.keys():
+        return None
+    return TablePair(owners["session_id"], owners["message_id"])
+
+
+def _are_of_the_sdk(tx: Transaction, pair: TablePair) -> bool:
+    """Whether two tables have the columns that the SDK's have."""
+    needed = ((pair.sessions, _SESSION_COLUMNS), (pair.messages, _MESSAGE_COLUMNS))
+    return all(
+        columns
+        <= {name for (name,) in tx.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        for table, columns in needed
+    )
+
+
+def find_any(tx: Transaction) -> TablePair | None:
+    """Return the SDK's sessions table and messages table in this file, whatever they are called."""
+    for pair in map(TablePair._make, tx.all(REFERRING)):
+        if _are_of_the_sdk(tx, pair):
+            return pair
+    return None
+
+
+def not_migrated(tx: Transaction, messages_table: str) -> int:
+    """Return how many messages an old program has left in the SDK's table since the migration."""
+    if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
+        return 0
+    sql = f"SELECT COUNT(*) FROM {quoted(messages_table)} WHERE id > ?"
+    row = tx.one(sql, (int(get_property(tx, MIGRATED) or 0),))
+    return 0 if row is None else int(row[0])
+
+
+def forget(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> None:
+    """
+    Delete, in a unit of work, what the SDK's tables of a migrated file hold of a session.
+
+    items: only migrated messages that say the same as one of these; None for all there is.
+    """
+    text = get_property(tx, SDK_TABLES)
+    found = None if text is None else _called(tx, TablePair(*json.loads(text)))
+    if not isinstance(found, TablePair):
+        return
+    if items is None:
+        _forget_session(tx, found, session_id)
+    else:
+        _forget_items(tx, found.messages, session_id, items)
+
+
+def _forget_session(tx: Transaction, pair: TablePair, session_id: str) -> None:
+    """Delete what the SDK's tables hold of a session, where they are still there."""
+    there = table_names(tx.connection)
+    for name in (STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, pair.messages, pair.sessions):
+        if name in there:
+            tx.execute(f"DELETE FROM {quoted(name)} WHERE session_id = ?", (session_id,))
+
+
+def _forget_items(
+    tx: Transaction, messages_table: str, session_id: str, items: Iterable[JSON]
+) -> None:
+    """Delete the migrated messages of a session that say the same as one of these items."""
+    gone = {codec.encode_json(item) for item in items}
+    if not gone:
+        return
+    messages = quoted(messages_table)
+    rows = tx.all(
+        f"SELECT id, CAST(message_data AS BLOB) FROM {messages} WHERE session_id = ? AND id <= ?",
+        (session_id, int(get_property(tx, MIGRATED) or 0)),
+    )
+    for message_id, data in rows:
+        item = decoded_item(data)
+        if item is not None and item[1] in gone:
+            if STRUCTURE in table_names(tx.connection):
+                tx.execute(f"DELETE FROM {STRUCTURE} WHERE message_id = ?", (message_id,))
+            tx.execute(f"DELETE FROM {messages} WHERE id = ?", (message_id,))
+
+
+def quoted(name: str) -> str:
+    """Return a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def decoded_item(data: Any) -> tuple[JSON, bytes] | None:
+    """Return a message's item, and as it is encoded; None for what cannot be read."""
+    try:
+        item = json.loads(data)
+        return item, codec.encode_json(item)
+    except (TypeError, ValueError, RecursionError, UnserialisableError):
+        return None
+
+
+def same(left: TablePair, right: TablePair) -> bool:
+    """Whether SQLite takes two pairs of names for the same tables."""
+    return [folded(name) for name in left] == [folded(name) for name in right]
+
+
+def folded(name: str) -> str:
+    """Fold a name as SQLite compares identifiers: ASCII letters only."""
+    return name.translate(_UPPER_TO_LOWER)
+
+
+def _as_identifier(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def _unquoted(identifier: str) -> str:
+    end = _QUOTED.get(identifier[:1])
+    if end is not None and len(identifier) > 2 and identifier.endswith(end):
+        inner = identifier[1:-1].replace(end * 2, end)
+        if end * 2 in identifier[1:-1] or end not in identifier[1:-1]:
+            return inner
+    elif _PLAIN.fullmatch(identifier):
+        return identifier
+    raise WrongTablesError(f"{identifier!r} is no name of a table", path="")

@@ -1,0 +1,209 @@
+"""Sessions as a whole: listed, labelled, deleted and restored, one or many. Knows no SDK."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations.commands import Seat, look, record_labels
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.errors import (
+    InvalidQueryError,
+    SessionDeletedError,
+    SessionErasedError,
+    SessionNotFoundError,
+)
+from agents_eventlog.eventlog.events import JSON, SessionDeleted, SessionRestored
+from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import queries as session_queries
+from agents_eventlog.projections.sessions.filters import SessionCursor, SessionQuery
+from agents_eventlog.projections.sessions.queries import Session, SessionSpend
+from agents_eventlog.projections.usage.builder import NANOS
+
+TOLD_AT_ONCE = 500
+"""Of how many sessions the first messages are in memory at once."""
+
+DELETED_AT_ONCE = 100
+"""How many sessions one unit of work deletes: all of these, or none."""
+
+
+class Deletion(NamedTuple):
+    """What a bulk deletion deleted, or would: the sessions' ids, and what they hold and cost."""
+
+    session_ids: list[str]
+    items: int
+    total_tokens: int
+    total_cost: float
+    unpriced_requests: int
+    dry_run: bool
+
+
+# -- listing ------------------------------------------------------------------------------------
+
+
+async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, Any]]:
+    """Return the sessions that a query asks for; a search for text goes in several reads."""
+
+    def unit(tx: Transaction) -> tuple[list[dict[str, Any]], SessionCursor | None]:
+        found, after = session_queries.page(tx, query)
+        return rows(tx, found, query), after
+
+    listed: list[dict[str, Any]] = []
+    while True:
+        some, after = await read(unit)
+        listed += some
+        if query.limit is not None:
+            query = replace(query, limit=query.limit - len(some))
+        if after is None or query.limit == 0:
+            return listed
+        query = replace(query, after=after)
+
+
+def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dict[str, Any]]:
+    """Return sessions as callers get them."""
+    told = []
+    for start in range(0, len(found), TOLD_AT_ONCE):
+        some = found[start : start + TOLD_AT_ONCE]
+        details = zip(
+            some, session_queries.titles(tx, some), session_queries.spent(tx, some), strict=True
+        )
+        for session, title, spent in details:
+            cursor = filters.cursor(query.order_by, session.place(query))
+            told.append(_row(session, title, spent, cursor))
+    return told
+
+
+def _row(session: Session, title: str | None, spent: SessionSpend, cursor: str) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "title": title,
+        "created_at": timestamps.as_text(session.created_at),
+        "updated_at": timestamps.as_text(session.updated_at),
+        "deleted_at": None
+        if session.deleted_at is None
+        else timestamps.as_text(session.deleted_at),
+        "item_count": session.item_count,
+        "turn_count": session.turn_count,
+        "branch_count": session.branch_count,
+        "current_branch": session.branch_id,
+        "user_id": session.user_id,
+        "metadata": _metadata(session.metadata),
+        "total_tokens": spent.total_tokens,
+        "total_cost": spent.cost_nanos / NANOS,
+        "unpriced_requests": spent.unpriced_requests,
+        "cursor": cursor,
+    }
+
+
+def _metadata(text: str | None) -> dict[str, JSON] | None:
+    return None if text is None else codec.decode_metadata(text)
+
+
+# -- labels -------------------------------------------------------------------------------------
+
+
+def set_metadata(
+    tx: Transaction, seat: Seat, user_id: str | None, metadata: dict[str, JSON] | None
+) -> None:
+    """Label the seat's session, with what its object was made with where nothing else is given."""
+    if look(tx, seat).is_deleted:
+        raise SessionDeletedError(seat.session_id)
+    first_user_id, first_metadata = seat.labels or (None, None)
+    record_labels(
+        tx,
+        seat,
+        first_user_id if user_id is None else user_id,
+        first_metadata if metadata is None else metadata,
+    )
+
+
+def get_metadata(tx: Transaction, seat: Seat) -> dict[str, Any]:
+    """Return the labels of the seat's session, with those that its next write will record."""
+    session = conversations.session(tx, seat.session_id)
+    if session is not None and session.deleted_at is not None:
+        return {"user_id": None, "metadata": None}
+    user_id, metadata = seat.labels or (None, None)
+    if session is not None:
+        user_id = session.user_id if user_id is None else user_id
+        metadata = _metadata(session.metadata) if metadata is None else metadata
+    return {"user_id": user_id or None, "metadata": metadata or None}
+
+
+# -- deleting and restoring -----------------------------------------------------------------------
+
+
+def delete_session(tx: Transaction, session_id: str, reason: str | None = None) -> None:
+    """Delete a session; what it cost stays. Raises SessionNotFoundError, also for one deleted before."""
+    session = conversations.session(tx, session_id)
+    if session is None or session.deleted_at is not None:
+        raise SessionNotFoundError(session_id)
+    append(tx, session_id, SessionDeleted(reason=reason))
+
+
+def restore_session(tx: Transaction, session_id: str) -> None:
+    """
+    Undo a session's deletion; of one that is not deleted, nothing.
+
+    Raises SessionNotFoundError, and SessionErasedError for one that was erased since.
+    """
+    session = conversations.session(tx, session_id)
+    if session is None:
+        raise SessionNotFoundError(session_id)
+    if session.erased_at is not None:
+        raise SessionErasedError(session_id)
+    if session.deleted_at is not None:
+        append(tx, session_id, SessionRestored())
+
+
+async def delete_sessions(
+    run: RunUnit,
+    query: SessionQuery,
+    *,
+    before: int,
+    dry_run: bool,
+    reason: str | None,
+    everything: bool,
+) -> Deletion:
+    """
+    Delete the sessions that a query asks for, oldest first, in units of bounded size.
+
+    run: runs the units: a log's write, or its read for a dry run.
+    before: sessions that begin after this time are left alone, so that it comes to an end.
+    """
+    if query.asks_for_all and not everything:
+        raise InvalidQueryError("no filter is given: all_sessions=True means all of them")
+
+    def unit(tx: Transaction) -> tuple[list[Session], list[SessionSpend], SessionCursor | None]:
+        found, after = session_queries.page(tx, query)
+        spent = session_queries.spent(tx, found)
+        if not dry_run:
+            for session in found:
+                delete_session(tx, session.session_id, reason)
+        return found, spent, after
+
+    query = query.created_by(before)
+    query = replace(query, order_by="created_at", is_reversed=True, limit=DELETED_AT_ONCE)
+    deleted: list[Session] = []
+    all_spent: list[SessionSpend] = []
+    while True:
+        found, spent, after = await run(unit)
+        deleted += found
+        all_spent += spent
+        if after is None:
+            return _deletion(deleted, all_spent, dry_run=dry_run)
+        query = replace(query, after=after)
+
+
+def _deletion(deleted: list[Session], spent: list[SessionSpend], *, dry_run: bool) -> Deletion:
+    return Deletion(
+        session_ids=[session.session_id for session in deleted],
+        items=sum(session.item_count for session in deleted),
+        total_tokens=sum(each.total_tokens for each in spent),
+        total_cost=sum(each.cost_nanos for each in spent) / NANOS,
+        unpriced_requests=sum(each.unpriced_requests for each in spent),
+        dry_run=dry_run,
+    )

@@ -1,0 +1,81 @@
+"""Tool calls and their outputs: which of them a branch lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.branch_tree import Pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+
+OUTPUTS: Final = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+    "computer_call": "computer_call_output",
+    "shell_call": "shell_call_output",
+    "local_shell_call": "local_shell_call_output",
+    "apply_patch_call": "apply_patch_call_output",
+}
+"""Calls that the program answers, each with the type of its answer. Others the model answers."""
+
+LIVE_BRANCHES = """
+    SELECT b.session_id, b.branch_id, b.segment_id, b.length
+    FROM branches AS b
+    JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
+    WHERE b.is_live = 1
+    ORDER BY b.session_id, b.created_position, b.branch_id
+"""
+
+
+class Unanswered(NamedTuple):
+    """A branch with tool calls that have no output; each call as its name and id."""
+
+    session_id: str
+    branch_id: str
+    calls: list[str]
+
+
+class ToolCalls:
+    """The tool calls and outputs among a log's items; nothing else of the items is kept."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], tuple[str, str, str]] = {}
+
+    def note(self, position: int, items: Sequence[object]) -> None:
+        """Take the items of an event."""
+        for index, item in enumerate(items):
+            if (found := _paired(item)) is not None:
+                self._found[position, index] = found
+
+    def unanswered(self, tx: Transaction) -> Iterator[Unanswered]:
+        """Find the branches that hold calls without outputs."""
+        for session_id, branch_id, *pointer in tx.all(LIVE_BRANCHES) if self._found else ():
+            refs = conversation_queries.refs(tx, Pointer(*pointer))
+            keys = ((ref.position, ref.index) for ref in refs)
+            here = [self._found[key] for key in keys if key in self._found]
+            given = {(kind, call_id) for kind, call_id, _ in here}
+            missing = [
+                f"{name} ({call_id})"
+                for kind, call_id, name in here
+                if kind in OUTPUTS and (OUTPUTS[kind], call_id) not in given
+            ]
+            if missing:
+                yield Unanswered(session_id, branch_id, missing)
+
+
+def _paired(item: object) -> tuple[str, str, str] | None:
+    """Return the type, the call's id and the tool's name of a call or an output."""
+    if not isinstance(item, Mapping):
+        return None
+    kind, call_id = item.get("type"), item.get("call_id")
+    if not isinstance(kind, str) or not isinstance(call_id, str):
+        return None
+    if kind in OUTPUTS or kind in OUTPUTS.values():
+        name = item.get("name")
+        return kind, call_id, name if isinstance(name, str) else kind
+    return None

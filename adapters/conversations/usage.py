@@ -1,0 +1,68 @@
+"""What was spent, as programs ask for it and get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations.item_search import check_filter
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.usage import queries as usage_queries
+from agents_eventlog.projections.usage.queries import Group, Spent, Wanted
+
+
+def wanted(
+    by: Iterable[str] | str = (),
+    *,
+    since: date | datetime | None = None,
+    until: date | datetime | None = None,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    live: bool = False,
+) -> Wanted:
+    """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
+    checked = usage_queries.check_by(by)
+    check_filter("user_id", user_id)
+    check_filter("session_id", session_id)
+    start, end = timestamps.period(since, until)
+    return Wanted(
+        by=checked,
+        since=start,
+        until=end,
+        user_id=user_id,
+        session_id=session_id,
+        live=live,
+    )
+
+
+def ask(tx: Transaction, asked: Wanted) -> dict[str, Any]:
+    """Return what was spent, as ``ConversationLog.usage`` does. Raises StaleProjectionError."""
+    projections.default().require_fresh(tx)
+    return answer(usage_queries.groups(tx, asked), asked.by)
+
+
+def answer(found: Sequence[Group], by: Sequence[str]) -> dict[str, Any]:
+    """Return the sums of all groups and, where groups were asked for, each of them."""
+    totals = as_dict(usage_queries.total(found))
+    if not by:
+        return totals
+    return {**totals, "groups": [{**group.keys, **as_dict(group.spent)} for group in found]}
+
+
+def as_dict(spent: Spent) -> dict[str, Any]:
+    """Return sums under the names that users know."""
+    return {
+        "total_runs": spent.runs,
+        "total_requests": spent.requests,
+        "total_tokens": spent.total_tokens,
+        "input_tokens": spent.input_tokens,
+        "output_tokens": spent.output_tokens,
+        "cached_tokens": spent.cached_input_tokens,
+        "cache_write_tokens": spent.cache_write_tokens,
+        "reasoning_tokens": spent.reasoning_tokens,
+        "total_cost": spent.cost_usd,
+        "unpriced_requests": spent.unpriced_requests,
+    }

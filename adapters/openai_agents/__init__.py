@@ -1,0 +1,1 @@
+"""The session for the OpenAI Agents SDK: the only folder that imports ``agents``."""

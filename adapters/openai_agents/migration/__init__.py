@@ -1,0 +1,1 @@
+"""Histories in the tables of the SDK's own session classes."""

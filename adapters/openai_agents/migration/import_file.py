@@ -1,0 +1,310 @@
+"""Histories in other files: the SDK's sessions, or another log. Each session whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, TypeAlias, TypeVar
+
+from agents_eventlog.adapters.conversations import sdk_tables
+from agents_eventlog.adapters.conversations.sdk_tables import Refusal, TablePair
+from agents_eventlog.adapters.openai_agents.migration.importer import Brought, SessionImport, Source
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.appender import session_version
+from agents_eventlog.eventlog.errors import (
+    AppendError,
+    ForeignFileError,
+    InvalidEventError,
+    NoLogError,
+    OpenError,
+    SourceError,
+    UnserialisableError,
+)
+from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
+from agents_eventlog.eventlog.jsonl.import_ import (
+    Imported,
+    OnConflict,
+    check_first_line,
+    import_lines,
+    place,
+)
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.sqlite import connections, registry, schema
+from agents_eventlog.eventlog.storage.sqlite.store import system_clock
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[int, int], None]
+"""Told how much of the source has been read, and how much there is."""
+
+DEFAULT_TABLES = TablePair("agent_sessions", "agent_messages")
+
+
+async def import_file(
+    log: EventLog,
+    path: str | os.PathLike[str],
+    *,
+    tables: TablePair | None = None,
+    on_conflict: OnConflict = "refuse",
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Imported, None]:
+    """
+    Import the histories of a file, whatever it is, and yield what became of each session.
+
+    path: JSON lines (see ``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
+        ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
+    tables: the names of the SDK's sessions table and messages table in it; when given, these are read
+        even where the file holds a log, too.
+
+    What of the SDK's cannot be read is left out: ``problem`` then tells how much, beside an ``outcome``
+    that is "imported" or "renamed".
+
+    The rest is as in ``eventlog.jsonl.import_.import_lines``. Raises an OpenError for a file that cannot be
+    read, SourceError for one that is nothing of the kind.
+    """
+    target = registry.resolve(path)
+    if not _is_database(target):
+        _check_lines(target)
+        with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line
+            lines = _counted(file, on_progress)
+            async for outcome in import_lines(log, lines, on_conflict=on_conflict, dry_run=dry_run):
+                yield outcome
+    elif tables is None and await asyncio.to_thread(_is_log, target):
+        async with EventLog.open(target, read_only=True) as source:
+            async for outcome in import_lines(
+                log, _lines_of(source, on_progress), on_conflict=on_conflict, dry_run=dry_run
+            ):
+                yield outcome
+    else:
+        async for outcome in import_sdk_file(
+            log,
+            target,
+            tables=tables or DEFAULT_TABLES,
+            on_conflict=on_conflict,
+            dry_run=dry_run,
+            on_progress=on_progress,
+        ):
+            yield outcome
+
+
+def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
+    """Raise an OpenError or SourceError for a file that ``import_file`` cannot take."""
+    target = registry.resolve(path)
+    if not _is_database(target):
+        _check_lines(target)
+    elif tables is not None or not _is_log(target):
+        with _source(target, (tables or DEFAULT_TABLES).resolved()):
+            return
+
+
+def _check_lines(path: str) -> None:
+    with Path(path).open("rb") as file:
+        line = file.readline()
+    try:
+        check_first_line(line)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}", path=path) from error
+
+
+def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
+    """Return an error that says what a file is which was found to hold no log, and what to do."""
+    target = registry.resolve(path)
+    try:
+        with closing(connections.connect_for_reading(target)) as connection:
+            if connection.execute("PRAGMA application_id").fetchone()[0]:
+                return error
+            pair = sdk_tables.find_any(Transaction(connection, system_clock()))
+            names = schema.table_names(connection)
+    except sqlite3.Error:
+        return error
+    if pair is not None:
+        command = f"eventlog import NEW.db {shlex.quote(target)}"
+        if pair != DEFAULT_TABLES:
+            command += f" {pair.options()}"
+        return NoLogError(
+            f"{target} holds sessions of the Agents SDK: AdvancedSQLiteSession migrates them "
+            f"when it opens the file, or import them: {command}",
+            path=target,
+        )
+    if names:
+        return ForeignFileError(
+            f"{target} holds tables of another program, and no event log", path=target
+        )
+    return error
+
+
+async def import_sdk_file(
+    log: EventLog,
+    path: str,
+    *,
+    tables: TablePair = DEFAULT_TABLES,
+    on_conflict: OnConflict = "refuse",
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Imported, None]:
+    """Import the sessions of a file that the SDK's classes wrote; as ``import_file``."""
+    pair = tables.resolved()
+    taken: set[str] = set()
+    with _source(path, pair) as source:
+        sessions = await _in_thread(path, partial(_sessions, source))
+        for number, (session_id, created_at) in enumerate(sessions, start=1):
+            if on_progress is not None:
+                on_progress(number, len(sessions))
+            try:
+                codec.check_text("session_id", session_id)
+                found = await _in_thread(path, partial(SessionImport, session_id, source))
+            except InvalidEventError:
+                yield Imported(str(session_id), "broken", None, 0, "its id is no text in UTF-8")
+                continue
+            except UnicodeDecodeError:
+                yield Imported(session_id, "broken", None, 0, "a text of it is not UTF-8")
+                continue
+            if dry_run:
+                outcome = await _foretell(log, found, created_at, on_conflict, taken)
+                taken.add(outcome.imported_as or session_id)
+            else:
+                outcome, brought = await _write(log, found, created_at, on_conflict)
+                if brought is not None:
+                    brought.log()
+            yield outcome
+
+
+def _sessions(source: Source) -> list[tuple[str, int]]:
+    """Return the sessions, those with an id that is no text as well: that stays as bytes."""
+    connection = source.tx.connection
+    strict = connection.text_factory
+    connection.text_factory = _decoded
+    try:
+        return source.sessions()
+    finally:
+        connection.text_factory = strict
+
+
+def _decoded(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+async def _write(
+    log: EventLog,
+    found: SessionImport,
+    created_at: int,
+    on_conflict: OnConflict,
+    placed: Imported | None = None,
+) -> tuple[Imported, Brought | None]:
+    """Write a session, and return what became of it; where it was written, also what was brought."""
+
+    def unit(tx: Transaction) -> tuple[Imported, Brought | None]:
+        outcome = placed or place(tx, found.session_id, 0, on_conflict)
+        if outcome.imported_as is None:
+            return outcome, None
+        brought = found.run(tx, outcome.imported_as, created_at)
+        events = session_version(tx, outcome.imported_as)
+        left_out = brought.left_out
+        problem = None if left_out is None else f"left out, because damaged: {left_out}"
+        return outcome._replace(events=events, problem=problem), brought
+
+    try:
+        return await log.write(unit)
+    except (AppendError, UnserialisableError) as error:
+        return Imported(found.session_id, "broken", None, 0, str(error)), None
+
+
+async def _foretell(
+    log: EventLog,
+    found: SessionImport,
+    created_at: int,
+    on_conflict: OnConflict,
+    taken: set[str],
+) -> Imported:
+    """Tell what would become of a session, by writing it into a log that nobody sees."""
+    placed = await log.query(
+        lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
+    )
+    async with EventLog.open(":memory:") as scratch:
+        outcome, _ = await _write(scratch, found, created_at, on_conflict, placed)
+        return outcome
+
+
+@contextmanager
+def _source(path: str, pair: TablePair) -> Iterator[Source]:
+    """Give the SDK's tables of a file, as of one moment. Raises SourceError when they are not there."""
+    try:
+        with closing(connections.connect_for_reading(path)) as connection:
+            connection.execute("BEGIN")
+            tx = Transaction(connection, system_clock())
+            found = _find_tables(tx, pair, path)
+            source = Source(tx, found.sessions, found.messages)
+            connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
+            yield source
+    except sqlite3.Error as error:
+        raise connections.translated(error, path) from error
+
+
+def _find_tables(tx: Transaction, pair: TablePair, path: str) -> TablePair:
+    found = sdk_tables.find(tx, pair)
+    if isinstance(found, Refusal):
+        raise SourceError(f"{path} {found.reason}", path=path)
+    if found is None:
+        no_log = "" if schema.identify(tx.connection, path) else "no log, and "
+        raise SourceError(f"{path} holds {no_log}no tables of the SDK's called {pair}", path=path)
+    return found
+
+
+async def _in_thread(path: str, read: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(read)
+    except sqlite3.Error as error:
+        raise connections.translated(error, path) from error
+
+
+def _counted(file: IO[bytes], on_progress: OnProgress | None) -> Iterator[bytes]:
+    total, done = os.fstat(file.fileno()).st_size, 0
+    for line in file:
+        done += len(line)
+        if on_progress is not None:
+            on_progress(done, total)
+        yield line
+
+
+async def _lines_of(source: EventLog, on_progress: OnProgress | None) -> AsyncIterator[bytes]:
+    def progressed(exported: Exported) -> None:
+        if on_progress is not None:
+            on_progress(exported.events, exported.total)
+
+    async for line in export_lines(source, on_progress=progressed):
+        yield line.encode()
+
+
+def _is_database(path: str) -> bool:
+    if Path(path).is_dir():
+        raise OpenError(f"{path} is a folder, not a file", path=path)
+    if not Path(path).is_file():
+        raise OpenError(f"there is no file {path}", path=path)
+    if Path(path).stat().st_size == 0:
+        raise SourceError(f"{path} is empty", path=path)
+    try:
+        if connections.is_beside_database(path):
+            raise SourceError(
+                f"{path} belongs to a SQLite database: import that instead", path=path
+            )
+        return connections.is_database(path)
+    except sqlite3.Error as error:
+        raise connections.translated(error, path) from error
+
+
+def _is_log(path: str) -> bool:
+    try:
+        with closing(connections.connect_for_reading(path)) as connection:
+            return schema.identify(connection, path)
+    except sqlite3.Error as error:
+        raise connections.translated(error, path) from error

@@ -1,0 +1,379 @@
+"""
+Histories from elsewhere, turned into events.
+
+``migrate`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
+branches, turns, usage and times. The SDK's tables stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.sdk_tables import (
+    MIGRATED,
+    RESERVATIONS,
+    STRUCTURE,
+    USAGE,
+    decoded_item,
+    quoted,
+)
+from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog.appender import append_all
+from agents_eventlog.eventlog.events import (
+    JSON,
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    Event,
+    HistoryImported,
+    ItemRef,
+    ItemsAdded,
+    RequestUsage,
+    UsageRecorded,
+)
+from agents_eventlog.eventlog.reader import microseconds
+from agents_eventlog.eventlog.storage.sqlite.schema import set_property, table_names
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import item_kind
+from agents_eventlog.projections.conversations.builder import MAIN
+
+SOURCE = "openai-agents"
+ITEMS_PER_EVENT = 500
+log = _logging.get_logger("eventlog.importers")
+
+
+class _Message(NamedTuple):
+    message_id: int
+    item: JSON
+    occurred_at: int
+
+
+@dataclass
+class _Branch:
+    """A branch of the SDK's: which messages it shows, and the turn that each stands in."""
+
+    message_ids: list[int] = field(default_factory=list)
+    sdk_turns: list[int] = field(default_factory=list)
+    created_at: int | None = None
+    refs: list[ItemRef] = field(default_factory=list)
+    turns: dict[int, int] = field(default_factory=dict)
+    """Our number of each of the SDK's turns; they differ where hidden messages opened turns."""
+
+
+def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
+    """
+    Append the histories of all the SDK's sessions in this file, in the transaction at hand.
+
+    Returns what was brought of each, to be logged once it is committed.
+    """
+    source = Source(tx, sessions_table, messages_table)
+    brought = [
+        SessionImport(session_id, source).run(tx, session_id, created_at)
+        for session_id, created_at in source.sessions()
+    ]
+    set_property(tx, MIGRATED, str(source.last_message_id()))
+    return brought
+
+
+class Source:
+    """The SDK's tables in one file."""
+
+    def __init__(self, tx: Transaction, sessions_table: str, messages_table: str) -> None:
+        self.tx = tx
+        self.sessions_table = quoted(sessions_table)
+        self.messages_table = quoted(messages_table)
+        self.tables = table_names(tx.connection)
+
+    def sessions(self) -> list[tuple[str, int]]:
+        """Return each session's id and when it began, the oldest first; also of one that is cleared."""
+        reserved = (
+            f"UNION ALL SELECT session_id, NULL FROM {RESERVATIONS} WHERE branch_id != '{MAIN}'"
+            if RESERVATIONS in self.tables
+            else ""
+        )
+        rows = self.tx.all(
+            f"SELECT session_id, MIN(created_at) FROM ("
+            f" SELECT session_id, created_at FROM {self.sessions_table}"
+            f" UNION ALL SELECT session_id, created_at FROM {self.messages_table} {reserved}"
+            ") GROUP BY session_id ORDER BY 2, 1"
+        )
+        return [(session_id, self.time(created_at)) for session_id, created_at in rows]
+
+    def last_message_id(self) -> int:
+        """Return the newest message's id; 0 when there is none."""
+        row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
+        """Return a session's messages by id, and how many could not be read."""
+        found: dict[int, _Message] = {}
+        unreadable = 0
+        rows = self.tx.execute(
+            f"SELECT id, CAST(message_data AS BLOB), created_at FROM {self.messages_table} "
+            "WHERE session_id = ? ORDER BY id",
+            (session_id,),
+        )
+        for message_id, data, created_at in rows:
+            item = decoded_item(data)
+            if item is None:
+                unreadable += 1
+                continue
+            found[message_id] = _Message(message_id, item[0], self.time(created_at))
+        return found, unreadable
+
+    def branches(self, session_id: str) -> dict[str, _Branch]:
+        """Return a session's branches as the SDK's structure tells them, main first."""
+        branches = {MAIN: _Branch()}
+        if STRUCTURE in self.tables:
+            rows = self.tx.execute(
+                "SELECT branch_id, message_id, COALESCE(branch_turn_number, user_turn_number, 0), "
+                "created_at FROM message_structure WHERE session_id = ? ORDER BY sequence_number",
+                (session_id,),
+            )
+            for branch_id, message_id, turn, created_at in rows:
+                if type(branch_id) is not str or type(message_id) is not int:
+                    continue  # damaged; the message itself is shown on main
+                branch = branches.setdefault(branch_id, _Branch())
+                branch.message_ids.append(message_id)
+                branch.sdk_turns.append(turn)
+                branch.created_at = branch.created_at or self.time(created_at)
+        return branches
+
+    def usage(self, session_id: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a session's usage, oldest first."""
+        if USAGE not in self.tables:
+            return []
+        return self.tx.all(
+            "SELECT id, branch_id, user_turn_number, requests, input_tokens, output_tokens, "
+            "total_tokens, input_tokens_details, output_tokens_details, created_at "
+            "FROM turn_usage WHERE session_id = ? ORDER BY id",
+            (session_id,),
+        )
+
+    def reserved_ids(self, session_id: str) -> list[str]:
+        """Return all branch ids that the session ever used."""
+        if RESERVATIONS not in self.tables:
+            return []
+        rows = self.tx.all(
+            "SELECT branch_id FROM branch_reservations WHERE session_id = ? ORDER BY rowid",
+            (session_id,),
+        )
+        return [branch_id for (branch_id,) in rows if type(branch_id) is str]
+
+    def time(self, text: Any) -> int:
+        """Return one of the SDK's times, which are UTC; of what is none, the present."""
+        try:
+            return microseconds(datetime.fromisoformat(text).replace(tzinfo=UTC))
+        except (TypeError, ValueError):
+            return self.tx.now
+
+
+class Brought(NamedTuple):
+    """What was brought of a session, and how much of it was left out, in numbers."""
+
+    session_id: str
+    items: int
+    branches: int
+    usage: int
+    unreadable: int
+    """Messages that cannot be read."""
+    unreadable_usage: int
+    """Rows of usage that count nothing possible."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers by their names."""
+        return {name: number for name, number in self._asdict().items() if name != "session_id"}
+
+    @property
+    def left_out(self) -> str | None:
+        """What was left out, in words; None if nothing was."""
+        found = ((self.unreadable, "message"), (self.unreadable_usage, "usage row"))
+        told = [summary.counted(number, what) for number, what in found if number]
+        return ", ".join(told) or None
+
+    def log(self) -> None:
+        """Log it; to be called when it is committed."""
+        log_line = log.info if self.left_out is None else log.warning
+        log_line("history.imported", session_id=self.session_id, **self.counts)
+
+
+class SessionImport:
+    """One session on its way into a log: read whole from the source, then written whole."""
+
+    tx: Transaction
+    into: str
+
+    def __init__(self, session_id: str, source: Source) -> None:
+        self.session_id = session_id
+        self.source = source
+        self.messages, self._unreadable = source.messages(session_id)
+        self.branches = source.branches(session_id)
+        usage = source.usage(session_id)
+        self.usage = [row for row in usage if _is_countable(row)]
+        self._unreadable_usage = len(usage) - len(self.usage)
+        self.reserved_ids = source.reserved_ids(session_id)
+        self._show_hidden()
+
+    def _show_hidden(self) -> None:
+        """Put messages without structure, which the SDK's class hides, on main in their order."""
+        shown = {mid for branch in self.branches.values() for mid in branch.message_ids}
+        hidden = self.messages.keys() - shown
+        main = self.branches[MAIN]
+        turns = dict(zip(main.message_ids, main.sdk_turns, strict=True))
+        if hidden:
+            main.message_ids = sorted({*main.message_ids, *hidden})
+        for branch in self.branches.values():
+            kept = [mid for mid in branch.message_ids if mid in self.messages]
+            known = dict(zip(branch.message_ids, branch.sdk_turns, strict=False))
+            branch.sdk_turns = [(turns if branch is main else known).get(mid, -1) for mid in kept]
+            branch.message_ids = kept
+            self._number_turns(branch)
+
+    def _number_turns(self, branch: _Branch) -> None:
+        turn = 0
+        for message_id, sdk_turn in zip(branch.message_ids, branch.sdk_turns, strict=True):
+            turn += item_kind.shape(self.messages[message_id].item).type == item_kind.USER
+            branch.turns.setdefault(sdk_turn, turn)
+
+    def run(self, tx: Transaction, into: str, created_at: int) -> Brought:
+        """Append the session's history under this id; return what was brought."""
+        self.tx, self.into = tx, into
+        for branch in self.branches.values():
+            branch.refs = []  # a unit of work may run twice
+        brought = Brought(
+            into,
+            items=len(self.messages),
+            branches=len(self.branches),
+            usage=len(self.usage),
+            unreadable=self._unreadable,
+            unreadable_usage=self._unreadable_usage,
+        )
+        self._append(HistoryImported(source=SOURCE, counts=brought.counts), None, created_at)
+        with _unattributed(tx):
+            self._append_all(created_at)
+        return brought
+
+    def _append_all(self, created_at: int) -> None:
+        done: dict[str, _Branch] = {}
+        for branch_id, branch in self.branches.items():
+            kept = 0 if branch_id == MAIN else self._branch_off(branch_id, branch, done)
+            self._add(branch_id, branch, kept)
+            done[branch_id] = branch
+        gone = [bid for bid in self.reserved_ids if bid not in done]
+        for branch_id in gone:
+            self._reserve(branch_id, created_at)
+        if len(done) > 1 or gone:
+            back = BranchSwitched(from_branch_id=list(done)[-1], branch_id=MAIN)
+            self._append(back, MAIN, created_at)
+        for row in self.usage:
+            self._record_usage(row)
+
+    def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
+        """Make a branch off the one that it shares the most with; return how many items it shares."""
+        parent_id, kept = MAIN, 0
+        for other_id, other in done.items():
+            shared = shared_length(other.message_ids, branch.message_ids)
+            if shared > kept:
+                parent_id, kept = other_id, shared
+        branch.refs = done[parent_id].refs[:kept]
+        created = BranchCreated(
+            branch_id=branch_id,
+            from_branch_id=parent_id,
+            last_item=branch.refs[-1] if kept else None,
+        )
+        self._append(created, parent_id, branch.created_at)
+        return kept
+
+    def _add(self, branch_id: str, branch: _Branch, kept: int) -> None:
+        messages = [self.messages[message_id] for message_id in branch.message_ids[kept:]]
+        for occurred_at, group in groupby(messages, key=lambda message: message.occurred_at):
+            for items in _chunks([message.item for message in group]):
+                position = self._append(ItemsAdded(items=items), branch_id, occurred_at)
+                branch.refs += [ItemRef(position, index) for index in range(len(items))]
+
+    def _reserve(self, branch_id: str, occurred_at: int) -> None:
+        """Keep an id taken whose branch the SDK has deleted, emptied or never filled."""
+        created = BranchCreated(branch_id=branch_id, from_branch_id=MAIN, last_item=None)
+        self._append(created, MAIN, occurred_at)
+        self._append(BranchDeleted(branch_id=branch_id), branch_id, occurred_at)
+
+    def _record_usage(self, row: tuple[Any, ...]) -> None:
+        usage_id, branch_id, sdk_turn, requests, read, written, total, *details, created_at = row
+        input_details, output_details = map(_loaded, details)
+        used = RequestUsage(
+            requests=requests or 0,
+            input_tokens=read or 0,
+            output_tokens=written or 0,
+            total_tokens=total or 0,
+            cached_input_tokens=_number(input_details, "cached_tokens"),
+            cache_write_tokens=_number(input_details, "cache_write_tokens"),
+            reasoning_tokens=_number(output_details, "reasoning_tokens"),
+            input_tokens_details=input_details,
+            output_tokens_details=output_details,
+        )
+        branch = self.branches.get(branch_id)
+        turn = None if branch is None else branch.turns.get(sdk_turn)
+        run_id = f"{SOURCE}:{self.session_id}:{usage_id}"
+        event = UsageRecorded(run_id=run_id, turn=turn, requests=[used])
+        self._append(event, branch_id, self.source.time(created_at))
+
+    def _append(self, event: Event, branch_id: str | None, occurred_at: int | None) -> int:
+        events = ((event, codec.encode(event)),)
+        recorded = append_all(
+            self.tx, self.into, events, branch_id=branch_id, occurred_at=occurred_at
+        )
+        return recorded[0].position
+
+
+@contextmanager
+def _unattributed(tx: Transaction) -> Iterator[None]:
+    """Record none of the caller's values: whoever imports has not done what was done elsewhere."""
+    bound, tx.recording = tx.recording, {}
+    try:
+        yield
+    finally:
+        tx.recording = bound
+
+
+def shared_length(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return how many elements two sequences share from their beginning."""
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _chunks(items: list[JSON]) -> Iterator[list[JSON]]:
+    for start in range(0, len(items), ITEMS_PER_EVENT):
+        yield items[start : start + ITEMS_PER_EVENT]
+
+
+def _loaded(text: Any) -> dict[str, JSON] | None:
+    try:
+        loaded = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def _is_countable(row: tuple[Any, ...]) -> bool:
+    """Whether a row of usage counts something: on a branch, whole numbers from 0, or nothing."""
+    counts = row[3:7]
+    return type(row[1]) is str and all(
+        count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts
+    )
+
+
+def _number(details: dict[str, JSON] | None, name: str) -> int:
+    value = (details or {}).get(name)
+    return value if type(value) is int and 0 <= value <= 2**53 else 0

@@ -1,0 +1,158 @@
+"""Opening a file as the SDK's class does: by path and table names, migrating what the SDK left there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from agents_eventlog import projections
+from agents_eventlog.adapters.conversations import sdk_tables
+from agents_eventlog.adapters.conversations.log import ConversationLog
+from agents_eventlog.adapters.conversations.sdk_tables import (
+    SDK_TABLES,
+    Refusal,
+    TablePair,
+    folded,
+    same,
+)
+from agents_eventlog.adapters.openai_agents.migration import importer
+from agents_eventlog.adapters.openai_agents.migration.importer import Brought
+from agents_eventlog.eventlog import _logging
+from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
+from agents_eventlog.eventlog.storage.sqlite import connections, registry, schema
+from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import tables as tables_of
+
+_log = _logging.get_logger("eventlog.importers")
+
+_pairs: WeakKeyDictionary[Store, TablePair] = WeakKeyDictionary()
+
+
+def open_log(
+    path: str | os.PathLike[str],
+    *,
+    tables: TablePair,
+    create: bool,
+    durability: Durability,
+    search: bool = False,
+) -> ConversationLog:
+    """
+    Open the log of a file for sessions, claiming a new file for a pair of table names.
+
+    search: keep a full-text index, too.
+
+    Raises an OpenError; WrongTablesError (also a ValueError) for a file claimed for other names.
+    """
+    pair = tables.resolved()
+    target = registry.resolve(path)
+    if not create and (target == MEMORY or not _holds_history(target)):
+        raise NoLogError(
+            f"there is no event log in {path}; construct the session with create_tables=True "
+            "to make one",
+            path=str(path),
+        )
+    migrated: list[Brought] = []
+
+    def claim(tx: Transaction) -> None:
+        migrated[:] = _claim(tx, pair, target)
+
+    log = ConversationLog.open_sync(
+        path,
+        durability=durability,
+        accept=lambda tx: _to_migrate(tx, pair, target),
+        on_create=claim,
+    )
+    try:
+        for brought in migrated:
+            brought.log()
+        _check_pair(log, pair)
+        log.join(projections.default(search=search))
+    except BaseException:
+        log.close()
+        raise
+    return log
+
+
+def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
+    """Take a file that nobody has claimed, and migrate the SDK's tables; return what was brought."""
+    found = _to_migrate(tx, pair, path)
+    schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+    return [] if found is None else importer.migrate(tx, found.sessions, found.messages)
+
+
+def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
+    """Return the SDK's tables in a file that holds no log yet; refuse a file of anybody else's."""
+    found = sdk_tables.find(tx, pair)
+    if isinstance(found, Refusal):
+        if found.owner is not None:
+            raise _wrong_tables(path, found.owner, pair)
+        raise ForeignFileError(f"{path} {found.reason}", path=path)
+    others = {folded(name) for name in schema.table_names(tx.connection)} - set(schema.TABLES)
+    if others and found is None:
+        raise ForeignFileError(
+            f"{path} holds tables of another program and none called {pair}", path=path
+        )
+    own = {
+        table.name
+        for projection in projections.default().named([])
+        for table in tables_of(projection)
+    }
+    if clash := sorted(own & others):
+        raise ForeignFileError(
+            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
+        )
+    return found
+
+
+def _check_pair(log: ConversationLog, pair: TablePair) -> None:
+    claimed = _pairs.get(log.store)
+    if claimed is None:
+        claimed, late = log.store.write_sync(lambda tx: _claimed_pair(tx, pair))
+        _pairs[log.store] = claimed
+        if late:
+            _log.warning("import.incomplete", path=log.path, messages_not_adopted=late)
+    if not same(claimed, pair):
+        raise _wrong_tables(log.path, claimed, pair)
+
+
+def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
+    """
+    Return the pair that the log is claimed for; one made without a session is claimed now.
+
+    With it, how many messages an old program has left in those tables since they were migrated.
+    """
+    text = schema.get_property(tx, SDK_TABLES)
+    if text is None:
+        schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+        return pair, 0
+    claimed = TablePair(*json.loads(text))
+    return claimed, sdk_tables.not_migrated(tx, claimed.messages)
+
+
+def _holds_history(path: str) -> bool:
+    """Whether a file holds a log, or the SDK's tables with structure."""
+    connections.check_path(path, create=True)
+    file = Path(path)
+    if not file.exists() or file.stat().st_size == 0:
+        return False
+    try:
+        with closing(connections.connect_for_reading(path)) as connection:
+            names = schema.table_names(connection)
+            return schema.identify(connection, path) or sdk_tables.STRUCTURE in names
+    except sqlite3.Error as error:
+        raise connections.translated(error, path) from error
+
+
+def _wrong_tables(path: str, claimed: TablePair, asked: TablePair) -> WrongTablesError:
+    return WrongTablesError(
+        f"{path} already belongs to '{claimed}', not to '{asked}': "
+        "give each pair of sessions_table and messages_table a file of its own",
+        path=path,
+        claimed=tuple(claimed),
+        asked=tuple(asked),
+    )

@@ -1,0 +1,1 @@
+"""Which request belongs to which run, agent, model and turn."""

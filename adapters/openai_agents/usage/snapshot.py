@@ -1,0 +1,174 @@
+"""What a run used, read from the SDK's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.events import JSON, RequestUsage
+from agents_eventlog.projections.usage.builder import numbers
+
+Numbers: TypeAlias = tuple[int, ...]
+"""Requests, tokens: input, output, total, cached input, cache write, reasoning."""
+
+NOTHING: Final[Numbers] = (0,) * 7
+_MOST: Final = 2**53
+
+
+class Seen(NamedTuple):
+    """
+    What a usage object tells at a moment.
+
+    entries: the numbers of each request that it lists, in order.
+    requests: those of them that were asked for, by their index.
+    rest: the sum of what the list does not account for, requests without tokens for one.
+    total: the sum of all.
+    """
+
+    entries: list[Numbers]
+    requests: dict[int, RequestUsage]
+    rest: RequestUsage
+    total: Numbers
+
+
+def seen(usage: Any, known: Collection[int] = ()) -> Seen:
+    """
+    Read a usage object, without the requests that are known already.
+
+    Where its list of requests exceeds its totals, the list is not believed: all is rest. Raises
+    ValueError for what is no number of things.
+    """
+    total = _numbers(usage, requests=usage.requests)
+    listed = list(getattr(usage, "request_usage_entries", None) or ())
+    entries = [entry_numbers(entry) for entry in listed]
+    rest = minus(total, *entries)
+    if min(rest, default=0) < 0:
+        listed, entries, rest = [], [], total
+    requests = {
+        index: _request(entry, entries[index])
+        for index, entry in enumerate(listed)
+        if index not in known
+    }
+    left = _request(usage, rest) if not listed else of_numbers(rest)
+    return Seen(entries, requests, left, total)
+
+
+def size(usage: Any) -> tuple[Any, int]:
+    """Return what changes whenever a usage object grows."""
+    return usage.requests, len(getattr(usage, "request_usage_entries", None) or ())
+
+
+def entry_numbers(entry: Any) -> Numbers:
+    """Return the numbers of one request."""
+    return _numbers(entry, requests=getattr(entry, "requests", 1))
+
+
+def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> bool:
+    """Whether these requests begin with the recorded ones."""
+    return len(entries) >= len(recorded) and all(
+        entry == numbers(request) for entry, request in zip(entries, recorded, strict=False)
+    )
+
+
+def minus(left: Numbers, *others: Numbers) -> Numbers:
+    """Return what is left of numbers when others are taken off."""
+    return tuple(value - sum(taken) for value, *taken in zip(left, *others, strict=True))
+
+
+def of_numbers(
+    counted: Sequence[int],
+    input_details: dict[str, JSON] | None = None,
+    output_details: dict[str, JSON] | None = None,
+) -> RequestUsage:
+    """Return a request, or a sum of several, of which the numbers are known, and perhaps their details."""
+    return RequestUsage(
+        requests=counted[0],
+        input_tokens=counted[1],
+        output_tokens=counted[2],
+        total_tokens=counted[3],
+        cached_input_tokens=counted[4],
+        cache_write_tokens=counted[5],
+        reasoning_tokens=counted[6],
+        input_tokens_details=input_details,
+        output_tokens_details=output_details,
+    )
+
+
+def was_resumed(wrapper: Any) -> bool | None:
+    """Return whether a run was given approvals, as one that was resumed was; None if none can tell."""
+    approvals = getattr(wrapper, "_approvals", None)
+    return bool(approvals) if isinstance(approvals, dict) else None
+
+
+def is_answer(item: Any) -> bool:
+    """Whether a model made this item: it is neither an input nor the output of a tool."""
+    if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
+        return False
+    kind = item.get("type")
+    return item.get("role") == "assistant" or (
+        isinstance(kind, str) and not kind.endswith(("_output", "_response"))
+    )
+
+
+def are_opaque(items: Iterable[Any]) -> bool:
+    """Whether items tell nothing of what they are, as encrypted ones do."""
+    return not any(
+        isinstance(item, dict) and (item.get("role") or item.get("type")) for item in items
+    )
+
+
+def waits(items: Iterable[Any]) -> bool:
+    """Whether among these items is a call that has no output yet, as one that asks for approval."""
+    calls: set[str] = set()
+    outputs: set[str] = set()
+    for item in items:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if isinstance(kind, str):
+            if kind == "mcp_approval_request":
+                return True
+            if isinstance(call_id := item.get("call_id"), str):
+                (outputs if kind.endswith("_output") else calls).add(call_id)
+    return bool(calls - outputs)
+
+
+def _request(usage: Any, counted: Numbers) -> RequestUsage:
+    return of_numbers(
+        counted,
+        _details(getattr(usage, "input_tokens_details", None)),
+        _details(getattr(usage, "output_tokens_details", None)),
+    )
+
+
+def _numbers(usage: Any, *, requests: Any) -> Numbers:
+    read = getattr(usage, "input_tokens_details", None)
+    written = getattr(usage, "output_tokens_details", None)
+    counted = (
+        int(requests or 0),
+        int(usage.input_tokens or 0),
+        int(usage.output_tokens or 0),
+        int(usage.total_tokens or 0),
+        _count(read, "cached_tokens"),
+        _count(read, "cache_write_tokens"),
+        _count(written, "reasoning_tokens"),
+    )
+    if min(counted) < 0 or max(counted) > _MOST:
+        raise ValueError("usage is counted in numbers from 0 to 2**53")
+    return counted
+
+
+def _count(details: Any, name: str) -> int:
+    value = details.get(name) if isinstance(details, dict) else getattr(details, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _details(details: Any) -> dict[str, JSON] | None:
+    """Return a provider's details with everything in them, also what the SDK's model does not name."""
+    if not details:
+        return None
+    if hasattr(details, "model_dump"):
+        dumped: dict[str, JSON] = details.model_dump(mode="json", warnings=False)
+        return dumped
+    found = dict(details) if isinstance(details, dict) else dict(vars(details))
+    codec.encode_json(found)  # a TypeError now, not when the items are written
+    return found

@@ -1,0 +1,301 @@
+"""The log inside a transaction: its head, its versions, and how events are appended and read there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias
+
+from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog.appending import check_names, encode_checked
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import CorruptFileError
+from agents_eventlog.eventlog.events import JSON, Event
+from agents_eventlog.eventlog.integrity import EVENT_COLUMNS, Head
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+
+PAGE_EVENTS = 1_000
+PAGE_BYTES = 8 * 1024 * 1024
+"""Reading goes in pages of at most so many events and about so many bytes, to keep memory flat."""
+
+
+MOST_EVENTS = 2**62
+
+INSERT_EVENT = """
+    INSERT INTO events (
+        position, session_id, version, type, schema_version, branch_id, data,
+        data_digest, metadata, idempotency_key, recorded_at, digest
+    ) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?)
+"""
+LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
+LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
+EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
+LINKED_EVENTS = f"""
+    SELECT {EVENT_COLUMNS},
+        (SELECT previous.digest FROM events AS previous
+            WHERE previous.position = events.position - 1)
+    FROM events
+    WHERE session_id = ? AND version > ?
+    ORDER BY version
+    LIMIT ?
+"""
+SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
+
+
+StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
+"""An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
+
+
+class Projector(Protocol):
+    """What keeps projections up to date inside the log's transactions (see ``projections``)."""
+
+    def join(self, store: Store) -> None:
+        """Bring this projector's tables up to date and have the store's ledger keep them so."""
+
+    def begin(self, tx: Transaction, head: Head) -> None:
+        """Refuse newer tables, catch up with what others appended."""
+
+    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        """Apply events that were just appended."""
+
+    def before_commit(self, tx: Transaction, head: Head) -> None:
+        """Write the checkpoints."""
+
+    def require_fresh(self, tx: Transaction) -> None:
+        """Raise StaleProjectionError when a reader would see less than the log holds."""
+
+
+class Ledger:
+    """The log's part in each writing transaction: it knows the head, and carries it forward."""
+
+    def __init__(self) -> None:
+        self.projector: Projector | None = None
+
+    def begin(self, tx: Transaction) -> None:
+        """Load the head of the log."""
+        tx.state = tx.cache.get("head") or read_head(tx)
+        if self.projector is not None:
+            self.projector.begin(tx, tx.state)
+
+    def before_commit(self, tx: Transaction) -> None:
+        """Write the checkpoints."""
+        if self.projector is not None:
+            self.projector.before_commit(tx, tx.state)
+
+    def append(
+        self,
+        tx: Transaction,
+        session_id: str,
+        events: Iterable[tuple[Event, bytes]],
+        *,
+        branch_id: str | None,
+        version: int,
+        metadata: str | None,
+        idempotency_key: str | None = None,
+    ) -> list[Recorded]:
+        """Append encoded events after ``version``, link them, and project them."""
+        stored = []
+        for event, data in events:
+            payload_digest = integrity.data_digest(data)
+            kind = (event.type_name(), event.schema_version, branch_id)
+            stored.append((*kind, data, payload_digest, metadata, idempotency_key))
+            idempotency_key = None  # it stands with the first event only
+        return self.put(tx, session_id, version, stored)
+
+    def put(
+        self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
+    ) -> list[Recorded]:
+        """Append events as their columns hold them after ``version``, link and project them."""
+        codec.check_text("session_id", session_id)
+        recorded = []
+        head: Head = tx.state
+        _check_countable("position", head.position)
+        _check_countable("version", version)
+        for name, schema_version, branch_id, data, data_digest, metadata, key in events:
+            # SQLite would store the number 7 as text "7", which is not what the digest covers.
+            if branch_id is not None:
+                codec.check_text("branch_id", branch_id)
+            if key is not None:
+                codec.check_text("idempotency_key", key)
+            version += 1
+            position = head.position + 1
+            columns = (position, session_id, version, name, schema_version, branch_id)
+            rest = (data_digest, metadata, key, tx.now)
+            digest = integrity.link(head.digest, *columns, *rest)
+            row = (*columns, data, *rest, digest)
+            tx.defer(INSERT_EVENT, row)
+            head = Head(position, digest)
+            recorded.append(Recorded(row))
+        tx.state = tx.cache["head"] = head
+        tx.cache["version", session_id] = version
+        if self.projector is not None:
+            try:
+                self.projector.project(tx, recorded)
+            except BaseException as error:
+                tx.broken = error  # an event without its rows is never committed
+                raise
+        return recorded
+
+
+def append(
+    tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
+) -> Recorded:
+    """
+    Append one event in a unit of work. What the unit then reads from projections includes it.
+
+    Raises InvalidEventError for an id that is not a string, or an event that is not one of
+    ``eventlog``'s; UnserialisableError for a payload that is not JSON.
+    """
+    check_names(session_id=session_id, branch_id=branch_id)
+    return append_all(tx, session_id, ((event, encode_checked(event)),), branch_id=branch_id)[0]
+
+
+def append_all(
+    tx: Transaction,
+    session_id: str,
+    events: Iterable[tuple[Event, bytes]],
+    *,
+    branch_id: str | None = None,
+    occurred_at: int | None = None,
+) -> list[Recorded]:
+    """Append events with their encoded data, in a unit of work."""
+    recording = tx.recording
+    if occurred_at is not None:
+        recording = {**recording, "occurred_at": occurred_at}
+    return ledger(tx).append(
+        tx,
+        session_id,
+        events,
+        branch_id=branch_id,
+        version=session_version(tx, session_id),
+        metadata=metadata_json(recording),
+    )
+
+
+def session_version(tx: Transaction, session_id: str) -> int:
+    """Return a session's version in a unit of work; 0 when it does not exist."""
+    version: int | None = tx.cache.get(("version", session_id))
+    if version is None:
+        row = tx.one(SESSION_VERSION, (session_id,))
+        version = 0 if row is None or row[0] is None else int(row[0])
+    return version
+
+
+def read_head(tx: Transaction) -> Head:
+    """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
+    last = tx.one(LAST_DIGEST)
+    given = tx.one(LAST_POSITION)
+    position, digest = (0, integrity.FIRST) if last is None else last
+    position = position if given is None else max(position, given[0])
+    return Head(position, digest)
+
+
+def last_position(tx: Transaction) -> int:
+    """
+    Return the last event's position in a unit of work; 0 of an empty log.
+
+    Raises CorruptFileError for a log that holds events, but not where they are looked for.
+    """
+    row = tx.one("SELECT MAX(position) FROM events")
+    last = 0 if row is None or row[0] is None else int(row[0])
+    if last < 1 and tx.one("SELECT 1 FROM events LIMIT 1"):
+        raise CorruptFileError("the events are out of order: `eventlog doctor` tells more")
+    return last
+
+
+def _check_countable(what: str, number: int) -> None:
+    """Raise CorruptFileError for a number that no log comes to by counting."""
+    if number > MOST_EVENTS:
+        raise CorruptFileError(f"an event has {what} {number}: `eventlog verify` tells which")
+
+
+def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
+    """Return the next page of events after a position as rows, in a unit of work."""
+    rows = list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+    if rows:
+        check_progress(after, rows[-1][0])
+    return rows
+
+
+def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
+    """Do as ``read_rows`` does; a text that is not UTF-8 comes as bytes."""
+    with _as_stored(tx):
+        return read_rows(tx, after, limit)
+
+
+def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
+    """Return a session's next events after a version, each with the digest of the one before it."""
+    with _as_stored(tx):
+        rows = list(up_to_page_bytes(tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))))
+    if rows:
+        check_progress(version, rows[-1][2])
+    return rows
+
+
+@contextmanager
+def _as_stored(tx: Transaction) -> Iterator[None]:
+    before = tx.connection.text_factory
+    tx.connection.text_factory = _text_or_bytes
+    try:
+        yield
+    finally:
+        tx.connection.text_factory = before
+
+
+def _text_or_bytes(stored: bytes) -> str | bytes:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
+def read_events(
+    tx: Transaction,
+    after: int,
+    *,
+    limit: int = PAGE_EVENTS,
+    structures: Structures | None = None,
+) -> list[Recorded]:
+    """
+    Return the next page of events after a position, in a unit of work.
+
+    structures: what was found so far of erased payloads; erased events come with theirs.
+    """
+    page = [Recorded(row) for row in read_rows(tx, after, limit)]
+    (structures or Structures()).fill(tx, page)
+    return page
+
+
+def check_progress(after: Any, last: Any) -> None:
+    """
+    Raise CorruptFileError for a page of rows that does not end behind where it begins.
+
+    Rows that are out of order in a damaged table would be read again and again.
+    """
+    if not last > after:
+        raise CorruptFileError(
+            f"what follows {after!r} is out of order: `eventlog verify` and `eventlog doctor` tell more"
+        )
+
+
+def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:
+    """Take rows until their payloads make up a page."""
+    size = 0
+    for row in rows:
+        yield row
+        size += len(row[6] or b"")
+        if size > PAGE_BYTES:
+            return
+
+
+def ledger(tx: Transaction) -> Ledger:
+    """Return the log's part in this transaction."""
+    participant: Ledger = tx.participant  # type: ignore[assignment]
+    return participant
+
+
+def metadata_json(recording: Mapping[str, JSON]) -> str | None:
+    """Return what is recorded with an event as its column holds it."""
+    return codec.encode_json(dict(recording)).decode() if recording else None

@@ -1,0 +1,79 @@
+"""Whether a file is a log, and how a new one becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agents_eventlog.eventlog.appender import Ledger, read_head
+from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, ReadOnlyFileError
+from agents_eventlog.eventlog.storage.sqlite import registry, schema
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+
+def open_read_only(path: str) -> Store:
+    """Return a store that reads a log and cannot write. Raises an OpenError."""
+    return registry.private(
+        Store(path, read_only=True),
+        lambda store: store.read_sync(lambda tx: schema.require_log(tx.connection, path)),
+    )
+
+
+def claim(
+    store: Store,
+    *,
+    create: bool,
+    accept: Callable[[Transaction], object] | None,
+    on_create: Callable[[Transaction], None] | None,
+) -> None:
+    """Make sure that the file holds a log: look, and only then write."""
+
+    def look(tx: Transaction) -> bool:
+        if schema.identify(tx.connection, store.path):
+            return True
+        _refuse_others(tx, store.path, accept)
+        return False
+
+    def make(tx: Transaction) -> None:
+        if not look(tx):  # another process may have been first
+            schema.create(tx)
+            tx.participant, tx.state = Ledger(), read_head(tx)
+            if on_create is not None:
+                on_create(tx)
+
+    is_log = _exists(store.path) and _answer(store, look)
+    if not is_log and not create:
+        raise NoLogError(f"there is no event log in {store.path}", path=store.path)
+    if not is_log:
+        store.prepare_file()
+        store.write_sync(make)
+    store.participant = Ledger()
+    store.write_sync(lambda _: None)  # can it be written at all?
+
+
+def _answer(store: Store, look: Callable[[Transaction], bool]) -> bool:
+    try:
+        return store.read_sync(look)
+    except ReadOnlyFileError:  # whoever was killed left a journal that only a writer can roll back
+        return store.write_sync(look)
+
+
+def _refuse_others(
+    tx: Transaction, path: str, accept: Callable[[Transaction], object] | None
+) -> None:
+    """Raise ForeignFileError for a file whose tables are in the way, or nobody's to accept."""
+    names = schema.table_names(tx.connection)
+    if names and accept is None:
+        raise ForeignFileError(f"{path} holds tables of another program", path=path)
+    if clash := [name for name in sorted(names) if name.lower() in schema.TABLES]:
+        raise ForeignFileError(
+            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
+        )
+    if accept is not None:
+        accept(tx)
+
+
+def _exists(path: str) -> bool:
+    file = Path(path)
+    return file.exists() and file.stat().st_size > 0

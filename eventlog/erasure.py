@@ -1,0 +1,83 @@
+"""
+Erasing: payloads are blanked for good, and nothing of them is left in the file.
+
+What is blanked is told by an event of its own, ``content_erased``, in the same transaction. The events keep
+their places and digests, so the chain still verifies. SQLite leaves copies of old rows in the unused room
+of its pages and in the write-ahead log; therefore the file is rewritten at the end. A log remembers that
+this is due until it has been done, whoever was killed in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.errors import BusyError
+from agents_eventlog.eventlog.events import JSON, ContentErased
+from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+
+REWRITE_DUE: Final = "rewrite_due"
+"""The property of a log in which something was blanked since its file was rewritten."""
+
+BLANK: Final = "UPDATE events SET data = NULL WHERE position = ? AND data IS NOT NULL"
+
+
+class Payload(NamedTuple):
+    """A payload that is to go: its event, what is kept of it, and its size in bytes."""
+
+    position: int
+    structure: JSON
+    bytes: int
+
+
+def blank(
+    tx: Transaction,
+    session_id: str,
+    payloads: Sequence[Payload],
+    *,
+    reason: str | None,
+    is_whole: bool,
+) -> None:
+    """
+    Blank payloads of a session, in a unit of work, and record that.
+
+    is_whole: nothing else of the session shall stay either, and it cannot be restored.
+    """
+    erased = ContentErased(
+        positions=[payload.position for payload in payloads],
+        reason=reason,
+        structures=[payload.structure for payload in payloads],
+        payload_bytes=sum(payload.bytes for payload in payloads),
+        is_whole=is_whole,
+    )
+    append(tx, session_id, erased)
+    tx.executemany(BLANK, ((payload.position,) for payload in payloads))
+    schema.set_property(tx, REWRITE_DUE, "1")
+
+
+def is_rewrite_due(tx: Transaction) -> bool:
+    """Whether something was blanked since the file was rewritten."""
+    return schema.get_property(tx, REWRITE_DUE) is not None
+
+
+def rewrite(store: Store, *, before: Unit[None]) -> bool:
+    """
+    Rewrite a log's file without what was blanked, if that is due, and empty its write-ahead log. Blocks.
+
+    before: what tidies up before the file is rewritten.
+
+    Returns False when another process was in the way; it is then still due.
+    """
+    if not store.read_sync(is_rewrite_due):
+        return True
+    try:
+        store.write_sync(before)
+        is_done = store.rewrite()
+    except BusyError:
+        return False
+    if is_done:
+        store.write_sync(lambda tx: schema.delete_property(tx, REWRITE_DUE))
+    return is_done

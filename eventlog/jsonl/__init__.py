@@ -1,0 +1,1 @@
+"""Histories as JSON Lines: the format, export and import."""

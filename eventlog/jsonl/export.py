@@ -1,0 +1,106 @@
+"""Taking histories out of a log, as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, last_position
+from agents_eventlog.eventlog.errors import SessionNotFoundError
+from agents_eventlog.eventlog.jsonl import format as jsonl_format
+from agents_eventlog.eventlog.jsonl.format import Heading
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.reader import Query
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+SESSIONS = """
+    SELECT session_id, MAX(version) FROM events WHERE position <= ?
+    GROUP BY session_id
+    ORDER BY MIN(position)
+"""
+ONE_SESSION = """
+    SELECT MIN(position), session_id, MAX(version) FROM events
+    WHERE session_id = ? AND position <= ?
+    GROUP BY session_id
+"""
+VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
+
+
+class Exported(NamedTuple):
+    """How far an export is: events written, events there are in the chosen sessions."""
+
+    events: int
+    total: int
+    sessions: int
+
+
+class Chosen(NamedTuple):
+    """Which sessions are exported, with the number of their events up to a position."""
+
+    until: int
+    headings: list[Heading]
+
+
+async def export_lines(
+    log: EventLog,
+    session_ids: Sequence[str] = (),
+    *,
+    on_progress: Callable[[Exported], None] | None = None,
+) -> AsyncGenerator[str, None]:
+    """
+    Yield a log's histories as lines without line ends, in the format of ``eventlog.jsonl.format``.
+
+    session_ids: only these sessions; none given means all.
+
+    It is the log of one moment, whatever is appended meanwhile. Memory stays flat. Raises
+    SessionNotFoundError, before the first line, for a session that there is not; UndecodableEventError
+    for an event that cannot be read.
+    """
+    chosen = await log.query(lambda tx: choose(tx, session_ids))
+    total = sum(heading.events for heading in chosen.headings)
+    done = 0
+    yield jsonl_format.LOG_LINE
+    for count, heading in enumerate(chosen.headings, start=1):
+        yield jsonl_format.session_line(heading)
+        query = Query(heading.session_id, None, None, 0, chosen.until, None, None, backward=False)
+        while page := await log.query(partial(_page, query=query)):
+            events, versions = page
+            for line in await asyncio.to_thread(_event_lines, events, versions):
+                yield line
+            query.seek(events[-1])
+            done += len(events)
+            if on_progress is not None:
+                on_progress(Exported(done, total, count))
+
+
+def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
+    """Return the sessions of these ids, all for none, as of now. Raises SessionNotFoundError."""
+    until = last_position(tx)
+    if not session_ids:
+        return Chosen(until, [Heading(*row) for row in tx.all(SESSIONS, (until,))])
+    found = []
+    for session_id in dict.fromkeys(session_ids):
+        row = tx.one(ONE_SESSION, (session_id, until))
+        if row is None:
+            raise SessionNotFoundError(session_id)
+        found.append(row)
+    headings = [Heading(*heading) for _, *heading in sorted(found)]
+    return Chosen(until, headings)
+
+
+def _page(tx: Transaction, query: Query) -> tuple[list[Recorded], dict[int, int]] | None:
+    """Return the next events, and the versions of those of the same session that they speak of."""
+    events = query.page(tx, PAGE_EVENTS)
+    versions: dict[int, int] = {}
+    for recorded in events:
+        for position in jsonl_format.positions_in(recorded.event):
+            row = tx.one(VERSION_OF, (position, recorded.session_id))
+            versions[position] = 0 if row is None else int(row[0])
+    return (events, versions) if events else None
+
+
+def _event_lines(events: Sequence[Recorded], versions: dict[int, int]) -> list[str]:
+    return [jsonl_format.event_line(recorded, versions.__getitem__) for recorded in events]

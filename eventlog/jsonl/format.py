@@ -1,0 +1,312 @@
+"""
+Event logs as JSON lines: the format in which histories leave a log and enter another.
+
+Each line is a JSON object, told by its ``kind``. First comes
+
+    {"kind": "log", "format": 1}
+
+then session after session, in the order of their first events, each opened by
+
+    {"kind": "session", "session_id": "s", "events": 2}
+
+with the number of its events, which follow in their order, all of them:
+
+    {"kind": "event", "version": 1, "type": "items_added", "schema_version": 1, "branch_id": "main",
+     "recorded_at": 1700000000000000, "metadata": {"actor": "a"}, "idempotency_key": null, "data": {...}}
+
+``recorded_at`` is when the event was first recorded, in microseconds since 1970 UTC, and ``metadata`` is
+what was recorded with it then, however often it has moved since. ``data`` is as ``eventlog.events`` tells,
+but an event of the same session is called by its version, not its position: in ``item_popped.item``,
+``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests``,
+``content_erased.positions`` and ``first_item`` in ``content_erased.structures``; 0 is none of this session.
+An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
+
+So nothing in a line depends on where the event stands in its log: what is exported, imported and exported
+again gives the same bytes. Control characters and those that turn the direction of writing are escaped;
+lines may be printed. Exports may be put one behind the other.
+
+An imported event says in its metadata when it happened (``occurred_at``) and, under ``imported``, when it
+was recorded first; what stood there under these two names is kept under ``imported``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog.appender import StoredEvent, metadata_json
+from agents_eventlog.eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
+from agents_eventlog.eventlog.events import (
+    EVENT_TYPES,
+    JSON,
+    BranchCreated,
+    ContentErased,
+    Event,
+    ItemPopped,
+    ItemRef,
+    ItemsReplaced,
+    UsageCorrected,
+    UsageCorrection,
+)
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, Recorded
+
+FORMAT: Final = 1
+OCCURRED_AT: Final = "occurred_at"
+IMPORTED: Final = "imported"
+RECORDED_AT: Final = "recorded_at"
+
+LOG_LINE: Final = f'{{"kind":"log","format":{FORMAT}}}'
+
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class Heading(NamedTuple):
+    """What opens a session: its id, and how many events follow."""
+
+    session_id: str
+    events: int
+
+
+class EventLine(NamedTuple):
+    """An event on its way: as in its line, but decoded. ``event`` is None once it was erased."""
+
+    version: int
+    type: str
+    schema_version: int
+    branch_id: str | None
+    recorded_at: int
+    metadata: dict[str, JSON]
+    idempotency_key: str | None
+    event: Event | None
+    data_digest: bytes
+
+    def stored(self, position_of: Callable[[int], int]) -> StoredEvent:
+        """Return the event's columns in a log where a version stands at this position."""
+        data, digest = None, self.data_digest
+        if self.event is not None:
+            data = codec.encode(with_positions(self.event, position_of))
+            digest = integrity.data_digest(data)
+        kind = (self.type, self.schema_version, self.branch_id)
+        return (*kind, data, digest, metadata_json(self._provenance()), self.idempotency_key)
+
+    def fits(self, structure: JSON) -> bool:
+        """Whether the event can be read with this for its data, once that was erased."""
+        data = codec.encode_json(structure)
+        try:
+            codec.decode(self.type, self.schema_version, data, position=self.version)
+        except UndecodableEventError:
+            return False
+        return True
+
+    def _provenance(self) -> dict[str, JSON]:
+        names = (OCCURRED_AT, IMPORTED)
+        displaced: dict[str, JSON] = {
+            name: self.metadata[name] for name in names if name in self.metadata
+        }
+        occurred_at = displaced.get(OCCURRED_AT)
+        if type(occurred_at) is not int or not EARLIEST <= occurred_at <= LATEST:
+            occurred_at = self.recorded_at
+        imported = {RECORDED_AT: self.recorded_at, **displaced}
+        return {**self.metadata, OCCURRED_AT: occurred_at, IMPORTED: imported}
+
+
+# -- references -------------------------------------------------------------------------------
+
+
+def positions_in(event: Event | None) -> list[int]:
+    """Return the positions that an event's data speaks of."""
+    match event:
+        case ItemPopped(item=ref):
+            return [ref.position]
+        case ItemsReplaced(first_item=ItemRef() as ref) | BranchCreated(last_item=ItemRef() as ref):
+            return [ref.position]
+        case ContentErased(positions=positions, structures=structures):
+            return [*positions, *(ref[0] for ref in map(_first_item, structures) if ref)]
+        case UsageCorrected(requests=requests):
+            return [correction.request.position for correction in requests]
+    return []
+
+
+def with_positions(event: Event, new: Callable[[int], int]) -> Event:
+    """Return the event with other positions in its data."""
+    match event:
+        case ItemPopped(item=ref):
+            return msgspec.structs.replace(event, item=ItemRef(new(ref.position), ref.index))
+        case ItemsReplaced(first_item=ItemRef() as ref):
+            return msgspec.structs.replace(event, first_item=ItemRef(new(ref.position), ref.index))
+        case BranchCreated(last_item=ItemRef() as ref):
+            return msgspec.structs.replace(event, last_item=ItemRef(new(ref.position), ref.index))
+        case ContentErased(positions=positions, structures=structures):
+            return msgspec.structs.replace(
+                event,
+                positions=[new(position) for position in positions],
+                structures=[_structure_elsewhere(structure, new) for structure in structures],
+            )
+        case UsageCorrected(requests=requests):
+            return msgspec.structs.replace(
+                event, requests=[_corrected_elsewhere(correction, new) for correction in requests]
+            )
+    return event
+
+
+def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int]) -> UsageCorrection:
+    ref = correction.request
+    return msgspec.structs.replace(correction, request=ItemRef(new(ref.position), ref.index))
+
+
+def _first_item(structure: JSON) -> list[int] | None:
+    """Return the [position, index] that a kept structure speaks of, if it speaks of one."""
+    match structure:
+        case {"first_item": [int() as position, int() as index]}:
+            return [position, index]
+    return None
+
+
+def _structure_elsewhere(structure: JSON, new: Callable[[int], int]) -> JSON:
+    if first_item := _first_item(structure):
+        return {**structure, "first_item": [new(first_item[0]), first_item[1]]}
+    return structure
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def session_line(heading: Heading) -> str:
+    """Return the line that opens a session."""
+    return _line({"kind": "session", **heading._asdict()})
+
+
+def event_line(recorded: Recorded, version_of: Callable[[int], int]) -> str:
+    """
+    Return an event's line. ``version_of`` gives a position's version in this session, else 0.
+
+    Raises UndecodableEventError for an event that cannot be read.
+    """
+    event = recorded.event
+    metadata, recorded_at = _first_recording(recorded)
+    fields: dict[str, JSON] = {
+        "kind": "event",
+        "version": recorded.version,
+        "type": recorded.type,
+        "schema_version": recorded.schema_version,
+        "branch_id": recorded.branch_id,
+        RECORDED_AT: recorded_at,
+        "metadata": metadata or None,
+        "idempotency_key": recorded.idempotency_key,
+    }
+    if event is None:
+        return _line({**fields, "data": None, "data_digest": recorded.data_digest.hex()})
+    fields["schema_version"] = event.schema_version
+    data = codec.encode(with_positions(event, version_of))  # as an import would store it
+    return f'{_line(fields)[:-1]},"data":{_safe(data.decode())}}}'
+
+
+def _line(fields: Mapping[str, JSON]) -> str:
+    return _safe(codec.encode_json(dict(fields)).decode())
+
+
+def _safe(text: str) -> str:
+    """Escape, in JSON text, what a terminal would obey. Such characters stand in strings only."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
+    """Return an event's metadata and time as they were before its first import."""
+    imported = recorded.metadata.get(IMPORTED)
+    if not isinstance(imported, dict) or type(imported.get(RECORDED_AT)) is not int:
+        return recorded.metadata, recorded.recorded_at
+    metadata = dict(recorded.metadata)
+    for name in (OCCURRED_AT, IMPORTED):
+        if name in imported:
+            metadata[name] = imported[name]
+        else:
+            metadata.pop(name, None)
+    return metadata, imported[RECORDED_AT]
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def parse(line: bytes) -> Heading | EventLine | None:
+    """
+    Return what a line says; None for the one that opens a log.
+
+    Raises SourceError for a newer format, InvalidEventError or UndecodableEventError, which name no
+    conversation text, for what is no such line.
+    """
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InvalidEventError("it is not JSON") from None
+    kind = fields.get("kind") if isinstance(fields, dict) else None
+    if kind == "event":
+        return _event(fields)
+    if kind == "session":
+        return Heading(_text(fields, "session_id"), _number(fields, "events"))
+    if kind != "log":
+        raise InvalidEventError("it is not of a known kind")
+    if fields.get("format") != FORMAT:
+        raise SourceError(f"this is format {fields.get('format')!r}, this program knows {FORMAT}")
+    return None
+
+
+def _event(fields: dict[str, Any]) -> EventLine:
+    version, schema_version = _number(fields, "version"), _number(fields, "schema_version")
+    name = _text(fields, "type")
+    metadata = fields.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InvalidEventError("metadata is no object")
+    event: Event | None = None
+    digest = b""
+    if fields.get("data") is not None:
+        data = codec.encode_json(fields["data"])
+        event = codec.decode(name, schema_version, data, position=version)
+        schema_version = event.schema_version
+    elif name not in EVENT_TYPES:
+        raise InvalidEventError("its type is unknown")
+    else:
+        codec.check_known(name, schema_version, position=version)
+        digest = _digest(fields)
+    return EventLine(
+        version,
+        name,
+        schema_version,
+        _text_or_none(fields, "branch_id"),
+        _number(fields, RECORDED_AT),
+        metadata or {},
+        _text_or_none(fields, "idempotency_key"),
+        event,
+        digest,
+    )
+
+
+def _digest(fields: dict[str, Any]) -> bytes:
+    try:
+        digest = bytes.fromhex(_text(fields, "data_digest"))
+    except ValueError:
+        digest = b""
+    if len(digest) != len(integrity.FIRST):
+        raise InvalidEventError("data_digest is no SHA-256 in hex")
+    return digest
+
+
+def _number(fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not EARLIEST <= value <= LATEST:
+        raise InvalidEventError(f"{name} is no number, or out of range")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    codec.check_text(name, value)
+    return str(value)
+
+
+def _text_or_none(fields: dict[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else _text(fields, name)

@@ -1,0 +1,272 @@
+"""Bringing histories into a log, session by session, each whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+from agents_eventlog.eventlog.appender import ledger, session_version
+from agents_eventlog.eventlog.errors import (
+    AppendError,
+    EventLogError,
+    InvalidEventError,
+    SourceError,
+    UndecodableEventError,
+    UnserialisableError,
+)
+from agents_eventlog.eventlog.events import ContentErased
+from agents_eventlog.eventlog.jsonl import format as jsonl_format
+from agents_eventlog.eventlog.jsonl.format import EventLine
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+OnConflict: TypeAlias = Literal["refuse", "skip", "rename"]
+ImportOutcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", "broken"]
+
+
+class Imported(NamedTuple):
+    """
+    What became of a session: ``imported``, ``renamed`` (to ``imported_as``), ``skipped`` or ``refused``
+    because it exists, or ``broken``: ``problem`` says why. Of the last three nothing was written.
+    """
+
+    session_id: str
+    outcome: ImportOutcome
+    imported_as: str | None
+    events: int
+    problem: str | None = None
+
+
+async def import_lines(
+    log: EventLog,
+    source: Iterable[bytes] | AsyncIterable[bytes],
+    *,
+    on_conflict: OnConflict = "refuse",
+    dry_run: bool = False,
+) -> AsyncGenerator[Imported, None]:
+    """
+    Import histories in the format of ``eventlog.jsonl.format``, and yield what became of each session.
+
+    source: the lines, e.g. an open binary file.
+    on_conflict: what to do about a session that exists already, or did: ``refuse`` it, ``skip`` it, or
+        import it under another id (``rename``).
+    dry_run: check everything and tell what would happen, but write nothing.
+
+    A session is imported in one transaction, whole or not at all; it is held in memory until then. A
+    session with a broken line is told as broken, and the next one is gone on with. Versions, order,
+    metadata and contents are kept; positions and digests are this log's. Raises SourceError when the
+    source is something else, or of a newer release.
+    """
+    if on_conflict not in ("refuse", "skip", "rename"):
+        raise ValueError(f"on_conflict is 'refuse', 'skip' or 'rename', not {on_conflict!r}")
+    taken: set[str] = set()  # by sessions of this source that a dry run did not write
+    async for history in read_histories(source):
+        if history.problem is not None:
+            yield Imported(history.session_id, "broken", None, 0, history.problem)
+        elif dry_run:
+            yield await _foretell(log, history, on_conflict, taken)
+        else:
+            yield await _write(log, history, on_conflict)
+
+
+@dataclass
+class History:
+    """A session on its way: its events in their order, or what is wrong with it."""
+
+    session_id: str
+    expected: int = 0
+    events: list[EventLine] = field(default_factory=list)
+    problem: str | None = None
+
+    def add(self, event: EventLine) -> None:
+        """Take the next event."""
+        if event.version != len(self.events) + 1:
+            self.spoil(f"version {event.version} comes after version {len(self.events)}")
+        if self.problem is None:
+            self.events.append(event)
+
+    def spoil(self, problem: str) -> None:
+        """Note what is wrong; the first problem is kept, and the events are let go."""
+        self.problem = self.problem or problem
+        self.events.clear()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of its events have come."""
+        return self.problem is None and len(self.events) == self.expected
+
+    def finished(self) -> History:
+        """Find what only the whole session can tell."""
+        found = len(self.events)
+        keys = [e.idempotency_key for e in self.events if e.idempotency_key is not None]
+        if found != self.expected or not found:
+            self.spoil(f"it has {found} of its {self.expected} events")
+        elif len(set(keys)) != len(keys):
+            self.spoil("an idempotency key stands twice")
+        elif (version := self._badly_kept()) is not None:
+            self.spoil(
+                f"what is kept of version {version}, which was erased, does not fit its type"
+            )
+        return self
+
+    def _badly_kept(self) -> int | None:
+        """Find an erased event that could not be read by the structure that is kept of it."""
+        for erasure in self.events:
+            if not isinstance(erasure.event, ContentErased):
+                continue
+            kept = zip(erasure.event.positions, erasure.event.structures, strict=False)
+            for version, structure in kept:
+                if not 1 <= version <= len(self.events):
+                    continue
+                erased = self.events[version - 1]
+                if erased.event is None and not erased.fits(structure):
+                    return version
+        return None
+
+
+async def read_histories(
+    source: Iterable[bytes] | AsyncIterable[bytes],
+) -> AsyncIterator[History]:
+    """Read lines, and yield session after session. Raises SourceError for what is no log's lines."""
+    reader = _Reader()
+    async for line in _each(source):
+        if (finished := reader.take(line)) is not None:
+            yield finished
+    if (finished := reader.finish()) is not None:
+        yield finished
+
+
+class _Reader:
+    """Puts lines together to sessions."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._history: History | None = None
+
+    def take(self, line: bytes) -> History | None:
+        """Take the next line; return the session that it ends, if it ends one."""
+        self._number += 1
+        if self._number == 1:
+            check_first_line(line)
+        if not line.strip():
+            return None
+        try:
+            said = jsonl_format.parse(line)
+        except (AppendError, UndecodableEventError, UnserialisableError) as error:
+            finished = self._end() if self._history and self._history.is_complete else None
+            self._here().spoil(f"line {self._number} is no line of a log: {_why(error)}")
+            return finished
+        if isinstance(said, EventLine):
+            self._here().add(said)
+            return None
+        finished = self._end()
+        self._history = None if said is None else History(said.session_id, said.events)
+        return finished
+
+    def finish(self) -> History | None:
+        """Return the last session, if there is one."""
+        if self._number == 0:
+            raise SourceError("this is no log as JSON lines: it is empty")
+        return self._end()
+
+    def _end(self) -> History | None:
+        finished, self._history = self._history, None
+        return None if finished is None else finished.finished()
+
+    def _here(self) -> History:
+        if self._history is None:
+            self._history = History(f"(line {self._number})")
+            self._history.spoil("its session line is missing")
+        return self._history
+
+
+def check_first_line(line: bytes) -> None:
+    """Raise SourceError unless a log's lines begin like this."""
+    try:
+        said = jsonl_format.parse(line)
+    except (AppendError, UndecodableEventError, UnserialisableError) as error:
+        raise SourceError(f"this is no log as JSON lines: {_why(error)}") from error
+    if said is not None:
+        raise SourceError("this is no log as JSON lines: its first line opens none")
+
+
+def _why(error: EventLogError) -> str:
+    if isinstance(error.__cause__, InvalidEventError):
+        return str(error.__cause__)
+    if isinstance(error, UndecodableEventError):
+        return "its data does not fit its type, or the type is of a newer release"
+    return str(error)
+
+
+async def _each(source: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(source, AsyncIterable):
+        async for line in source:
+            yield line
+    else:
+        for line in source:
+            yield line
+
+
+async def _foretell(
+    log: EventLog, history: History, on_conflict: OnConflict, taken: set[str]
+) -> Imported:
+    events = len(history.events)
+    try:
+        await asyncio.to_thread(lambda: [event.stored(lambda _: 0) for event in history.events])
+    except (AppendError, UnserialisableError) as error:
+        return Imported(history.session_id, "broken", None, 0, str(error))
+    outcome = await log.query(
+        lambda tx: place(tx, history.session_id, events, on_conflict, taken),
+    )
+    taken.add(outcome.imported_as or outcome.session_id)
+    return outcome
+
+
+async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Imported:
+    def unit(tx: Transaction) -> Imported:
+        last = len(history.events)
+        outcome = place(tx, history.session_id, last, on_conflict)
+        if outcome.imported_as is not None:
+            base: int = tx.state.position
+
+            def position_of(version: int) -> int:
+                return base + version if 1 <= version <= last else 0
+
+            stored = [event.stored(position_of) for event in history.events]
+            ledger(tx).put(tx, outcome.imported_as, 0, stored)
+        return outcome
+
+    try:
+        return await log.write(unit)
+    except (AppendError, UnserialisableError) as error:
+        return Imported(history.session_id, "broken", None, 0, str(error))
+
+
+def place(
+    tx: Transaction,
+    session_id: str,
+    events: int,
+    on_conflict: OnConflict,
+    taken: Collection[str] = (),
+) -> Imported:
+    """
+    Decide, in a unit of work, what becomes of a session: under which id it is imported, if at all.
+
+    taken: ids that are not free either.
+    """
+
+    def is_free(session_id: str) -> bool:
+        return session_id not in taken and session_version(tx, session_id) == 0
+
+    if is_free(session_id):
+        return Imported(session_id, "imported", session_id, events)
+    if on_conflict == "rename":
+        number, name = 1, f"{session_id}-imported"
+        while not is_free(name):
+            number += 1
+            name = f"{session_id}-imported-{number}"
+        return Imported(session_id, "renamed", name, events)
+    outcome: ImportOutcome = "skipped" if on_conflict == "skip" else "refused"
+    return Imported(session_id, outcome, None, 0, f"session {session_id!r} exists already")

@@ -1,0 +1,94 @@
+"""Questions to the events table that are answered page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any
+
+from agents_eventlog.eventlog.appender import check_progress, up_to_page_bytes
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import InvalidQueryError
+from agents_eventlog.eventlog.events import EVENT_TYPES, Event
+from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+
+class Query:
+    """A question to the events table that is answered page by page."""
+
+    def __init__(
+        self,
+        session_id: str | None,
+        branch_id: str | None,
+        types: Sequence[str | type[Event]] | None,
+        after: int,
+        until: int | None,
+        since: datetime | None,
+        before: datetime | None,
+        *,
+        backward: bool,
+    ) -> None:
+        _check_times(since=since, before=before)
+        conditions: dict[str, Sequence[Any]] = {"position > ?": [after]}
+        if session_id is not None:
+            conditions["session_id = ?"] = [session_id]
+        if branch_id is not None:
+            conditions["branch_id = ?"] = [branch_id]
+        if until is not None:
+            conditions["position <= ?"] = [until]
+        if since is not None:
+            conditions["recorded_at >= ?"] = [microseconds(since)]
+        if before is not None:
+            conditions["recorded_at < ?"] = [microseconds(before)]
+        if types is not None:
+            names = _names(types)
+            conditions[f"type IN ({', '.join('?' * len(names))})"] = names
+        self._conditions = conditions
+        self._backward = backward
+        self._structures = Structures()
+        self._place: int | None = None
+        # A session's events are found by its own index, in the same order.
+        self._order = "version" if session_id is not None else "position"
+
+    def seek(self, last: Recorded) -> None:
+        """Go on behind this event."""
+        place = last.version if self._order == "version" else last.position
+        if self._place is not None:
+            check_progress(*((place, self._place) if self._backward else (self._place, place)))
+        self._place = place
+        self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
+
+    def page(self, tx: Transaction, size: int) -> list[Recorded]:
+        """Return the next events, at most ``size``; an empty list at the end."""
+        where = " AND ".join(self._conditions)
+        parameters = chain.from_iterable(self._conditions.values())
+        direction = "DESC" if self._backward else "ASC"
+        sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY {self._order} {direction}"
+        rows = tx.execute(f"{sql} LIMIT ?", (*parameters, size))
+        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        self._structures.fill(tx, page)
+        return page
+
+
+def _names(types: Sequence[str | type[Event]]) -> list[str]:
+    if isinstance(types, str):
+        raise InvalidQueryError(f"types is a list of types, not a text: [{types!r}]")
+    names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
+    if unknown := [name for name in names if name not in EVENT_TYPES]:
+        raise InvalidQueryError(f"there is no type {unknown[0]!r}, only {', '.join(EVENT_TYPES)}")
+    return names
+
+
+def _check_times(**times: datetime | None) -> None:
+    for name, time in times.items():
+        if time is not None and not isinstance(time, datetime):
+            raise InvalidQueryError(f"{name} is of type {type(time).__name__}, not a datetime")
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -1,0 +1,123 @@
+"""An event as it stands in the log."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.events import JSON, Event
+from agents_eventlog.eventlog.storage.transaction import Row
+
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""What ``occurred_at`` can be, in microseconds since 1970 UTC: the years 1 to 9999."""
+
+
+class Recorded:
+    """
+    An event as it stands in the log. ``event`` and ``metadata`` are decoded when asked for.
+
+    ``data`` is None once the content was erased; ``structure`` is then what is kept of it, if it was
+    looked for and the erasure kept any: the payload without content, the number and shape of its items.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "branch_id",
+        "data",
+        "data_digest",
+        "digest",
+        "idempotency_key",
+        "metadata_json",
+        "position",
+        "recorded_at",
+        "schema_version",
+        "session_id",
+        "structure",
+        "type",
+        "version",
+    )
+
+    position: int
+    session_id: str
+    version: int
+    type: str
+    schema_version: int
+    branch_id: str | None
+    data: bytes | None
+    data_digest: bytes
+    metadata_json: str | None
+    idempotency_key: str | None
+    recorded_at: int
+    digest: bytes
+    structure: bytes | None
+
+    def __init__(self, row: Row) -> None:
+        (
+            self.position,
+            self.session_id,
+            self.version,
+            self.type,
+            self.schema_version,
+            self.branch_id,
+            self.data,
+            self.data_digest,
+            self.metadata_json,
+            self.idempotency_key,
+            self.recorded_at,
+            self.digest,
+        ) = row
+        self.structure = None
+
+    @cached_property
+    def event(self) -> Event | None:
+        """The event; None once its content was erased. Raises UndecodableEventError."""
+        if self.data is None:
+            return None
+        return codec.decode(self.type, self.schema_version, self.data, position=self.position)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the content was erased."""
+        return self.data is None or self.structure is not None
+
+    def outlined(self) -> Recorded:
+        """
+        Return the event as builders are given it: once erased, with its structure in place of its data.
+
+        An erased event without a structure stays as it is, and its ``event`` is None.
+        """
+        if self.data is not None or self.structure is None:
+            return self
+        columns = (self.position, self.session_id, self.version, self.type, self.schema_version)
+        rest = (self.data_digest, self.metadata_json, self.idempotency_key, self.recorded_at)
+        outlined = Recorded((*columns, self.branch_id, self.structure, *rest, self.digest))
+        outlined.structure = self.structure
+        return outlined
+
+    @cached_property
+    def metadata(self) -> dict[str, JSON]:
+        """Who and why: what was bound by ``recording``. Raises UndecodableEventError."""
+        if self.metadata_json is None:
+            return {}
+        return codec.decode_recording(self.metadata_json, position=self.position)
+
+    @property
+    def occurred_at(self) -> int:
+        """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
+        if self.metadata_json is None:
+            return self.recorded_at
+        return occurred_at(self.recorded_at, self.metadata_json, self.position)
+
+    def __repr__(self) -> str:
+        return (
+            f"Recorded(position={self.position}, session_id={self.session_id!r}, "
+            f"version={self.version}, type={self.type!r}, branch_id={self.branch_id!r})"
+        )
+
+
+def occurred_at(recorded_at: int, metadata_json: str | None, position: int) -> int:
+    """Return when an event happened, from its columns. Raises UndecodableEventError."""
+    if metadata_json is None or '"occurred_at"' not in metadata_json:
+        return recorded_at
+    told = codec.decode_recording(metadata_json, position=position).get("occurred_at")
+    return told if type(told) is int and EARLIEST <= told <= LATEST else recorded_at

@@ -1,0 +1,138 @@
+"""Units on their way to the store's threads, and how their outcomes come back."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.transaction import Unit
+
+T = TypeVar("T")
+
+
+class Outcome(asyncio.Future[T]):
+    """
+    A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
+
+    ``cancel`` refuses and remembers the first message, so the task waits on and is then cancelled.
+    """
+
+    cancelled_with: str | None = None
+    was_cancelled = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Refuse; the work is under way and will be told."""
+        if not self.was_cancelled:
+            self.was_cancelled, self.cancelled_with = True, msg
+        return False
+
+
+async def settle(outcome: Outcome[T], path: str) -> T:
+    """
+    Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError.
+
+    An error that damage may have caused is told as such where the file is damaged.
+    """
+    try:
+        return await outcome
+    except connections.UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (
+            damage := await asyncio.to_thread(connections.damage, path)
+        ):
+            raise damage from error
+        raise
+    except asyncio.CancelledError:
+        if not outcome.was_cancelled:
+            raise
+        message = outcome.cancelled_with
+        raise asyncio.CancelledError(*(() if message is None else (message,))) from None
+    finally:
+        if outcome.done() and not outcome.cancelled():
+            outcome.exception()  # retrieved: a cancelled caller need not hear of it
+
+
+def settle_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
+    """Do as ``settle`` does, without an event loop. Blocks."""
+    try:
+        return outcome.result()
+    except connections.UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (damage := connections.damage(path)):
+            raise damage from error
+        raise
+
+
+class Operation(Generic[T]):
+    """
+    A unit on its way: what to run, for whom, and whom to tell.
+
+    ``recording`` is what goes into the metadata of its events.
+    """
+
+    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
+
+    def __init__(
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        recording: Mapping[str, JSON],
+    ) -> None:
+        self.unit = unit
+        self.outcome = outcome
+        self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
+        self.recording = recording
+        self.then: Callable[[], None] | None = (
+            None  # runs on the store's thread, before the telling
+        )
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def resolve(self) -> None:
+        """Tell whoever waits; runs on their loop's thread."""
+        if self.outcome.done():
+            return
+        if self.error is None:
+            self.outcome.set_result(self.result)
+        else:
+            error = self.error
+            if isinstance(error, StopIteration):  # which no future can carry
+                error = RuntimeError("a unit of work raised StopIteration")
+            self.outcome.set_exception(error)
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits that it did not even begin; may be called from any thread."""
+        self.error = error
+        if self.loop is None:
+            self.resolve()
+        else:
+            _resolve_on(self.loop, [self])
+
+
+def tell(operations: Iterable[Operation[Any]]) -> None:
+    """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = {}
+    for operation in operations:
+        if operation.then is not None:
+            operation.then()
+        if operation.loop is None:
+            operation.resolve()
+        else:
+            by_loop.setdefault(operation.loop, []).append(operation)
+    for loop, group in by_loop.items():
+        _resolve_on(loop, group)
+
+
+def _resolve_on(loop: asyncio.AbstractEventLoop, operations: list[Operation[Any]]) -> None:
+    try:
+        loop.call_soon_threadsafe(_resolve_all, operations)
+    except RuntimeError:
+        return  # the loop was closed; nobody waits there any more
+
+
+def _resolve_all(operations: list[Operation[Any]]) -> None:
+    for operation in operations:
+        operation.resolve()

@@ -1,0 +1,285 @@
+"""How connections are made, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TypeAlias
+
+from agents_eventlog.eventlog.errors import (
+    BusyError,
+    CorruptFileError,
+    DiskError,
+    DiskFullError,
+    InvalidQueryError,
+    NoLogError,
+    NotADatabaseError,
+    OpenError,
+    ReadOnlyFileError,
+    StoreError,
+)
+
+BUSY_TIMEOUT_SECONDS = 5.0
+"""How long a statement waits for another process before it fails with BusyError."""
+
+WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+"""To what size a write-ahead log is cut back once it has been checkpointed."""
+
+EMPTY_WAL_ATTEMPTS = 3
+"""How often it is tried to empty a write-ahead log that readers hold."""
+
+UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What code raises that meets a value of a type that cannot be there: damage, or a mistake."""
+
+SMALLEST_DATABASE_BYTES = 512
+"""SQLite's smallest page."""
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""How the names of the files end that SQLite keeps beside a database."""
+
+FileId: TypeAlias = tuple[int, int]
+"""What tells a file from another that is put in its place."""
+
+_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
+
+
+def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
+    """Open the one connection that writes. Changes nothing in the file."""
+    return _connect(
+        path,
+        "rwc",
+        f"PRAGMA synchronous={_SYNCHRONOUS[durability]}",
+        "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE slips past triggers
+        f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT_BYTES}",
+    )
+
+
+def connect_for_reading(path: str) -> sqlite3.Connection:
+    """
+    Open a connection that cannot write.
+
+    SQLite makes two files beside a write-ahead log that nobody has open, and a connection that is opened
+    "ro" leaves them there. Where that would be so it is opened "rw" and only asked, and takes them away.
+    """
+    only_reads = ("PRAGMA query_only=ON", "SELECT 1 FROM sqlite_schema")
+    try:
+        return _connect(path, "rw" if _is_at_rest(path) else "ro", *only_reads)
+    except sqlite3.OperationalError as error:
+        no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        # An immutable file's journals are ignored: never, when there is one to be rolled back.
+        is_whole = error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK
+        if not (no_right and is_whole) or Path(f"{path}-wal").exists():
+            raise
+        # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
+        return _connect(path, "ro&immutable=1", *only_reads)
+
+
+def _is_at_rest(path: str) -> bool:
+    """Whether nobody has the file open, nothing is to be rolled back, and all of it can be written."""
+    file = Path(path)
+    return (
+        os.access(file, os.W_OK)
+        and os.access(file.parent, os.W_OK)
+        and not Path(f"{path}-wal").exists()
+        and not Path(f"{path}-journal").exists()
+    )
+
+
+def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
+    """Open a connection and run statements on it; where one fails, nothing stays open."""
+    if is_beside_database(path):  # closing a -shm file drops the locks of those that have it open
+        raise _error("file is not a database", sqlite3.SQLITE_NOTADB)
+    target = path if path == ":memory:" else f"{Path(path).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(
+        target,
+        uri=target != path,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        timeout=BUSY_TIMEOUT_SECONDS,
+    )
+    try:
+        for statement in statements:
+            connection.execute(statement).fetchall()
+    except UnicodeDecodeError as error:  # a damaged schema, quoted in SQLite's message
+        connection.close()
+        raise _error("malformed database schema", sqlite3.SQLITE_CORRUPT) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _error(message: str, code: int) -> sqlite3.Error:
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = code
+    return error
+
+
+def is_database(path: str) -> bool:
+    """
+    Whether an existing file is a SQLite database. Raises a sqlite3.Error if it cannot be read.
+
+    SQLite has to answer this. If Python opened the file and closed it, POSIX would drop all locks that
+    SQLite holds on it in this process; another process could then delete the write-ahead log in use.
+    """
+    if Path(path).stat().st_size < SMALLEST_DATABASE_BYTES:
+        return False
+    try:
+        connect_for_reading(path).close()
+    except sqlite3.DatabaseError as error:
+        if _primary_code(error) == sqlite3.SQLITE_NOTADB:
+            return False
+        raise
+    return True
+
+
+def is_beside_database(path: str) -> bool:
+    """Whether a name is that of a write-ahead log, its index or a journal of an existing database."""
+    for ending in BESIDE:
+        database = path.removesuffix(ending)
+        if database != path and Path(database).is_file():
+            return is_database(database)
+    return False
+
+
+def switch_to_wal(connection: sqlite3.Connection) -> None:
+    """
+    Make the file use a write-ahead log, once, waiting for others that do the same.
+
+    SQLite answers "locked" at once when several processes switch a new file together, whatever the
+    busy timeout.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def damages(path: str, table: str | None = None) -> list[str]:
+    """
+    Return what SQLite finds wrong with a file, or a table and its indexes; it takes a while.
+
+    Reads a connection of its own, so that nobody waits for it. Raises a documented error for a file that
+    cannot be read at all.
+    """
+    try:
+        with closing(connect_for_reading(path)) as connection:
+            check = (
+                "PRAGMA integrity_check" if table is None else f"PRAGMA integrity_check('{table}')"
+            )
+            found = connection.execute(check).fetchall()
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    lines = [line for (problem,) in found for line in problem.splitlines()]
+    return [line for line in lines if line not in {"ok", "*** in database main ***"}]
+
+
+def damage(path: str) -> CorruptFileError | None:
+    """Return the error for the first thing that ``damages`` finds; None for a sound file."""
+    found = damages(path)
+    return CorruptFileError(f"{path} is damaged: {found[0]}", path=path) if found else None
+
+
+def empty_wal(connection: sqlite3.Connection) -> bool:
+    """
+    Write the write-ahead log back into the file and cut it to nothing.
+
+    Each attempt waits for readers as long as any statement does. Returns whether none was in the way
+    at last.
+    """
+    for _ in range(EMPTY_WAL_ATTEMPTS):
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return True
+    return False
+
+
+def file_id(path: str) -> FileId | None:
+    """Return what tells this file from another at the same path, or None if there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def check_path(path: str, *, create: bool) -> None:
+    """Refuse, before SQLite is asked, what can never be a log. Raises an OpenError."""
+    file = Path(path)
+    if file.is_dir():
+        raise NotADatabaseError(f"{path} is a folder, not a file", path=path)
+    if not file.parent.is_dir():
+        raise OpenError(f"the folder {file.parent} does not exist", path=path)
+    size = file.stat().st_size if file.exists() else 0
+    if 0 < size < SMALLEST_DATABASE_BYTES:  # SQLite itself would take it for an empty one
+        raise NotADatabaseError(f"{path} is not a SQLite database", path=path)
+    if not create and size == 0:
+        raise NoLogError(f"there is no event log at {path}", path=path)
+
+
+def read_only_error(path: str) -> ReadOnlyFileError:
+    """Return the error for writing where only reading is possible."""
+    beside = [f"{path}{ending}" for ending in ("-wal", "-shm")]
+    kept = [name for name in beside if Path(name).exists() and not os.access(name, os.W_OK)]
+    if kept:  # as SQLite leaves it that has read a file without the right to write it
+        return ReadOnlyFileError(f"{kept[0]} cannot be written", path=path)
+    return ReadOnlyFileError(f"{path} or its folder cannot be written", path=path)
+
+
+def translated(error: BaseException, path: str) -> BaseException:
+    """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
+    if isinstance(error, sqlite3.Error):
+        mapped = _mapped(error, path)
+    elif isinstance(error, UnicodeEncodeError):
+        mapped = InvalidQueryError("half a surrogate pair is no text: nothing is called so")
+    else:
+        return error
+    mapped.__cause__ = error
+    return mapped
+
+
+def _mapped(error: sqlite3.Error, path: str) -> BaseException:
+    code = _primary_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BusyError(
+            f"{path} was locked by another process for over {BUSY_TIMEOUT_SECONDS:g} seconds",
+            path=path,
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"no room left on the disk for {path}", path=path)
+    if code == sqlite3.SQLITE_IOERR:
+        return DiskError(f"the disk failed under {path}: {error}", path=path)
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotADatabaseError(f"{path} is not a SQLite database", path=path)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return CorruptFileError(f"{path} is damaged: {error}", path=path)
+    if code == sqlite3.SQLITE_READONLY:
+        return read_only_error(path)
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return _cannot_open(error, path)
+    return StoreError(f"SQLite failed on {path}: {error}", path=path)
+
+
+def _cannot_open(error: sqlite3.Error, path: str) -> OpenError:
+    file = Path(path)
+    if file.exists() and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+        return read_only_error(path)
+    if not file.exists() and not os.access(file.parent, os.W_OK):
+        return ReadOnlyFileError(f"the folder {file.parent} cannot be written", path=path)
+    return OpenError(f"{path} cannot be opened: {error}", path=path)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

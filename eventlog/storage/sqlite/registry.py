@@ -1,0 +1,186 @@
+"""One store per file and process, however many logs and sessions use it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from agents_eventlog.eventlog.storage.sqlite.connections import file_id
+from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
+
+IDLE_STORES = 8
+"""How many stores stay open that nobody refers to any more, for whoever comes next."""
+
+EXIT_TIMEOUT_SECONDS = 2.0
+"""How long a program that ends waits for its stores to finish."""
+
+
+class _Entry:
+    """A file's store, and who uses it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.store: Store | None = None
+        self.users: WeakSet[Any] = WeakSet()
+
+
+_entries: dict[str, _Entry] = {}
+_all: WeakSet[Store] = WeakSet()
+_guard = threading.Lock()
+_hooked = False
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """Return the one name under which a file is known: absolute, ``~`` expanded, links followed."""
+    text = os.fspath(path)
+    return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
+
+
+def acquire(
+    path: str, *, user: object, durability: Durability, prepare: Callable[[Store, bool], None]
+) -> Store:
+    """
+    Return the file's store, opened if need be, and note who uses it.
+
+    ``prepare(store, is_new)`` brings the file to where the user needs it, while no other opening of
+    this file goes on; when it raises, a store that was opened for it is closed again.
+    """
+    _hook()
+    if path == MEMORY:
+        return private(Store(path, durability=durability), lambda store: prepare(store, True))
+    with _guard:
+        entry = _entries.setdefault(path, _Entry())
+        entry.users.add(user)
+    try:
+        store = _opened(entry, path, durability, prepare)
+    except BaseException:
+        with _guard:
+            entry.users.discard(user)  # which somebody may keep, with the error
+        raise
+    _close_idle()
+    return store
+
+
+def _opened(
+    entry: _Entry, path: str, durability: Durability, prepare: Callable[[Store, bool], None]
+) -> Store:
+    with entry.lock:
+        if entry.store is not None and not _is_current(entry.store):
+            entry.store.close()
+            entry.store = None
+        if entry.store is None:
+            entry.store = private(
+                Store(path, durability=durability), lambda store: prepare(store, True)
+            )
+            entry.store.file_id = file_id(path)
+        else:
+            entry.store.strengthen(durability)
+            prepare(entry.store, False)
+        return entry.store
+
+
+def private(store: Store, prepare: Callable[[Store], None]) -> Store:
+    """Prepare a store that is not shared; it is closed again when that fails."""
+    _hook()
+    with _guard:
+        _all.add(store)  # before it does anything, so that a fork waits for what it does
+    try:
+        prepare(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def release(store: Store, user: object) -> None:
+    """Note that a user is done; the last one to say so closes the store."""
+    if store.is_memory:
+        store.close()
+        return
+    with _guard:
+        entry = _entries.get(store.path)
+        if entry is None:
+            return
+        entry.users.discard(user)
+    with entry.lock:
+        if entry.store is store and not entry.users:
+            entry.store = None
+            store.close()
+
+
+def _is_current(store: Store) -> bool:
+    """Whether the store's file is still the one at its path (it may have been deleted or replaced)."""
+    return store.file_id == file_id(store.path)
+
+
+def _close_idle() -> None:
+    with _guard:
+        idle = [entry for entry in _entries.values() if entry.store and not entry.users]
+        surplus = idle[: max(0, len(idle) - IDLE_STORES)]
+    for entry in surplus:
+        with entry.lock:
+            if entry.store is not None and not entry.users:
+                entry.store.close()
+                entry.store = None
+    with _guard:
+        for path in [path for path, entry in _entries.items() if not (entry.store or entry.users)]:
+            if not _entries[path].lock.locked():
+                del _entries[path]
+
+
+# -- the process's life -----------------------------------------------------------------------
+
+
+def _hook() -> None:
+    global _hooked  # noqa: PLW0603 - hooks cannot be taken off again
+    with _guard:
+        if _hooked:
+            return
+        _hooked = True
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )
+
+
+def _all_stores() -> list[Store]:
+    return list(_all)
+
+
+def _at_exit() -> None:
+    for store in _all_stores():
+        store.close(EXIT_TIMEOUT_SECONDS)
+
+
+_forking: list[Store] = []
+
+
+def _before_fork() -> None:
+    _guard.acquire()
+    _forking[:] = _all_stores()
+    for store in _forking:
+        store.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in _forking:
+        store.after_fork_in_parent()
+    _forking.clear()
+    _guard.release()
+
+
+def _after_fork_in_child() -> None:
+    for store in _forking:
+        store.after_fork_in_child()
+    _forking.clear()
+    for entry in _entries.values():
+        entry.lock = threading.Lock()
+    _guard.release()

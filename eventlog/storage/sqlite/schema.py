@@ -1,0 +1,151 @@
+"""The log's own tables, and how older files are brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError, NoLogError
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+APPLICATION_ID: Final = 0x65766C67  # "evlg"
+USER_VERSION: Final = 1
+
+EVENTS: Final = """
+    CREATE TABLE events (
+        position        INTEGER PRIMARY KEY AUTOINCREMENT,
+        session_id      TEXT    NOT NULL,
+        version         INTEGER NOT NULL CHECK (version >= 1),
+        type            TEXT    NOT NULL,
+        schema_version  INTEGER NOT NULL,
+        branch_id       TEXT,
+        data            TEXT,
+        data_digest     BLOB    NOT NULL,
+        metadata        TEXT,
+        idempotency_key TEXT,
+        recorded_at     INTEGER NOT NULL,
+        digest          BLOB    NOT NULL,
+        UNIQUE (session_id, version)
+    ) STRICT
+"""
+
+IDEMPOTENCY_KEYS: Final = """
+    CREATE UNIQUE INDEX events_idempotency_key
+    ON events (session_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL
+"""
+
+NO_UPDATE: Final = """
+    CREATE TRIGGER events_are_never_changed
+    BEFORE UPDATE ON events
+    WHEN NOT (
+        OLD.data IS NOT NULL AND NEW.data IS NULL
+        AND NEW.position IS OLD.position
+        AND NEW.session_id IS OLD.session_id
+        AND NEW.version IS OLD.version
+        AND NEW.type IS OLD.type
+        AND NEW.schema_version IS OLD.schema_version
+        AND NEW.branch_id IS OLD.branch_id
+        AND NEW.data_digest IS OLD.data_digest
+        AND NEW.metadata IS OLD.metadata
+        AND NEW.idempotency_key IS OLD.idempotency_key
+        AND NEW.recorded_at IS OLD.recorded_at
+        AND NEW.digest IS OLD.digest
+    )
+    BEGIN
+        SELECT RAISE(ABORT, 'events are never changed');
+    END
+"""
+
+NO_DELETE: Final = """
+    CREATE TRIGGER events_are_never_deleted
+    BEFORE DELETE ON events
+    BEGIN
+        SELECT RAISE(ABORT, 'events are never deleted');
+    END
+"""
+
+CHECKPOINTS: Final = """
+    CREATE TABLE checkpoints (
+        projection TEXT    PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        position   INTEGER NOT NULL
+    ) STRICT
+"""
+
+PROPERTIES: Final = """
+    CREATE TABLE log_properties (
+        name  TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT
+"""
+
+TABLES: Final = ("events", "checkpoints", "log_properties")
+
+
+def identify(connection: sqlite3.Connection, path: str) -> bool:
+    """
+    Return whether the file holds a log; False when nobody has claimed it yet.
+
+    Raises ForeignFileError for another program's file, NewerFileError for a newer release's.
+    """
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id == 0:
+        return False
+    if application_id != APPLICATION_ID:
+        raise ForeignFileError(
+            f"{path} is another program's database (application id {application_id:#x})", path=path
+        )
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > USER_VERSION:
+        raise NewerFileError(
+            f"{path} has schema version {version}, this program knows {USER_VERSION}: "
+            "upgrade agents-eventlog",
+            path=path,
+            found=version,
+            known=USER_VERSION,
+        )
+    return True
+
+
+def table_names(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the file's tables and views, SQLite's own left out."""
+    rows = connection.execute(
+        "SELECT name FROM sqlite_schema "
+        "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    return {name for (name,) in rows}
+
+
+def create(tx: Transaction) -> None:
+    """Make the log's tables and claim the file."""
+    for statement in (EVENTS, IDEMPOTENCY_KEYS, NO_UPDATE, NO_DELETE, CHECKPOINTS, PROPERTIES):
+        tx.execute(statement)
+    tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    tx.execute(f"PRAGMA user_version={USER_VERSION}")
+
+
+def require_log(connection: sqlite3.Connection, path: str) -> None:
+    """Raise NoLogError, or another OpenError, unless the file holds a log."""
+    if not identify(connection, path):
+        raise NoLogError(f"there is no event log in {path}", path=path)
+
+
+def get_property(tx: Transaction, name: str) -> str | None:
+    """Return what the log remembers under this name."""
+    row = tx.one("SELECT value FROM log_properties WHERE name = ?", (name,))
+    return None if row is None else str(row[0])
+
+
+def set_property(tx: Transaction, name: str, value: str) -> None:
+    """Remember a value under this name."""
+    tx.execute(
+        "INSERT INTO log_properties (name, value) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (name, value),
+    )
+
+
+def delete_property(tx: Transaction, name: str) -> None:
+    """Forget what the log remembers under this name."""
+    tx.execute("DELETE FROM log_properties WHERE name = ?", (name,))

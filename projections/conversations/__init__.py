@@ -1,0 +1,1 @@
+"""Sessions, branches and items: the builder, and what readers ask."""

@@ -1,0 +1,152 @@
+"""
+The past: a session's branches and items as they were at an earlier version.
+
+The session's events up to that version are applied to the builder of the present, on a scratch
+database; what ``projections.conversations.queries`` tells of it is what it would have told then. A content that was
+erased since is not brought back: its items are where they were, but cannot be read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Final, TypeAlias, TypeVar
+
+from agents_eventlog.eventlog.appender import (
+    INSERT_EVENT,
+    PAGE_EVENTS,
+    check_progress,
+    session_version,
+    up_to_page_bytes,
+)
+from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.errors import VersionNotFoundError
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.reader import microseconds
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections import projector
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.builder import MAIN, Conversations
+
+T = TypeVar("T")
+
+AsOf: TypeAlias = int | datetime
+"""A session's version, 0 for before its first event, or a time; one without a zone is UTC."""
+
+EVENTS: Final = f"""
+    SELECT {EVENT_COLUMNS} FROM events
+    WHERE session_id = ? AND version > ? AND version <= ?
+    ORDER BY version LIMIT ?
+"""
+EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM events WHERE position = ?"
+TIMES: Final = """
+    SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
+        metadata, idempotency_key, recorded_at, digest
+    FROM events
+    WHERE session_id = ?
+    ORDER BY version
+"""
+
+
+def version_at(tx: Transaction, session_id: str, as_of: AsOf) -> int:
+    """
+    Return the version that a session had.
+
+    as_of: a version, which is checked; or a time: what counts is all before the first event that
+        happened later. Imported events happened when they happened where they came from.
+
+    Raises VersionNotFoundError for a version that never was.
+    """
+    if isinstance(as_of, datetime):
+        return _version_at_time(tx, session_id, microseconds(as_of))
+    if type(as_of) is not int:
+        raise TypeError(f"as_of is a version or a datetime, not a {type(as_of).__name__}")
+    actual = session_version(tx, session_id)
+    if not 0 <= as_of <= actual:
+        raise VersionNotFoundError(session_id=session_id, version=as_of, actual=actual)
+    return as_of
+
+
+@contextmanager
+def at(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
+    """
+    Give a transaction in which ``projections.conversations.queries`` finds the session as it was.
+
+    To be used inside a unit of work. It takes time with the number of events up to then, and memory
+    with the contents that stood on any branch then; large ones go to a temporary file.
+    """
+    version = version_at(tx, session_id, as_of)
+    with closing(sqlite3.connect("", isolation_level=None)) as connection:
+        past = Transaction(connection, now=tx.now)
+        past.execute(schema.EVENTS)
+        for statement in Conversations.schema:
+            past.execute(statement)
+        past.execute("BEGIN")
+        _build(tx, past, session_id, version)
+        for (position,) in past.all("SELECT DISTINCT position FROM items"):
+            past.executemany(INSERT_EVENT, tx.execute(EVENT, (position,)))
+        yield past
+
+
+async def ask(
+    log: EventLog, session_id: str, as_of: AsOf, question: Callable[[Transaction], T]
+) -> T:
+    """Return the answer to a question that is asked of the past, e.g. one of ``projections.conversations.queries``."""
+
+    def unit(tx: Transaction) -> T:
+        with at(tx, session_id, as_of) as past:
+            return question(past)
+
+    return await log.query(unit)
+
+
+async def items(
+    log: EventLog, session_id: str, as_of: AsOf, *, branch_id: str = MAIN
+) -> list[JSON]:
+    """
+    Return a branch's items as they were; a branch that was not there had none.
+
+    Raises UndecodableEventError, with the position, if the content of any of them was erased since.
+    """
+    return await ask(
+        log,
+        session_id,
+        as_of,
+        lambda past: conversation_queries.items(
+            past, conversation_queries.place(past, session_id, branch_id).pointer
+        ),
+    )
+
+
+def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> None:
+    conversations = [Conversations()]
+    structures = Structures()
+
+    def page_after(version: int) -> list[Recorded]:
+        rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
+        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        if page:
+            check_progress(version, page[-1].version)
+        return page
+
+    version = 0
+    while page := page_after(version):
+        structures.fill(tx, page)
+        projector.apply(past, conversations, page)
+        version = page[-1].version
+
+
+def _version_at_time(tx: Transaction, session_id: str, time: int) -> int:
+    version = 0
+    for row in tx.execute(TIMES, (session_id,)):
+        recorded = Recorded(row)
+        if recorded.occurred_at > time:
+            break
+        version = recorded.version
+    return version

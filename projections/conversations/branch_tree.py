@@ -1,0 +1,285 @@
+"""
+Segments and items: where a branch's items stand, and how they are found.
+
+A pointer (segment, length) names a place in a branch: its segment holds item number ``length``. The empty
+place is (None, 0). In any branch the items ascend by (position, index), so an item is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agents_eventlog.eventlog.errors import ProjectionError
+from agents_eventlog.eventlog.events import ItemRef
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+SEGMENTS = """
+    CREATE TABLE segments (
+        segment_id        INTEGER NOT NULL PRIMARY KEY,
+        session_id        TEXT    NOT NULL,
+        parent_segment_id INTEGER,
+        parent_length     INTEGER NOT NULL
+    ) STRICT
+"""
+SEGMENTS_OF_SESSION = "CREATE INDEX segments_of_session ON segments (session_id)"
+SEGMENTS_OF_PARENT = """
+    CREATE INDEX segments_of_parent ON segments (parent_segment_id, parent_length)
+    WHERE parent_segment_id IS NOT NULL
+"""
+ITEMS = """
+    CREATE TABLE items (
+        segment_id     INTEGER NOT NULL,
+        number         INTEGER NOT NULL,
+        position       INTEGER NOT NULL,
+        index_in_event INTEGER NOT NULL,
+        type           TEXT    NOT NULL,
+        tool_name      TEXT,
+        is_tool_call   INTEGER NOT NULL,
+        turn           INTEGER NOT NULL,
+        PRIMARY KEY (segment_id, number)
+    ) STRICT, WITHOUT ROWID
+"""
+# Holds all that is asked of user items, so that their rows are not looked up; as turns are numbered from
+# 1, "turn > 0" says nothing and makes SQLite choose it.
+TURNS = """
+    CREATE INDEX turns ON items (segment_id, turn, number, position, index_in_event, type)
+    WHERE type = 'user'
+"""
+SCHEMA = (SEGMENTS, SEGMENTS_OF_SESSION, SEGMENTS_OF_PARENT, ITEMS, TURNS)
+
+INSERT_SEGMENT = """
+    INSERT INTO segments (segment_id, session_id, parent_segment_id, parent_length)
+    VALUES (?, ?, ?, ?)
+"""
+INSERT_ITEM = """
+    INSERT INTO items (
+        segment_id, number, position, index_in_event, type, tool_name, is_tool_call, turn
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SELECT_PARENT = "SELECT parent_segment_id, parent_length FROM segments WHERE segment_id = ?"
+SELECT_TAIL = """
+    SELECT number, position, index_in_event, turn, type FROM items
+    WHERE segment_id = ? AND number BETWEEN ? - 1 AND ?
+"""
+SELECT_END = "SELECT MAX(number) FROM items WHERE segment_id = ?"
+SELECT_ITEM = """
+    SELECT position, index_in_event, turn, type FROM items WHERE segment_id = ? AND number = ?
+"""
+SELECT_REACH = """
+    SELECT MAX(reach) FROM (
+        SELECT MAX(length) AS reach FROM branches WHERE segment_id = ?
+        UNION ALL
+        SELECT MAX(parent_length) FROM segments WHERE parent_segment_id = ?
+        UNION ALL
+        SELECT ?
+    ) AS reaches
+"""
+SELECT_TURN_NUMBER = """
+    SELECT MIN(number) FROM items
+    WHERE segment_id = ? AND turn = ? AND type = 'user' AND number <= ?
+"""
+COUNT_BEYOND = """
+    SELECT COUNT(*), COUNT(CASE WHEN type = 'user' THEN 1 END)
+    FROM items
+    WHERE segment_id = ? AND number > ?
+"""
+DELETE_UNREACHED = """
+    DELETE FROM items
+    WHERE segment_id = ? AND number = ?
+        AND NOT EXISTS (SELECT 1 FROM branches WHERE segment_id = ? AND length >= ?)
+        AND NOT EXISTS (SELECT 1 FROM segments WHERE parent_segment_id = ? AND parent_length >= ?)
+"""
+DELETE_BEYOND = "DELETE FROM items WHERE segment_id = ? AND number > ?"
+DELETE_SEGMENT = "DELETE FROM segments WHERE segment_id = ?"
+DELETE_ITEMS_OF_SESSION = """
+    DELETE FROM items
+    WHERE segment_id IN (SELECT segment_id FROM segments WHERE session_id = ?)
+"""
+DELETE_SEGMENTS_OF_SESSION = "DELETE FROM segments WHERE session_id = ?"
+
+
+class Pointer(NamedTuple):
+    """A place in a branch: the segment that holds item number ``length``."""
+
+    segment_id: int | None
+    length: int
+
+
+class Span(NamedTuple):
+    """A segment's part of a branch: the items numbered ``first`` to ``last`` in that segment."""
+
+    segment_id: int
+    first: int
+    last: int
+
+
+class Item(NamedTuple):
+    """An item's row: which it is, and its turn."""
+
+    ref: ItemRef
+    turn: int
+    type: str
+
+
+def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
+    """Walk a branch from its end to its beginning, segment by segment."""
+    segment_id, length = pointer
+    while segment_id is not None:
+        origin = parent(tx, segment_id)
+        if origin is None:
+            return
+        yield Span(segment_id, origin.length + 1, length)
+        segment_id, length = origin
+
+
+def parent(tx: Transaction, segment_id: int) -> Pointer | None:
+    """Return where a segment leaves its parent, from memory where the transaction has it there."""
+    key = ("parent", segment_id)
+    found: Pointer | None = tx.cache.get(key)
+    if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
+        found = tx.cache[key] = Pointer(*row)
+    if found is not None:
+        check_parent(segment_id, found.segment_id)
+    return found
+
+
+def check_parent(segment_id: int, parent_id: int | None) -> None:
+    """Raise ProjectionError unless a segment's parent is older: a walk along others might not end."""
+    if parent_id is not None and parent_id >= segment_id:
+        raise ProjectionError(
+            f"segment {segment_id} has a parent that is not older: `eventlog replay` builds them anew",
+            projection="conversations",
+        )
+
+
+def end(tx: Transaction, segment_id: int) -> int | None:
+    """Return the number of a segment's last item, from memory where the transaction has it there."""
+    last: int | None = tx.cache.get(("end", segment_id))
+    if last is None:
+        (last,) = tx.execute(SELECT_END, (segment_id,)).fetchone()
+    return last
+
+
+def newest(tx: Transaction, pointer: Pointer) -> Item | None:
+    """Return the item that a pointer stands at; None at the empty place."""
+    row = tx.one(SELECT_ITEM, pointer)
+    return None if row is None else _item(*row)
+
+
+def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
+    """
+    Return the item that a pointer stands at, and the one before it in the same segment.
+
+    From memory where the transaction has them there.
+    """
+    key = ("tail", pointer.segment_id)
+    known: tuple[int, Item | None, Item | None] | None = tx.cache.get(key)
+    if known is None or known[0] != pointer.length:
+        found = tx.all(SELECT_TAIL, (*pointer, pointer.length))
+        items = {number: _item(*row) for number, *row in found}
+        known = pointer.length, items.get(pointer.length), items.get(pointer.length - 1)
+        tx.cache[key] = known
+    return known[1:]
+
+
+def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
+    """Remove the item that a pointer stood at, unless a branch or a child segment reaches it."""
+    segment_id, number = pointer
+    where = (segment_id, number)
+    dropped = tx.execute(DELETE_UNREACHED, where * 3).rowcount > 0
+    if dropped:
+        _remember_end(tx, segment_id, number - 1)
+    return dropped
+
+
+def turn_at(tx: Transaction, pointer: Pointer) -> int:
+    """Return the turn of the item that a pointer stands at; 0 at the empty place."""
+    item = newest(tx, pointer)
+    return 0 if item is None else item.turn
+
+
+def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
+    """Return the place in the same branch after its first ``length`` items."""
+    for span in spans(tx, pointer):
+        if span.first <= length:
+            return Pointer(span.segment_id, min(length, span.last))
+    return Pointer(None, 0)
+
+
+def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
+    """Return the place of an item in a branch, None if it is not in it. Takes O(log items)."""
+    for span in spans(tx, pointer):
+        number, item = within(tx, span, ref)
+        if item is not None:
+            return Pointer(span.segment_id, number)
+        if number > span.first:
+            return None  # it would stand in this span
+    return None
+
+
+def within(tx: Transaction, span: Span, ref: ItemRef) -> tuple[int, Item | None]:
+    """Return at which number an item stands in a span, and its row; None where it would stand."""
+    low, high = span.first, span.last
+    while low <= high:
+        middle = (low + high) // 2
+        row = tx.one(SELECT_ITEM, (span.segment_id, middle))
+        if row is None:
+            break  # the table is not as the builder made it
+        item = _item(*row)
+        if item.ref < ref:
+            low = middle + 1
+        elif item.ref > ref:
+            high = middle - 1
+        else:
+            return middle, item
+    return low, None
+
+
+def before_turn(tx: Transaction, pointer: Pointer, turn: int) -> Pointer | None:
+    """Return the place before the user item that opens a turn; None if the branch has no such turn."""
+    for span in spans(tx, pointer):
+        row = tx.one(SELECT_TURN_NUMBER, (span.segment_id, turn, span.last))
+        if row is not None and row[0] is not None:
+            return at_length(tx, pointer, row[0] - 1)
+    return None
+
+
+def trim(tx: Transaction, segment_id: int | None) -> tuple[int, int]:
+    """
+    Remove what neither a branch nor a child segment reaches, up through the parents.
+
+    Returns how many items went, and how many of them opened a turn.
+    """
+    items = turns = 0
+    while segment_id is not None:
+        origin = parent(tx, segment_id)
+        if origin is None:
+            break
+        (reach,) = tx.execute(SELECT_REACH, (segment_id, segment_id, origin.length)).fetchone()
+        beyond, opening = tx.execute(COUNT_BEYOND, (segment_id, reach)).fetchone()
+        if beyond:
+            items, turns = items + beyond, turns + opening
+            tx.execute(DELETE_BEYOND, (segment_id, reach))
+            _remember_end(tx, segment_id, reach)
+        if reach > origin.length:
+            break
+        tx.execute(DELETE_SEGMENT, (segment_id,))
+        segment_id = origin.segment_id
+    return items, turns
+
+
+def _item(position: int, index: int, turn: int, kind: str) -> Item:
+    return Item(ItemRef(position, index), turn, kind)
+
+
+def _remember_end(tx: Transaction, segment_id: int | None, last: int) -> None:
+    """Remember where a segment ends now that items went off it."""
+    tx.cache["end", segment_id] = last
+    tx.cache["tail", segment_id] = None
+
+
+def delete_all(tx: Transaction, session_id: str) -> None:
+    """Remove all items and segments of a session."""
+    tx.execute(DELETE_ITEMS_OF_SESSION, (session_id,))
+    tx.execute(DELETE_SEGMENTS_OF_SESSION, (session_id,))

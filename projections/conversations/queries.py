@@ -1,0 +1,250 @@
+"""What readers ask of the conversations' tables. Plain functions of an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
+from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.recorded_event import occurred_at
+from agents_eventlog.eventlog.storage.sqlite import payloads
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations.branch_tree import Pointer
+from agents_eventlog.projections.conversations.builder import MAIN
+from agents_eventlog.projections.search import text as search_text
+
+FIRST_OF_EACH_EVENT = """
+    SELECT position, index_in_event, number FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
+"""
+PAYLOADS = f"""
+    SELECT i.position, i.index_in_event, i.number,
+        e.type, e.schema_version, CAST(e.data AS BLOB)
+    FROM ({FIRST_OF_EACH_EVENT}) AS i
+    JOIN events AS e ON e.position = i.position
+    ORDER BY i.number
+"""
+PAYLOAD = """
+    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events WHERE position = ?
+"""
+REFS = """
+    SELECT position, index_in_event FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
+USER_ITEMS = """
+    SELECT i.turn, i.position, i.index_in_event FROM items AS i
+    WHERE i.segment_id = ? AND i.type = 'user' AND i.turn > 0 AND i.number <= ?
+        AND i.position BETWEEN ? AND ?
+    ORDER BY i.turn
+"""
+USER_EVENTS = """
+    SELECT position, type, schema_version, CAST(data AS BLOB), recorded_at, metadata FROM events
+    WHERE position IN (
+        SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
+    )
+"""
+STRUCTURE = """
+    SELECT turn, type, tool_name FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
+TOOL_CALLS = """
+    SELECT turn, tool_name, type, COUNT(*) FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+        AND (is_tool_call = 1 OR type = 'tool_search_output')
+    GROUP BY turn, tool_name, type
+"""
+BRANCHES = """
+    SELECT branch_id, length, turn, created_at FROM branches
+    WHERE session_id = ? AND is_live = 1
+    ORDER BY created_position, branch_id <> 'main', branch_id
+"""
+GENERATED_BRANCH = """
+    SELECT session_id, is_live FROM branches
+    WHERE branch_id = ? AND is_generated = 1
+    ORDER BY is_live DESC, session_id
+"""
+SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
+BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
+
+
+_REFUSED: Final = object()
+
+
+class Place(NamedTuple):
+    """Where a branch stands: whether the session and the branch exist, its end and last turn."""
+
+    session_exists: bool
+    is_deleted: bool
+    cleared_version: int
+    last_branch_id: str
+    branch_exists: bool
+    pointer: Pointer
+    turn: int
+
+
+_NOWHERE = Place(
+    session_exists=False,
+    is_deleted=False,
+    cleared_version=0,
+    last_branch_id=MAIN,
+    branch_exists=False,
+    pointer=Pointer(None, 0),
+    turn=0,
+)
+
+
+class UserItem(NamedTuple):
+    """A user item that opens a turn, with its content and when it happened (µs since 1970 UTC)."""
+
+    turn: int
+    item: JSON
+    occurred_at: int
+
+
+def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
+    """Return where a branch stands. A branch or session that there is not stands at the beginning."""
+    session, branch = conversations.both(tx, session_id, branch_id)
+    if session is None:
+        return _NOWHERE
+    is_deleted = session.deleted_at is not None
+    is_live = branch is not None and bool(branch.is_live) and not is_deleted
+    return Place(
+        session_exists=True,
+        is_deleted=is_deleted,
+        cleared_version=session.cleared_version,
+        last_branch_id=session.branch_id,
+        branch_exists=is_live,
+        pointer=branch.pointer if branch is not None and is_live else Pointer(None, 0),
+        turn=branch.turn if branch is not None and is_live else 0,
+    )
+
+
+def items(
+    tx: Transaction, pointer: Pointer, newest: int | None = None, *, erased: JSON = _REFUSED
+) -> list[JSON]:
+    """
+    Return a branch's items in order, all or the newest so many. Reads about as many rows.
+
+    erased: what to give for an item whose content was erased; if not given, UndecodableEventError is
+        raised, for a history with a hole in it must not pass for a whole one.
+    """
+    found: list[JSON] = []
+    for span in _newest_spans(tx, pointer, newest):
+        where = (*span, span.first)
+        some = payloads.items(tx, FIRST_OF_EACH_EVENT, where, first=span.first, last=span.last)
+        found += _items_one_by_one(tx, span, erased) if some is None else some
+    return found
+
+
+def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> Iterable[JSON]:
+    rows = tx.all(PAYLOADS, (*span, span.first))
+    if not rows or rows[0][2] != span.first:
+        raise ProjectionError(
+            "the tables lack items that a branch holds: `eventlog replay` builds them anew",
+            projection="conversations",
+        )
+    decoded = _decoded(rows, may_lack=erased is not _REFUSED)
+    # An event's items follow each other, so the next event's first number ends them.
+    ends = [*(row[2] for row in rows[1:]), span.last + 1]
+    for (_, index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
+        count = end - number
+        yield from [erased] * count if items is None else items[index : index + count]
+
+
+def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
+    """Return the items of each row's event; None for an erased one, if that may be."""
+    stored = [(row[0], *row[3:]) for row in rows]
+    if not may_lack:
+        return [*codec.decode_items([_present(*each) for each in stored])]
+    present = iter(codec.decode_items([each for each in stored if each[-1] is not None]))
+    return [None if each[-1] is None else next(present) for each in stored]
+
+
+def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
+    """Return which items a branch holds, in order, all or the newest so many."""
+    return [
+        ItemRef(*row)
+        for span in _newest_spans(tx, pointer, newest)
+        for row in tx.execute(REFS, span)
+    ]
+
+
+def item(tx: Transaction, ref: ItemRef) -> JSON:
+    """Return an item's content."""
+    row = tx.one(PAYLOAD, (ref.position,)) or (ref.position, "", 0, None)
+    return codec.decode_items([_present(*row)])[0][ref.index]
+
+
+def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> list[UserItem]:
+    """
+    Return the items that open a branch's turns, with their contents, by turn.
+
+    text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
+        need not hold it either.
+    """
+    condition, needle = ("", ()) if text is None else search_text.holding(text)
+    sql = f"{USER_EVENTS} {condition} ORDER BY position"
+    stored: dict[int, codec.StoredPayload] = {}
+    times: dict[int, int] = {}
+    found: list[tuple[int, int, int]] = []
+    for span in _spans_in_order(tx, pointer):
+        where = (span.segment_id, span.last)
+        rows = tx.all(sql, (*where, *needle))
+        for *payload, recorded_at, metadata in rows:
+            position = payload[0]
+            stored[position] = _present(*payload)
+            times[position] = occurred_at(recorded_at, metadata, position)
+        if rows:
+            found += tx.all(USER_ITEMS, (*where, rows[0][0], rows[-1][0]))
+    decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
+    return [
+        UserItem(turn, decoded[position][index], times[position])
+        for turn, position, index in found
+        if position in decoded
+    ]
+
+
+def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:
+    """Return (turn, type, tool name) of each of a branch's items, in order."""
+    for span in _spans_in_order(tx, pointer):
+        yield from tx.execute(STRUCTURE, span)
+
+
+def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
+    """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
+    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
+    return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+
+
+def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[branch_tree.Span]:
+    return list(branch_tree.spans(tx, pointer))[::-1]
+
+
+def _newest_spans(
+    tx: Transaction, pointer: Pointer, newest: int | None
+) -> Iterable[branch_tree.Span]:
+    """Return the spans that hold the newest items, in order."""
+    start = 1 if newest is None else max(1, pointer.length - newest + 1)
+    found = []
+    for span in branch_tree.spans(tx, pointer):
+        if span.last >= start:
+            found.append(span._replace(first=max(span.first, start)))
+        if span.first <= start:
+            break
+    return found[::-1]
+
+
+def _present(
+    position: int, type_name: str, schema_version: int, data: bytes | None
+) -> codec.StoredPayload:
+    if data is None:
+        raise UndecodableEventError(
+            f"the content of the event at position {position} was erased", position=position
+        )
+    return position, type_name, schema_version, data

@@ -1,0 +1,207 @@
+"""
+What may be erased: of which sessions, and which of their payloads.
+
+Only payloads that hold what was said are ever blanked: those of items and of labels. One may go when its
+session is erased as a whole, or when nothing of it is live: none of its items stands on a branch, or
+other labels have replaced it. An event that holds a live item stays whole; the items beside it that are
+gone are counted, not erased.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.appender import append, check_progress, session_version
+from agents_eventlog.eventlog.codec import StoredPayload
+from agents_eventlog.eventlog.errors import SessionNotFoundError
+from agents_eventlog.eventlog.events import (
+    JSON,
+    Event,
+    ItemsReplaced,
+    MetadataSet,
+    SessionDeleted,
+)
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import item_kind
+
+PAGE_SESSIONS: Final = 500
+"""So many sessions are looked through at once."""
+
+FIRST_SESSIONS: Final = "SELECT session_id FROM sessions ORDER BY session_id LIMIT ?"
+NEXT_SESSIONS: Final = """
+    SELECT session_id FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?
+"""
+PAYLOADS: Final = """
+    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events
+    WHERE session_id = ? AND data IS NOT NULL
+        AND type IN ('items_added', 'items_replaced', 'metadata_set')
+    ORDER BY version DESC
+"""
+LIVE_ITEMS: Final = """
+    SELECT i.position, COUNT(DISTINCT i.index_in_event)
+    FROM segments AS s JOIN items AS i ON i.segment_id = s.segment_id
+    WHERE s.session_id = ?
+    GROUP BY i.position
+"""
+
+
+class Due(NamedTuple):
+    """What is to be erased of a session: (position, bytes) of each payload, newest first."""
+
+    session_id: str
+    payloads: list[tuple[int, int]]
+    kept_items: int = 0
+    is_marked: bool = True
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to do: no payload is left, and it is marked as it should be."""
+        return self.is_marked and not self.payloads
+
+
+class Scope(Protocol):
+    """Which sessions are looked through, and what of each is to go."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether sessions are erased as a whole."""
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the first sessions, or the next ones behind one, in the order of their ids."""
+
+    def due(self, tx: Transaction, session_id: str) -> Due:
+        """Return what is to be erased of a session."""
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Return, in the transaction that erases, whether a session may be; see to it that it may."""
+
+
+class OneSession(NamedTuple):
+    """A session, all of it; it is deleted first if it is live. Raises SessionNotFoundError."""
+
+    session_id: str
+    is_whole: bool = True
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the session once."""
+        if not session_version(tx, self.session_id):
+            raise SessionNotFoundError(self.session_id)
+        return [self.session_id] if after is None else []
+
+    def due(self, tx: Transaction, session_id: str) -> Due:
+        """Return every payload, and whether the session is yet to be marked."""
+        return _all_payloads(tx, session_id)
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Delete the session if it is live."""
+        session = conversations.session(tx, session_id)
+        if session is None or session.deleted_at is None:
+            append(tx, session_id, SessionDeleted(reason=reason))
+        return True
+
+
+class DeletedSessions(NamedTuple):
+    """Every session that was deleted at this time or before, in microseconds since 1970 UTC."""
+
+    until: int
+    is_whole: bool = True
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the next sessions, deleted or not."""
+        return _next_sessions(tx, after)
+
+    def due(self, tx: Transaction, session_id: str) -> Due:
+        """Return every payload of a session that is deleted; of a live one, nothing."""
+        if not self.may_erase(tx, session_id, None):
+            return Due(session_id, [])
+        return _all_payloads(tx, session_id)
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Return whether it is still deleted."""
+        session = conversations.session(tx, session_id)
+        deleted_at = None if session is None else session.deleted_at
+        return deleted_at is not None and deleted_at <= self.until
+
+
+class PoppedItems(NamedTuple):
+    """What is on no branch any more, and labels that were replaced, in every session."""
+
+    is_whole: bool = False
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the next sessions. A deleted one keeps what a restored one would show."""
+        return _next_sessions(tx, after)
+
+    def due(self, tx: Transaction, session_id: str) -> Due:
+        """Return the payloads of which nothing is live."""
+        live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id,)))
+        payloads: list[tuple[int, int]] = []
+        kept_items = 0
+        labels = _Labels()
+        for stored in tx.execute(PAYLOADS, (session_id,)):
+            position, type_name, _, data = stored
+            if type_name == MetadataSet.type_name():
+                is_live = labels.shows(stored)
+            else:
+                count = len(item_kind.shapes(*stored))
+                is_live = position in live or count == 0
+                kept_items += count - live.get(position, 0) if is_live else 0
+            if not is_live:
+                payloads.append((position, len(data)))
+        return Due(session_id, payloads, kept_items)
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Return True: what is on no branch any more never comes back to one."""
+        return True
+
+
+class _Labels:
+    """Tells, of a session's labels from the newest to the oldest, whether they still show."""
+
+    def __init__(self) -> None:
+        self._replaced: set[str] = set()
+
+    def shows(self, stored: StoredPayload) -> bool:
+        """Take the next older labels; return whether any of them was not replaced since."""
+        event = _decoded(stored)
+        given = {name for name in ("user_id", "metadata") if getattr(event, name) is not None}
+        is_shown = not given <= self._replaced
+        self._replaced |= given
+        return is_shown
+
+
+def _next_sessions(tx: Transaction, after: str | None) -> list[str]:
+    if after is None:
+        rows = tx.all(FIRST_SESSIONS, (PAGE_SESSIONS,))
+    else:
+        rows = tx.all(NEXT_SESSIONS, (after, PAGE_SESSIONS))
+        if rows:
+            check_progress(after, rows[-1][0])
+    return [session_id for (session_id,) in rows]
+
+
+def _all_payloads(tx: Transaction, session_id: str) -> Due:
+    session = conversations.session(tx, session_id)
+    payloads = [(row[0], len(row[3])) for row in tx.execute(PAYLOADS, (session_id,))]
+    is_marked = session is not None and session.erased_at is not None
+    return Due(session_id, payloads, is_marked=is_marked)
+
+
+def structure(stored: StoredPayload) -> JSON:
+    """Return what is kept of a payload: the number and the shape of its items, nothing of its content."""
+    type_name = stored[1]
+    if type_name == MetadataSet.type_name():
+        return {}
+    kept = item_kind.outline(*stored)
+    if type_name == ItemsReplaced.type_name():
+        event = _decoded(stored)
+        first = event.first_item if isinstance(event, ItemsReplaced) else None
+        kept["first_item"] = None if first is None else [first.position, first.index]
+    return kept
+
+
+def _decoded(stored: StoredPayload) -> Event:
+    position, type_name, schema_version, data = stored
+    return codec.decode(type_name, schema_version, data, position=position)

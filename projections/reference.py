@@ -1,0 +1,287 @@
+"""
+What a history means, said as simply as can be: no database, no segments, each branch a list.
+
+This is the definition that the tables are held to. It is written for reading, not for speed, and
+shares with the builders only what an item's shape is. It takes any sequence of events: what an
+event says is a fact (items added to a branch bring that branch to life), and what fits nothing (a
+pop of an item that is not the branch's newest) changes nothing. An event whose content was erased
+still counts as it did, by the structure that was kept of it; where none was, no items remain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from agents_eventlog.eventlog import events
+from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.projections.conversations.item_kind import USER, Shape, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agents_eventlog.eventlog.recorded_event import Recorded
+
+MAIN: Final = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of a branch: which it is, what it looks like, and the turn that it belongs to."""
+
+    ref: ItemRef
+    shape: Shape
+    turn: int
+
+
+@dataclass
+class Branch:
+    """A branch and its items, in order. A branch that is not live has none; its id stays taken."""
+
+    created_position: int
+    created_at: int
+    updated_at: int
+    items: list[Item] = field(default_factory=list)
+    is_live: bool = False
+    is_generated: bool = False
+    from_branch_id: str | None = None
+
+    @property
+    def turn(self) -> int:
+        """The turn of the last item; 0 when there is none."""
+        return self.items[-1].turn if self.items else 0
+
+    def number_of(self, ref: ItemRef | None) -> int:
+        """Return an item's number in the branch, from 1; 0 when it is not in it."""
+        refs = [item.ref for item in self.items]
+        return refs.index(ref) + 1 if ref in refs else 0
+
+    def add(self, position: int, items: Iterable[JSON]) -> None:
+        """Put an event's items at the end; each user item opens a turn."""
+        for index, content in enumerate(items):
+            seen = shape(content)
+            turn = self.turn + (seen.type == USER)
+            self.items.append(Item(ItemRef(position, index), seen, turn))
+
+
+@dataclass
+class Used:
+    """What one model request used, on which branch and turn, and whether that turn still stands."""
+
+    position: int
+    index: int
+    branch_id: str
+    turn: int | None
+    is_live: bool
+    run_id: str
+    interrupted: bool
+    request: events.RequestUsage
+    occurred_at: int
+
+
+@dataclass
+class Session:
+    """A conversation: its branches by id, its labels, and all that it ever used."""
+
+    created_at: int
+    updated_at: int
+    user_id: str | None = None
+    metadata: dict[str, JSON] | None = None
+    branch_id: str = MAIN
+    cleared_version: int = 0
+    cleared_at: int = 0
+    deleted_at: int | None = None
+    erased_at: int | None = None
+    branches: dict[str, Branch] = field(default_factory=dict)
+    usage: list[Used] = field(default_factory=list)
+
+    @property
+    def item_count(self) -> int:
+        """How many different items stand on live branches; a shared one counts once."""
+        return len(self._live_items())
+
+    @property
+    def turn_count(self) -> int:
+        """How many different user items stand on live branches."""
+        return sum(item.shape.type == USER for item in self._live_items().values())
+
+    @property
+    def branch_count(self) -> int:
+        """How many branches are live."""
+        return sum(branch.is_live for branch in self.branches.values())
+
+    def _live_items(self) -> dict[ItemRef, Item]:
+        return {item.ref: item for branch in self.branches.values() for item in branch.items}
+
+    def live(self, branch_id: str, recorded: Recorded) -> Branch:
+        """Return a branch that something happens on: whatever it was, it is live now."""
+        at = recorded.occurred_at
+        branch = self.branches.setdefault(branch_id, Branch(recorded.position, at, at))
+        if not branch.is_live:
+            branch.is_live = True
+            branch.created_position, branch.created_at = recorded.position, at
+        branch.updated_at = at
+        return branch
+
+    def end_usage(self, branch_id: str | None = None, turn: int | None = None) -> None:
+        """Note that a turn, a branch (no turn given) or everything (no branch given) is gone."""
+        for used in self.usage:
+            if branch_id in (None, used.branch_id) and turn in (None, used.turn):
+                used.is_live = False
+
+
+@dataclass
+class State:
+    """Every session of a log, by id."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+
+    def apply(self, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one case for each event
+        """Take the next event. Raises UndecodableEventError for one that cannot be read."""
+        recorded = recorded.outlined()
+        if recorded.type == events.ContentErased.type_name():
+            self._erase(recorded)  # about payloads, not about the conversation
+            return
+        if isinstance(correction := recorded.event, events.UsageCorrected):
+            self._correct(correction)  # about the books, not about the conversation
+            return
+        at = recorded.occurred_at
+        session = self.sessions.setdefault(recorded.session_id, Session(at, at))
+        here = recorded.branch_id or MAIN
+        if recorded.type == events.UsageRecorded.type_name():  # about the books, too
+            if isinstance(used := recorded.event, events.UsageRecorded):
+                _use(session, recorded, used, here)
+            return
+        session.updated_at = max(session.updated_at, at)
+        match recorded.event:
+            case None:
+                if recorded.type in (
+                    events.ItemsAdded.type_name(),
+                    events.ItemsReplaced.type_name(),
+                ):
+                    session.live(here, recorded)
+            case events.ItemsAdded(items=items):
+                session.live(here, recorded).add(recorded.position, items)
+            case events.ItemPopped() as event:
+                _pop(session, recorded, event, here)
+            case events.ItemsReplaced() as event:
+                _replace(session, recorded, event, here)
+            case events.BranchCreated() as event:
+                _create(session, recorded, event)
+            case events.BranchSwitched(branch_id=branch_id):
+                session.branch_id = branch_id
+            case events.BranchDeleted(branch_id=branch_id):
+                _delete(session, recorded, branch_id)
+            case events.SessionCleared():
+                _clear(session, recorded)
+            case events.SessionDeleted():
+                session.deleted_at = at
+            case events.SessionRestored():
+                session.deleted_at = None
+            case events.MetadataSet(user_id=user_id, metadata=metadata):
+                session.user_id = session.user_id if user_id is None else user_id or None
+                session.metadata = session.metadata if metadata is None else metadata or None
+            case _:
+                pass  # an import begins: what it brings comes as events of its own
+
+    def _erase(self, recorded: Recorded) -> None:
+        session = self.sessions.get(recorded.session_id)
+        event = recorded.event
+        if session is not None and isinstance(event, events.ContentErased) and event.is_whole:
+            _empty(session)
+            session.user_id = session.metadata = None
+            session.erased_at = recorded.occurred_at
+
+    def _correct(self, event: events.UsageCorrected) -> None:
+        used = {(u.position, u.index): u for s in self.sessions.values() for u in s.usage}
+        for correction in event.requests:
+            known = used.get((correction.request.position, correction.request.index))
+            if known is None:
+                continue
+            known.request = msgspec.structs.replace(
+                known.request,
+                **{
+                    field: value
+                    for field in correction.__struct_fields__
+                    if field != "request" and (value := getattr(correction, field)) is not None
+                },
+            )
+
+
+def fold(history: Iterable[Recorded]) -> State:
+    """Return what a history means: the events of whole sessions, in their order."""
+    state = State()
+    for recorded in history:
+        state.apply(recorded)
+    return state
+
+
+def _pop(session: Session, recorded: Recorded, event: events.ItemPopped, here: str) -> None:
+    branch = session.branches.get(here)
+    if branch is not None and branch.items and branch.items[-1].ref == event.item:
+        branch.items = branch.items[:-1]
+        branch.updated_at = recorded.occurred_at
+    if event.emptied_turn is not None:
+        session.end_usage(here, event.emptied_turn)
+
+
+def _replace(session: Session, recorded: Recorded, event: events.ItemsReplaced, here: str) -> None:
+    branch = session.live(here, recorded)
+    if event.first_item is None:
+        branch.items = []
+    elif number := branch.number_of(event.first_item):
+        branch.items = branch.items[: number - 1]
+    branch.add(recorded.position, event.items)
+
+
+def _create(session: Session, recorded: Recorded, event: events.BranchCreated) -> None:
+    source = session.branches.get(event.from_branch_id)
+    if event.from_branch_id == MAIN and (source is None or not source.is_live):
+        source = session.live(MAIN, recorded)  # main is there as soon as anything leaves it
+    kept = [] if source is None else source.items[: source.number_of(event.last_item)]
+    branch = session.live(event.branch_id, recorded)
+    branch.items = list(kept)
+    branch.is_generated = event.generated
+    branch.from_branch_id = event.from_branch_id
+    session.branch_id = event.branch_id
+
+
+def _delete(session: Session, recorded: Recorded, branch_id: str) -> None:
+    branch = session.branches.get(branch_id)
+    if branch is not None:
+        branch.is_live, branch.items = False, []
+        branch.updated_at = recorded.occurred_at
+    if session.branch_id == branch_id:
+        session.branch_id = MAIN
+    session.end_usage(branch_id)
+
+
+def _empty(session: Session) -> None:
+    for branch in session.branches.values():
+        branch.is_live, branch.items = False, []
+    session.branch_id = MAIN
+
+
+def _clear(session: Session, recorded: Recorded) -> None:
+    _empty(session)
+    session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
+    session.end_usage()
+
+
+def _use(session: Session, recorded: Recorded, event: events.UsageRecorded, here: str) -> None:
+    for index, request in enumerate(event.requests):
+        session.usage.append(
+            Used(
+                position=recorded.position,
+                index=index,
+                branch_id=here,
+                turn=event.turn,
+                is_live=event.turn is not None,
+                run_id=event.run_id,
+                interrupted=event.interrupted,
+                request=request,
+                occurred_at=recorded.occurred_at,
+            )
+        )

@@ -1,0 +1,1 @@
+"""Search in the texts of items, with an index or without."""

@@ -1,0 +1,178 @@
+"""
+What can be read in an item: the texts that a search looks through, and how one is found in them.
+
+Of a message these are its text and its refusals, of a tool call its arguments, of its output what came
+back, of reasoning its summary. Names, ids, encrypted content and images are not among them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.events import JSON
+
+TEXT_KEYS: Final = frozenset(
+    {
+        *("content", "text", "refusal", "summary"),  # messages and reasoning
+        *("arguments", "input", "action", "operation", "code", "query", "queries"),  # calls
+        *("command", "commands", "diff", "path", "url"),
+        *(
+            "output",
+            "outputs",
+            "stdout",
+            "stderr",
+            "logs",
+            "results",
+            "error",
+            "message",
+        ),  # outputs
+        "reason",  # the answer to a request for approval
+    }
+)
+"""Under which keys of an item, and of the parts within these, texts stand."""
+
+MAX_LEVELS: Final = 8
+"""How deep parts are looked into; the API's items have no more than three levels."""
+
+SNIPPET_BEFORE, SNIPPET_CHARACTERS = 40, 160
+"""How much of a text a snippet shows before what was found, and in all."""
+
+LONGEST_PATTERN_CHARACTERS: Final = 1_000
+"""So much of what is sought is asked of SQLite, whose LIKE has a limit; Python looks for all of it."""
+
+HOLDING: Final = r"AND (data LIKE ? ESCAPE '\' OR data IS NULL)"
+HOLDING_OR_ESCAPED: Final = (
+    r"AND (data LIKE ? ESCAPE '\' OR data LIKE '%\\u%' ESCAPE '\' OR data IS NULL)"
+)
+
+TITLE_CHARACTERS: Final = 80
+
+_NEVER_FOLDED = re.compile("[ßŉſǰİẖ-ẚẞ\u212aﬀ-ﬆ]")  # \u212a is the sign for kelvin
+
+
+class Snippet(NamedTuple):
+    """A piece of a text, and where in it what was sought stands: ``text[start:end]``."""
+
+    text: str
+    start: int
+    end: int
+
+
+def texts(item: JSON) -> list[str]:
+    """Return an item's texts, in their order."""
+    return list(_texts(item, MAX_LEVELS)) if isinstance(item, Mapping) else []
+
+
+def _texts(value: JSON, levels: int) -> Iterator[str]:
+    """Walk what stands under a key of texts."""
+    if isinstance(value, str):
+        yield value
+    elif levels and isinstance(value, Mapping):
+        for key, child in value.items():
+            if key in TEXT_KEYS:
+                yield from _texts(child, levels - 1)
+    elif levels and isinstance(value, list):
+        for child in value:
+            yield from _texts(child, levels - 1)
+
+
+def message_texts(item: JSON) -> list[str]:
+    """Return the texts of a message: its content, or those of its parts."""
+    content = item.get("content", "") if isinstance(item, Mapping) else None
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    found = [part.get("text", "") for part in parts if isinstance(part, Mapping)]
+    return [text for text in found if isinstance(text, str)]
+
+
+def title(item: JSON) -> str:
+    """Return the beginning of a message's text, on one line, cut with an ellipsis."""
+    beginning = " ".join(text[: 10 * TITLE_CHARACTERS] for text in message_texts(item))
+    line = " ".join(beginning.split())
+    return line if len(line) <= TITLE_CHARACTERS else f"{line[: TITLE_CHARACTERS - 1]}…"
+
+
+def ascii_folded(text: str) -> bytes:
+    """Fold the case of ASCII letters only, as SQLite's LIKE does, and with it the SDK's searches."""
+    return text.encode("utf-8", "surrogatepass").lower()
+
+
+def folded(text: str) -> str:
+    """
+    Fold the case of letters, character by character.
+
+    A letter beyond ASCII never becomes ASCII ones (ß stays, it does not become ss), so that ASCII text
+    is found by what SQLite's LIKE takes for equal, too.
+    """
+    if text.isascii():
+        return text.lower()
+    if _NEVER_FOLDED.search(text) is None:
+        return text.casefold()
+    return "".join(
+        character if _NEVER_FOLDED.match(character) else character.casefold() for character in text
+    )
+
+
+def as_stored(text: str) -> str:
+    """Return a text as it comes back from JSON: two halves of a surrogate pair are one character."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def snippet(text: str, needle: str) -> Snippet:
+    """Return the surroundings of the first place where a folded needle stands in a text."""
+    there = folded(text)
+    start = there.find(needle)
+    end = start + len(needle)
+    if len(there) != len(text):
+        start, end = _unfolded(text, start, end)
+    first = max(0, start - SNIPPET_BEFORE)
+    piece = text[first : max(first + SNIPPET_CHARACTERS, end)]
+    return Snippet(piece[:SNIPPET_CHARACTERS], start - first, min(end - first, SNIPPET_CHARACTERS))
+
+
+def _unfolded(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return which characters of a text became those from start to end when it was folded."""
+    first = last = length = 0
+    for number, character in enumerate(text):
+        if length <= start:
+            first = number
+        if length < end:
+            last = number + 1
+        length += len(folded(character))
+    return first, last
+
+
+def holding(text: str) -> tuple[str, tuple[str, ...]]:
+    """
+    Return a condition on ``events.data``, with its parameters, that each payload meets that holds a text.
+
+    An erased payload meets it as well; so does any payload that may hold the text folded, by ``folded`` or
+    by ``ascii_folded``. Plain text stands in a payload as it is. Other text stands there as msgspec writes
+    it, or behind the escapes of the standard library. Of letters that SQLite does not fold, any text is a
+    match.
+    """
+    pattern = "".join(map(_pattern, text[:LONGEST_PATTERN_CHARACTERS]))
+    if not pattern.strip("%"):
+        return "", ()
+    is_plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
+    return HOLDING if is_plain else HOLDING_OR_ESCAPED, (f"%{pattern}%",)
+
+
+def _pattern(character: str) -> str:
+    if not character.isascii() and not _has_one_case(character):
+        return "%"
+    written = codec.encode_text(character).decode()  # nothing for half a surrogate pair
+    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
+
+
+def _has_one_case(character: str) -> bool:
+    """Whether nothing else folds to a character; marks can come out of the letters that bear them."""
+    forms = {character.lower(), character.upper(), character.casefold()}
+    return forms == {character} and not unicodedata.combining(character)

@@ -1,0 +1,1 @@
+"""Lists of sessions: filters, order and pages."""

@@ -1,0 +1,204 @@
+"""What sessions can be asked for: filters, an order, a page. Parsed once; never part of SQL."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, get_args
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.errors import InvalidEventError, InvalidQueryError
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.reader import microseconds
+from agents_eventlog.projections.conversations import metadata_index
+from agents_eventlog.projections.conversations.metadata_index import Label
+
+OrderBy: TypeAlias = Literal["updated_at", "created_at"]
+
+MAX_LABELS: Final = 32
+"""How many leaves a filter may ask for at once."""
+
+MAX_NUMBER: Final = 2**62
+"""More than any count; a larger number means the same."""
+
+
+class SessionFilters(TypedDict, total=False):
+    """
+    Which sessions; None does not filter. A session must match all that are given.
+
+    user_id: labelled with this user.
+    metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` is found in whatever has
+        that tier, beside other keys. Equal as JSON is: 1 is 1.0, and is not true; a list as a whole.
+    created_after, created_before, updated_after, updated_before: times, ``after`` inclusive, ``before``
+        exclusive; without a zone they are UTC. A session is updated by whatever happens to it.
+    text: in which a user or assistant item that stands on any branch holds this, literally, in either
+        case of ASCII letters.
+    min_items: with at least so many items.
+    """
+
+    user_id: str | None
+    metadata: Mapping[str, JSON] | None
+    created_after: datetime | None
+    created_before: datetime | None
+    updated_after: datetime | None
+    updated_before: datetime | None
+    text: str | None
+    min_items: int | None
+
+
+class Period(NamedTuple):
+    """A time from one moment up to before another, in microseconds since 1970 UTC; None is open."""
+
+    start: int | None = None
+    end: int | None = None
+
+
+class SessionCursor(NamedTuple):
+    """A place in an order: behind this session as it stood at this time."""
+
+    time: int
+    session_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionQuery:
+    """Which sessions, in which order, and which part of them."""
+
+    user_id: str | None = None
+    labels: tuple[Label, ...] = ()
+    periods: Mapping[OrderBy, Period] = field(default_factory=dict)
+    text: str | None = None
+    min_items: int | None = None
+    is_deleted: bool = False
+    order_by: OrderBy = "updated_at"
+    is_reversed: bool = False
+    after: SessionCursor | None = None
+    limit: int | None = None
+
+    @property
+    def asks_for_all(self) -> bool:
+        """Whether nothing is filtered: an empty text and 0 items filter nothing."""
+        everything = SessionQuery(order_by=self.order_by, is_reversed=self.is_reversed)
+        filtering = replace(self, text=self.text or None, min_items=self.min_items or None)
+        return replace(filtering, after=None, limit=None, is_deleted=False) == everything
+
+    def created_by(self, time: int) -> SessionQuery:
+        """Return the same question, but for sessions that begin after this time."""
+        start, end = self.periods.get("created_at", Period())
+        end = time + 1 if end is None else min(end, time + 1)
+        return replace(self, periods={**self.periods, "created_at": Period(start, end)})
+
+
+def parse(
+    *,
+    limit: int | None = None,
+    after: str | None = None,
+    order_by: OrderBy = "updated_at",
+    reverse: bool = False,
+    deleted: bool = False,
+    **filters: Unpack[SessionFilters],
+) -> SessionQuery:
+    """Return the question that a caller asks. Raises InvalidQueryError, UnserialisableError."""
+    if unknown := filters.keys() - SessionFilters.__annotations__.keys():
+        raise TypeError(f"there is no filter {min(unknown)!r}")
+    if order_by not in get_args(OrderBy):
+        raise InvalidQueryError(f"order_by is 'updated_at' or 'created_at', not {order_by!r}")
+    return SessionQuery(
+        user_id=_text("user_id", filters.get("user_id")),
+        labels=_labels(filters.get("metadata")),
+        periods=_periods(filters),
+        text=_any_text("text", filters.get("text")),
+        min_items=_number("min_items", filters.get("min_items")),
+        is_deleted=bool(deleted),
+        order_by=order_by,
+        is_reversed=bool(reverse),
+        after=None if after is None else _place(after, order_by),
+        limit=_number("limit", limit),
+    )
+
+
+def _any_text(what: str, value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a string")
+
+
+def _text(what: str, value: Any) -> str | None:
+    """Return a text that a row can hold."""
+    if value is not None:
+        try:
+            codec.check_text(what, value)
+        except InvalidEventError as error:
+            raise InvalidQueryError(str(error)) from None
+    return None if value is None else str(value)
+
+
+def _number(what: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise InvalidQueryError(f"{what} is a number from 0 on, not {value!r}"[:200])
+    return min(value, MAX_NUMBER)
+
+
+def _periods(filters: SessionFilters) -> dict[OrderBy, Period]:
+    given: dict[OrderBy, Period] = {
+        "created_at": Period(
+            _time("created_after", filters.get("created_after")),
+            _time("created_before", filters.get("created_before")),
+        ),
+        "updated_at": Period(
+            _time("updated_after", filters.get("updated_after")),
+            _time("updated_before", filters.get("updated_before")),
+        ),
+    }
+    return {column: period for column, period in given.items() if period != Period()}
+
+
+def _time(what: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a datetime")
+    return microseconds(value)
+
+
+def _labels(metadata: Any) -> tuple[Label, ...]:
+    if metadata is None:
+        return ()
+    if not isinstance(metadata, Mapping):
+        raise InvalidQueryError(f"metadata is of type {type(metadata).__name__}, not a mapping")
+    try:
+        plain = codec.decode_metadata(codec.encode_json(dict(metadata)).decode())
+        found = tuple(metadata_index.wanted(plain))
+    except (metadata_index.TooDeepError, RecursionError):
+        raise InvalidQueryError(
+            f"metadata is nested deeper than {metadata_index.MAX_LEVELS} levels"
+        ) from None
+    if len(found) > MAX_LABELS:
+        raise InvalidQueryError(f"metadata asks for {len(found):,} leaves, at most {MAX_LABELS}")
+    return found
+
+
+# -- cursors ------------------------------------------------------------------------------------
+
+
+def cursor(order_by: OrderBy, place: SessionCursor) -> str:
+    """Return a place as text for ``after``: opaque to callers."""
+    return base64.urlsafe_b64encode(json.dumps([order_by, *place]).encode()).decode()
+
+
+def _place(text: Any, order_by: OrderBy) -> SessionCursor:
+    try:
+        order, time, session_id = json.loads(base64.b64decode(text, b"-_", validate=True))
+        codec.check_text("after", session_id)
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidQueryError("after is no cursor of a session in a list") from None
+    if order != order_by:
+        raise InvalidQueryError(f"after belongs to a list by {order!r}, not by {order_by!r}"[:200])
+    if type(time) is not int or abs(time) > MAX_NUMBER:
+        raise InvalidQueryError("after is no cursor of a session in a list")
+    return SessionCursor(time, session_id)

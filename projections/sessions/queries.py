@@ -1,0 +1,284 @@
+"""
+Which sessions there are: by user, label, time, size and text, in order, page by page.
+
+A page is found in one of two ways. Usually the sessions are walked in their order by an index, and each
+is probed for the rest of what is asked. Where one of the filters leaves few (a rare label), those few are
+looked at and sorted instead. How many there are is counted first, up to a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.branch_tree import Pointer
+from agents_eventlog.projections.search import index as search_index
+from agents_eventlog.projections.search import text as search_text
+from agents_eventlog.projections.sessions.filters import Period, SessionCursor, SessionQuery
+
+FEW: Final = 2_000
+"""So many sessions are looked at and sorted rather than all walked in order."""
+
+SCANNED_AT_ONCE: Final = 500
+"""How many sessions one unit of work searches for a text."""
+
+COLUMNS = """
+    s.session_id, s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count,
+    s.turn_count, s.branch_count, s.deleted_at
+"""
+WITH_LABEL = """
+    SELECT session_id FROM session_labels WHERE path = ? AND value = ?
+"""
+OF_USER = """
+    SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL
+"""
+HAS_LABEL = """
+    ? = (SELECT l.value FROM session_labels AS l WHERE l.session_id = s.session_id AND l.path = ?)
+"""
+END_OF_BRANCH = "SELECT segment_id, length FROM branches WHERE session_id = ? AND branch_id = ?"
+FIRST_USER_ITEM = """
+    SELECT position, index_in_event FROM items
+    WHERE segment_id = ? AND type = 'user' AND number <= ?
+    ORDER BY turn
+    LIMIT 1
+"""
+MESSAGES = """
+    SELECT i.index_in_event, i.position, e.type, e.schema_version, CAST(e.data AS BLOB)
+    FROM segments AS g
+    JOIN items AS i ON i.segment_id = g.segment_id
+    JOIN events AS e ON e.position = i.position
+    WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
+"""
+
+SPENT = """
+    SELECT session_id, SUM(total_tokens), SUM(cost_nanos),
+        SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
+    FROM usage
+    WHERE session_id IN ({})
+    GROUP BY session_id
+"""
+
+Condition: TypeAlias = tuple[str, tuple[Any, ...]]
+"""A piece of SQL, and its parameters."""
+
+log = _logging.get_logger("eventlog.projections")
+
+
+class Session(NamedTuple):
+    """A session's row, in the order of COLUMNS; times in microseconds since 1970 UTC."""
+
+    session_id: str
+    created_at: int
+    updated_at: int
+    user_id: str | None
+    metadata: str | None
+    branch_id: str
+    item_count: int
+    turn_count: int
+    branch_count: int
+    deleted_at: int | None
+
+    def place(self, query: SessionQuery) -> SessionCursor:
+        """Return where the session stands in the order of a query."""
+        time = self.updated_at if query.order_by == "updated_at" else self.created_at
+        return SessionCursor(time, self.session_id)
+
+
+class SessionSpend(NamedTuple):
+    """All that a session ever used, whatever became of its items."""
+
+    total_tokens: int = 0
+    cost_nanos: int = 0
+    unpriced_requests: int = 0
+
+
+class Page(NamedTuple):
+    """Some sessions in order, and where to go on; None when there are no more."""
+
+    sessions: list[Session]
+    after: SessionCursor | None
+
+
+def page(tx: Transaction, query: SessionQuery) -> Page:
+    """
+    Return the next sessions that a query asks for, up to its limit.
+
+    With a text they may be fewer, or none, though there are more: so many are searched, and no more.
+    """
+    if query.text is None:
+        found = _find(tx, query)
+        is_full = bool(found) and len(found) == query.limit
+        return Page(found, found[-1].place(query) if is_full else None)
+    candidates = _find(tx, replace(query, limit=SCANNED_AT_ONCE))
+    holding = sessions_with_text(tx, [each.session_id for each in candidates], query.text)
+    found = [each for each in candidates if each.session_id in holding]
+    if query.limit is not None and len(found) > query.limit:
+        found = found[: query.limit]
+        return Page(found, found[-1].place(query) if found else None)
+    is_full = len(candidates) == SCANNED_AT_ONCE
+    return Page(found, candidates[-1].place(query) if is_full else None)
+
+
+def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
+    """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
+    condition, needle = search_text.holding(text)
+    log.info("sessions.scanned", sessions=len(session_ids))
+    return {
+        session_id
+        for session_id in session_ids
+        if any(
+            search_text.ascii_folded(text) in search_text.ascii_folded(each)
+            for message in _messages(tx, f"{MESSAGES} {condition}", (session_id, *needle))
+            for each in search_text.message_texts(message)
+        )
+    }
+
+
+def _messages(tx: Transaction, sql: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
+    for index, *stored in tx.execute(sql, parameters):
+        if stored[-1] is not None:
+            yield codec.decode_items([tuple(stored)])[0][index]
+
+
+# -- finding --------------------------------------------------------------------------------------
+
+
+def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
+    sql, parameters = statement(query, _narrowest(tx, query))
+    return [Session(*row) for row in tx.execute(sql, parameters)]
+
+
+def statement(query: SessionQuery, few: Condition | None) -> Condition:
+    """Return the SQL for a query: over the few sessions that are given, or along its order."""
+    source, conditions = "sessions AS s", list(_conditions(query))
+    if few is not None:
+        source = f"({few[0]}) AS few CROSS JOIN sessions AS s"  # which SQLite does not turn around
+        conditions = [("s.session_id = few.session_id", ()), *conditions]
+    way = ("DESC", "ASC") if not query.is_reversed else ("ASC", "DESC")
+    sql = f"""
+        SELECT {COLUMNS} FROM {source}
+        WHERE {" AND ".join(condition for condition, _ in conditions)}
+        ORDER BY s.{query.order_by} {way[0]}, s.session_id {way[1]}
+    """
+    parameters = [value for _, values in conditions for value in values]
+    if few is not None:
+        parameters = [*few[1], *parameters]
+    if query.limit is not None:
+        sql, parameters = f"{sql} LIMIT ?", [*parameters, query.limit]
+    return sql, tuple(parameters)
+
+
+def _narrowest(tx: Transaction, query: SessionQuery) -> Condition | None:
+    """Return the filter that leaves the fewest sessions, if it leaves few."""
+    conditions = [*_narrowing(query), *_narrowing_by_text(tx, query.text)]
+    counted = [(_count(tx, condition), condition) for condition in conditions]
+    count, condition = min(counted, key=itemgetter(0), default=(FEW + 1, None))
+    return condition if count <= FEW else None
+
+
+def _count(tx: Transaction, condition: Condition) -> int:
+    """Count up to one more than few."""
+    sql, parameters = condition
+    row = tx.one(f"SELECT COUNT(*) FROM ({sql} LIMIT ?) AS some", (*parameters, FEW + 1))
+    return 0 if row is None else int(row[0])
+
+
+def _narrowing(query: SessionQuery) -> Iterator[Condition]:
+    """Return what finds a query's sessions by an index other than that of its order."""
+    for label in query.labels:
+        yield WITH_LABEL, label
+    if query.is_deleted:
+        return  # the other indexes are of those that are not
+    if query.user_id is not None and query.order_by != "updated_at":
+        yield OF_USER, (query.user_id,)
+    for column, period in query.periods.items():
+        if column != query.order_by:
+            within = list(_within(column, period))
+            conditions = " AND ".join(["deleted_at IS NULL", *(sql for sql, _ in within)])
+            sql = f"SELECT session_id FROM sessions WHERE {conditions}"
+            yield sql, tuple(value for _, values in within for value in values)
+
+
+def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]:
+    """Return what finds the sessions whose items may hold a text, if the index shows all of them."""
+    expression = None if text is None else search_index.expression(text)
+    built_to = None if expression is None else search_index.built_to(tx)
+    if expression is None or built_to is None or built_to != read_head(tx).position:
+        return
+    if search_index.count(tx, expression, FEW + 1) <= FEW:
+        yield search_index.SESSIONS, (expression,)
+
+
+def _conditions(query: SessionQuery) -> Iterator[Condition]:
+    """Return what a session must be. A column in an expression is not looked for in an index."""
+    yield f"s.deleted_at IS {'NOT NULL' if query.is_deleted else 'NULL'}", ()
+    if query.user_id is not None:
+        user_id = "s.user_id" if query.order_by == "updated_at" else "s.user_id || ''"
+        yield f"{user_id} = ?", (query.user_id,)
+    for column, period in query.periods.items():
+        name = f"s.{column}" if column == query.order_by else f"s.{column} + 0"
+        yield from _within(name, period)
+    if query.min_items is not None:
+        yield "s.item_count >= ?", (query.min_items,)
+    for path, value in query.labels:
+        yield HAS_LABEL, (value, path)
+    if query.after is not None:
+        time, session_id = query.after
+        name = f"s.{query.order_by}"
+        farther, later = ("<", ">") if not query.is_reversed else (">", "<")
+        yield f"{name} {farther}= ?", (time,)
+        yield f"({name} <> ? OR s.session_id {later} ?)", (time, session_id)
+
+
+def _within(column: str, period: Period) -> Iterator[Condition]:
+    if period.start is not None:
+        yield f"{column} >= ?", (period.start,)
+    if period.end is not None:
+        yield f"{column} < ?", (period.end,)
+
+
+# -- what is told of each -------------------------------------------------------------------------
+
+
+def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
+    """Return the first user message of each session, one line; None where there is none."""
+    places = [_first_user_item(tx, session) for session in sessions]
+    rows = {
+        place[0]: tx.one(conversation_queries.PAYLOAD, place[:1])
+        for place in dict.fromkeys(places)
+        if place is not None
+    }
+    present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
+    decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
+    return [
+        search_text.title(decoded[place[0]][place[1]])
+        if place is not None and place[0] in decoded
+        else None
+        for place in places
+    ]
+
+
+def _first_user_item(tx: Transaction, session: Session) -> Row | None:
+    """Return (position, index) of the first user item on the branch last switched to."""
+    end = tx.one(END_OF_BRANCH, (session.session_id, session.branch_id))
+    if end is None:
+        return None
+    for span in reversed(list(branch_tree.spans(tx, Pointer(*end)))):
+        if row := tx.one(FIRST_USER_ITEM, (span.segment_id, span.last)):
+            return row
+    return None
+
+
+def spent(tx: Transaction, sessions: Sequence[Session]) -> list[SessionSpend]:
+    """Return what each session ever used."""
+    session_ids = [session.session_id for session in sessions]
+    sql = SPENT.format(", ".join("?" * len(sessions)))
+    found = {session_id: SessionSpend(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    return [found.get(session_id, SessionSpend()) for session_id in session_ids]

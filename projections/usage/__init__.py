@@ -1,0 +1,1 @@
+"""Tokens and cost: the builder, and what readers ask."""

@@ -1,0 +1,382 @@
+"""
+What was spent: questions to the tables of usage.
+
+Sums over whole days come from ``usage_by_day``, which is small; what days cannot tell (a time of day,
+a run, a turn, a branch, what still stands) comes from ``usage``, by an index of its sessions; which
+sessions used anything in a time, the days tell. Both give the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.errors import InvalidQueryError
+from agents_eventlog.eventlog.events import JSON, ItemRef, RequestUsage
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.usage.builder import COUNTS, DAY, NANOS
+
+BY: Final = {
+    "session": "session_id",
+    "user": "user_id",
+    "branch": "branch_id",
+    "turn": "turn",
+    "run": "run_id",
+    "model": "model",
+    "agent": "agent",
+    "day": "day",
+}
+"""What spend can be grouped by, and the key under which a group tells it."""
+
+ONLY_ROWS: Final = {"branch", "turn", "run"}
+"""Groups that sums by day do not tell apart."""
+
+
+class Wanted(NamedTuple):
+    """
+    Which spend is asked for, and in which groups.
+
+    by: any of ``BY``, in the order in which the groups are sorted.
+    since, until: microseconds since 1970 UTC, the latter excluded.
+    live: only what still stands: not what was popped, deleted or cleared.
+    """
+
+    by: Sequence[str] = ()
+    since: int | None = None
+    until: int | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    live: bool = False
+
+
+class Spent(NamedTuple):
+    """Sums. A run counts in the group where its first request does."""
+
+    runs: int = 0
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanos: int = 0
+    unpriced_requests: int = 0
+
+    @property
+    def cost_usd(self) -> float:
+        """The sum of what is priced."""
+        return self.cost_nanos / NANOS
+
+    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
+        """Add two sums."""
+        return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Group(NamedTuple):
+    """What was spent under one value of each key asked for; what is not known is None."""
+
+    keys: dict[str, str | int | None]
+    spent: Spent
+
+
+SUMS = ", ".join(f"SUM({name})" for name in Spent._fields)
+OF_DAYS = f"""
+    day, session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
+        {", ".join(Spent._fields)}
+"""
+OF_ROWS = f"""
+    (occurred_at - (occurred_at % {DAY} + {DAY}) % {DAY}) / {DAY} AS day,
+        session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
+        begins_run AS runs, {", ".join(Spent._fields[1:-1])},
+        CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END AS unpriced_requests
+"""
+OF_USER = "session_id IN (SELECT session_id FROM sessions WHERE user_id = ?)"
+NOT_DELETED = """
+    NOT EXISTS (
+        SELECT 1 FROM sessions
+        WHERE sessions.session_id = usage.session_id AND sessions.deleted_at IS NOT NULL
+    )
+"""
+
+
+def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
+    """Return what to group by, one name or several; raise InvalidQueryError for what there is not."""
+    try:
+        names = (by,) if isinstance(by, str) else tuple(by)
+    except TypeError:
+        names = (str(by),)
+    for name in names:
+        if name not in BY:
+            raise InvalidQueryError(f"usage is grouped by {', '.join(BY)}, not {name!r}")
+    if len(set(names)) < len(names):
+        raise InvalidQueryError("usage is grouped by each name once")
+    return names
+
+
+def groups(tx: Transaction, wanted: Wanted) -> list[Group]:
+    """Return what was spent, by the groups asked for; without any, one group of all."""
+    source, parameters = _source(wanted)
+    keys = [BY[name] for name in wanted.by]
+    columns = ["sessions.user_id" if key == "user_id" else f"spent.{key}" for key in keys]
+    joined = "LEFT JOIN sessions ON sessions.session_id = spent.session_id"
+    selected = ", ".join([*columns, SUMS])
+    sql = f"SELECT {selected} FROM ({source}) AS spent {joined if 'user_id' in keys else ''}"
+    if columns:
+        sql += f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}"
+    rows = tx.all(sql, parameters)
+    return [_group(keys, row) for row in rows if row[-1] is not None or columns]
+
+
+def total(found: Iterable[Group]) -> Spent:
+    """Return the sum of groups."""
+    return sum((group.spent for group in found), Spent())
+
+
+def _group(keys: Sequence[str], row: Row) -> Group:
+    values = dict(zip(keys, row, strict=False))
+    if "day" in values:
+        values["day"] = str((datetime(1970, 1, 1, tzinfo=UTC) + timedelta(values["day"])).date())
+    return Group(values, Spent(*row[len(keys) :]))
+
+
+def _source(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Return the statement that gives the rows to be summed, and its parameters."""
+    by_rows = wanted.live or wanted.session_id is not None or wanted.user_id is not None
+    if by_rows or ONLY_ROWS & set(wanted.by):
+        return _rows(wanted)
+    return _days(wanted.since, wanted.until)
+
+
+def _days(since: int | None, until: int | None) -> tuple[str, list[Any]]:
+    """Take whole days from their sums, and the edges of the range, if it has any, from rows."""
+    first = None if since is None else -(-since // DAY)
+    end = None if until is None else until // DAY
+    if first is not None and end is not None and first >= end:
+        return _rows(Wanted(since=since, until=until))
+    conditions, parameters = _range("day", first, end)
+    parts = [f"SELECT {OF_DAYS} FROM usage_by_day {_where(conditions)}"]
+    for edge in (
+        Wanted(since=since, until=None if first is None else first * DAY),
+        Wanted(since=None if end is None else end * DAY, until=until),
+    ):
+        if edge.since is not None and edge.until is not None and edge.since < edge.until:
+            sql, more = _rows(edge)
+            parts.append(sql)
+            parameters += more
+    return " UNION ALL ".join(parts), parameters
+
+
+def _rows(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Take single requests."""
+    more = "".join(f", {BY[name]}" for name in wanted.by if name in ONLY_ROWS)
+    conditions, parameters = _conditions(wanted)
+    return f"SELECT {OF_ROWS}{more} FROM usage {_where(conditions)}", parameters
+
+
+def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
+    conditions, parameters = _range("occurred_at", wanted.since, wanted.until)
+    if conditions and wanted.session_id is None and wanted.user_id is None:
+        last = None if wanted.until is None else wanted.until // DAY + 1
+        days, bounds = _range("day", None if wanted.since is None else wanted.since // DAY, last)
+        conditions.append(f"session_id IN (SELECT session_id FROM usage_by_day {_where(days)})")
+        parameters += bounds
+    if wanted.session_id is not None:
+        conditions.append("session_id = ?")
+        parameters.append(wanted.session_id)
+    if wanted.user_id is not None:
+        conditions.append(OF_USER)
+        parameters.append(wanted.user_id)
+    if wanted.live:
+        conditions += ["is_live = 1", NOT_DELETED]
+    return conditions, parameters
+
+
+def _range(column: str, since: int | None, until: int | None) -> tuple[list[str], list[Any]]:
+    bounds = [(f"{column} >= ?", since), (f"{column} < ?", until)]
+    given = [(condition, bound) for condition, bound in bounds if bound is not None]
+    return [condition for condition, _ in given], [bound for _, bound in given]
+
+
+def _where(conditions: list[str]) -> str:
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+# -- of one session -----------------------------------------------------------------------------
+
+_REQUEST_FIELDS = (*COUNTS, "response_id", "model", "agent", "cost_usd", "price_source")
+_REQUEST_COLUMNS = (*_REQUEST_FIELDS, "input_token_details", "output_token_details")
+TURNS = """
+    SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
+        output_token_details
+    FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn IS NOT NULL AND is_live = 1
+    ORDER BY turn, position, index_in_event
+"""
+LIVE_TOTAL = """
+    SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), COUNT(*)
+    FROM (
+        SELECT SUM(requests) AS requests, SUM(input_tokens) AS input_tokens,
+            SUM(output_tokens) AS output_tokens, SUM(total_tokens) AS total_tokens
+        FROM usage
+        WHERE session_id = ? AND (? IS NULL OR branch_id = ?) AND is_live = 1
+        GROUP BY branch_id, turn
+    ) AS turns
+"""
+INTERRUPTED_RUNS = """
+    SELECT run_id, MAX(position) AS last
+    FROM usage
+    WHERE session_id = ? AND is_interrupted = 1
+    GROUP BY run_id
+    ORDER BY last DESC
+"""
+RUNS_OF_TURN = """
+    SELECT run_id, MAX(position) AS last
+    FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn = ?
+    GROUP BY run_id
+    ORDER BY last DESC
+"""
+REQUESTS_OF_RUN = f"""
+    SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at,
+        {", ".join(_REQUEST_COLUMNS)}
+    FROM usage
+    WHERE session_id = ? AND run_id = ?
+    ORDER BY position, index_in_event
+"""
+
+SESSIONS_AFTER = """
+    SELECT DISTINCT session_id FROM usage WHERE session_id > ? ORDER BY session_id LIMIT ?
+"""
+FIRST_SESSIONS = "SELECT DISTINCT session_id FROM usage ORDER BY session_id LIMIT ?"
+
+
+class RecordedRequest(NamedTuple):
+    """A request as it is known now: where and when it was recorded."""
+
+    ref: ItemRef
+    at: int
+    request: RequestUsage
+
+
+class RecordedRun(NamedTuple):
+    """A run so far: its requests, and where it stood last."""
+
+    run_id: str
+    branch_id: str
+    turn: int | None
+    is_interrupted: bool
+    requests: list[RecordedRequest]
+
+
+class Tokens(NamedTuple):
+    """Sums of tokens. The details are summed key by key where they are numbers."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: dict[str, JSON] | None
+    output_tokens_details: dict[str, JSON] | None
+
+
+def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
+    """Return what each live turn of a branch used, by turn."""
+    turns: dict[int, Tokens] = {}
+    for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
+        requests, read, written, total = numbers
+        details = (_loaded(input_details), _loaded(output_details))
+        used = Tokens(requests, read, written, total, *details)
+        turns[turn] = used if turn not in turns else _plus(turns[turn], used)
+    return turns
+
+
+def live_total(
+    tx: Transaction, session_id: str, branch_id: str | None
+) -> tuple[int, int, int, int, int] | None:
+    """Return (requests, input, output, total tokens, turns) of live turns; None if there are none."""
+    row = tx.one(LIVE_TOTAL, (session_id, branch_id, branch_id))
+    return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3], row[4])
+
+
+def sessions_after(tx: Transaction, after: str | None, limit: int) -> list[str]:
+    """Return the next sessions that used anything, by their ids; None: from the first."""
+    rows = (
+        tx.all(FIRST_SESSIONS, (limit,))
+        if after is None
+        else tx.all(SESSIONS_AFTER, (after, limit))
+    )
+    return [session_id for (session_id,) in rows]
+
+
+def requests(tx: Transaction, wanted: Wanted) -> list[RecordedRequest]:
+    """Return each request of one session that is asked for, as it is known now."""
+    conditions, parameters = _conditions(wanted)
+    sql = f"""
+        SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_COLUMNS)}
+        FROM usage {_where(conditions)}
+        ORDER BY position, index_in_event
+    """
+    return [_recorded_request(row) for row in tx.execute(sql, parameters)]
+
+
+def waiting_runs(tx: Transaction, session_id: str) -> list[RecordedRun]:
+    """Return the session's runs that wait for an approval as far as is recorded, the last first."""
+    found = [
+        _recorded_run(tx, session_id, run_id)
+        for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,))
+    ]
+    return [run for run in found if run.is_interrupted]
+
+
+def runs_of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list[RecordedRun]:
+    """Return the runs that took part in a branch's turn, the last first."""
+    rows = tx.all(RUNS_OF_TURN, (session_id, branch_id, turn))
+    return [_recorded_run(tx, session_id, run_id) for run_id, _ in rows]
+
+
+def _recorded_run(tx: Transaction, session_id: str, run_id: str) -> RecordedRun:
+    rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
+    branch_id, turn, is_interrupted = rows[-1][:3]
+    recorded = [_recorded_request(row[3:]) for row in rows]
+    return RecordedRun(run_id, branch_id, turn, bool(is_interrupted), recorded)
+
+
+def _recorded_request(row: Row) -> RecordedRequest:
+    position, index, at, *request, read, written = row
+    known = RequestUsage(
+        **dict(zip(_REQUEST_FIELDS, request, strict=True)),
+        input_tokens_details=_loaded(read),
+        output_tokens_details=_loaded(written),
+    )
+    return RecordedRequest(ItemRef(position, index), at, known)
+
+
+def sum_details(
+    left: dict[str, JSON] | None, right: dict[str, JSON] | None
+) -> dict[str, JSON] | None:
+    """Add two details key by key; what is no number is taken from the later one."""
+    if left is None or right is None:
+        return right if left is None else left
+    summed = {**left, **right}
+    for key in left.keys() & right.keys():
+        if isinstance(left[key], int | float) and isinstance(right[key], int | float):
+            summed[key] = left[key] + right[key]
+    return summed
+
+
+def _plus(left: Tokens, right: Tokens) -> Tokens:
+    return Tokens(
+        left.requests + right.requests,
+        left.input_tokens + right.input_tokens,
+        left.output_tokens + right.output_tokens,
+        left.total_tokens + right.total_tokens,
+        sum_details(left.input_tokens_details, right.input_tokens_details),
+        sum_details(left.output_tokens_details, right.output_tokens_details),
+    )
+
+
+def _loaded(details: str | None) -> dict[str, JSON] | None:
+    return None if details is None else codec.decode_metadata(details)

@@ -1,0 +1,79 @@
+"""Each kind of event has its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents_eventlog.adapters.conversations import event_descriptions
+from agents_eventlog.eventlog import (
+    BranchCreated,
+    BranchDeleted,
+    BranchSwitched,
+    ContentErased,
+    Event,
+    EventLog,
+    HistoryImported,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    RequestUsage,
+    SessionCleared,
+    SessionDeleted,
+    SessionRestored,
+    UsageCorrected,
+    UsageCorrection,
+    UsageRecorded,
+)
+from agents_eventlog.eventlog.events import EVENT_TYPES
+
+ITEM = ItemRef(3, 0)
+REQUEST = RequestUsage(total_tokens=602, cost_usd=0.00155)
+ACCOUNTS: list[tuple[Event, str]] = [
+    (ItemsAdded(items=["one"]), "added"),
+    (ItemsAdded(items=["one", "two"]), "added 2 items"),
+    (ItemPopped(item=ITEM), "popped an item"),
+    (ItemsReplaced(first_item=None, items=[1, 2]), "replaced 0 items by 2"),
+    (
+        BranchCreated(branch_id="b", from_branch_id="main", last_item=ITEM, before_turn=2),
+        "branched 'b' from main before turn 2",
+    ),
+    (
+        BranchCreated(branch_id="b", from_branch_id="main", last_item=None),
+        "branched 'b' from main at its end",
+    ),
+    (BranchSwitched(from_branch_id="main", branch_id="b"), "switched from main to b"),
+    (BranchDeleted(branch_id="b"), "deleted branch 'b' with 0 items"),
+    (SessionCleared(), "cleared 0 items on 0 branches"),
+    (SessionDeleted(reason="asked to"), "deleted the session with 0 items: asked to"),
+    (
+        MetadataSet(user_id="alice", metadata={"plan": "pro"}),
+        "labelled the session: user 'alice'; metadata plan",
+    ),
+    (
+        UsageRecorded(run_id="r", turn=1, requests=[REQUEST] * 2),
+        "recorded 2 requests, 1,204 tokens, $0.003100",
+    ),
+    (SessionRestored(), "restored the session"),
+    (
+        UsageCorrected(
+            requests=[UsageCorrection(request=ItemRef(3, 0), cost_usd=0.1)], reason="new prices"
+        ),
+        "corrected the usage of 1 request: new prices",
+    ),
+    (ContentErased(positions=[4]), "erased the content of 1 event"),
+    (HistoryImported(source="sdk", counts={"items": 3}), "imported from sdk: 3 items"),
+]
+
+
+@pytest.mark.parametrize(("event", "words"), ACCOUNTS)
+async def test_an_event_is_told_in_words(event: Event, words: str) -> None:
+    async with EventLog.open(":memory:") as log:
+        await log.append("talk", event)
+        (recorded,) = [each async for each in log.read("talk")]
+    assert event_descriptions.tell(recorded, {}, {}).account == words
+
+
+def test_every_kind_of_event_has_an_example_here() -> None:
+    assert {type(event) for event, _ in ACCOUNTS} == set(EVENT_TYPES.values())
