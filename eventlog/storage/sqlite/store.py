@@ -89,7 +89,7 @@ class _Memory:
 
 
 class Store:
-    """The connections of one file in one process. Made and shared by ``eventlog.storage.sqlite.registry``."""
+    """The connections of one file in one process. The registry makes and shares it."""
 
     def __init__(
         self,
