@@ -1,4 +1,4 @@
-"""An append-only log of what happens to conversations, in one SQLite table."""
+"""An append-only log of conversation events, in one table."""
 
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append

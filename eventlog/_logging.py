@@ -1,8 +1,8 @@
 """
 Logging: structlog's events, sent through the standard library.
 
-An unconfigured structlog prints to stdout. This one never does: a program that configured nothing sees
-nothing below WARNING, and nothing is configured globally.
+An unconfigured structlog prints to stdout. This one never does: a program that does not configure
+logging sees only warnings and errors. Nothing is configured globally.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def get_logger(logger: str | logging.Logger) -> structlog.stdlib.BoundLogger:
 
 
 def _ignore(*_: object, **__: object) -> None:
-    """Take an event that nobody wants to see."""
+    """Discard an event below the logger's level."""
 
 
 class _Lazy:
-    """Imports structlog with the first event: it takes longer than most commands, and brings rich along."""
+    """A logger that imports structlog at its first event, because the import is slow."""
 
     def __init__(self, target: logging.Logger) -> None:
         self._target = target

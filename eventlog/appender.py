@@ -18,7 +18,7 @@ from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
-"""Reading goes in pages of at most so many events and about so many bytes, to keep memory flat."""
+"""Limits of one page of events (the bytes are approximate), which keep memory flat."""
 
 
 MOST_EVENTS = 2**62
@@ -52,7 +52,7 @@ class Projector(Protocol):
     """What keeps projections up to date inside the log's transactions (see ``projections``)."""
 
     def join(self, store: Store) -> None:
-        """Bring this projector's tables up to date and have the store's ledger keep them so."""
+        """Update this projector's tables, and keep them up to date with each append."""
 
     def begin(self, tx: Transaction, head: Head) -> None:
         """Refuse newer tables, catch up with what others appended."""
@@ -101,7 +101,7 @@ class Ledger:
             payload_digest = integrity.data_digest(data)
             kind = (event.type_name(), event.schema_version, branch_id)
             stored.append((*kind, data, payload_digest, metadata, idempotency_key))
-            idempotency_key = None  # it stands with the first event only
+            idempotency_key = None  # only the first event has it
         return self.put(tx, session_id, version, stored)
 
     def put(
@@ -201,14 +201,14 @@ def last_position(tx: Transaction) -> int:
     row = tx.one("SELECT MAX(position) FROM events")
     last = 0 if row is None or row[0] is None else int(row[0])
     if last < 1 and tx.one("SELECT 1 FROM events LIMIT 1"):
-        raise CorruptFileError("the events are out of order: `eventlog doctor` tells more")
+        raise CorruptFileError("the events are out of order: run `eventlog doctor` for details")
     return last
 
 
 def _check_countable(what: str, number: int) -> None:
     """Raise CorruptFileError for a number that no log comes to by counting."""
     if number > MOST_EVENTS:
-        raise CorruptFileError(f"an event has {what} {number}: `eventlog verify` tells which")
+        raise CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
 
 
 def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
@@ -276,12 +276,12 @@ def check_progress(after: Any, last: Any) -> None:
     """
     if not last > after:
         raise CorruptFileError(
-            f"what follows {after!r} is out of order: `eventlog verify` and `eventlog doctor` tell more"
+            f"the rows after {after!r} are out of order: run `eventlog verify` and `eventlog doctor`"
         )
 
 
 def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:
-    """Take rows until their payloads make up a page."""
+    """Yield rows until their payloads reach the size of a page."""
     size = 0
     for row in rows:
         yield row

@@ -1,4 +1,4 @@
-"""What an append promises: an expected version, and that the same append happens once."""
+"""Checks of an append: its names, the expected version, and the idempotency key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
 
 class Appended(NamedTuple):
-    """What an append did: the last version and position given, and how many events there were."""
+    """The result of an append: the session's version, the last event's position, the number of events."""
 
     version: int
     position: int
@@ -26,7 +26,7 @@ class Appended(NamedTuple):
 
 
 def encode_checked(event: Any) -> bytes:
-    """Return an event's data; raise InvalidEventError for what is no event."""
+    """Return an event's data. Raises InvalidEventError unless it is an instance of an event class."""
     if type(event) not in EVENT_TYPES.values():
         raise InvalidEventError(
             f"invalid event: expected one of eventlog's event classes, got {type(event).__name__}"
@@ -35,14 +35,14 @@ def encode_checked(event: Any) -> bytes:
 
 
 def check_names(**names: str | None) -> None:
-    """Raise InvalidEventError for a name that is no text; only the session's is needed."""
+    """Raise InvalidEventError for a name that is not a string. Only ``session_id`` is required."""
     for what, name in names.items():
         if name is not None or what == "session_id":
             codec.check_text(what, name)
 
 
 def check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> None:
-    """Raise WrongExpectedVersionError unless the session is where the caller thinks."""
+    """Raise WrongExpectedVersionError unless the session has the expected version."""
     if type(expected) is not int and expected not in ("any", "new", "exists"):
         raise InvalidEventError(
             f"expected_version is a version, 'any', 'new' or 'exists', not {expected!r}"
@@ -59,7 +59,7 @@ def first_result(
     events: Sequence[tuple[Event, bytes]],
     branch_id: str | None,
 ) -> Appended | None:
-    """Return what the first append with this key returned; None when there was none."""
+    """Return the result of the first append with this key; None if the key is new."""
     first = tx.one(
         "SELECT version, metadata, position FROM events "
         "WHERE session_id = ? AND idempotency_key = ?",

@@ -1,4 +1,4 @@
-"""Whether a file is a log, and how a new one becomes one."""
+"""Opening a file: recognise a log, or create one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def claim(
     accept: Callable[[Transaction], object] | None,
     on_create: Callable[[Transaction], None] | None,
 ) -> None:
-    """Make sure that the file holds a log: look, and only then write."""
+    """Create a log in the file unless it has one. Reads first, so that an existing log is not written."""
 
     def look(tx: Transaction) -> bool:
         if schema.identify(tx.connection, store.path):
@@ -44,7 +44,7 @@ def claim(
 
     is_log = _exists(store.path) and _answer(store, look)
     if not is_log and not create:
-        raise NoLogError(f"there is no event log in {store.path}", path=store.path)
+        raise NoLogError(f"{store.path} contains no event log", path=store.path)
     if not is_log:
         store.prepare_file()
         store.write_sync(make)
@@ -55,14 +55,14 @@ def claim(
 def _answer(store: Store, look: Callable[[Transaction], bool]) -> bool:
     try:
         return store.read_sync(look)
-    except ReadOnlyFileError:  # whoever was killed left a journal that only a writer can roll back
+    except ReadOnlyFileError:  # a killed writer left a journal, which only a writer can roll back
         return store.write_sync(look)
 
 
 def _refuse_others(
     tx: Transaction, path: str, accept: Callable[[Transaction], object] | None
 ) -> None:
-    """Raise ForeignFileError for a file whose tables are in the way, or nobody's to accept."""
+    """Raise ForeignFileError for a file with other tables, unless ``accept`` accepts them."""
     names = schema.table_names(tx.connection)
     if names and accept is None:
         raise ForeignFileError(f"{path} holds tables of another program", path=path)

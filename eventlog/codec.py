@@ -1,9 +1,9 @@
 """
-Bytes and events: the one place where payloads enter and leave the table.
+Events to bytes and back: the one place that encodes and decodes payloads.
 
 A payload comes back as ``json.loads(json.dumps(payload))`` would give it. msgspec is used where it
 proves equal, by decoding what it wrote and comparing; where it is not (NaN, lone surrogates, keys that
-are no strings, types that JSON lacks) the standard library decides.
+are not strings, types that JSON lacks) the standard library is used.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 
 StoredPayload: TypeAlias = tuple[int, str, int, bytes]
-"""A payload as it is found: position, type, schema version, data."""
+"""A payload as stored: position, type, schema version, data."""
 
 MAX_PLACE_LEVELS = 16
-"""How deep the place of what is no JSON is told; what contains itself has no end."""
+"""How deep an error locates a value that is not JSON; a value may contain itself."""
 
 
 class _Items(msgspec.Struct, gc=False):
@@ -63,7 +63,7 @@ def encode(event: Event) -> bytes:
     """
     Return the event's data as JSON.
 
-    Raises UnserialisableError (a TypeError) naming the place of what JSON cannot hold, and
+    Raises UnserialisableError (a TypeError) that names the place of a value that is not JSON, and
     InvalidEventError for a field of the wrong type.
     """
     name = event.type_name()
@@ -109,7 +109,7 @@ def decode(type_name: str, schema_version: int, data: bytes, *, position: int) -
 
 def lifted(type_name: str, schema_version: int, data: bytes, *, position: int) -> bytes:
     """
-    Return an event's data in its type's present shape: as it is, unless an older release wrote it.
+    Return an event's data in its type's current shape: unchanged, unless an older release wrote it.
 
     Raises UndecodableEventError.
     """
@@ -160,7 +160,7 @@ def decode_recording(text: str, *, position: int) -> dict[str, JSON]:
 
 
 def decode_metadata(text: str) -> dict[str, JSON]:
-    """Return a JSON object that stands in a row of its own: labels, details. Raises ValueError."""
+    """Decode a JSON object that has a column of its own: metadata, details. Raises ValueError."""
     try:
         metadata: dict[str, JSON] = msgspec.json.decode(text)
     except _CANNOT_DECODE:
@@ -185,7 +185,7 @@ def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
 
 
 def decode_lines_of_items(document: bytes, count: int) -> list[list[JSON]] | None:
-    """Return the items of so many events, given a line of data each; None for what msgspec refuses."""
+    """Return the items of ``count`` events, one line of data each; None if msgspec refuses a line."""
     try:
         decoded = _items_decoder.decode_lines(document)
     except (*_CANNOT_DECODE, RecursionError):
@@ -212,7 +212,7 @@ def _undecodable_items(position: int) -> UndecodableEventError:
 
 
 def _check_readable(event: Event, data: bytes) -> None:
-    """Refuse what could be written, but not be read again as this event, or not stand in a row."""
+    """Refuse data that would not decode to this event again, or that no column can hold."""
     name = event.type_name()
     try:
         read = decode(name, event.schema_version, data, position=0)
@@ -226,7 +226,7 @@ def _check_readable(event: Event, data: bytes) -> None:
 
 
 def _check_texts(event: Event) -> None:
-    """Raise InvalidEventError for a field that no row could hold."""
+    """Raise InvalidEventError for a field that no column can hold."""
     requests = event.requests if isinstance(event, UsageRecorded | UsageCorrected) else ()
     for part in (event, *requests):
         for field in part.__struct_fields__:
@@ -258,7 +258,7 @@ def _plain(value: Any) -> JSON:
 def _locate(
     value: Any, place: str, default: Callable[[Any], JSON] | None, levels: int = MAX_PLACE_LEVELS
 ) -> tuple[str, Any]:
-    """Find what cannot be encoded: descend into the first child that cannot, so many levels."""
+    """Locate the value that cannot be encoded: descend into the first such child, up to ``levels``."""
     if levels == 0:
         return place, value
     children: Iterable[tuple[str, Any]] = ()
@@ -278,7 +278,7 @@ def _locate(
 
 
 def encode_text(text: str) -> bytes:
-    """Return text as it stands inside a payload, without its quotes; empty if it has no fast form."""
+    """Return text as a payload holds it, without quotes; empty if msgspec cannot encode it."""
     try:
         return _encoder.encode(text)[1:-1]
     except UnicodeEncodeError:
@@ -286,15 +286,15 @@ def encode_text(text: str) -> bytes:
 
 
 def readable(value: JSON) -> str:
-    """Return a value as JSON text for people."""
+    """Return a value as readable JSON text."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def check_text(what: str, value: object) -> None:
-    """Raise InvalidEventError unless the value is text that a file can hold."""
+    """Raise InvalidEventError unless the value is a string that UTF-8 can encode."""
     if not isinstance(value, str):
-        raise InvalidEventError(f"{what} is of type {type(value).__name__}, not a string")
+        raise InvalidEventError(f"invalid {what}: expected a string, got {type(value).__name__}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidEventError(f"{what} holds a lone surrogate, which is no text") from None
+        raise InvalidEventError(f"invalid {what}: it contains an unpaired surrogate") from None

@@ -1,8 +1,8 @@
 """
-Structures: what is kept of erased payloads, found again when their events are read.
+The shapes of erased payloads: their items without content, looked up when erased events are read.
 
 A ``content_erased`` event carries, for each payload that it blanked, that payload without its content. It
-stands later in the same session than the events that it speaks of.
+comes later in the same session than the events it refers to.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
-Erasing: payloads are blanked for good, and nothing of them is left in the file.
+Erasure: blank payloads for good, so that nothing of them is left in the file.
 
-What is blanked is told by an event of its own, ``content_erased``, in the same transaction. The events keep
-their places and digests, so the chain still verifies. SQLite leaves copies of old rows in the unused room
-of its pages and in the write-ahead log; therefore the file is rewritten at the end. A log remembers that
-this is due until it has been done, whoever was killed in between.
+A ``content_erased`` event in the same transaction records which payloads were blanked. The events
+keep their positions and digests, so the chain still verifies. SQLite leaves copies of old rows in unused
+parts of its pages and in the write-ahead log, so the file is rewritten at the end. The log remembers that
+a rewrite is due until one has finished, even if a process is killed in between.
 """
 
 from __future__ import annotations

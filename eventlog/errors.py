@@ -3,15 +3,15 @@ Everything that can go wrong, as one tree.
 
     EventLogError
     ├── OpenError (OSError)                 the file cannot be opened as a log
-    │   ├── NotADatabaseError               it is a folder, or no SQLite database
+    │   ├── NotADatabaseError               it is a folder, or not an SQLite database
     │   ├── ForeignFileError                it is another program's database
-    │   ├── NoLogError (ValueError)         there is no log in it, and none was to be made
+    │   ├── NoLogError (ValueError)         it contains no log, and creating one was not allowed
     │   ├── WrongTablesError (ValueError)   it was claimed for other names of the SDK's tables
     │   ├── NewerFileError                  a newer release wrote it
     │   └── ReadOnlyFileError               it, or its folder, cannot be written
     ├── StoreError                          SQLite could not do its work; nothing was written
     │   ├── BusyError (TimeoutError)        another process held the file for too long
-    │   ├── DiskFullError (OSError)         no room left
+    │   ├── DiskFullError (OSError)         the disk is full
     │   ├── DiskError (OSError)             the disk, or the file on it, failed
     │   └── CorruptFileError                the file is damaged
     ├── ClosedError (RuntimeError)          the log or session was closed before
@@ -21,13 +21,13 @@ Everything that can go wrong, as one tree.
     │   └── InvalidEventError               an event or its place is not acceptable
     ├── UnserialisableError (TypeError)     a payload is not JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
-    ├── SourceError (ValueError)            what was to be imported is no history
+    ├── SourceError (ValueError)            the source of an import is not a history
     ├── InvalidQueryError (ValueError)      a filter, an order or a cursor is not acceptable
-    ├── ProjectionError                     the projections and the log do not fit
+    ├── ProjectionError                     a projection does not match the log
     │   ├── NewerProjectionError            a newer release built them
     │   ├── StaleProjectionError            they are behind, and cannot catch up here
     │   └── UnknownProjectionError (ValueError)
-    └── ConversationError (ValueError)      a command does not fit the conversation
+    └── ConversationError (ValueError)      the command does not apply to the conversation
         ├── BranchNotFoundError
         ├── BranchExistsError
         ├── InvalidBranchError              blank name, main, or the current branch
@@ -88,7 +88,7 @@ class OpenError(EventLogError, OSError):
 
 
 class NotADatabaseError(OpenError):
-    """The path is a folder, or a file that is no SQLite database. Check the path."""
+    """The path is a folder, or a file that is not an SQLite database. Check the path."""
 
 
 class ForeignFileError(OpenError):
@@ -96,7 +96,7 @@ class ForeignFileError(OpenError):
 
 
 class NoLogError(OpenError, ValueError):
-    """There is no log at this path, and none was to be made. Check the path, or allow creation."""
+    """The path contains no event log, and creating one was not allowed. Check it, or allow creation."""
 
 
 class WrongTablesError(OpenError, ValueError):
@@ -132,21 +132,21 @@ class BusyError(StoreError, TimeoutError):
 
 
 class DiskFullError(StoreError, OSError):
-    """There is no room left on the disk. Make room, then repeat the operation."""
+    """The disk is full. Free some space, then repeat the operation."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class DiskError(StoreError, OSError):
-    """The disk or the file on it failed. Look at the system's log; the message has SQLite's word."""
+    """The disk or the file failed. The message quotes SQLite; the system log may have more."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class CorruptFileError(StoreError):
-    """SQLite found the file damaged. Restore a copy; ``verify`` tells what is still whole."""
+    """The file is damaged. Restore a copy; ``verify`` reports which events are intact."""
 
 
 class ClosedError(EventLogError, RuntimeError):
@@ -216,7 +216,7 @@ class InvalidQueryError(EventLogError, ValueError):
 
 
 class ProjectionError(EventLogError):
-    """The projections and the log do not fit."""
+    """A projection does not match the log."""
 
     projection: str | None = None
 
@@ -240,7 +240,7 @@ class NewerProjectionError(ProjectionError):
 
 class StaleProjectionError(ProjectionError):
     """
-    A projection shows less than the log holds: somebody appended who does not know it.
+    A projection is behind the log: a program that does not maintain it has appended.
 
     Writers catch up before they read. Only where nothing can be written does it reach the caller: open
     the log for writing, or run ``eventlog replay``.
@@ -250,18 +250,18 @@ class StaleProjectionError(ProjectionError):
 
     def __init__(self, *, projection: str) -> None:
         super().__init__(
-            f"projection {projection!r} is behind the log: open it for writing, "
+            f"projection {projection!r} is not up to date: open the log for writing, "
             "or run 'eventlog replay'",
             projection=projection,
         )
 
 
 class UnknownProjectionError(ProjectionError, ValueError):
-    """No projection has this name. The message lists those there are."""
+    """The projection is unknown. The message lists the known names."""
 
 
 class ConversationError(EventLogError, ValueError):
-    """A command does not fit the conversation. Nothing was written."""
+    """The command does not apply to the conversation. Nothing was written."""
 
 
 class BranchNotFoundError(ConversationError):
@@ -290,7 +290,7 @@ class InvalidBranchError(ConversationError):
 
 
 class TurnNotFoundError(ConversationError):
-    """The branch has no such turn. ``get_conversation_turns()`` lists those there are."""
+    """The branch has no such turn. ``get_conversation_turns()`` lists its turns."""
 
     turn: Any
     branch_id: str
@@ -304,7 +304,7 @@ class TurnNotFoundError(ConversationError):
 
 
 class VersionNotFoundError(ConversationError):
-    """The session has not come to this version. ``version`` of the log tells how far it is."""
+    """The session never had this version. ``log.version(session_id)`` returns its latest."""
 
     session_id: str
     version: int
@@ -312,7 +312,7 @@ class VersionNotFoundError(ConversationError):
 
     def __init__(self, *, session_id: str, version: int, actual: int) -> None:
         super().__init__(
-            f"session {session_id!r} has the versions 0 to {actual}, not {version}",
+            f"session {session_id!r} has no version {version} (latest: {actual})",
             session_id=session_id,
             version=version,
             actual=actual,
@@ -320,7 +320,7 @@ class VersionNotFoundError(ConversationError):
 
 
 class SessionNotFoundError(ConversationError):
-    """There is no such session. ``list_sessions()`` lists those there are."""
+    """The session does not exist. ``list_sessions()`` lists the existing ones."""
 
     session_id: str
 
@@ -340,7 +340,7 @@ class SessionDeletedError(ConversationError):
 
 
 class SessionErasedError(ConversationError):
-    """The session was erased: nothing of it is left to be restored. Use another id."""
+    """The session was erased and cannot be restored. Use another id."""
 
     session_id: str
 

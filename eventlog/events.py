@@ -1,8 +1,8 @@
 """
-The vocabulary: what can happen to a conversation.
+The vocabulary: every event of a conversation.
 
 An event is a frozen record of one fact, named in the past tense, already resolved: it says which item
-was taken off, not "take one off", so that no later rule can change what it meant. Its tag is stored in
+was removed, not "remove one", so that no later rule can change its meaning. Its tag is stored in
 the column ``type``, its fields as JSON in ``data``.
 """
 
@@ -13,15 +13,15 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 
 JSON: TypeAlias = Any
-"""Whatever ``json.loads`` can return."""
+"""Any value that ``json.loads`` can return."""
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""A number of things: what every JSON reader holds exactly, and sums of which fit a column."""
+"""A count that every JSON reader holds exactly, and whose sums fit a 64-bit column."""
 
 
 class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """An item's identity: the position of the event that brought it, and its index there, from 0."""
+    """An item's identity: the position of the event that added it, and its index there, from 0."""
 
     position: Count
     index: Count
@@ -45,7 +45,7 @@ class ItemsAdded(Event, frozen=True, tag="items_added"):
 
 
 class ItemPopped(Event, frozen=True, tag="item_popped"):
-    """The newest item of a branch was taken off it; ``emptied_turn`` is its turn if it was the last."""
+    """The newest item of a branch was removed. ``emptied_turn`` is its turn if it was the turn's last."""
 
     item: ItemRef
     emptied_turn: Count | None = None
@@ -76,7 +76,7 @@ class BranchSwitched(Event, frozen=True, tag="branch_switched"):
 
 
 class BranchDeleted(Event, frozen=True, tag="branch_deleted"):
-    """A branch was deleted. Its id stays taken."""
+    """A branch was deleted. Its id stays reserved."""
 
     branch_id: str
 
@@ -86,7 +86,7 @@ class SessionCleared(Event, frozen=True, tag="session_cleared"):
 
 
 class SessionDeleted(Event, frozen=True, tag="session_deleted"):
-    """The session was deleted. What it cost stays."""
+    """The session was deleted. Its usage and cost stay counted."""
 
     reason: str | None = None
 
@@ -96,7 +96,7 @@ class SessionRestored(Event, frozen=True, tag="session_restored"):
 
 
 class MetadataSet(Event, frozen=True, tag="metadata_set"):
-    """The session was labelled; what is given replaces what was, what is empty takes it away."""
+    """The session's user id or metadata was set: None leaves one unchanged, an empty value removes it."""
 
     user_id: str | None = None
     metadata: dict[str, JSON] | None = None
@@ -107,7 +107,7 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     The tokens of one model request, or of ``requests`` of them where only their sum is known.
 
     Cached input and cache writes are part of ``input_tokens``, reasoning of ``output_tokens``. The
-    details are what the provider told, as it told it. ``cost_usd`` is None where no price is known.
+    details are the provider's own, unchanged. ``cost_usd`` is None where no price is known.
     """
 
     requests: Count = 1
@@ -130,8 +130,8 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     """
     A run's model requests were recorded; each request is recorded once.
 
-    ``turn`` is the turn that they belong to, from 1 (0: before the first user item), or None where that
-    turn was gone already. ``interrupted`` tells that the run waits for an approval and may go on.
+    ``turn`` is the turn that they belong to, from 1 (0: before the first user item), or None if that
+    turn had been removed. ``interrupted``: the run waits for an approval and may be resumed.
     """
 
     run_id: str
@@ -141,7 +141,7 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
 
 
 class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known better of one recorded request; None leaves what was recorded."""
+    """A correction of one recorded request. None leaves a field unchanged."""
 
     request: ItemRef
     response_id: str | None = None
@@ -153,7 +153,7 @@ class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 class UsageCorrected(Event, frozen=True, tag="usage_corrected"):
     """
-    More was learnt of requests that were recorded before: who answered, or what it cost.
+    Recorded requests were corrected: their agent, model or cost.
 
     ``request`` names one by the position of its ``usage_recorded`` and its index there.
     """
@@ -166,9 +166,9 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     """
     The payloads of these events were blanked for good.
 
-    ``structures`` are what is kept of each, in the same order: the shape of its items without their
-    content, so that a replay still numbers items and turns as before. ``is_whole`` tells that all of
-    the session was erased, which cannot be restored. ``payload_bytes`` is how much went.
+    ``structures`` keeps the shape of each payload, in the same order: its items without their
+    content, so that a replay numbers items and turns as before. ``is_whole``: the whole
+    session was erased and cannot be restored. ``payload_bytes``: the size of the blanked payloads.
     """
 
     schema_version: ClassVar[int] = 2
@@ -181,7 +181,7 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):
-    """What follows came from elsewhere; each such event tells in its metadata when it happened."""
+    """The next events were imported; the metadata of each says when it happened."""
 
     source: str
     counts: dict[str, int]

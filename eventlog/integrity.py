@@ -1,5 +1,5 @@
 """
-The digest chain: what makes a change of history visible.
+The digest chain, which makes every change of history detectable.
 
     data_digest = SHA-256(data)
     digest      = SHA-256(previous digest + columns)
@@ -76,14 +76,14 @@ class Head(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is wrong with the log, and at which event; None: with the table as a whole."""
+    """A problem of the log, and the position of its event; None for a problem of the whole table."""
 
     position: int | None
     problem: str
 
 
 class Verified(NamedTuple):
-    """The result of a verification: the head that was reached, and what was found, at best nothing."""
+    """The result of a verification: the head that was reached, and the findings."""
 
     head: Head
     events: int
@@ -91,7 +91,7 @@ class Verified(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings
 
 
@@ -166,10 +166,10 @@ class Verifier:
             return
         expected_version = self._versions.get(session_id, 0) + 1
         if version != expected_version:
-            yield f"session {session_id!r} goes on at version {version}, not {expected_version}"
+            yield f"session {session_id!r} jumps to version {version} (expected {expected_version})"
         if data is not None:
             if data_digest(data) != digest_of_data:
-                yield "data is not what was recorded"
+                yield "payload does not match its recorded digest"
             else:
                 try:
                     codec.decode(kind, schema_version, data, position=position)
@@ -179,7 +179,7 @@ class Verifier:
             yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
         if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
-            yield "the chain is broken: this event, or its place, is not what was recorded"
+            yield "the chain is broken: the event, or its position, was changed"
 
     def _advance(self, row: Row) -> None:
         position, session_id, version, digest = row[0], row[1], row[2], row[11]
@@ -191,12 +191,12 @@ class Verifier:
             self._expected_seen = True
 
     def stop(self, why: object) -> None:
-        """Note that the file cannot be read any further."""
+        """Record that the file cannot be read any further."""
         problem = f"the file cannot be read from here on: {why}"
         self.findings.append(Finding(self.head.position + 1, problem))
 
     def doubt(self, problems: Iterable[str]) -> None:
-        """Note what is wrong with the table's indexes: whoever reads by them does not get what is here."""
+        """Record problems of the table's indexes: a read by a damaged index misses rows."""
         self.findings.extend(Finding(None, f"the table is damaged: {why}") for why in problems)
 
     def finish(self, positions_given: int) -> Verified:

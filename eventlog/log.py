@@ -137,7 +137,7 @@ class EventLog:
             projections.join(self.store)
 
     def close(self) -> None:
-        """Finish what was asked and close; the file's last user closes its store. Idempotent."""
+        """Finish pending work and close. The last user of the file closes its connections. Idempotent."""
         if not self._closed:
             self._closed = True
             self.store.bell.ring()  # subscriptions end
@@ -181,8 +181,8 @@ class EventLog:
         idempotency_key: makes the append repeatable: with the same key and the same events nothing
             happens and the first result is returned.
 
-        Events are taken as facts: whether their branch or session was deleted is not asked, as a session
-        object asks; an item that is added to one brings it back.
+        ``append`` does not check for deleted branches or sessions: adding items to a deleted branch
+        restores it. Session objects do check.
 
         Raises WrongExpectedVersionError, IdempotencyConflictError, InvalidEventError,
         UnserialisableError, or a StoreError; nothing was written then.
@@ -238,7 +238,7 @@ class EventLog:
         since, before: times of recording, ``since`` inclusive, ``before`` exclusive; a time without
             a zone is UTC.
 
-        limit: at most so many.
+        limit: maximum number of events.
 
         Memory stays flat; other programs may append meanwhile. Raises InvalidQueryError (a ValueError).
         """
@@ -266,15 +266,15 @@ class EventLog:
         poll_seconds: float = 0.25,
     ) -> AsyncGenerator[Recorded, None]:
         """
-        Read events as ``read`` does, then go on with what is appended: in order, each once, none lost.
+        Read events as ``read`` does, then yield new ones as they are appended: in order, each once.
 
-        after: the position to begin behind; 0 begins with the first event, ``(await log.head()).position``
-            with the next one.
-        poll_seconds: how often to look for what other processes appended, or, if this log was opened
-            ``read_only``, anybody. What this process appends otherwise is told at once.
+        after: the position to start after: 0 for the first event, ``(await log.head()).position`` for
+            the next one.
+        poll_seconds: how often to look for events that other processes appended, or, if this log is
+            ``read_only``, any process did. Events that this process appends otherwise arrive at once.
 
-        Ends when the log is closed. To stop earlier, leave the loop; ``contextlib.aclosing`` then lets
-        go at once. An error of the store ends it, too; go on after the last event's position.
+        Ends when the log is closed. To stop early, break out of the loop (use ``contextlib.aclosing`` to
+        release it immediately). After a StoreError, resume with ``after=`` the last position you saw.
         """
         if not poll_seconds > 0:
             raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
@@ -295,10 +295,10 @@ class EventLog:
         """
         Recompute every digest from what is read back; check positions, versions, decodability, indexes.
 
-        expect_head: a head that was kept elsewhere, as it was or as text; the log must contain it.
+        expect_head: a head that was kept elsewhere, or its text; the log must contain it.
 
-        What cannot be read is found, too: it raises nothing for a damaged file. Raises ValueError for a
-        text that is no head.
+        A damaged file does not raise; its unreadable parts are findings. Raises ValueError if the text
+        is not a head.
         """
         expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
         verifier = Verifier(expected)
@@ -318,10 +318,10 @@ class EventLog:
 
     async def verify_session(self, session_id: str) -> Verified:
         """
-        Do as ``verify`` does with one session's events only, however long the log is.
+        Verify one session's events, in time that does not depend on the length of the log.
 
-        Each is linked to the event before it, whosever that is; whether the links in between are whole,
-        and nothing is missing at the end, only ``verify`` tells. The head is the session's last event.
+        Checks each event's link to the event before it in the log. Only ``verify`` detects a changed event
+        of another session, or a missing tail. The head is the session's last event.
         """
         verifier = Verifier()
         version = 0

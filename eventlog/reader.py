@@ -1,4 +1,4 @@
-"""Questions to the events table that are answered page by page."""
+"""Queries of the events table, answered page by page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
 class Query:
-    """A question to the events table that is answered page by page."""
+    """A query of the events table, answered page by page."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Query:
         self._order = "version" if session_id is not None else "position"
 
     def seek(self, last: Recorded) -> None:
-        """Go on behind this event."""
+        """Continue after this event."""
         place = last.version if self._order == "version" else last.position
         if self._place is not None:
             check_progress(*((place, self._place) if self._backward else (self._place, place)))
@@ -75,17 +75,23 @@ class Query:
 
 def _names(types: Sequence[str | type[Event]]) -> list[str]:
     if isinstance(types, str):
-        raise InvalidQueryError(f"types is a list of types, not a text: [{types!r}]")
+        raise InvalidQueryError(
+            f"`types` must be a sequence, not a str; did you mean `types=[{types!r}]`?"
+        )
     names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
     if unknown := [name for name in names if name not in EVENT_TYPES]:
-        raise InvalidQueryError(f"there is no type {unknown[0]!r}, only {', '.join(EVENT_TYPES)}")
+        raise InvalidQueryError(
+            f"unknown event type {unknown[0]!r}; expected one of: {', '.join(EVENT_TYPES)}"
+        )
     return names
 
 
 def _check_times(**times: datetime | None) -> None:
     for name, time in times.items():
         if time is not None and not isinstance(time, datetime):
-            raise InvalidQueryError(f"{name} is of type {type(time).__name__}, not a datetime")
+            raise InvalidQueryError(
+                f"invalid `{name}`: expected a datetime, got {type(time).__name__}"
+            )
 
 
 def microseconds(time: datetime) -> int:

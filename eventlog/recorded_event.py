@@ -1,4 +1,4 @@
-"""An event as it stands in the log."""
+"""An event as the log stores it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 class Recorded:
     """
-    An event as it stands in the log. ``event`` and ``metadata`` are decoded when asked for.
+    An event as the log stores it. ``event`` and ``metadata`` are decoded at first access.
 
-    ``data`` is None once the content was erased; ``structure`` is then what is kept of it, if it was
-    looked for and the erasure kept any: the payload without content, the number and shape of its items.
+    ``data`` is None once the content was erased. ``structure`` is then the payload without content (the
+    number and shape of its items), if it was looked up and the erasure kept it.
     """
 
     __slots__ = (
@@ -82,9 +82,9 @@ class Recorded:
 
     def outlined(self) -> Recorded:
         """
-        Return the event as builders are given it: once erased, with its structure in place of its data.
+        Return the event as builders get it: once erased, with its structure as its data.
 
-        An erased event without a structure stays as it is, and its ``event`` is None.
+        An erased event without a structure is returned unchanged, and its ``event`` is None.
         """
         if self.data is not None or self.structure is None:
             return self

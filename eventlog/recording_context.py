@@ -1,4 +1,4 @@
-"""Who does it, and why: values that are recorded with each event, bound by the calling code."""
+"""Metadata that the calling code binds, and that is recorded with each event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following a log: what was appended, then what is appended, as soon as it is committed."""
+"""Subscriptions: the events so far, then new events as soon as they are committed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ async def follow(
     poll_seconds: float,
 ) -> AsyncGenerator[Recorded, None]:
     """
-    Yield events after a position, and go on with what is appended until the log is closed.
+    Yield events after a position, then new events until the log is closed.
 
-    Positions are given inside the one writing transaction, so they become visible in their order:
-    whoever has seen one has seen all before it.
+    Positions are assigned inside the one writing transaction, so they become visible in order: a reader
+    that has seen one has seen all before it.
     """
-    pause = None if log.store.is_memory else poll_seconds  # nobody else can reach a memory
+    pause = None if log.store.is_memory else poll_seconds  # no other process can append
     with log.store.bell.listening() as heard:
         while not log.is_closed:
             heard.clear()

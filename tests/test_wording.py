@@ -20,11 +20,11 @@ MANUALS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What is not to be written, and what is: the glossary's word, or the plain construction.
 BANNED = {
     r"\b(tell|tells|told|telling)\b": "show, report, say which; or name the return value",
-    r"\b(is|are|was|were|be) no (?!longer\b|more\b|later\b|earlier\b|fewer\b|less\b|greater\b)\w+": (
+    r"(?<!there )\b(is|are|was|were|be) no (?!longer\b|more\b|later\b|earlier\b|fewer\b|less\b|greater\b)\w+": (
         "negate the verb: is not a ..."
     ),
-    r"\b(is|are|was|were) none\b": "is missing, does not exist; negate the verb",
-    r"\bas it (is|was)\b|\bas they (are|were)\b(?! at\b)": "unchanged",
+    r"\b(is|are|was|were) (?-i:none)\b": "is missing, does not exist; negate the verb",
+    r"\bas it (is|was)\b|\bas they (are|were)\b(?! (\w+ed|at)\b)": "unchanged",
     r"\bso (many|much)\b": "limit: maximum number of ...; or the number",
     r"\b(stand|stands|stood|standing)\b": "is, is stored, is in",
     r"\b(is|are|was|were) asked\b|\basked of\b": "the caller passes, the query selects",
@@ -39,7 +39,7 @@ BANNED = {
     r"\b(spend|spent|spending|the bill)\b": "usage (tokens), cost (USD)",
     r"\btak(e|es|en|ing) off\b|\btook off\b": "remove, pop",
     r"\bsought\b|\bfind it again\b|\bin either case\b": "search, match, case-insensitive",
-    r"\bgo on behind\b|\bbehind (the|it|this|that)\b": "after",
+    r"\bgo on behind\b|\bbehind (it|this|that)\b": "after",
 }
 PATTERNS = {re.compile(pattern, re.IGNORECASE): better for pattern, better in BANNED.items()}
 
@@ -48,9 +48,10 @@ def texts_of_code(file: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of each string and comment that is prose: more than one word."""
     source = file.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if " " in node.value.strip() and not _is_sql(node.value):
-                yield node.lineno, node.value
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        if " " in node.value.strip() and not _is_sql(node.value):
+            yield node.lineno, node.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -61,8 +62,7 @@ def texts_of_manual(file: Path) -> Iterator[tuple[int, str]]:
     text = re.sub(
         r"^```.*?^```$", _blank, file.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
-    for number, line in enumerate(text.splitlines(), 1):
-        yield number, line
+    yield from enumerate(text.splitlines(), 1)
 
 
 def _blank(block: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Taking histories out of a log, as JSON lines."""
+"""Export histories as JSON Lines."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def export_lines(
 
     session_ids: only these sessions; none given means all.
 
-    It is the log of one moment, whatever is appended meanwhile. Memory stays flat. Raises
+    The export is a snapshot; events appended meanwhile are not included. Memory stays flat. Raises
     SessionNotFoundError, before the first line, for a session that there is not; UndecodableEventError
     for an event that cannot be read.
     """

@@ -1,32 +1,34 @@
 """
-Event logs as JSON lines: the format in which histories leave a log and enter another.
+The JSON Lines format of exports and imports.
 
-Each line is a JSON object, told by its ``kind``. First comes
+Each line is a JSON object with a ``kind``. The first line is
 
     {"kind": "log", "format": 1}
 
-then session after session, in the order of their first events, each opened by
+The sessions follow in the order of their first events. Each begins with
 
     {"kind": "session", "session_id": "s", "events": 2}
 
-with the number of its events, which follow in their order, all of them:
+where ``events`` is the number of its events, all of which follow in order:
 
     {"kind": "event", "version": 1, "type": "items_added", "schema_version": 1, "branch_id": "main",
      "recorded_at": 1700000000000000, "metadata": {"actor": "a"}, "idempotency_key": null, "data": {...}}
 
 ``recorded_at`` is when the event was first recorded, in microseconds since 1970 UTC, and ``metadata`` is
-what was recorded with it then, however often it has moved since. ``data`` is as ``eventlog.events`` tells,
-but an event of the same session is called by its version, not its position: in ``item_popped.item``,
+its metadata then, even if it was imported since. ``data`` holds the fields of the classes in
+``eventlog.events``, with one change: it refers to events of the session by version, not by position, in
+``item_popped.item``,
 ``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests``,
-``content_erased.positions`` and ``first_item`` in ``content_erased.structures``; 0 is none of this session.
+``content_erased.positions`` and ``first_item`` in ``content_erased.structures``. Version 0 refers to no
+event of the session.
 An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
 
-So nothing in a line depends on where the event stands in its log: what is exported, imported and exported
-again gives the same bytes. Control characters and those that turn the direction of writing are escaped;
-lines may be printed. Exports may be put one behind the other.
+So no line depends on positions in the log: an export that is imported and exported again has the same
+bytes. Control and bidirectional formatting characters are escaped, so lines are safe to print. Exports can
+be concatenated.
 
 An imported event says in its metadata when it happened (``occurred_at``) and, under ``imported``, when it
-was recorded first; what stood there under these two names is kept under ``imported``.
+was recorded first. Values that already had these two names are kept under ``imported``.
 """
 
 from __future__ import annotations
@@ -66,14 +68,14 @@ _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\
 
 
 class Heading(NamedTuple):
-    """What opens a session: its id, and how many events follow."""
+    """The line that begins a session: its id and its number of events."""
 
     session_id: str
     events: int
 
 
 class EventLine(NamedTuple):
-    """An event on its way: as in its line, but decoded. ``event`` is None once it was erased."""
+    """A decoded event line. ``event`` is None if the content was erased."""
 
     version: int
     type: str
@@ -86,7 +88,7 @@ class EventLine(NamedTuple):
     data_digest: bytes
 
     def stored(self, position_of: Callable[[int], int]) -> StoredEvent:
-        """Return the event's columns in a log where a version stands at this position."""
+        """Return the event's columns; ``position_of`` maps a version to its position in the log."""
         data, digest = None, self.data_digest
         if self.event is not None:
             data = codec.encode(with_positions(self.event, position_of))
@@ -119,7 +121,7 @@ class EventLine(NamedTuple):
 
 
 def positions_in(event: Event | None) -> list[int]:
-    """Return the positions that an event's data speaks of."""
+    """Return the positions that an event's data refers to."""
     match event:
         case ItemPopped(item=ref):
             return [ref.position]
@@ -160,7 +162,7 @@ def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int])
 
 
 def _first_item(structure: JSON) -> list[int] | None:
-    """Return the [position, index] that a kept structure speaks of, if it speaks of one."""
+    """Return the [position, index] that a structure refers to, if any."""
     match structure:
         case {"first_item": [int() as position, int() as index]}:
             return [position, index]
@@ -177,7 +179,7 @@ def _structure_elsewhere(structure: JSON, new: Callable[[int], int]) -> JSON:
 
 
 def session_line(heading: Heading) -> str:
-    """Return the line that opens a session."""
+    """Return the line that begins a session."""
     return _line({"kind": "session", **heading._asdict()})
 
 
@@ -211,12 +213,12 @@ def _line(fields: Mapping[str, JSON]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Escape, in JSON text, what a terminal would obey. Such characters stand in strings only."""
+    """Escape, in JSON text, characters that control a terminal. JSON has them in strings only."""
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
-    """Return an event's metadata and time as they were before its first import."""
+    """Return an event's metadata and time before its first import."""
     imported = recorded.metadata.get(IMPORTED)
     if not isinstance(imported, dict) or type(imported.get(RECORDED_AT)) is not int:
         return recorded.metadata, recorded.recorded_at
@@ -234,10 +236,10 @@ def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
 
 def parse(line: bytes) -> Heading | EventLine | None:
     """
-    Return what a line says; None for the one that opens a log.
+    Return a parsed line; None for the first line of a log.
 
-    Raises SourceError for a newer format, InvalidEventError or UndecodableEventError, which name no
-    conversation text, for what is no such line.
+    Raises SourceError for a newer format, and InvalidEventError or UndecodableEventError for any other
+    line. The errors contain no conversation text.
     """
     try:
         fields = json.loads(line)
@@ -260,7 +262,7 @@ def _event(fields: dict[str, Any]) -> EventLine:
     name = _text(fields, "type")
     metadata = fields.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise InvalidEventError("metadata is no object")
+        raise InvalidEventError("metadata is not an object")
     event: Event | None = None
     digest = b""
     if fields.get("data") is not None:
@@ -291,14 +293,14 @@ def _digest(fields: dict[str, Any]) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != len(integrity.FIRST):
-        raise InvalidEventError("data_digest is no SHA-256 in hex")
+        raise InvalidEventError("data_digest is not a SHA-256 in hex")
     return digest
 
 
 def _number(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
     if type(value) is not int or not EARLIEST <= value <= LATEST:
-        raise InvalidEventError(f"{name} is no number, or out of range")
+        raise InvalidEventError(f"{name} is not an integer, or out of range")
     return value
 
 

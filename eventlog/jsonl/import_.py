@@ -1,4 +1,4 @@
-"""Bringing histories into a log, session by session, each whole or not at all."""
+"""Import histories, session by session, each completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ImportOutcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", 
 
 class Imported(NamedTuple):
     """
-    What became of a session: ``imported``, ``renamed`` (to ``imported_as``), ``skipped`` or ``refused``
-    because it exists, or ``broken``: ``problem`` says why. Of the last three nothing was written.
+    The outcome for one session: ``imported``, ``renamed`` (to ``imported_as``), ``skipped`` or ``refused``
+    because it exists, or ``broken``, with the reason in ``problem``. The last three write nothing.
     """
 
     session_id: str
@@ -47,15 +47,15 @@ async def import_lines(
     dry_run: bool = False,
 ) -> AsyncGenerator[Imported, None]:
     """
-    Import histories in the format of ``eventlog.jsonl.format``, and yield what became of each session.
+    Import histories in the format of ``eventlog.jsonl.format``, and yield the outcome for each session.
 
     source: the lines, e.g. an open binary file.
     on_conflict: what to do about a session that exists already, or did: ``refuse`` it, ``skip`` it, or
         import it under another id (``rename``).
-    dry_run: check everything and tell what would happen, but write nothing.
+    dry_run: check everything and report the outcomes, but write nothing.
 
-    A session is imported in one transaction, whole or not at all; it is held in memory until then. A
-    session with a broken line is told as broken, and the next one is gone on with. Versions, order,
+    A session is imported in one transaction and held in memory until then. A session with an invalid line
+    is reported as broken, and the import continues with the next one. Versions, order,
     metadata and contents are kept; positions and digests are this log's. Raises SourceError when the
     source is something else, or of a newer release.
     """
@@ -73,7 +73,7 @@ async def import_lines(
 
 @dataclass
 class History:
-    """A session on its way: its events in their order, or what is wrong with it."""
+    """A session being imported: its events in order, or its first problem."""
 
     session_id: str
     expected: int = 0
@@ -88,7 +88,7 @@ class History:
             self.events.append(event)
 
     def spoil(self, problem: str) -> None:
-        """Note what is wrong; the first problem is kept, and the events are let go."""
+        """Record a problem, keeping the first, and discard the events."""
         self.problem = self.problem or problem
         self.events.clear()
 
@@ -98,21 +98,21 @@ class History:
         return self.problem is None and len(self.events) == self.expected
 
     def finished(self) -> History:
-        """Find what only the whole session can tell."""
+        """Check what needs the whole session, and return it."""
         found = len(self.events)
         keys = [e.idempotency_key for e in self.events if e.idempotency_key is not None]
         if found != self.expected or not found:
             self.spoil(f"it has {found} of its {self.expected} events")
         elif len(set(keys)) != len(keys):
-            self.spoil("an idempotency key stands twice")
+            self.spoil("an idempotency key occurs twice")
         elif (version := self._badly_kept()) is not None:
             self.spoil(
-                f"what is kept of version {version}, which was erased, does not fit its type"
+                f"the shape kept for version {version}, which was erased, does not match its type"
             )
         return self
 
     def _badly_kept(self) -> int | None:
-        """Find an erased event that could not be read by the structure that is kept of it."""
+        """Return the version of an erased event whose kept structure does not match its type."""
         for erasure in self.events:
             if not isinstance(erasure.event, ContentErased):
                 continue
@@ -129,7 +129,7 @@ class History:
 async def read_histories(
     source: Iterable[bytes] | AsyncIterable[bytes],
 ) -> AsyncIterator[History]:
-    """Read lines, and yield session after session. Raises SourceError for what is no log's lines."""
+    """Read lines and yield each session. Raises SourceError if they are not an exported log."""
     reader = _Reader()
     async for line in _each(source):
         if (finished := reader.take(line)) is not None:
@@ -139,14 +139,14 @@ async def read_histories(
 
 
 class _Reader:
-    """Puts lines together to sessions."""
+    """Assembles lines into sessions."""
 
     def __init__(self) -> None:
         self._number = 0
         self._history: History | None = None
 
     def take(self, line: bytes) -> History | None:
-        """Take the next line; return the session that it ends, if it ends one."""
+        """Take the next line; return the session that it completes, if any."""
         self._number += 1
         if self._number == 1:
             check_first_line(line)
@@ -156,7 +156,7 @@ class _Reader:
             said = jsonl_format.parse(line)
         except (AppendError, UndecodableEventError, UnserialisableError) as error:
             finished = self._end() if self._history and self._history.is_complete else None
-            self._here().spoil(f"line {self._number} is no line of a log: {_why(error)}")
+            self._here().spoil(f"line {self._number} is invalid: {_why(error)}")
             return finished
         if isinstance(said, EventLine):
             self._here().add(said)
@@ -168,7 +168,7 @@ class _Reader:
     def finish(self) -> History | None:
         """Return the last session, if there is one."""
         if self._number == 0:
-            raise SourceError("this is no log as JSON lines: it is empty")
+            raise SourceError("the source is not an exported log: it is empty")
         return self._end()
 
     def _end(self) -> History | None:
@@ -183,13 +183,13 @@ class _Reader:
 
 
 def check_first_line(line: bytes) -> None:
-    """Raise SourceError unless a log's lines begin like this."""
+    """Raise SourceError unless this is the first line of an exported log."""
     try:
         said = jsonl_format.parse(line)
     except (AppendError, UndecodableEventError, UnserialisableError) as error:
-        raise SourceError(f"this is no log as JSON lines: {_why(error)}") from error
+        raise SourceError(f"the source is not an exported log: {_why(error)}") from error
     if said is not None:
-        raise SourceError("this is no log as JSON lines: its first line opens none")
+        raise SourceError("the source is not an exported log: its first line is not a log line")
 
 
 def _why(error: EventLogError) -> str:
@@ -252,9 +252,9 @@ def place(
     taken: Collection[str] = (),
 ) -> Imported:
     """
-    Decide, in a unit of work, what becomes of a session: under which id it is imported, if at all.
+    Decide, in a unit of work, whether a session is imported, and under which id.
 
-    taken: ids that are not free either.
+    taken: further ids that are in use.
     """
 
     def is_free(session_id: str) -> bool:
@@ -269,4 +269,4 @@ def place(
             name = f"{session_id}-imported-{number}"
         return Imported(session_id, "renamed", name, events)
     outcome: ImportOutcome = "skipped" if on_conflict == "skip" else "refused"
-    return Imported(session_id, outcome, None, 0, f"session {session_id!r} exists already")
+    return Imported(session_id, outcome, None, 0, f"session {session_id!r} already exists")

@@ -1,4 +1,4 @@
-"""How tasks are woken by what happens on a store's threads."""
+"""Wakes tasks when a store's thread has committed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 class Bell:
-    """Wakes whoever listens, on their own event loops. May be rung from any thread."""
+    """Wakes listeners on their own event loops. Callable from any thread."""
 
     def __init__(self) -> None:
         self._heard: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     @contextmanager
     def listening(self) -> Iterator[asyncio.Event]:
-        """Give an event that is set with each ring; whoever waits for it clears it first."""
+        """Yield an asyncio event that each notification sets; clear it before waiting for it."""
         heard = asyncio.Event()
         self._heard[heard] = asyncio.get_running_loop()
         try:
@@ -24,11 +24,11 @@ class Bell:
             del self._heard[heard]
 
     def ring(self) -> None:
-        """Set the event of each listener; closed loops are passed over."""
+        """Set the event of each listener; skip closed loops."""
         for heard, loop in self._heard.copy().items():  # no other thread runs during a copy
             if heard.is_set():
-                continue  # it has yet to be cleared, and only then is there a look
+                continue  # the listener has not yet handled the last notification
             try:
                 loop.call_soon_threadsafe(heard.set)
             except RuntimeError:
-                continue  # the loop was closed; nobody listens there any more
+                continue  # the loop was closed, and its listeners with it

@@ -340,7 +340,7 @@ def test_what_is_nested_too_deeply_to_be_read_again_is_refused() -> None:
 def test_a_field_that_no_row_could_hold_is_refused_by_its_name(event: Event, field: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         codec.encode(event)
-    assert str(caught.value) == f"{field} holds a lone surrogate, which is no text"
+    assert str(caught.value) == f"{field} contains an unpaired surrogate, which is no text"
 
 
 def test_a_field_of_the_wrong_type_is_refused_by_its_event() -> None:
@@ -353,7 +353,7 @@ def test_what_is_no_text_is_refused_by_its_type() -> None:
     codec.check_text("session_id", "a name")
     with pytest.raises(InvalidEventError) as caught:
         codec.check_text("session_id", 7)
-    assert str(caught.value) == "session_id is of type int, not a string"
+    assert str(caught.value) == "invalid session_id: expected a string, got int"
 
 
 def test_text_inside_a_payload_is_as_json_has_it_unless_it_has_no_fast_form() -> None:

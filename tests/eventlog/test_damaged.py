@@ -77,7 +77,7 @@ async def test_events_that_are_out_of_order_are_told_and_nobody_reads_them_for_e
     put_out_of_order(path)
     async with EventLog.open(path, read_only=True) as log:
         (finding,) = (await log.verify()).findings[:1]
-        assert "what follows 0 is out of order" in finding.problem
+        assert "the rows after 0 are out of order" in finding.problem
         assert await log.version("s") == 2  # found by an index, which is whole
         with pytest.raises(CorruptFileError, match="out of order"):
             projections.replay(log, projections.default().named([]), check=True)

@@ -17,8 +17,8 @@ from agents_eventlog.eventlog.integrity import (
 )
 from tests.history import START
 
-NOT_RECORDED = "data is not what was recorded"
-BROKEN = "the chain is broken: this event, or its place, is not what was recorded"
+NOT_RECORDED = "payload does not match its recorded digest"
+BROKEN = "the chain is broken: the event, or its position, was changed"
 
 
 class Columns(NamedTuple):
@@ -92,7 +92,7 @@ def test_each_session_has_versions_of_its_own() -> None:
 def test_a_version_that_does_not_follow_is_a_finding_once() -> None:
     skipping = chained(ONE, version=5)
     assert verified(ONE, skipping, chained(skipping)) == (
-        (2, "session 's' goes on at version 5, not 2"),
+        (2, "session 's' jumps to version 5 (expected 2)"),
     )
 
 
@@ -104,7 +104,7 @@ def test_events_that_are_missing_are_named_from_the_first_to_the_last() -> None:
 def test_the_row_after_a_missing_one_does_not_link_to_what_is_left() -> None:
     assert verified(ONE, THREE) == (
         (3, "events 2 to 2 are missing"),
-        (3, "session 's' goes on at version 3, not 2"),
+        (3, "session 's' jumps to version 3 (expected 2)"),
         (3, BROKEN),
     )
 
@@ -159,7 +159,7 @@ def test_after_a_digest_that_cannot_be_read_the_next_event_is_not_linked() -> No
 
 def test_after_a_version_that_cannot_be_read_the_one_before_counts() -> None:
     findings = verified(ONE, TWO._replace(version="2"), THREE)
-    assert findings[-1] == (3, "session 's' goes on at version 3, not 2")
+    assert findings[-1] == (3, "session 's' jumps to version 3 (expected 2)")
 
 
 def test_events_that_were_given_a_position_and_are_not_there_are_missing_at_the_end() -> None:

@@ -131,7 +131,7 @@ def test_a_time_is_exact_to_the_microsecond_up_to_the_last_that_there_is() -> No
         ({"types": "items_added"}, r"types is a list of types, not a text: \['items_added'\]"),
         (
             {"types": ["items_added", "item_added"]},
-            "there is no type 'item_added', only items_added,",
+            "unknown event type 'item_added', only items_added,",
         ),
         ({"since": date(2026, 11, 4)}, "since is of type date, not a datetime"),
         ({"before": 5}, "before is of type int, not a datetime"),

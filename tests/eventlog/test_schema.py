@@ -217,5 +217,5 @@ def test_an_empty_database_is_no_log_to_who_asked_for_no_new_one(
     made.execute("VACUUM")
     with pytest.raises(errors.NoLogError) as caught:
         EventLog.open_sync(path, create=False, read_only=read_only)
-    assert (str(caught.value), caught.value.path) == (f"there is no event log in {path}", str(path))
+    assert (str(caught.value), caught.value.path) == (f"{path} contains no event log", str(path))
     assert not schema.identify(made, str(path))

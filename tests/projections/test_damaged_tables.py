@@ -97,7 +97,7 @@ async def test_sessions_that_come_out_of_order_are_not_gone_through_for_ever(
     monkeypatch.setattr(module, statement, again)
     async with ConversationLog.open(path) as log:
         asked = log.erase(popped=True) if module is scopes else log.tools()
-        with pytest.raises(CorruptFileError, match="what follows 's' is out of order"):
+        with pytest.raises(CorruptFileError, match="the rows after 's' are out of order"):
             await asked
 
 

@@ -61,7 +61,7 @@ async def test_a_session_that_exists_is_refused_and_the_others_come_in(
     outcomes = await imported(new, await exported(full))
     assert by_outcome(outcomes) == {"s": "imported", "t": "refused", "u": "imported"}
     assert await versions(new, "s", "t", "u") == [19, 1, 3]
-    assert outcomes[1].problem == "session 't' exists already"
+    assert outcomes[1].problem == "session 't' already exists"
 
 
 async def test_a_session_that_exists_can_be_skipped_or_renamed(full: Path, new: Path) -> None:
@@ -98,7 +98,7 @@ async def test_what_becomes_of_a_session_that_exists_is_told_in_full(
     conflicts = [
         Imported(session_id, outcome, name, 1)
         if name
-        else Imported(session_id, outcome, None, 0, f"session {session_id!r} exists already")
+        else Imported(session_id, outcome, None, 0, f"session {session_id!r} already exists")
         for session_id, name in zip(["s", "s", "s", "new"], names, strict=True)
     ]
     assert told == [*conflicts[:3], Imported("new", "imported", "new", 1), conflicts[3]]
@@ -153,7 +153,10 @@ BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda s: [*s[:5], change(s[5], recorded_at=10**18), *s[6:]],
         "recorded_at",
     ),
-    "metadata is no object": (lambda s: [*s[:5], change(s[5], metadata=[]), *s[6:]], "metadata"),
+    "metadata is not an object": (
+        lambda s: [*s[:5], change(s[5], metadata=[]), *s[6:]],
+        "metadata",
+    ),
     "a branch is no text": (
         lambda s: [*s[:5], change(s[5], branch_id=7), *s[6:]],
         "branch_id is of type int",
@@ -170,7 +173,7 @@ BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda s: [
             change(line, idempotency_key="k") if n in {2, 9} else line for n, line in enumerate(s)
         ],
-        "an idempotency key stands twice",
+        "an idempotency key occurs twice",
     ),
 }
 
@@ -200,10 +203,10 @@ UNFIT = "its data does not fit its type, or the type is of a newer release"
 @pytest.mark.parametrize(
     ("events", "problem"),
     [
-        ([{"idempotency_key": "k"}] * 2, "an idempotency key stands twice"),
+        ([{"idempotency_key": "k"}] * 2, "an idempotency key occurs twice"),
         (
             [{"type": "x"}],
-            f"line 5 is no line of a log: {UNFIT}",
+            f"line 5 is invalid: {UNFIT}",
         ),
         (
             [
@@ -214,7 +217,7 @@ UNFIT = "its data does not fit its type, or the type is of a newer release"
                     "data": {"positions": [99, 1], "structures": [{}, {}]},
                 },
             ],
-            "what is kept of version 1, which was erased, does not fit its type",
+            "the shape kept for version 1, which was erased, does not match its type",
         ),
         (
             [
@@ -225,7 +228,7 @@ UNFIT = "its data does not fit its type, or the type is of a newer release"
                 },
                 {"data": None, "data_digest": "00" * 32},
             ],
-            "what is kept of version 2, which was erased, does not fit its type",
+            "the shape kept for version 2, which was erased, does not match its type",
         ),
     ],
 )
@@ -349,11 +352,11 @@ async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        ("hello", "this is no log as JSON lines: it is not JSON"),
-        ('{"role": "user"}', "this is no log as JSON lines: it is not of a known kind"),
+        ("hello", "the source is not an exported log: it is not JSON"),
+        ('{"role": "user"}', "the source is not an exported log: it is not of a known kind"),
         (
             '{"kind":"session","session_id":"s","events":1}',
-            "this is no log as JSON lines: its first line opens none",
+            "the source is not an exported log: its first line is not a log line",
         ),
         ('{"kind":"log","format":2}', "this is format 2, this program knows 1"),
     ],
@@ -361,7 +364,7 @@ async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
 async def test_what_is_no_export_is_refused_as_a_whole(new: Path, first: str, why: str) -> None:
     with pytest.raises(SourceError, match=f"^{why}$"):
         await imported(new, [first])
-    with pytest.raises(SourceError, match=r"^this is no log as JSON lines: it is empty$"):
+    with pytest.raises(SourceError, match=r"^the source is not an exported log: it is empty$"):
         await imported(new, [])
 
 

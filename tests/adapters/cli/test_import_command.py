@@ -67,7 +67,7 @@ async def test_the_command_tells_conflicts_and_exits_with_1(
     await imported(new, await exported(full, "t"))
     done = command("import", new, full)
     assert done.exit_code == 1
-    assert "t: refused: session 't' exists already" in done.stdout
+    assert "t: refused: session 't' already exists" in done.stdout
     assert "2 sessions, 22 events" in done.stdout
     assert "; 1 refused" in done.stdout
     assert command("import", new, full, "--on-conflict", "skip").exit_code == 0
@@ -216,7 +216,7 @@ def test_an_error_names_the_source_and_what_it_is(command: Any, new: Path, tmp_p
     (tmp_path / "folder").mkdir()
     for name, problem in (
         ("empty", " is empty\n"),
-        ("text", ": this is no log as JSON lines: "),
+        ("text", ": the source is not an exported log: "),
         ("folder", " is a folder, not a file\n"),
         ("nothing", "\n"),
     ):
