@@ -173,8 +173,8 @@ class _Writing:
 
     def write_some(self, tx: Transaction, events: int) -> bool:
         """Append so many events, about; return whether there are more to come."""
-        end = tx.state.position + events
-        while tx.state.position < end:
+        end = tx.lane.position + events
+        while tx.lane.position < end:
             guest = next(self._steps, None)
             if guest is None:
                 return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity
@@ -14,7 +15,7 @@ from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.integrity import EVENT_COLUMNS, Head
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.sqlite.store import Store
-from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
 
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -23,12 +24,14 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 MOST_EVENTS = 2**62
 
-INSERT_EVENT = """
-    INSERT INTO events (
-        position, session_id, version, type, schema_version, branch_id, data,
-        data_digest, metadata, idempotency_key, recorded_at, digest
-    ) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?)
-"""
+INSERT_EVENT = Insert(
+    "events",
+    (
+        *("position", "session_id", "version", "type", "schema_version", "branch_id", "data"),
+        *("data_digest", "metadata", "idempotency_key", "recorded_at", "digest"),
+    ),
+    {"data": "CAST(? AS TEXT)"},  # which is given as bytes
+)
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
 LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
 EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
@@ -46,6 +49,17 @@ SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
 """An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
+
+
+@dataclass
+class Ends:
+    """Where the log and its sessions end, as far as it is remembered."""
+
+    head: Head | None = None
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.versions)
 
 
 class Projector(Protocol):
@@ -75,14 +89,14 @@ class Ledger:
 
     def begin(self, tx: Transaction) -> None:
         """Load the head of the log."""
-        tx.state = tx.cache.get("head") or read_head(tx)
+        tx.lane = tx.cache.get(Ends).head or read_head(tx)
         if self.projector is not None:
-            self.projector.begin(tx, tx.state)
+            self.projector.begin(tx, tx.lane)
 
     def before_commit(self, tx: Transaction) -> None:
         """Write the checkpoints."""
         if self.projector is not None:
-            self.projector.before_commit(tx, tx.state)
+            self.projector.before_commit(tx, tx.lane)
 
     def append(
         self,
@@ -110,7 +124,8 @@ class Ledger:
         """Append events as their columns hold them after ``version``, link and project them."""
         codec.check_text("session_id", session_id)
         recorded = []
-        head: Head = tx.state
+        rows = []
+        head = tx.lane
         _check_countable("position", head.position)
         _check_countable("version", version)
         for name, schema_version, branch_id, data, data_digest, metadata, key in events:
@@ -125,11 +140,13 @@ class Ledger:
             rest = (data_digest, metadata, key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
-            tx.defer(INSERT_EVENT, row)
+            rows.append(row)
             head = Head(position, digest)
             recorded.append(Recorded(row))
-        tx.state = tx.cache["head"] = head
-        tx.cache["version", session_id] = version
+        tx.defer(INSERT_EVENT, rows)
+        ends = tx.cache.get(Ends)
+        tx.lane = ends.head = head
+        ends.versions[session_id] = version
         if self.projector is not None:
             try:
                 self.projector.project(tx, recorded)
@@ -176,7 +193,7 @@ def append_all(
 
 def session_version(tx: Transaction, session_id: str) -> int:
     """Return a session's version in a unit of work; 0 when it does not exist."""
-    version: int | None = tx.cache.get(("version", session_id))
+    version = tx.cache.get(Ends).versions.get(session_id)
     if version is None:
         row = tx.one(SESSION_VERSION, (session_id,))
         version = 0 if row is None or row[0] is None else int(row[0])
@@ -291,9 +308,10 @@ def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:
 
 
 def ledger(tx: Transaction) -> Ledger:
-    """Return the log's part in this transaction."""
-    participant: Ledger = tx.participant  # type: ignore[assignment]
-    return participant
+    """Return the log's part in this transaction. Raises RuntimeError where nothing can be appended."""
+    if not isinstance(tx.participant, Ledger):
+        raise RuntimeError("cannot append in a reading transaction: use EventLog.write")  # noqa: TRY004
+    return tx.participant
 
 
 def metadata_json(recording: Mapping[str, JSON]) -> str | None:

@@ -38,7 +38,7 @@ def claim(
     def make(tx: Transaction) -> None:
         if not look(tx):  # another process may have been first
             schema.create(tx)
-            tx.participant, tx.state = Ledger(), read_head(tx)
+            tx.participant, tx.lane = Ledger(), read_head(tx)
             if on_create is not None:
                 on_create(tx)
 

@@ -22,7 +22,6 @@ import msgspec
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import UndecodableEventError
-from agents_eventlog.eventlog.storage.transaction import Row
 
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""
@@ -140,19 +139,19 @@ class Verifier:
         self._expected = expect_head
         self._expected_seen = expect_head == self.head
 
-    def read(self, rows: Iterable[Row]) -> None:
+    def read(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows, in ascending position."""
         for row in rows:
             self.findings.extend(Finding(row[0], problem) for problem in self._problems(row))
             self._advance(row)
 
-    def read_session(self, rows: Iterable[Row]) -> None:
+    def read_session(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows of one session, each with the digest of the event before it in the log."""
         for *row, previous in rows:
             self.head = Head(row[0] - 1, FIRST if previous is None else previous)
             self.read([tuple(row)])
 
-    def _problems(self, row: Row) -> Iterator[str]:
+    def _problems(self, row: tuple[Any, ...]) -> Iterator[str]:
         position, session_id, version, kind, schema_version, branch, data, digest_of_data = row[:8]
         metadata, key, recorded_at, digest = row[8:]
         if position != self.head.position + 1:
@@ -181,7 +180,7 @@ class Verifier:
         if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
             yield "the chain is broken: the event, or its position, was changed"
 
-    def _advance(self, row: Row) -> None:
+    def _advance(self, row: tuple[Any, ...]) -> None:
         position, session_id, version, digest = row[0], row[1], row[2], row[11]
         self.head = Head(position, digest if isinstance(digest, bytes) else FIRST)
         self.events += 1

@@ -210,7 +210,7 @@ class EventLog:
                 metadata=metadata_json(recording),
                 idempotency_key=idempotency_key,
             )
-            position = recorded[-1].position if recorded else tx.state.position
+            position = recorded[-1].position if recorded else tx.lane.position
             return Appended(version + len(recorded), position, len(recorded))
 
         return await self.write(unit)

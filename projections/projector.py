@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from agents_eventlog.eventlog import _logging, codec
@@ -53,6 +54,18 @@ class Checkpoint(NamedTuple):
 
     version: int
     position: int
+
+
+@dataclass
+class Built:
+    """What is remembered of checkpoints."""
+
+    to: tuple[Projections, int] | None = None  # which are built up to which position
+    is_all: bool = False  # whether there are no other checkpoints than theirs
+    fresh: Projections | None = None  # which show all that the log holds, to a reader
+
+    def __len__(self) -> int:
+        return 1
 
 
 class Projections:
@@ -118,13 +131,13 @@ class Projections:
         present = keeper.projector
         keeper.before_commit(tx)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
-        merged.begin(tx, tx.state)
+        merged.begin(tx, tx.lane)
         tx.on_rollback(lambda: setattr(keeper, "projector", present))
         keeper.projector = merged
 
     def begin(self, tx: Transaction, head: Head) -> None:
         """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
-        if tx.cache.get("built to") == (self, head.position):
+        if tx.cache.get(Built).to == (self, head.position):
             return
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
@@ -141,7 +154,7 @@ class Projections:
             position = catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, max(position, head.position))
         if found.keys() <= self.by_name.keys():
-            tx.cache["advance"] = ADVANCE_ALL, ()
+            tx.cache.get(Built).is_all = True
 
     def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
@@ -156,16 +169,19 @@ class Projections:
 
     def before_commit(self, tx: Transaction, head: Head) -> None:
         """Move the checkpoints, in the transaction of the rows."""
-        if tx.cache.get("built to") != (self, head.position):
-            advance, names = tx.cache.get("advance") or (self._advance, self.by_name)
-            tx.execute(advance, (head.position, *names))
-            tx.cache["built to"] = self, head.position
+        built = tx.cache.get(Built)
+        if built.to != (self, head.position):
+            if built.is_all:
+                tx.execute(ADVANCE_ALL, (head.position,))
+            else:
+                tx.execute(self._advance, (head.position, *self.by_name))
+            built.to = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjectionError when the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
-        if tx.cache.get("fresh") is self:
+        if tx.cache.get(Built).fresh is self:
             return
         found = {}
         for name, version, position, last, given in tx.execute(CHECKPOINTS_AND_END):
@@ -173,7 +189,7 @@ class Projections:
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
-        tx.cache["fresh"] = self
+        tx.cache.get(Built).fresh = self
 
     def _merged_with(self, present: Projections) -> Projections:
         for name in self.by_name.keys() & present.by_name.keys():
@@ -219,7 +235,7 @@ def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
 
 def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
     """Note how far a projection has been built."""
-    tx.cache.pop("advance", None)  # there may be a checkpoint more than those that move on
+    tx.cache.get(Built).is_all = False  # there may be a checkpoint more than those that move on
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 

@@ -229,7 +229,7 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
         last = len(history.events)
         outcome = place(tx, history.session_id, last, on_conflict)
         if outcome.imported_as is not None:
-            base: int = tx.state.position
+            base = tx.lane.position
 
             def position_of(version: int) -> int:
                 return base + version if 1 <= version <= last else 0

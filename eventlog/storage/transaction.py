@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
+from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.integrity import FIRST, Head
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
@@ -15,103 +18,183 @@ Row: TypeAlias = tuple[Any, ...]
 ROWS_AT_ONCE = 32
 """How many rows one INSERT writes; more gain nothing."""
 
+MAX_CURSORS: Final = 1_000
+"""After so many cursors, those that nobody holds any more are forgotten."""
 
-class Draft(Protocol):
-    """Changes that are kept in memory until a statement could see that they are missing."""
 
-    def write(self) -> None:
-        """Write them."""
+class Participant(Protocol):
+    """What takes part in each writing transaction beside its units: the log."""
+
+    def begin(self, tx: Transaction) -> None:
+        """Load what the units need, before the first of them."""
+
+    def before_commit(self, tx: Transaction) -> None:
+        """Write what belongs to the whole transaction, after the last of them."""
+
+
+class Insert:
+    """
+    An INSERT of rows into a table, which many rows can share.
+
+    expressions: for a column that does not take its value as it is, what is written in place of "?".
+    """
+
+    __slots__ = ("many", "one")
+
+    def __init__(
+        self, table: str, columns: Sequence[str], expressions: Mapping[str, str] | None = None
+    ) -> None:
+        values = ", ".join((expressions or {}).get(column, "?") for column in columns)
+        into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+        self.one = f"{into}({values})"
+        self.many = into + ", ".join([f"({values})"] * ROWS_AT_ONCE)
+
+    def write(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows; many in one statement, which takes a third less."""
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        for start in range(0, whole, ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            connection.execute(self.many, [*chain.from_iterable(some)])
+        if whole < len(rows):
+            connection.executemany(self.one, rows[whole:] if whole else rows)
+
+
+class Remembered(Protocol):
+    """What one owner remembers of rows; made empty, and thrown away as a whole."""
+
+    def __len__(self) -> int:
+        """Return how many rows it remembers."""
+
+
+R = TypeVar("R", bound=Remembered)
+
+
+class Cache:
+    """
+    Rows in memory as they are, or will be once what is deferred is written.
+
+    Each owner has an object of its own class in it. All are thrown away on a rollback, and when
+    another connection has written.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[type[Any], Remembered] = {}
+
+    def get(self, owner: type[R]) -> R:
+        """Return what this owner remembers."""
+        found = self._kept.get(owner)
+        if found is None:
+            found = self._kept[owner] = owner()
+        return cast("R", found)
+
+    def forget(self, owner: type[Remembered]) -> None:
+        """Throw away what one owner remembers."""
+        self._kept.pop(owner, None)
+
+    def clear(self) -> None:
+        """Throw all away."""
+        self._kept.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
 
 
 class Transaction:
     """
     What a unit of work is given: statements, the time, and who asked.
 
-    Rows may be deferred, and changes drafted: they are written together, before the next statement or
-    the commit, which is several times faster than one by one.
+    Rows may be deferred: they are written together, before the next statement or the commit, which is
+    several times faster than one by one. It ends with its unit, and so do the cursors of ``execute``.
     """
 
     __slots__ = (
+        "_cursors",
         "_deferred",
         "_deferred_rows",
         "_undo",
         "broken",
         "cache",
         "connection",
-        "drafts",
+        "lane",
         "now",
         "participant",
         "recording",
-        "state",
     )
 
     def __init__(
-        self, connection: sqlite3.Connection, now: int, participant: Any | None = None
+        self,
+        connection: sqlite3.Connection,
+        now: int,
+        participant: Participant | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.connection = connection
         self.now = now
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
-        self.state: Any = None  # immutable; belongs to the store's participant
-        self.cache: dict[
-            Any, Any
-        ] = {}  # rows in memory, as they are, or will be once drafts are written
-        self.drafts: dict[str, Draft] = {}  # by whose they are
+        self.lane = Head(0, FIRST)  # the end of the chain that it appends to
+        self.cache = Cache() if cache is None else cache
         self.broken: BaseException | None = None  # what left a write half done, caught or not
-        self._deferred: dict[str, list[Sequence[Any]]] = {}
+        self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
         self._deferred_rows = 0
         self._undo: list[Callable[[], None]] = []
+        self._cursors: list[weakref.ref[_Cursor]] = []
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement."""
-        if self._deferred or self.drafts:
+        """Run a statement. The cursor is closed when the unit ends; ``all`` returns rows that stay."""
+        if self._deferred:
             self.flush()
-        return self.connection.execute(sql, parameters)
+        cursor = self.connection.cursor(_Cursor).execute(sql, parameters)
+        if cursor.description is not None:  # only what gives rows can stay open
+            self._watch(cursor)
+        return cursor
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
         """Run a statement for each row."""
-        if self._deferred or self.drafts:
+        if self._deferred:
             self.flush()
         return self.connection.executemany(sql, rows)
 
-    def defer(self, sql: str, row: Sequence[Any]) -> None:
-        """Run a statement for this row before the next statement, or the commit."""
-        self._deferred.setdefault(sql, []).append(row)
-        self._deferred_rows += 1
+    def defer(self, statement: str | Insert, rows: Iterable[Sequence[Any]]) -> None:
+        """
+        Run a statement for each of these rows before the next statement, or the commit.
 
-    def defer_all(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run a statement for each of these rows before the next statement, or the commit."""
-        waiting = self._deferred.setdefault(sql, [])
+        Statements run in the order in which they first came, each for all of its rows.
+        """
+        waiting = self._deferred.setdefault(statement, [])
         before = len(waiting)
         waiting.extend(rows)
         self._deferred_rows += len(waiting) - before
 
     def flush(self) -> None:
-        """Write what was drafted and deferred, statement by statement in the order they first came."""
-        drafts, self.drafts = self.drafts, {}
+        """Write what was deferred."""
+        deferred, self._deferred = self._deferred, {}
         try:
-            for draft in drafts.values():
-                draft.write()
-            deferred, self._deferred = self._deferred, {}
-            for sql, rows in deferred.items():
-                _write(self.connection, sql, rows)
+            for statement, rows in deferred.items():
+                if isinstance(statement, Insert):
+                    statement.write(self.connection, rows)
+                else:
+                    self.connection.executemany(statement, rows)
         except BaseException as error:
             self.broken = error  # its rows need not be those of whoever happens to run now
             raise
 
-    def forget_deferred(self) -> None:
-        """Drop what was drafted or deferred and has not run."""
-        self.drafts.clear()
-        self._deferred.clear()
-
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """Return the first row, or None."""
-        row: Row | None = self.execute(sql, parameters).fetchone()
+        if self._deferred:
+            self.flush()
+        cursor = self.connection.execute(sql, parameters)
+        row: Row | None = cursor.fetchone()
+        cursor.close()  # or an error's traceback might keep it, and what it reads, open
         return row
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Return all rows."""
-        return self.execute(sql, parameters).fetchall()
+        if self._deferred:
+            self.flush()
+        return self.connection.execute(sql, parameters).fetchall()
 
     def writes(self) -> int:
         """Return a number that grows with each row written or deferred, and never shrinks."""
@@ -125,29 +208,71 @@ class Transaction:
         """
         self._undo.append(undo)
 
-    def mark(self) -> tuple[int, Any]:
+    def mark(self) -> tuple[int, Head]:
         """Return the place to which ``undo_to`` goes back."""
-        return len(self._undo), self.state
+        return len(self._undo), self.lane
 
-    def undo_to(self, mark: tuple[int, Any]) -> None:
+    def undo_to(self, mark: tuple[int, Head]) -> None:
         """Undo in memory, last first, what was done since the mark."""
-        length, self.state = mark
+        length, self.lane = mark
         while len(self._undo) > length:
             self._undo.pop()()
 
+    def _watch(self, cursor: _Cursor) -> None:
+        if len(self._cursors) >= MAX_CURSORS:
+            self._cursors = [held for held in self._cursors if held() is not None]
+        self._cursors.append(weakref.ref(cursor))
 
-def _write(connection: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement for each row; an INSERT for many rows at once, which takes a third less."""
-    start = 0
-    if len(rows) >= ROWS_AT_ONCE and "VALUES" in sql and "CONFLICT" not in sql:
-        inserting, values, row = sql.partition("VALUES")
-        many = inserting + values + ",".join([row] * ROWS_AT_ONCE)
-        for start in range(0, len(rows) - ROWS_AT_ONCE + 1, ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            connection.execute(many, [*chain.from_iterable(some)])
-        start += ROWS_AT_ONCE
-    if start < len(rows):
-        connection.executemany(sql, rows[start:] if start else rows)
+    def close_cursors(self) -> None:
+        """
+        Close the cursors that were given out.
+
+        One that is open keeps its connection at the moment at which it began to read: reads would
+        show that moment for ever, and no write could begin once another process has written.
+        """
+        if self._cursors:
+            watched, self._cursors = self._cursors, []
+            for held in watched:
+                cursor = held()
+                if cursor is not None:
+                    cursor.close()
+                    cursor.__class__ = _EndedCursor  # type: ignore[assignment]
+
+    def end(self) -> None:
+        """Be of no more use: whoever kept this or a cursor is told so."""
+        self.close_cursors()
+        self.connection = self._deferred = _ENDED  # type: ignore[assignment]
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor of a unit: as SQLite's, and just as fast."""
+
+
+class _EndedCursor(sqlite3.Cursor):
+    """What a unit's cursor becomes when the unit ends."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise _ended("cursor")
+
+    __iter__ = __next__ = fetchone = fetchall = execute = executemany = _refuse
+    fetchmany = _refuse  # type: ignore[assignment]
+
+
+class _Ended:
+    """Stands in the place of an ended transaction's connection and rows."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _ended("transaction")
+
+
+_ENDED: Final = _Ended()
+
+
+def _ended(what: str) -> ClosedError:
+    return ClosedError(
+        f"cannot use a {what} after its unit of work has ended: "
+        "return rows, for example of tx.all(), not the cursor"
+    )
 
 
 Unit: TypeAlias = Callable[[Transaction], T]

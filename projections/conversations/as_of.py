@@ -90,7 +90,7 @@ def at(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):
-            past.executemany(INSERT_EVENT, tx.execute(EVENT, (position,)))
+            past.executemany(INSERT_EVENT.one, tx.execute(EVENT, (position,)))
         yield past
 
 

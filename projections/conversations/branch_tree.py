@@ -8,11 +8,12 @@ place is (None, 0). In any branch the items ascend by (position, index), so an i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agents_eventlog.eventlog.errors import ProjectionError
 from agents_eventlog.eventlog.events import ItemRef
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.transaction import Insert, Transaction
 
 SEGMENTS = """
     CREATE TABLE segments (
@@ -52,11 +53,13 @@ INSERT_SEGMENT = """
     INSERT INTO segments (segment_id, session_id, parent_segment_id, parent_length)
     VALUES (?, ?, ?, ?)
 """
-INSERT_ITEM = """
-    INSERT INTO items (
-        segment_id, number, position, index_in_event, type, tool_name, is_tool_call, turn
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+INSERT_ITEM = Insert(
+    "items",
+    (
+        *("segment_id", "number", "position", "index_in_event"),
+        *("type", "tool_name", "is_tool_call", "turn"),
+    ),
+)
 SELECT_PARENT = "SELECT parent_segment_id, parent_length FROM segments WHERE segment_id = ?"
 SELECT_TAIL = """
     SELECT number, position, index_in_event, turn, type FROM items
@@ -122,6 +125,18 @@ class Item(NamedTuple):
     type: str
 
 
+@dataclass
+class Known:
+    """What is remembered of segments, by their ids: parents, last numbers, and last items."""
+
+    parents: dict[int, Pointer] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    tails: dict[int | None, tuple[int, Item | None, Item | None]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.parents) + len(self.ends) + len(self.tails)
+
+
 def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
     """Walk a branch from its end to its beginning, segment by segment."""
     segment_id, length = pointer
@@ -135,10 +150,10 @@ def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
 
 def parent(tx: Transaction, segment_id: int) -> Pointer | None:
     """Return where a segment leaves its parent, from memory where the transaction has it there."""
-    key = ("parent", segment_id)
-    found: Pointer | None = tx.cache.get(key)
+    parents = tx.cache.get(Known).parents
+    found = parents.get(segment_id)
     if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
-        found = tx.cache[key] = Pointer(*row)
+        found = parents[segment_id] = Pointer(*row)
     if found is not None:
         check_parent(segment_id, found.segment_id)
     return found
@@ -155,7 +170,7 @@ def check_parent(segment_id: int, parent_id: int | None) -> None:
 
 def end(tx: Transaction, segment_id: int) -> int | None:
     """Return the number of a segment's last item, from memory where the transaction has it there."""
-    last: int | None = tx.cache.get(("end", segment_id))
+    last = tx.cache.get(Known).ends.get(segment_id)
     if last is None:
         (last,) = tx.execute(SELECT_END, (segment_id,)).fetchone()
     return last
@@ -173,22 +188,21 @@ def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
 
     From memory where the transaction has them there.
     """
-    key = ("tail", pointer.segment_id)
-    known: tuple[int, Item | None, Item | None] | None = tx.cache.get(key)
+    tails = tx.cache.get(Known).tails
+    known = tails.get(pointer.segment_id)
     if known is None or known[0] != pointer.length:
         found = tx.all(SELECT_TAIL, (*pointer, pointer.length))
         items = {number: _item(*row) for number, *row in found}
         known = pointer.length, items.get(pointer.length), items.get(pointer.length - 1)
-        tx.cache[key] = known
+        tails[pointer.segment_id] = known
     return known[1:]
 
 
 def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
     """Remove the item that a pointer stood at, unless a branch or a child segment reaches it."""
     segment_id, number = pointer
-    where = (segment_id, number)
-    dropped = tx.execute(DELETE_UNREACHED, where * 3).rowcount > 0
-    if dropped:
+    dropped = tx.execute(DELETE_UNREACHED, pointer * 3).rowcount > 0
+    if dropped and segment_id is not None:
         _remember_end(tx, segment_id, number - 1)
     return dropped
 
@@ -273,10 +287,11 @@ def _item(position: int, index: int, turn: int, kind: str) -> Item:
     return Item(ItemRef(position, index), turn, kind)
 
 
-def _remember_end(tx: Transaction, segment_id: int | None, last: int) -> None:
+def _remember_end(tx: Transaction, segment_id: int, last: int) -> None:
     """Remember where a segment ends now that items went off it."""
-    tx.cache["end", segment_id] = last
-    tx.cache["tail", segment_id] = None
+    known = tx.cache.get(Known)
+    known.ends[segment_id] = last
+    known.tails.pop(segment_id, None)
 
 
 def delete_all(tx: Transaction, session_id: str) -> None:

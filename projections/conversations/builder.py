@@ -13,6 +13,7 @@ newest) changes nothing. The commands that append see to it that such events do 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -197,39 +198,51 @@ class Branch(msgspec.Struct):
         self.turn = turn
 
 
+@dataclass
+class Rows:
+    """The rows of sessions and branches that are remembered, by their keys."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    branches: dict[tuple[str, str], Branch] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sessions) + len(self.branches)
+
+
 def session(tx: Transaction, session_id: str) -> Session | None:
     """Return a session's row, from memory where the transaction has it there."""
-    key = ("session", session_id)
-    found: Session | None = tx.cache.get(key)
+    sessions = tx.cache.get(Rows).sessions
+    found = sessions.get(session_id)
     if found is None and (row := tx.one(SELECT_SESSION, (session_id,))):
-        found = tx.cache[key] = Session(*row)
+        found = sessions[session_id] = Session(*row)
     return found
 
 
 def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
     """Return a branch's row, from memory where the transaction has it there."""
-    key = ("branch", session_id, branch_id)
-    found: Branch | None = tx.cache.get(key)
-    if found is None and (row := tx.one(SELECT_BRANCH, key[1:])):
-        found = tx.cache[key] = Branch(*row)
+    branches, key = tx.cache.get(Rows).branches, (session_id, branch_id)
+    found = branches.get(key)
+    if found is None and (row := tx.one(SELECT_BRANCH, key)):
+        found = branches[key] = Branch(*row)
     return found
 
 
 def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | None, Branch | None]:
     """Return a session's and a branch's row: from memory, or with one statement."""
-    session_key, branch_key = ("session", session_id), ("branch", session_id, branch_id)
-    if session_key in tx.cache:
-        return tx.cache[session_key], branch(tx, session_id, branch_id)
+    rows = tx.cache.get(Rows)
+    known = rows.sessions.get(session_id)
+    if known is not None:
+        return known, branch(tx, session_id, branch_id)
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
-    found = tx.cache[session_key] = Session(*row[:12])
+    found = rows.sessions[session_id] = Session(*row[:12])
     segment_id, length = row[12:14]
     if length is None:
         return found, None
     if row[22] is not None:
-        tx.cache["parent", segment_id] = Pointer(*row[21:])
-    on_it = tx.cache[branch_key] = Branch(*row[12:21])
+        tx.cache.get(branch_tree.Known).parents[segment_id] = Pointer(*row[21:])
+    on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
     return found, on_it
 
 
@@ -268,15 +281,10 @@ class Conversations:
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""
-        batch = tx.drafts.pop(self.name, None)
-        if not isinstance(batch, _Batch):
-            batch = _Batch(tx)
+        batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
-        if len(events) == 1:
-            tx.drafts[self.name] = batch  # more may come, of other units in the same transaction
-        else:
-            batch.write()
+        batch.write()
 
 
 class _Batch:
@@ -284,8 +292,10 @@ class _Batch:
 
     def __init__(self, tx: Transaction) -> None:
         if len(tx.cache) > MAX_CACHED:
-            tx.cache.clear()
+            tx.cache.forget(Rows)
+            tx.cache.forget(branch_tree.Known)
         self.tx = tx
+        self.rows = tx.cache.get(Rows)
         self.new_items: list[tuple[Any, ...]] = []
         # What was touched, each with whether more than its growth is to be written.
         self.sessions: dict[str, bool] = {}
@@ -312,7 +322,7 @@ class _Batch:
         found = session(self.tx, session_id)
         if found is None:
             at = recorded.occurred_at
-            found = self.tx.cache["session", session_id] = Session(created_at=at, updated_at=at)
+            found = self.rows.sessions[session_id] = Session(created_at=at, updated_at=at)
             self.sessions[session_id] = True
         return found
 
@@ -332,7 +342,7 @@ class _Batch:
         found = self.branch(recorded, branch_id, grows=grows)
         if not found.is_live:
             found.is_live = 1
-            self.tx.cache["branch", recorded.session_id, branch_id] = found
+            self.rows.branches[recorded.session_id, branch_id] = found
             found.created_at, found.created_position = recorded.occurred_at, recorded.position
             session.branch_count += 1
             self.sessions[recorded.session_id] = True
@@ -345,27 +355,27 @@ class _Batch:
         self.write_items()
         self.write_branches()
         for session_id, is_whole in self.sessions.items():
-            session: Session = self.tx.cache["session", session_id]
+            session = self.rows.sessions[session_id]
             if is_whole:
                 self.tx.execute(UPSERT_SESSION, (*astuple(session), session_id))
             else:
                 counts = (session.updated_at, session.item_count, session.turn_count)
-                self.tx.defer(GROW_SESSION, (*counts, session_id))
+                self.tx.defer(GROW_SESSION, [(*counts, session_id)])
         self.sessions.clear()
 
     def write_items(self) -> None:
         if self.new_items:
-            self.tx.defer_all(branch_tree.INSERT_ITEM, self.new_items)
+            self.tx.defer(branch_tree.INSERT_ITEM, self.new_items)
             self.new_items = []
 
     def write_branches(self) -> None:
         for key, is_whole in self.branches.items():
-            branch: Branch = self.tx.cache["branch", *key]
+            branch = self.rows.branches[key]
             if is_whole:
                 self.tx.execute(UPSERT_BRANCH, (*astuple(branch), *key))
             else:
                 grown = (branch.length, branch.turn, branch.updated_at)
-                self.tx.defer(GROW_BRANCH, (*grown, *key))
+                self.tx.defer(GROW_BRANCH, [(*grown, *key)])
         self.branches.clear()
 
     # -- what the events do -------------------------------------------------------------------
@@ -398,7 +408,7 @@ class _Batch:
         key = recorded.session_id, recorded.branch_id or MAIN
         self.branches[key] = self.branches.get(key) or segment_id != branch.segment_id
         branch.segment_id, branch.length, branch.turn = segment_id, number, turn
-        self.tx.cache["end", segment_id] = number
+        self.tx.cache.get(branch_tree.Known).ends[segment_id] = number
 
     def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if it stands at its tip."""
@@ -409,7 +419,7 @@ class _Batch:
             branch_tree.INSERT_SEGMENT,
             (recorded.position, recorded.session_id, segment_id, branch.length),
         )
-        self.tx.cache["parent", recorded.position] = branch.pointer
+        self.tx.cache.get(branch_tree.Known).parents[recorded.position] = branch.pointer
         return recorded.position
 
     def item_popped(self, recorded: Recorded, session: Session) -> None:

@@ -20,7 +20,7 @@ from agents_eventlog.eventlog.events import (
     ItemsReplaced,
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.transaction import Insert, Transaction
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.search import text as search_text
 
@@ -29,7 +29,7 @@ ITEM_TEXTS = """
         text, tokenize = 'trigram case_sensitive 1', detail = 'none', columnsize = 0
     )
 """
-INSERT_TEXT = "INSERT INTO item_texts (rowid, text) VALUES (?, ?)"
+INSERT_TEXT = Insert("item_texts", ("rowid", "text"))
 DELETE_TEXT = "DELETE FROM item_texts WHERE rowid = ?"
 OPTIMIZE = "INSERT INTO item_texts (item_texts) VALUES ('optimize')"
 FIND = """
@@ -73,7 +73,7 @@ class Search:
         for (position, *_), items in zip(payloads, codec.decode_items(payloads), strict=True):
             text = indexed("\n".join(text for item in items for text in search_text.texts(item)))
             if text:
-                tx.defer(INSERT_TEXT, (position, text))
+                tx.defer(INSERT_TEXT, [(position, text)])
         erased = [
             position
             for recorded in events

@@ -20,7 +20,7 @@ from agents_eventlog.eventlog.events import (
     UsageRecorded,
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
 from agents_eventlog.projections.conversations.item_kind import json_text
 
 DAY: Final = 86_400_000_000
@@ -95,7 +95,14 @@ COUNTS: Final = (
 """What is counted of a request, in the order of the columns."""
 
 SUMMED: Final = ("entries", "runs", *COUNTS, "cost_nanos", "unpriced_requests")
-INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * 25)})"
+INSERT = Insert(
+    "usage",
+    (
+        *("position", "index_in_event", "session_id", "branch_id", "turn", "is_live", "run_id"),
+        *("begins_run", "is_interrupted", *COUNTS, "input_token_details", "output_token_details"),
+        *("response_id", "model", "agent", "cost_usd", "cost_nanos", "price_source", "occurred_at"),
+    ),
+)
 ADD = f"""
     INSERT INTO usage_by_day VALUES ({", ".join("?" * 15)})
     ON CONFLICT (day, session_id, model, agent) DO UPDATE SET
@@ -211,7 +218,7 @@ class _Batch:
     def write_rows(self) -> None:
         """Write the rows of requests; statements that look for them see them then."""
         if self._rows:
-            self._tx.defer_all(INSERT, self._rows)
+            self._tx.defer(INSERT, self._rows)
             self._rows = []
 
     def write_sums(self) -> None:
@@ -221,7 +228,7 @@ class _Batch:
             for group, counted in self._counted.items()
         ]
         if sums:
-            self._tx.defer_all(ADD, sums)
+            self._tx.defer(ADD, sums)
         if self._left:
             self._tx.executemany(DROP_EMPTY, self._left)
 

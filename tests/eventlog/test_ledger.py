@@ -20,6 +20,7 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.appender import (
     MOST_EVENTS,
+    Ends,
     Ledger,
     append,
     append_all,
@@ -117,16 +118,16 @@ def test_versions_go_on_in_each_session_and_positions_in_the_log(tx: Transaction
 
 
 def test_the_head_is_carried_on_and_found_again(tx: Transaction) -> None:
-    assert tx.state == appender.read_head(tx) == Head(0, FIRST)
+    assert tx.lane == appender.read_head(tx) == Head(0, FIRST)
     last = append_all(tx, "s", [(SAID, DATA)] * 3)[-1]
-    assert tx.state == Head(3, last.digest)
-    assert next_one(tx).state == appender.read_head(tx) == Head(3, last.digest)
+    assert tx.lane == Head(3, last.digest)
+    assert next_one(tx).lane == appender.read_head(tx) == Head(3, last.digest)
 
 
 def test_a_head_that_is_remembered_is_not_looked_for(tx: Transaction) -> None:
-    tx.cache["head"] = Head(7, b"x" * 32)
+    tx.cache.get(Ends).head = Head(7, b"x" * 32)
     appender.ledger(tx).begin(tx)
-    assert tx.state == Head(7, b"x" * 32)
+    assert tx.lane == Head(7, b"x" * 32)
 
 
 def test_what_was_appended_is_remembered_and_not_looked_for(tx: Transaction) -> None:
@@ -136,7 +137,7 @@ def test_what_was_appended_is_remembered_and_not_looked_for(tx: Transaction) -> 
     tx.connection.set_trace_callback(ran.append)
     assert appender.session_version(tx, "s") == 1
     appender.ledger(tx).begin(tx)
-    assert tx.state == Head(1, last.digest)
+    assert tx.lane == Head(1, last.digest)
     assert ran == []
 
 
@@ -206,7 +207,7 @@ def test_an_event_whose_rows_could_not_be_made_breaks_the_transaction(tx: Transa
 @pytest.mark.parametrize("what", ["position", "version"])
 def test_a_number_that_no_log_comes_to_by_counting_is_refused(tx: Transaction, what: str) -> None:
     def put(number: int) -> None:
-        tx.state = Head(number if what == "position" else 0, FIRST)
+        tx.lane = Head(number if what == "position" else 0, FIRST)
         stored = ("items_added", 1, None, DATA, integrity.data_digest(DATA), None, None)
         appender.ledger(tx).put(tx, "s", number if what == "version" else 0, [stored])
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Transaction
+from agents_eventlog.eventlog.integrity import FIRST, Head
+from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Insert, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NUMBER = "INSERT INTO numbers (n, name) VALUES (?, ?)"
+NUMBER = Insert("numbers", ("n", "name"))
 ALL = "SELECT n FROM numbers ORDER BY rowid"
 
 
@@ -22,7 +23,7 @@ def tx() -> Iterator[Transaction]:
     """A transaction on a table of numbers."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, name TEXT)")
-        yield Transaction(connection, now=7, participant="someone")
+        yield Transaction(connection, now=7)
 
 
 def numbers(count: int, start: int = 1) -> list[tuple[int, str]]:
@@ -34,21 +35,11 @@ def stored(tx: Transaction) -> list[int]:
     return [n for (n,) in tx.connection.execute(ALL)]
 
 
-class Draft:
-    """A draft that writes one number."""
-
-    def __init__(self, tx: Transaction, number: int) -> None:
-        self.tx, self.number = tx, number
-
-    def write(self) -> None:
-        self.tx.execute(NUMBER, (self.number, "drafted"))
-
-
 def test_a_unit_is_told_the_time_and_who_takes_part_and_nothing_is_recorded_yet(
     tx: Transaction,
 ) -> None:
-    assert (tx.now, tx.participant, tx.recording, tx.state) == (7, "someone", {}, None)
-    assert (tx.cache, tx.drafts, tx.broken) == ({}, {}, None)
+    assert (tx.now, tx.participant, tx.recording, tx.lane) == (7, None, {}, Head(0, FIRST))
+    assert (len(tx.cache), tx.broken) == (0, None)
 
 
 STATEMENTS: dict[str, Callable[[Transaction], Any]] = {
@@ -62,33 +53,25 @@ STATEMENTS: dict[str, Callable[[Transaction], Any]] = {
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_a_deferred_row_is_there_before_the_next_statement(tx: Transaction, statement: str) -> None:
-    tx.defer(NUMBER, (1, "one"))
-    tx.defer_all(NUMBER, numbers(2, start=2))
+    tx.defer(NUMBER, [(1, "one")])
+    tx.defer(NUMBER, numbers(2, start=2))
     assert stored(tx) == []
     STATEMENTS[statement](tx)
     assert stored(tx) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("statement", STATEMENTS)
-def test_a_draft_is_written_before_the_next_statement(tx: Transaction, statement: str) -> None:
-    tx.drafts["its"] = Draft(tx, 5)
-    STATEMENTS[statement](tx)
-    assert stored(tx) == [5]
-    assert tx.drafts == {}
-
-
 def test_rows_are_written_statement_by_statement_in_the_order_they_first_came(
     tx: Transaction,
 ) -> None:
-    tx.defer(NUMBER, (1, "one"))
-    tx.defer("UPDATE numbers SET name = ? WHERE n = ?", ("changed", 2))
-    tx.defer(NUMBER, (2, "two"))
+    tx.defer(NUMBER, [(1, "one")])
+    tx.defer("UPDATE numbers SET name = ? WHERE n = ?", [("changed", 2)])
+    tx.defer(NUMBER, [(2, "two")])
     assert tx.all("SELECT n, name FROM numbers") == [(1, "one"), (2, "changed")]
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 63, 64, 65, 96])
 def test_many_rows_are_written_whole_and_in_order(tx: Transaction, count: int) -> None:
-    tx.defer_all(NUMBER, numbers(count))
+    tx.defer(NUMBER, numbers(count))
     tx.flush()
     assert tx.all("SELECT n, name FROM numbers") == numbers(count)
 
@@ -98,7 +81,7 @@ def test_so_many_rows_take_one_statement(tx: Transaction, count: int, statements
     assert ROWS_AT_ONCE == 32
     ran: list[str] = []
     tx.connection.set_trace_callback(ran.append)
-    tx.defer_all(NUMBER, numbers(count))
+    tx.defer(NUMBER, numbers(count))
     tx.flush()
     assert len(ran) == statements
 
@@ -117,21 +100,13 @@ def test_many_rows_of_what_is_no_plain_insert_are_run_one_by_one(
     once = numbers(40)
     tx.connection.executemany(statement, once)
     expected = tx.all(ALL)
-    tx.defer_all(statement, once)
+    tx.defer(statement, once)
     tx.flush()
     assert tx.all(ALL) == expected
 
 
-def test_what_was_deferred_or_drafted_can_be_forgotten(tx: Transaction) -> None:
-    tx.defer(NUMBER, (1, "one"))
-    tx.drafts["its"] = Draft(tx, 5)
-    tx.forget_deferred()
-    tx.flush()
-    assert stored(tx) == []
-
-
 def test_a_write_that_fails_is_remembered_as_what_broke_the_unit(tx: Transaction) -> None:
-    tx.defer_all(NUMBER, [(1, "one"), (1, "one again")])
+    tx.defer(NUMBER, [(1, "one"), (1, "one again")])
     with pytest.raises(sqlite3.IntegrityError) as caught:
         tx.one("SELECT 1")
     assert tx.broken is caught.value
@@ -142,12 +117,12 @@ def test_what_was_written_or_deferred_is_counted_and_the_count_never_shrinks(
 ) -> None:
     counts = [tx.writes()]
     for change in (
-        lambda: tx.execute(NUMBER, (1, "one")),
-        lambda: tx.defer(NUMBER, (2, "two")),
-        lambda: tx.defer(NUMBER, (3, "three")),
-        lambda: tx.defer_all(NUMBER, numbers(2, start=4)),
-        lambda: tx.defer_all(NUMBER, numbers(1, start=6)),
-        lambda: tx.defer(NUMBER, (7, "seven")),
+        lambda: tx.execute(NUMBER.one, (1, "one")),
+        lambda: tx.defer(NUMBER, [(2, "two")]),
+        lambda: tx.defer(NUMBER, [(3, "three")]),
+        lambda: tx.defer(NUMBER, numbers(2, start=4)),
+        lambda: tx.defer(NUMBER, numbers(1, start=6)),
+        lambda: tx.defer(NUMBER, [(7, "seven")]),
     ):
         change()
         counts.append(tx.writes() - counts[0])
@@ -155,12 +130,12 @@ def test_what_was_written_or_deferred_is_counted_and_the_count_never_shrinks(
     tx.flush()
     assert tx.writes() >= 7
     tx.one("SELECT 1")
-    tx.defer_all(NUMBER, [])
+    tx.defer(NUMBER, [])
     assert tx.writes() == 6 + 7
 
 
 def test_the_first_row_is_a_row_or_nothing(tx: Transaction) -> None:
-    tx.executemany(NUMBER, numbers(2))
+    tx.executemany(NUMBER.one, numbers(2))
     assert tx.one("SELECT n, name FROM numbers WHERE n > ? ORDER BY n", (0,)) == (1, "no. 1")
     assert tx.one("SELECT n FROM numbers WHERE n > ?", (2,)) is None
     assert tx.all("SELECT n FROM numbers WHERE n > ?", (1,)) == [(2,)]
@@ -169,12 +144,12 @@ def test_the_first_row_is_a_row_or_nothing(tx: Transaction) -> None:
 def test_what_was_done_in_memory_since_a_mark_is_undone_last_first(tx: Transaction) -> None:
     undone: list[str] = []
     tx.on_rollback(lambda: undone.append("kept"))
-    tx.state = "before"
+    tx.lane = Head(1, FIRST)
     mark = tx.mark()
     tx.on_rollback(lambda: undone.append("first"))
     tx.on_rollback(lambda: undone.append("second"))
-    tx.state = "after"
+    tx.lane = Head(2, FIRST)
     tx.undo_to(mark)
-    assert (undone, tx.state) == (["second", "first"], "before")
+    assert (undone, tx.lane) == (["second", "first"], Head(1, FIRST))
     tx.undo_to(mark)
     assert undone == ["second", "first"]

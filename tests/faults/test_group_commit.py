@@ -197,8 +197,11 @@ class Once:
 
     def apply(self, tx: Transaction, events: Any) -> None:
         for recorded in events:
-            write = tx.defer if self.defers else tx.execute
-            write("INSERT INTO once VALUES (?)", (recorded.session_id,))
+            row = (recorded.session_id,)
+            if self.defers:
+                tx.defer("INSERT INTO once VALUES (?)", [row])
+            else:
+                tx.execute("INSERT INTO once VALUES (?)", row)
 
 
 @pytest.mark.parametrize("defers", [False, True])

@@ -43,7 +43,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appending.py": ("tests/eventlog/test_log.py",),
     "eventlog/codec.py": ("tests/eventlog/test_codec.py",),
     "eventlog/jsonl/export.py": _MOVING,
-    "eventlog/headroom.py": ("tests/eventlog/test_headroom.py",),
     "eventlog/jsonl/import_.py": _MOVING,
     "eventlog/integrity.py": (
         "tests/eventlog/test_integrity.py",
@@ -59,7 +58,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/storage/sqlite/schema.py": ("tests/eventlog/test_schema.py",),
     "eventlog/storage/sqlite/store.py": (
         *("tests/eventlog/test_store.py", "tests/eventlog/test_connections.py"),
-        "tests/eventlog/test_headroom.py",
         *("tests/faults/test_group_commit.py", "tests/faults/test_commit_failure.py"),
         "tests/faults/test_fork.py",
     ),

@@ -19,7 +19,6 @@ from agents_eventlog.eventlog import (
     MetadataSet,
     SessionCleared,
     SessionDeleted,
-    append,
 )
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.projections import Conversations
@@ -316,13 +315,6 @@ def test_a_chat_that_goes_on_writes_of_its_rows_only_what_grows(given: Given) ->
     with watched(given.log) as seen:
         given(added(USER, ANSWER), popped(2, 1))
     assert [sql for sql in seen if "INTO sessions" in sql or "INTO branches" in sql] == []
-
-
-def test_what_units_of_one_transaction_add_is_written_once(given: Given) -> None:
-    given(added())
-    with watched(given.log) as seen:
-        given.write(lambda tx: [append(tx, "s", added(), branch_id="main") for _ in range(3)])
-    assert len([sql for sql in seen if "UPDATE branches" in sql]) == 1, seen
 
 
 def test_where_a_branch_stands_is_looked_up_once(given: Given) -> None:

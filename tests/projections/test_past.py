@@ -51,7 +51,7 @@ def stored(events: list[Recorded]) -> Transaction:
     for e in events:
         columns = (e.position, e.session_id, e.version, e.type, e.schema_version, e.branch_id)
         rest = (e.data, e.data_digest, e.metadata_json, e.idempotency_key, e.recorded_at, e.digest)
-        tx.execute(INSERT_EVENT, (*columns, *rest))
+        tx.execute(INSERT_EVENT.one, (*columns, *rest))
     return tx
 
 

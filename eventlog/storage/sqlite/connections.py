@@ -252,6 +252,13 @@ def translated(error: BaseException, path: str) -> BaseException:
 
 def _mapped(error: sqlite3.Error, path: str) -> BaseException:
     code = _primary_code(error)
+    if (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY_SNAPSHOT
+    ):  # at once: waiting would not help
+        return BusyError(
+            f"{path} was changed after this transaction began to read, so it cannot write: try again",
+            path=path,
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return BusyError(
             f"{path} was locked by another process for over {BUSY_TIMEOUT_SECONDS:g} seconds",

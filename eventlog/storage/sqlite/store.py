@@ -6,9 +6,9 @@ A unit of work is a plain function of an open transaction. It runs whole on the 
 fails fails alone; a commit that fails fails every unit of it. Reads run on a second, read-only connection
 with a thread of its own, so that no read waits for an fsync.
 
-Savepoints cost as much as the writes they guard, so they come second: the units run without, and only
-when one has failed after writing is everything rolled back and run again, each under its own. A unit may
-therefore run twice; what it does in memory it hands to ``Transaction.on_rollback``.
+When a unit of several fails after it has written, all of them are rolled back, and each runs again in a
+transaction of its own. A unit may therefore run twice; what it does in memory it hands to
+``Transaction.on_rollback``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
-from agents_eventlog.eventlog.headroom import Headroom
 from agents_eventlog.eventlog.recording_context import recorded_values
 from agents_eventlog.eventlog.storage.notifier import Bell
 from agents_eventlog.eventlog.storage.pending import (
@@ -36,7 +35,12 @@ from agents_eventlog.eventlog.storage.pending import (
 )
 from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.thread import Worker
-from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+from agents_eventlog.eventlog.storage.transaction import (
+    Cache,
+    Participant,
+    Transaction,
+    Unit,
+)
 
 T = TypeVar("T")
 Durability: TypeAlias = Literal["full", "normal"]
@@ -54,38 +58,28 @@ def system_clock() -> int:
     return time.time_ns() // 1_000
 
 
-class Participant(Protocol):
-    """What takes part in each writing transaction beside its units: the log."""
-
-    def begin(self, tx: Transaction) -> None:
-        """Load what the units need, before the first of them."""
-
-    def before_commit(self, tx: Transaction) -> None:
-        """Write what belongs to the whole transaction, after the last of them."""
-
-
 class _Failed(Exception):  # noqa: N818 - a signal
-    """A unit failed after it had written, beside others that did not."""
+    """A unit failed after it had written, beside others."""
 
 
 class _Memory:
     """What a connection remembers of the rows that it read or wrote, until somebody else writes."""
 
     def __init__(self) -> None:
-        self._rows: dict[Any, Any] = {}
+        self._cache = Cache()
         self._data_version = 0
 
-    def valid(self, connection: sqlite3.Connection) -> dict[Any, Any]:
+    def valid(self, connection: sqlite3.Connection) -> Cache:
         """Return what is remembered and still so; asked inside a transaction."""
         version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version or len(self._rows) > MAX_CACHED:
-            self._rows.clear()
+        if version != self._data_version or len(self._cache) > MAX_CACHED:
+            self._cache.clear()
             self._data_version = version
-        return self._rows
+        return self._cache
 
     def clear(self) -> None:
         """Forget all."""
-        self._rows.clear()
+        self._cache.clear()
 
 
 class Store:
@@ -114,7 +108,6 @@ class Store:
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
         self._written = _Memory()
-        self._headroom: Headroom | None = None
         self._reader: sqlite3.Connection | None = None
         self._read = _Memory()
         self._start_workers()
@@ -196,14 +189,18 @@ class Store:
         return self._on_writer(rewritten)
 
     def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
+        tx = Transaction(connection, self.clock())
         connection.execute("BEGIN IMMEDIATE")
         try:
-            tx = Transaction(connection, self.clock())
             unit(tx)
+            tx.close_cursors()
             tx.execute("COMMIT")
         except BaseException:
+            tx.close_cursors()
             self._roll_back(connection)
             raise
+        finally:
+            tx.end()
 
     def _on_writer(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the writing connection, outside of any transaction. Blocks."""
@@ -287,100 +284,79 @@ class Store:
                 if not batch:
                     self._draining = False
                     return
-            try:
-                self._run_batch(batch)
-            except BaseException as error:
-                for operation in batch:
-                    operation.error = error
+            self._run_batch(batch)
             tell(batch)
 
     def _run_batch(self, batch: list[Operation[Any]]) -> None:
         """Run units in one transaction; each operation ends with a result or an error."""
         try:
-            try:
-                self._run_together(batch, run_unit=self._run_unguarded)
-            except _Failed:
-                self._run_together(batch, run_unit=self._run_guarded)
-        except Exception as error:
+            self._commit(batch)
+        except _Failed:
+            for operation in batch:
+                self._run_batch([operation])
+        except BaseException as error:
             failure = connections.translated(error, self.path)
             for operation in batch:
                 operation.error = operation.error or failure
 
-    def _run_together(
-        self,
-        batch: list[Operation[Any]],
-        run_unit: Callable[[Transaction, Operation[Any], bool], None],
-    ) -> None:
+    def _commit(self, batch: list[Operation[Any]]) -> None:
+        """Run units in one transaction. Raises _Failed for several that are to be run one by one."""
         connection = self._writing_connection()
         tx = Transaction(connection, self.clock(), self.participant)
         start = tx.mark()
         written = tx.writes()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            if self._headroom is not None:
-                self._headroom.keep()
             tx.cache = self._written.valid(connection)
             if self.participant is not None:
                 self.participant.begin(tx)
-            for operation in batch:
-                operation.error = None
-                tx.recording = operation.recording
-                tx.now = self.clock()
-                run_unit(tx, operation, len(batch) == 1)
-            self._flush(tx, alone=len(batch) == 1)
+            try:
+                for operation in batch:
+                    self._run_unit(tx, operation, alone=len(batch) == 1)
+                tx.flush()
+            except BaseException as error:
+                if len(batch) == 1:
+                    raise
+                raise _Failed from error
             if self.participant is not None:
                 self.participant.before_commit(tx)
             tx.execute("COMMIT")
+            has_written = tx.writes() != written
         except BaseException:
+            tx.close_cursors()
             self._roll_back(connection)
             tx.undo_to(start)
             raise
-        if tx.writes() != written:
+        finally:
+            tx.end()
+        if has_written:
             self.bell.ring()
 
-    def _run_unguarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
-        """Run a unit in the hope that it succeeds, or fails before it writes."""
+    def _run_unit(self, tx: Transaction, operation: Operation[Any], *, alone: bool) -> None:
+        """
+        Run a unit, and raise what fails more than this unit.
+
+        Beside others, a unit that fails before it has written is told so, and the others go on.
+        """
         before = tx.mark()
         written = tx.writes()
+        operation.error = None
+        tx.recording = operation.recording
+        tx.now = self.clock()
         try:
             operation.result = operation.unit(tx)
-            _require_whole(tx)
         except BaseException as error:
-            if alone:
-                raise
             wrote = tx.writes() != written or tx.broken is not None
-            if wrote or isinstance(error, sqlite3.Error):
-                raise _Failed from error
+            # SQLite may have rolled back all of the transaction by itself, others' rows included.
+            if alone or wrote or isinstance(error, sqlite3.Error):
+                raise
             tx.undo_to(before)
             operation.error = error
-
-    def _flush(self, tx: Transaction, *, alone: bool) -> None:
-        """Write what the units deferred; whose row it is that fails, their next run tells."""
-        try:
-            tx.flush()
-        except Exception as error:
-            if alone:
-                raise
-            raise _Failed from error
-
-    def _run_guarded(self, tx: Transaction, operation: Operation[Any], alone: bool) -> None:
-        """Run a unit under a savepoint, to be rolled back alone."""
-        before = tx.mark()
-        tx.execute("SAVEPOINT unit")
-        try:
-            operation.result = operation.unit(tx)
-            tx.flush()
-            _require_whole(tx)
-        except BaseException as error:
-            if not tx.connection.in_transaction:
-                raise  # SQLite rolled all of it back
-            tx.forget_deferred()
-            tx.broken = None
-            tx.execute("ROLLBACK TO unit")
-            tx.undo_to(before)
-            tx.cache.clear()
-            operation.error = connections.translated(error, self.path)
-        tx.execute("RELEASE unit")
+        else:
+            if tx.broken is not None:
+                raise tx.broken  # although the unit that met it went on
+        finally:
+            tx.close_cursors()
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         self._written.clear()
@@ -407,8 +383,10 @@ class Store:
             connection.execute("BEGIN")
             tx.cache = self._read.valid(connection)
             result = unit(tx)
+            tx.end()
             connection.execute("COMMIT")
         except BaseException:
+            tx.end()
             if not _rolled_back(connection):  # or it would see this moment for ever
                 self._reader = None
             raise
@@ -417,22 +395,8 @@ class Store:
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is None:
             self._written.clear()
-            before = connections.file_id(self.path)
             self._writer = connections.connect_for_writing(self.path, self.durability)
-            self._renew_headroom(before)
         return self._writer
-
-    def _renew_headroom(self, before: connections.FileId | None) -> None:
-        """Keep room for a new connection, if it waits for the disk and is certain to have this file."""
-        self._close_headroom()
-        now = connections.file_id(self.path)
-        if self.durability == "full" and now is not None and before in (None, now):
-            self._headroom = Headroom(self.path, now)
-
-    def _close_headroom(self) -> None:
-        if self._headroom is not None:
-            self._headroom.close()
-            self._headroom = None
 
     def _reading_connection(self) -> sqlite3.Connection:
         if self._reader is None:
@@ -513,7 +477,6 @@ class Store:
             self._close_writer()
 
     def _close_writer(self) -> None:
-        self._close_headroom()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -533,9 +496,3 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
         connection.close()
         return False
     return True
-
-
-def _require_whole(tx: Transaction) -> None:
-    """Raise what left a write half done, although the unit that met it went on."""
-    if tx.broken is not None:
-        raise tx.broken
