@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +37,6 @@ from tests.properties.strategies import histories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from agents_eventlog.eventlog import Recorded, Transaction
 
@@ -387,3 +389,18 @@ def test_lines_are_utf_8_whatever_the_terminals_encoding(full: Path) -> None:
     )
     assert done.stdout.decode().splitlines() == asyncio.run(exported(full))
     assert "é" in done.stdout.decode()
+
+
+def test_an_export_replaces_no_database_and_nothing_beside_one(
+    full: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    other, damaged = tmp_path / "other.db", tmp_path / "damaged.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE recipes (name)")
+    for output in (full, other, Path(f"{other}-wal")):
+        assert command("export", full, "--output", output).exit_code == 2
+    damaged.write_bytes(other.read_bytes()[:100] + b"\xff" * 8092)
+    before = damaged.read_bytes()
+    assert command("export", full, "--output", damaged).exit_code == 3
+    assert damaged.read_bytes() == before
+    assert command("import", tmp_path / "new.db", damaged).exit_code == 3
