@@ -140,7 +140,7 @@ class EventLog:
         """Finish pending work and close. The last user of the file closes its connections. Idempotent."""
         if not self._closed:
             self._closed = True
-            self.store.bell.ring()  # subscriptions end
+            self.store.notifier.notify()  # subscriptions end
             if self.read_only:
                 self.store.close()
             else:

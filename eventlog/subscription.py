@@ -36,7 +36,7 @@ async def follow(
     that has seen one has seen all before it.
     """
     pause = None if log.store.is_memory else poll_seconds  # no other process can append
-    with log.store.bell.listening() as heard:
+    with log.store.notifier.listen() as heard:
         while not log.is_closed:
             heard.clear()
             last = await _asked(log, last_position)

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Any, Literal, TypeAlias
 
-from agents_eventlog.eventlog.storage.pending import Operation
+from agents_eventlog.eventlog.storage.pending import PendingUnit
 from agents_eventlog.eventlog.storage.sqlite.store import Store
 
 Kind: TypeAlias = Literal["read", "write"]
@@ -35,10 +35,10 @@ class Lane:
         self._waiters = 0
         self._reads = 0  # under way
         self._writes = 0
-        self._waiting: deque[tuple[Kind, Operation[Any]]] = deque()
+        self._waiting: deque[tuple[Kind, PendingUnit[Any]]] = deque()
         self._pid = os.getpid()
 
-    def submit(self, kind: Kind, operation: Operation[Any]) -> None:
+    def submit(self, kind: Kind, operation: PendingUnit[Any]) -> None:
         """Run an operation after everything that was submitted before it."""
         if self._pid != os.getpid():
             self._forget_parent()
@@ -54,7 +54,7 @@ class Lane:
             self._idle.wait_for(lambda: not (self._waiting or self._reads or self._writes))
             self._waiters -= 1
 
-    def _start(self, kind: Kind, operation: Operation[Any]) -> bool:
+    def _start(self, kind: Kind, operation: PendingUnit[Any]) -> bool:
         """Hand an operation to the store, unless it has to wait; the lock is held."""
         if kind == "read" and not self._writes:
             self._reads += 1
@@ -93,7 +93,7 @@ class Lane:
         if self._waiters:
             self._idle.notify_all()
 
-    def _start_or_fail(self, kind: Kind, operation: Operation[Any]) -> bool:
+    def _start_or_fail(self, kind: Kind, operation: PendingUnit[Any]) -> bool:
         try:
             return self._start(kind, operation)
         except Exception as error:

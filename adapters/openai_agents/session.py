@@ -49,7 +49,7 @@ from agents_eventlog.eventlog.events import (
     ItemsReplaced,
 )
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.storage.pending import Operation
+from agents_eventlog.eventlog.storage.pending import PendingUnit
 from agents_eventlog.eventlog.storage.sqlite.store import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -143,7 +143,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
                 raise BranchNotFoundError(seat.branch_id)
         else:
             # Not waited for: the calls of this object run behind it, and see an error of it themselves.
-            look: Operation[object] = Operation(
+            look: PendingUnit[object] = PendingUnit(
                 self._fresh(lambda tx: commands.look(tx, seat)), Future(), {}
             )
             self._lane.submit("read", look)

@@ -14,7 +14,7 @@ from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.recording_context import recorded_values
-from agents_eventlog.eventlog.storage.pending import Operation, Outcome, settle
+from agents_eventlog.eventlog.storage.pending import PendingUnit, UncancellableFuture, wait_for
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import Projections
 
@@ -44,9 +44,9 @@ class Working:
     def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> Awaitable[T]:
         """Ask for a unit at once; what is returned waits for its outcome."""
         self._check_not_closed()
-        outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, Operation(unit, outcome, _recording()))
-        return settle(outcome, self.log.store.path)
+        outcome: UncancellableFuture[T] = UncancellableFuture(loop=asyncio.get_running_loop())
+        self._lane.submit(kind, PendingUnit(unit, outcome, _recording()))
+        return wait_for(outcome, self.log.store.path)
 
     def _look(self, unit: Callable[[Transaction], T]) -> T:
         """Read from the constructor, where no event loop need be running."""

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Bell:
+class Notifier:
     """Wakes listeners on their own event loops. Callable from any thread."""
 
     def __init__(self) -> None:
         self._heard: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     @contextmanager
-    def listening(self) -> Iterator[asyncio.Event]:
+    def listen(self) -> Iterator[asyncio.Event]:
         """Yield an asyncio event that each notification sets; clear it before waiting for it."""
         heard = asyncio.Event()
         self._heard[heard] = asyncio.get_running_loop()
@@ -23,7 +23,7 @@ class Bell:
         finally:
             del self._heard[heard]
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Set the event of each listener; skip closed loops."""
         for heard, loop in self._heard.copy().items():  # no other thread runs during a copy
             if heard.is_set():

@@ -15,7 +15,7 @@ from agents_eventlog.eventlog.storage.transaction import Unit
 T = TypeVar("T")
 
 
-class Outcome(asyncio.Future[T]):
+class UncancellableFuture(asyncio.Future[T]):
     """
     A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
 
@@ -32,7 +32,7 @@ class Outcome(asyncio.Future[T]):
         return False
 
 
-async def settle(outcome: Outcome[T], path: str) -> T:
+async def wait_for(outcome: UncancellableFuture[T], path: str) -> T:
     """
     Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError.
 
@@ -56,8 +56,8 @@ async def settle(outcome: Outcome[T], path: str) -> T:
             outcome.exception()  # retrieved: a cancelled caller need not hear of it
 
 
-def settle_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
-    """Do as ``settle`` does, without an event loop. Blocks."""
+def wait_for_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
+    """Do as ``wait_for`` does, without an event loop. Blocks."""
     try:
         return outcome.result()
     except connections.UNEXPECTED as error:
@@ -66,7 +66,7 @@ def settle_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
         raise
 
 
-class Operation(Generic[T]):
+class PendingUnit(Generic[T]):
     """
     A unit on its way: what to run, for whom, and whom to tell.
 
@@ -78,12 +78,12 @@ class Operation(Generic[T]):
     def __init__(
         self,
         unit: Unit[T],
-        outcome: Outcome[T] | concurrent.futures.Future[T],
+        outcome: UncancellableFuture[T] | concurrent.futures.Future[T],
         recording: Mapping[str, JSON],
     ) -> None:
         self.unit = unit
         self.outcome = outcome
-        self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
+        self.loop = outcome.get_loop() if isinstance(outcome, UncancellableFuture) else None
         self.recording = recording
         self.then: Callable[[], None] | None = (
             None  # runs on the store's thread, before the telling
@@ -112,9 +112,9 @@ class Operation(Generic[T]):
             _resolve_on(self.loop, [self])
 
 
-def tell(operations: Iterable[Operation[Any]]) -> None:
+def deliver(operations: Iterable[PendingUnit[Any]]) -> None:
     """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Operation[Any]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[PendingUnit[Any]]] = {}
     for operation in operations:
         if operation.then is not None:
             operation.then()
@@ -126,13 +126,13 @@ def tell(operations: Iterable[Operation[Any]]) -> None:
         _resolve_on(loop, group)
 
 
-def _resolve_on(loop: asyncio.AbstractEventLoop, operations: list[Operation[Any]]) -> None:
+def _resolve_on(loop: asyncio.AbstractEventLoop, operations: list[PendingUnit[Any]]) -> None:
     try:
         loop.call_soon_threadsafe(_resolve_all, operations)
     except RuntimeError:
         return  # the loop was closed; nobody waits there any more
 
 
-def _resolve_all(operations: list[Operation[Any]]) -> None:
+def _resolve_all(operations: list[PendingUnit[Any]]) -> None:
     for operation in operations:
         operation.resolve()

@@ -13,7 +13,7 @@ import pytest
 from agents_eventlog.adapters.conversations.call_order import Lane
 from agents_eventlog.eventlog import EventLog
 from agents_eventlog.eventlog.errors import ClosedError
-from agents_eventlog.eventlog.storage.pending import Operation, Outcome
+from agents_eventlog.eventlog.storage.pending import PendingUnit, UncancellableFuture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
     opened.close()
 
 
-def operation(unit: Any, outcome: Any = None) -> Operation[Any]:
-    return Operation(unit, outcome or concurrent.futures.Future(), {})
+def operation(unit: Any, outcome: Any = None) -> PendingUnit[Any]:
+    return PendingUnit(unit, outcome or concurrent.futures.Future(), {})
 
 
 async def test_a_call_that_waited_for_its_turn_learns_that_the_store_closed(log: EventLog) -> None:
@@ -38,7 +38,7 @@ async def test_a_call_that_waited_for_its_turn_learns_that_the_store_closed(log:
     go_on = threading.Event()
     under_way = operation(lambda _: go_on.wait(PATIENCE_SECONDS))
     blocking = operation(lambda _: None)
-    awaited: Outcome[None] = Outcome(loop=asyncio.get_running_loop())
+    awaited: UncancellableFuture[None] = UncancellableFuture(loop=asyncio.get_running_loop())
     lane.submit("read", under_way)
     lane.submit("write", blocking)
     lane.submit("write", operation(lambda _: None, awaited))

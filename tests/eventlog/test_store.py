@@ -220,7 +220,7 @@ async def test_a_read_cannot_write(notes: EventLog) -> None:
 
 
 async def test_followers_are_woken_by_what_is_written_and_by_nothing_else(notes: EventLog) -> None:
-    with notes.store.bell.listening() as heard:
+    with notes.store.notifier.listen() as heard:
         await notes.write(lambda tx: tx.all("SELECT * FROM notes"))
         assert not heard.is_set()
         await notes.write(note(1))

@@ -239,11 +239,11 @@ async def test_a_cancelled_follower_stops_and_is_forgotten(log: EventLog) -> Non
     await log.append("s", added(0))
     following = asyncio.create_task(forever())
     await asyncio.sleep(0.05)
-    assert len(log.store.bell._heard) == 1
+    assert len(log.store.notifier._heard) == 1
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
         await following
-    assert not log.store.bell._heard
+    assert not log.store.notifier._heard
     assert (await log.append("s", added(1))).position == 2
 
 

@@ -25,13 +25,13 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
 from agents_eventlog.eventlog.recording_context import recorded_values
-from agents_eventlog.eventlog.storage.notifier import Bell
+from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import (
-    Operation,
-    Outcome,
-    settle,
-    settle_sync,
-    tell,
+    PendingUnit,
+    UncancellableFuture,
+    deliver,
+    wait_for,
+    wait_for_sync,
 )
 from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.thread import Worker
@@ -62,7 +62,7 @@ class _Failed(Exception):  # noqa: N818 - a signal
     """A unit failed after it had written, beside others."""
 
 
-class _Memory:
+class _ValidatedCache:
     """What a connection remembers of the rows that it read or wrote, until somebody else writes."""
 
     def __init__(self) -> None:
@@ -98,18 +98,18 @@ class Store:
         self.read_only = read_only
         self.durability: Durability = durability
         self.clock = clock
-        self.bell = Bell()
+        self.notifier = Notifier()
         self.participant: Participant | None = None
         self.file_id: connections.FileId | None = None  # of a shared store, once the file is there
         self._closed = False
-        self._pending: deque[Operation[Any]] = deque()
+        self._pending: deque[PendingUnit[Any]] = deque()
         self._draining = False
         self._lock = threading.Lock()
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
-        self._written = _Memory()
+        self._written = _ValidatedCache()
         self._reader: sqlite3.Connection | None = None
-        self._read = _Memory()
+        self._read = _ValidatedCache()
         self._start_workers()
 
     def _start_workers(self) -> None:
@@ -121,25 +121,25 @@ class Store:
 
     async def write(self, unit: Unit[T]) -> T:
         """Run a unit in a writing transaction and return its result once that is committed."""
-        outcome: Outcome[T] = Outcome()
+        outcome: UncancellableFuture[T] = UncancellableFuture()
         self.submit_write(unit, outcome)
-        return await settle(outcome, self.path)
+        return await wait_for(outcome, self.path)
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit in a reading transaction: it sees all that was committed before the call."""
-        outcome: Outcome[T] = Outcome()
+        outcome: UncancellableFuture[T] = UncancellableFuture()
         self.submit_read(unit, outcome)
-        return await settle(outcome, self.path)
+        return await wait_for(outcome, self.path)
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Do as ``write`` does, for callers without a running event loop. Blocks."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_write(unit, future)
-        return settle_sync(future, self.path)
+        return wait_for_sync(future, self.path)
 
     def read_sync(self, unit: Unit[T]) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return settle_sync(self.read_ahead(unit), self.path)
+        return wait_for_sync(self.read_ahead(unit), self.path)
 
     def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
         """Begin to read, for callers that have something else to do meanwhile."""
@@ -224,18 +224,18 @@ class Store:
         return done.result()
 
     def submit_write(
-        self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
+        self, unit: Unit[T], outcome: UncancellableFuture[T] | concurrent.futures.Future[T]
     ) -> None:
         """Queue a unit for the next commit; its events record what the caller bound."""
-        self.queue_write(Operation(unit, outcome, recorded_values()))
+        self.queue_write(PendingUnit(unit, outcome, recorded_values()))
 
     def submit_read(
-        self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
+        self, unit: Unit[T], outcome: UncancellableFuture[T] | concurrent.futures.Future[T]
     ) -> None:
         """Queue a unit for the reading connection."""
-        self.queue_read(Operation(unit, outcome, recorded_values()))
+        self.queue_read(PendingUnit(unit, outcome, recorded_values()))
 
-    def queue_write(self, operation: Operation[Any]) -> None:
+    def queue_write(self, operation: PendingUnit[Any]) -> None:
         """Queue an operation for the next commit."""
         worker = self._write_worker
         if worker is None:
@@ -253,14 +253,14 @@ class Store:
         if self._closed:
             raise ClosedError("the log is closed")
 
-    def _queue(self, operation: Operation[Any], worker: Worker) -> None:
+    def _queue(self, operation: PendingUnit[Any], worker: Worker) -> None:
         """Queue for the next commit; the lock is held."""
         self._pending.append(operation)
         if not self._draining:
             self._draining = True
             worker.post(self._drain)
 
-    def queue_read(self, operation: Operation[Any]) -> None:
+    def queue_read(self, operation: PendingUnit[Any]) -> None:
         """
         Queue an operation for the reading connection (for a database in memory: the writing one).
 
@@ -285,9 +285,9 @@ class Store:
                     self._draining = False
                     return
             self._run_batch(batch)
-            tell(batch)
+            deliver(batch)
 
-    def _run_batch(self, batch: list[Operation[Any]]) -> None:
+    def _run_batch(self, batch: list[PendingUnit[Any]]) -> None:
         """Run units in one transaction; each operation ends with a result or an error."""
         try:
             self._commit(batch)
@@ -299,7 +299,7 @@ class Store:
             for operation in batch:
                 operation.error = operation.error or failure
 
-    def _commit(self, batch: list[Operation[Any]]) -> None:
+    def _commit(self, batch: list[PendingUnit[Any]]) -> None:
         """Run units in one transaction. Raises _Failed for several that are to be run one by one."""
         connection = self._writing_connection()
         tx = Transaction(connection, self.clock(), self.participant)
@@ -330,9 +330,9 @@ class Store:
         finally:
             tx.end()
         if has_written:
-            self.bell.ring()
+            self.notifier.notify()
 
-    def _run_unit(self, tx: Transaction, operation: Operation[Any], *, alone: bool) -> None:
+    def _run_unit(self, tx: Transaction, operation: PendingUnit[Any], *, alone: bool) -> None:
         """
         Run a unit, and raise what fails more than this unit.
 
@@ -363,7 +363,7 @@ class Store:
         if not _rolled_back(connection) and not self.is_memory:
             self._writer = None  # opened anew by the next operation
 
-    def _run_read(self, operation: Operation[Any]) -> None:
+    def _run_read(self, operation: PendingUnit[Any]) -> None:
         try:
             operation.result = self._result_of_read(operation.unit)
         except StaleProjectionError as error:
@@ -374,7 +374,7 @@ class Store:
             operation.error = error
         except BaseException as error:
             operation.error = connections.translated(error, self.path)
-        tell([operation])
+        deliver([operation])
 
     def _result_of_read(self, unit: Unit[T]) -> T:
         connection = self._reading_connection()
@@ -419,7 +419,7 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-        self.bell.ring()
+        self.notifier.notify()
         self._stop_workers(timeout_seconds)
 
     def _stop_workers(self, timeout_seconds: float | None = None) -> None:
@@ -461,7 +461,7 @@ class Store:
         """Start threads of the child's own. What the parent had queued is the parent's."""
         self._lock = threading.Lock()
         self._forked = threading.Event()
-        self.bell = Bell()  # the parent's tasks are not woken from here
+        self.notifier = Notifier()  # the parent's tasks are not woken from here
         self._pending.clear()
         self._draining = False
         if not self._closed:
