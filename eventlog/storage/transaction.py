@@ -239,8 +239,17 @@ class Transaction:
                     cursor.__class__ = _EndedCursor  # type: ignore[assignment]
 
     def end(self) -> None:
-        """Be of no more use: whoever kept this or a cursor is told so."""
+        """End the transaction: using it or one of its cursors later raises ClosedError."""
         self.close_cursors()
+        self.connection = self._deferred = _ENDED  # type: ignore[assignment]
+
+    def abandon(self) -> None:
+        """Do as ``end`` does, without touching SQLite: for a child, whose parent holds the transaction."""
+        for held in self._cursors:
+            cursor = held()
+            if cursor is not None:
+                cursor.__class__ = _EndedCursor  # type: ignore[assignment]
+        self._cursors = []
         self.connection = self._deferred = _ENDED  # type: ignore[assignment]
 
 

@@ -45,7 +45,7 @@ async def test_a_call_that_waited_for_its_turn_learns_that_the_store_closed(log:
     closing = threading.Thread(target=log.store.close)
     closing.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not log.store._closed and time.monotonic() < deadline:  # noqa: ASYNC110
+    while not log.store.is_closed and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     go_on.set()
     assert await asyncio.wrap_future(under_way.outcome)

@@ -105,7 +105,7 @@ def behind(ran_on: list[str]) -> Any:
 def test_a_read_that_finds_its_tables_behind_is_run_again_by_the_writer(log: EventLog) -> None:
     ran_on: list[str] = []
     assert log.store.read_sync(behind(ran_on)) == "caught up"
-    assert ran_on == ["eventlog log.db r", "eventlog log.db"]
+    assert ran_on == ["eventlog log.db reader", "eventlog log.db"]
 
 
 def test_a_read_that_finds_its_tables_behind_where_nobody_writes_says_so(path: Path) -> None:

@@ -25,9 +25,29 @@ PATIENCE_SECONDS = 10
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     """Return a running worker."""
-    made = Worker("under test")
+    made = started()
     yield made
-    made.stop(PATIENCE_SECONDS)
+    stop(made, PATIENCE_SECONDS)
+
+
+def started() -> Worker:
+    """Return a worker whose thread runs."""
+    made, done = Worker("under test"), threading.Event()
+    made.post(done.set)
+    assert done.wait(PATIENCE_SECONDS)
+    return made
+
+
+def stop(worker: Worker, timeout_seconds: float) -> None:
+    """End a worker and wait for it."""
+    worker.end(lambda: None)
+    worker.join(timeout_seconds)
+
+
+def thread_of(worker: Worker) -> threading.Thread:
+    """Return the thread of a running worker."""
+    assert worker._thread is not None
+    return worker._thread
 
 
 def wait(gate: threading.Event) -> None:
@@ -72,26 +92,26 @@ def test_a_worker_runs_functions_in_order_on_one_thread_of_its_own(worker: Worke
     worker.post(done.set)
     assert done.wait(PATIENCE_SECONDS)
     assert [n for n, _ in ran] == list(range(1_000))
-    assert {thread for _, thread in ran} == {worker._thread.ident}
-    assert worker._thread.ident != threading.get_ident()
+    assert {thread for _, thread in ran} == {thread_of(worker).ident}
+    assert thread_of(worker).ident != threading.get_ident()
 
 
 def test_a_worker_never_keeps_a_program_from_ending(worker: Worker) -> None:
-    assert worker._thread.daemon
-    assert worker._thread.name == "under test"
+    assert thread_of(worker).daemon
+    assert thread_of(worker).name == "under test"
 
 
 def test_a_worker_that_stops_has_run_what_was_posted() -> None:
-    worker = Worker("under test")
+    worker = started()
     gate = threading.Event()
     ran: list[int] = []
     worker.post(lambda: wait(gate))
     for n in range(10):
         worker.post(lambda n=n: ran.append(n))  # type: ignore[misc]
     threading.Timer(0.05, gate.set).start()
-    worker.stop(PATIENCE_SECONDS)
+    stop(worker, PATIENCE_SECONDS)
     assert ran == list(range(10))
-    assert not worker._thread.is_alive()
+    assert worker.has_ended
 
 
 def test_a_worker_survives_a_function_that_raises(worker: Worker) -> None:
@@ -105,8 +125,8 @@ def test_a_worker_survives_a_function_that_raises(worker: Worker) -> None:
 
 
 def test_a_worker_that_nobody_refers_to_any_more_ends() -> None:
-    worker = Worker("under test")
-    thread = worker._thread
+    worker = started()
+    thread = thread_of(worker)
     done = threading.Event()
     worker.post(done.set)
     assert done.wait(PATIENCE_SECONDS)
@@ -136,16 +156,55 @@ def test_a_worker_remembers_nothing_of_what_it_ran(worker: Worker) -> None:
 
 
 def test_a_worker_stops_only_so_long_as_it_was_told_to_wait() -> None:
-    worker = Worker("under test")
+    worker = started()
     gate = threading.Event()
     worker.post(lambda: wait(gate))
-    worker.stop(0.01)
-    assert worker._thread.is_alive()
+    stop(worker, 0.01)
+    assert not worker.has_ended
     gate.set()
-    worker._thread.join(PATIENCE_SECONDS)
-    assert not worker._thread.is_alive()
+    worker.join(PATIENCE_SECONDS)
+    assert worker.has_ended
+
+
+def test_a_worker_starts_its_thread_with_the_first_function() -> None:
+    worker = Worker("under test")
+    assert worker._thread is None
+    ran: list[int] = []
+    worker.end(lambda: ran.append(1))  # no thread is needed for that
+    worker.join(PATIENCE_SECONDS)
+    assert ran == [1]
+    assert worker.has_ended
+
+
+def test_a_paused_worker_has_no_thread_and_runs_what_was_posted_meanwhile_after_it() -> None:
+    worker = started()
+    ran: list[str] = []
+    worker.begin_pause(lambda: ran.append("last"))
+    worker.begin_pause(lambda: ran.append("not run: it pauses already"))
+    worker.join_thread()
+    assert not thread_of(worker).is_alive()
+    worker.post(lambda: ran.append("held"))
+    worker.end(lambda: ran.append("end"))
+    worker.resume()
+    assert worker.is_paused
+    assert ran == ["last"]
+    worker.resume()
+    worker.join(PATIENCE_SECONDS)
+    assert ran == ["last", "held", "end"]
+    assert worker.has_ended
+
+
+def test_a_worker_that_is_paused_before_its_first_function_starts_after_the_pause() -> None:
+    worker = Worker("under test")
+    ran: list[int] = []
+    worker.begin_pause(lambda: pytest.fail("there was nothing to end"))
+    worker.join_thread()
+    worker.post(lambda: ran.append(1))
+    worker.resume()
+    stop(worker, PATIENCE_SECONDS)
+    assert ran == [1]
 
 
 def test_a_worker_never_opens_a_connection_by_itself(worker: Worker) -> None:
     with pytest.raises(RuntimeError, match="opens its connections itself"):
-        worker._connection._connector()
+        worker._connection._connector()  # type: ignore[union-attr]

@@ -39,9 +39,9 @@ def debt(store: Store) -> Iterator[None]:
     def disarm(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TRIGGER owe")
 
-    store._on_writer(arm)
+    store._writer.call(arm)
     yield
-    store._on_writer(disarm)
+    store._writer.call(disarm)
 
 
 @contextmanager
@@ -52,9 +52,9 @@ def refusal(store: Store) -> Iterator[None]:
         is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
         return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
 
-    store._on_writer(lambda connection: connection.set_authorizer(authorize))
+    store._writer.call(lambda connection: connection.set_authorizer(authorize))
     yield
-    store._on_writer(lambda connection: connection.set_authorizer(None))
+    store._writer.call(lambda connection: connection.set_authorizer(None))
 
 
 FAILURES = pytest.mark.parametrize("failing_commit", [debt, refusal])

@@ -110,7 +110,7 @@ def test_a_fork_waits_for_what_is_being_closed(path: Path, opened: Opened) -> No
     with closed_gate(store) as gate:
         closing = threading.Thread(target=store.close)
         closing.start()
-        while not store._closed:
+        while not store.is_closed:
             time.sleep(0.001)
         gate.open_after(0.1)
         child = fork(lambda: check_nothing_inherited(path))
@@ -323,3 +323,152 @@ def test_a_database_in_memory_parts_at_the_fork() -> None:
     assert exit_status(process) == 0
     assert names_of(session) == ["before0", "parent0"]
     session.close()
+
+
+def test_no_thread_of_the_store_exists_when_a_process_forks(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before", 1)
+    session.log.store.read_sync(lambda tx: tx.one("SELECT 1"), scan=True)
+    alive: list[bool] = []
+
+    def look() -> None:
+        alive.append(any(path.name in thread.name for thread in threading.enumerate()))
+
+    os.register_at_fork(after_in_parent=look)  # runs after the store's own hook
+    os.register_at_fork(before=look)  # runs before it: hooks run in reverse
+    threads_before = threading.active_count()
+    assert exit_status(fork(lambda: check_alone(path))) == 0
+    assert alive[0]
+    assert threading.active_count() <= threads_before
+    add(session, "parent", 1)
+    assert names_of(session) == ["before0", "parent0"]
+
+
+def check_alone(path: Path) -> None:
+    assert threading.active_count() == 1
+    check_nothing_inherited(path)
+
+
+def in_child(work: Callable[[], object]) -> Callable[[Any], int]:
+    """Return a unit that writes, forks, and does something in the child."""
+
+    def unit(tx: Any) -> int:
+        tx.execute("CREATE TABLE IF NOT EXISTS forked (id INTEGER)")
+        tx.execute("INSERT INTO forked VALUES (1)")
+        child = os.fork()
+        if not child:
+            work()
+        return child
+
+    return unit
+
+
+def test_a_child_that_returns_from_its_parent_s_unit_ends_and_the_parent_commits(
+    path: Path, opened: Opened, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = opened()
+    add(session, "before", 1)
+    child = session.log.store.write_sync(in_child(lambda: None))
+    assert exit_status(child) == 1
+    assert "a unit of work forked" in capfd.readouterr().err
+    assert session.log.store.read_sync(lambda tx: tx.all("SELECT id FROM forked")) == [(1,)]
+    add(session, "parent", 1)
+    assert names_of(session) == ["before0", "parent0"]
+    session.close()
+    check_sound(path)
+
+
+@pytest.mark.parametrize("kind", ["write", "read", "scan", "swap"])
+def test_a_child_of_a_unit_cannot_use_the_log(
+    path: Path, opened: Opened, kind: str, tmp_path: Path
+) -> None:
+    session = opened()
+    add(session, "before", 1)
+    store = session.log.store
+    children: list[int] = []
+
+    def unit(tx: Any) -> None:
+        cursor = tx.execute("SELECT 1")
+        child = os.fork()
+        if child:
+            children.append(child)
+            return
+        try:
+            for touch in (
+                lambda: tx.execute("SELECT 1"),
+                cursor.fetchall,
+                lambda: store.read_sync(lambda tx: None),
+                lambda: store.write_sync(lambda tx: None),
+                store.rewrite,
+            ):
+                with pytest.raises(RuntimeError):
+                    touch()
+            store.close()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+        os._exit(0)
+
+    run: dict[str, Callable[[], object]] = {
+        "write": lambda: store.write_sync(unit),
+        "read": lambda: store.read_sync(unit),
+        "scan": lambda: store.read_sync(unit, scan=True),
+        "swap": lambda: store.swap(str(tmp_path / "scratch.db"), unit),
+    }
+    run[kind]()
+    assert exit_status(children[0]) == 0
+    add(session, "parent", 1)
+    assert names_of(session) == ["before0", "parent0"]
+    session.close()
+    check_sound(path)
+
+
+def test_a_unit_may_fork_while_another_thread_waits_to_fork(path: Path, opened: Opened) -> None:
+    session = opened()
+    add(session, "before", 1)
+    store = session.log.store
+    children: list[int] = []
+
+    def unit(tx: Any) -> None:
+        forking.start()
+        while not store._reader.worker.is_paused:  # the other thread waits for this unit now
+            time.sleep(0.001)
+        children.append(fork(lambda: None))
+
+    forking = threading.Thread(target=lambda: children.append(fork(lambda: None)))
+    store.write_sync(unit)
+    forking.join(PATIENCE_SECONDS)
+    assert [exit_status(child) for child in children] == [0, 0]
+    add(session, "parent", 1)
+    assert names_of(session) == ["before0", "parent0"]
+
+
+def test_a_callback_of_a_future_may_fork(path: Path, opened: Opened) -> None:
+    from concurrent.futures import Future
+
+    session = opened()
+    add(session, "before", 1)
+    children: Future[int] = Future()
+    outcome: Future[Any] = Future()
+    work = lambda: add(session, "child", 1)  # noqa: E731
+    outcome.add_done_callback(lambda _: children.set_result(fork(work)))
+    session.log.store.submit_write(lambda tx: None, outcome)
+    assert exit_status(children.result(PATIENCE_SECONDS)) == 0
+    add(session, "parent", 1)
+    assert sorted(names_of(session)) == ["before0", "child0", "parent0"]
+
+
+def test_a_callback_s_child_that_returns_to_the_store_ends(path: Path, opened: Opened) -> None:
+    from concurrent.futures import Future
+
+    session = opened()
+    children: Future[int] = Future()
+    outcome: Future[Any] = Future()
+
+    def callback(_: object) -> None:
+        if child := os.fork():
+            children.set_result(child)
+
+    outcome.add_done_callback(callback)
+    session.log.store.submit_read(lambda tx: None, outcome)
+    assert exit_status(children.result(PATIENCE_SECONDS)) == 1

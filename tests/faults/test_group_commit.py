@@ -141,7 +141,7 @@ async def test_a_full_disk_refuses_what_it_cannot_keep_and_keeps_the_rest(
         [pages] = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count={pages + 20}")
 
-    session.log.store._on_writer(limit)
+    session.log.store._writer.call(limit)
     small = [each.add_items(batch("small")) for each in others]
     at = {"first": 0, "in the middle": 1, "last": 3}[place]
     calls = [*small[:at], session.add_items([user("x" * 1_000_000)]), *small[at:]]

@@ -16,6 +16,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.settings import settings
 from agents_eventlog.eventlog.storage.sqlite import registry
 from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, open_files, user
 
@@ -88,15 +89,20 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
         session = AdvancedSQLiteSession("s", tmp_path / f"{number}.db")
         asyncio.run(session.add_items(batch(number)))
 
+    def closed() -> None:
+        for store in list(registry._closing):
+            store.close()
+
     most = 0
-    files = 2 * registry.IDLE_STORES
+    files = 2 * settings.idle_files
     for number in range(files):
         use(number)
         gc.collect(1)
+        closed()  # the background may take its time
         most = max(most, sum(name.endswith(".db") for name in open_files(tmp_path)))
-    assert most <= 2 * (registry.IDLE_STORES + 1)
+    assert most <= 2 * (settings.idle_files + 1)
     ours = [path for path in registry._entries if path.startswith(str(tmp_path))]
-    assert len(ours) <= registry.IDLE_STORES + 1
+    assert len(ours) <= settings.idle_files + 1
     assert sum(str(number) + ".db" in thread.name for thread in threading.enumerate()) <= most
     for number in (0, 9, files - 1):  # closed or not, all is there
         found = asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").get_items())
@@ -106,7 +112,7 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
 def test_a_file_in_use_stays_open_however_many_others_come_and_go(tmp_path: Path) -> None:
     kept = AdvancedSQLiteSession("s", tmp_path / "kept.db")
     store = kept.log.store
-    for number in range(registry.IDLE_STORES + 3):
+    for number in range(settings.idle_files + 3):
         asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").add_items(batch(number)))
         gc.collect(1)
     asyncio.run(kept.add_items(batch("kept")))
@@ -186,26 +192,57 @@ def idle(folder: Path, name: str) -> str:
     return path
 
 
-def test_a_file_that_somebody_opens_while_others_are_closed_stays_open(
+def test_opening_a_file_does_not_wait_for_idle_files_to_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow, wanted = idle(tmp_path, "slow.db"), idle(tmp_path, "wanted.db")
+    slow = idle(tmp_path, "slow.db")
+    monkeypatch.setattr(settings, "idle_files", 1)
+    store = registry._entries[slow].store
+    assert store is not None
     go_on = threading.Event()
-    monkeypatch.setattr(registry, "IDLE_STORES", 0)
-    keep = registry._entries[slow].store
-    assert keep is not None
-    working = keep.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
-    closing_idle = threading.Thread(target=registry._close_idle)
-    closing_idle.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not keep._closed and time.monotonic() < deadline:
-        time.sleep(0.001)
-    monkeypatch.setattr(registry, "IDLE_STORES", 8)
-    with closing(EventLog.open_sync(wanted)) as log:
+    working = store.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
+    idle(tmp_path, "newer.db")
+    with closing(EventLog.open_sync(tmp_path / "other.db")):  # would wait for ever
+        assert store.is_closed
+        assert store in registry._closing
+        with closing(EventLog.open_sync(slow)) as again:  # not even for the file itself
+            assert again.store is not store
+            assert again.store.read_sync(lambda tx: tx.one("SELECT 1")) == (1,)
         go_on.set()
-        closing_idle.join(PATIENCE_SECONDS)
         assert working.result()
-        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
+        store.close()
+    assert not store.is_working
+
+
+def test_the_idle_file_that_was_opened_least_recently_is_closed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = idle(tmp_path, "first.db"), idle(tmp_path, "second.db")
+    idle(tmp_path, "first.db")
+    monkeypatch.setattr(settings, "idle_files", 1)
+    with closing(EventLog.open_sync(tmp_path / "other.db")):
+        assert first in registry._entries
+        assert second not in registry._entries
+
+
+def test_files_that_close_more_slowly_than_others_are_opened_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "idle_files", 0)
+    idle(tmp_path, "first.db")
+    with closing(EventLog.open_sync(tmp_path / "other.db")):
+        assert not any(store.is_working for store in registry._closing)
+
+
+def test_a_file_that_is_being_opened_is_not_closed_as_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = idle(tmp_path, "opening.db")
+    monkeypatch.setattr(settings, "idle_files", 0)
+    entry = registry._entries[path]
+    with entry.lock, closing(EventLog.open_sync(tmp_path / "other.db")):
+        assert entry.store is not None
+        assert not entry.store.is_closed
 
 
 def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) -> None:
@@ -215,7 +252,7 @@ def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) 
     closing_it = threading.Thread(target=log.close)
     closing_it.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not log.store._closed and time.monotonic() < deadline:
+    while not log.store.is_closed and time.monotonic() < deadline:
         time.sleep(0.001)
     EventLog.open_sync(tmp_path / "other.db").close()  # tidies up, but not what is under way
     assert log.path in registry._entries

@@ -15,7 +15,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog.errors import BusyError
-from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.settings import settings
 from agents_eventlog.projections import projector
 from tests.faults.failing import AFTER_THE_COMMIT, Kind, Statements, failing_statements, places
 from tests.faults.openings import OPENINGS, put_copy, tables
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.05)
     return failing_statements(monkeypatch)
 
 

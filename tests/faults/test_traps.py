@@ -198,7 +198,7 @@ async def test_a_file_that_is_held_too_long_is_an_error_and_nothing_is_written(
     def wait_briefly(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA busy_timeout=50")
 
-    session.log.store._on_writer(wait_briefly)
+    session.log.store._writer.call(wait_briefly)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(BusyError) as busy:

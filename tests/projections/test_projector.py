@@ -212,7 +212,7 @@ def test_what_was_appended_in_the_transaction_in_which_others_join_counts_once(p
         log.store.submit_write(lambda tx: append(tx, "s", added(), branch_id="main"), outcome)
         joining = threading.Thread(target=log.join, args=(Projections(Conversations(), Tally()),))
         joining.start()
-        while len(log.store._pending) < 2:
+        while len(log.store._writer._pending) < 2:
             time.sleep(0.01)  # both are to be in the next transaction
         busy.set()
         for thread in (held, joining):

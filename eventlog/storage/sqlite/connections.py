@@ -21,9 +21,7 @@ from agents_eventlog.eventlog.errors import (
     ReadOnlyFileError,
     StoreError,
 )
-
-BUSY_TIMEOUT_SECONDS = 5.0
-"""How long a statement waits for another process before it fails with BusyError."""
+from agents_eventlog.eventlog.settings import settings
 
 WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 """To what size a write-ahead log is cut back once it has been checkpointed."""
@@ -99,7 +97,7 @@ def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=512,
-        timeout=BUSY_TIMEOUT_SECONDS,
+        timeout=settings.busy_timeout_seconds,
     )
     try:
         for statement in statements:
@@ -153,7 +151,7 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
     SQLite answers "locked" at once when several processes switch a new file together, whatever the
     busy timeout.
     """
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    deadline = time.monotonic() + settings.busy_timeout_seconds
     while True:
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -261,7 +259,7 @@ def _mapped(error: sqlite3.Error, path: str) -> BaseException:
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return BusyError(
-            f"{path} was locked by another process for over {BUSY_TIMEOUT_SECONDS:g} seconds",
+            f"{path} was locked by another process for over {settings.busy_timeout_seconds:g} seconds",
             path=path,
         )
     if code == sqlite3.SQLITE_FULL:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from agents_eventlog.eventlog.settings import settings
 from agents_eventlog.eventlog.storage.sqlite.connections import file_id
 from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
-
-IDLE_STORES = 8
-"""How many stores stay open that nobody refers to any more, for whoever comes next."""
 
 EXIT_TIMEOUT_SECONDS = 2.0
 """How long a program that ends waits for its stores to finish."""
@@ -31,6 +29,7 @@ class _Entry:
 
 _entries: dict[str, _Entry] = {}
 _all: WeakSet[Store] = WeakSet()
+_closing: set[Store] = set()  # in the background; a fork and the end of the program wait for them
 _guard = threading.Lock()
 _hooked = False
 
@@ -54,7 +53,8 @@ def acquire(
     if path == MEMORY:
         return private(Store(path, durability=durability), lambda store: prepare(store, True))
     with _guard:
-        entry = _entries.setdefault(path, _Entry())
+        entry = _entries.pop(path, None) or _Entry()
+        _entries[path] = entry  # last: the entries are in the order of their last use
         entry.users.add(user)
     try:
         store = _opened(entry, path, durability, prepare)
@@ -62,7 +62,13 @@ def acquire(
         with _guard:
             entry.users.discard(user)  # which somebody may keep, with the error
         raise
-    _close_idle()
+    with _guard:
+        _close_idle()
+        excess = list(_closing)[: max(0, len(_closing) - settings.idle_files)]
+    for (
+        closing
+    ) in excess:  # files are opened faster than closed: wait, or they might become too many
+        closing.close()
     return store
 
 
@@ -119,18 +125,21 @@ def _is_current(store: Store) -> bool:
 
 
 def _close_idle() -> None:
-    with _guard:
-        idle = [entry for entry in _entries.values() if entry.store and not entry.users]
-        surplus = idle[: max(0, len(idle) - IDLE_STORES)]
-    for entry in surplus:
-        with entry.lock:
-            if entry.store is not None and not entry.users:
-                entry.store.close()
-                entry.store = None
-    with _guard:
-        for path in [path for path, entry in _entries.items() if not (entry.store or entry.users)]:
-            if not _entries[path].lock.locked():
-                del _entries[path]
+    """Close the surplus of idle stores, in the background. The guard is held."""
+    _closing.difference_update([store for store in _closing if not store.is_working])
+    idle = [entry for entry in _entries.values() if entry.store and not entry.users]
+    for entry in idle[: max(0, len(idle) - settings.idle_files)]:
+        if entry.lock.acquire(blocking=False):  # or it is just being opened
+            try:
+                if entry.store is not None:
+                    entry.store.begin_close()
+                    _closing.add(entry.store)
+                    entry.store = None
+            finally:
+                entry.lock.release()
+    for path in [path for path, entry in _entries.items() if not (entry.store or entry.users)]:
+        if not _entries[path].lock.locked():
+            del _entries[path]
 
 
 # -- the process's life -----------------------------------------------------------------------
@@ -152,7 +161,8 @@ def _hook() -> None:
 
 
 def _all_stores() -> list[Store]:
-    return list(_all)
+    with _guard:
+        return list(_all)
 
 
 def _at_exit() -> None:
@@ -164,10 +174,21 @@ _forking: list[Store] = []
 
 
 def _before_fork() -> None:
-    _guard.acquire()
-    _forking[:] = _all_stores()
-    for store in _forking:
-        store.before_fork()
+    # The guard is not held while this waits: a unit of one of the stores may fork, too, and this thread
+    # waits for that unit.
+    paused: list[Store] = []
+    while True:
+        for store in _all_stores():
+            if store not in paused:
+                store.begin_pause()
+                paused.append(store)
+        for store in paused:
+            store.finish_pause()
+        _guard.acquire()  # held until the fork is done, so that no store is added
+        if all(store in paused for store in _all):
+            break
+        _guard.release()
+    _forking[:] = paused
 
 
 def _after_fork_in_parent() -> None:
@@ -181,6 +202,7 @@ def _after_fork_in_child() -> None:
     for store in _forking:
         store.after_fork_in_child()
     _forking.clear()
+    _closing.clear()
     for entry in _entries.values():
-        entry.lock = threading.Lock()
+        entry.lock = threading.Lock()  # a thread that the child lacks may have held it
     _guard.release()

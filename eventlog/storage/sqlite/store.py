@@ -1,29 +1,20 @@
 """
-Connections, transactions and group commit. The store knows rows, not events.
+The store of one file: a writer, and two readers that never wait for it.
 
-A unit of work is a plain function of an open transaction. It runs whole on the store's thread: one
-``BEGIN IMMEDIATE``, the units that were waiting, one ``COMMIT``, and only then is anybody told. A unit that
-fails fails alone; a commit that fails fails every unit of it. Reads run on a second, read-only connection
-with a thread of its own, so that no read waits for an fsync.
-
-When a unit of several fails after it has written, all of them are rolled back, and each runs again in a
-transaction of its own. A unit may therefore run twice; what it does in memory it hands to
-``Transaction.on_rollback``.
+The store knows rows, not events. Group commit is in ``writer``, reads are in ``reader``, ``maintenance``
+works on the whole file, and ``fork`` says what happens around ``os.fork``. A unit that writes may run
+twice (see ``writer``); what it changes in memory it registers with ``Transaction.on_rollback``.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
+from agents_eventlog.eventlog.errors import ReadOnlyFileError, StaleProjectionError
 from agents_eventlog.eventlog.recording_context import recorded_values
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import (
@@ -33,24 +24,17 @@ from agents_eventlog.eventlog.storage.pending import (
     wait_for,
     wait_for_sync,
 )
-from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.sqlite import connections, fork, maintenance
+from agents_eventlog.eventlog.storage.sqlite.reader import Reader
 from agents_eventlog.eventlog.storage.sqlite.thread import Worker
-from agents_eventlog.eventlog.storage.transaction import (
-    Cache,
-    Participant,
-    Transaction,
-    Unit,
-)
+from agents_eventlog.eventlog.storage.sqlite.writer import Writer
+from agents_eventlog.eventlog.storage.transaction import Participant, Unit
 
 T = TypeVar("T")
 Durability: TypeAlias = Literal["full", "normal"]
 Clock: TypeAlias = Callable[[], int]
 
 MEMORY = ":memory:"
-MAX_UNITS_PER_COMMIT = 1_000
-"""Bounds how long the first of a burst waits for the last of it."""
-MAX_CACHED = 50_000
-"""Bounds what a connection remembers of the rows that it read or wrote."""
 
 
 def system_clock() -> int:
@@ -58,32 +42,8 @@ def system_clock() -> int:
     return time.time_ns() // 1_000
 
 
-class _Failed(Exception):  # noqa: N818 - a signal
-    """A unit failed after it had written, beside others."""
-
-
-class _ValidatedCache:
-    """What a connection remembers of the rows that it read or wrote, until somebody else writes."""
-
-    def __init__(self) -> None:
-        self._cache = Cache()
-        self._data_version = 0
-
-    def valid(self, connection: sqlite3.Connection) -> Cache:
-        """Return what is remembered and still so; asked inside a transaction."""
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version or len(self._cache) > MAX_CACHED:
-            self._cache.clear()
-            self._data_version = version
-        return self._cache
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._cache.clear()
-
-
 class Store:
-    """The connections of one file in one process. The registry makes and shares it."""
+    """The connections of one file in one process. The registry opens and shares it."""
 
     def __init__(
         self,
@@ -97,27 +57,36 @@ class Store:
         self.is_memory = path == MEMORY
         self.read_only = read_only
         self.durability: Durability = durability
-        self.clock = clock
-        self.notifier = Notifier()
-        self.participant: Participant | None = None
-        self.file_id: connections.FileId | None = None  # of a shared store, once the file is there
-        self._closed = False
-        self._pending: deque[PendingUnit[Any]] = deque()
-        self._draining = False
-        self._lock = threading.Lock()
-        self._forked = threading.Event()
-        self._writer: sqlite3.Connection | None = None
-        self._written = _ValidatedCache()
-        self._reader: sqlite3.Connection | None = None
-        self._read = _ValidatedCache()
-        self._start_workers()
+        self.file_id: connections.FileId | None = None  # set by the registry for a shared store
+        self._writer = Writer(path, durability=durability, is_memory=self.is_memory, clock=clock)
+        # Two connections read: a question on the whole log takes long, and sessions must not wait for it.
+        self._reader = Reader(path, "reader")
+        self._scanner = Reader(path, "scanner")
 
-    def _start_workers(self) -> None:
-        name = Path(self.path).name
-        self._write_worker: Worker | None = None if self.read_only else Worker(f"eventlog {name}")
-        self._read_worker: Worker | None = None if self.is_memory else Worker(f"eventlog {name} r")
+    @property
+    def clock(self) -> Clock:
+        """What gives the time of a transaction, in microseconds since 1970 UTC."""
+        return self._writer.clock
 
-    # -- asking -------------------------------------------------------------------------------
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._writer.clock = clock
+
+    @property
+    def notifier(self) -> Notifier:
+        """What wakes subscribers after a commit."""
+        return self._writer.notifier
+
+    @property
+    def participant(self) -> Participant | None:
+        """What takes part in each writing transaction."""
+        return self._writer.participant
+
+    @participant.setter
+    def participant(self, participant: Participant) -> None:
+        self._writer.participant = participant
+
+    # -- units of work ------------------------------------------------------------------------
 
     async def write(self, unit: Unit[T]) -> T:
         """Run a unit in a writing transaction and return its result once that is committed."""
@@ -125,10 +94,15 @@ class Store:
         self.submit_write(unit, outcome)
         return await wait_for(outcome, self.path)
 
-    async def read(self, unit: Unit[T]) -> T:
-        """Run a unit in a reading transaction: it sees all that was committed before the call."""
+    async def read(self, unit: Unit[T], *, scan: bool = False) -> T:
+        """
+        Run a unit in a reading transaction: it sees all that was committed before the call.
+
+        scan: for a unit that may take long, such as one that reads the whole log; it has a connection
+            of its own, so that other reads do not wait for it.
+        """
         outcome: UncancellableFuture[T] = UncancellableFuture()
-        self.submit_read(unit, outcome)
+        self.submit_read(unit, outcome, scan=scan)
         return await wait_for(outcome, self.path)
 
     def write_sync(self, unit: Unit[T]) -> T:
@@ -137,91 +111,15 @@ class Store:
         self.submit_write(unit, future)
         return wait_for_sync(future, self.path)
 
-    def read_sync(self, unit: Unit[T]) -> T:
+    def read_sync(self, unit: Unit[T], *, scan: bool = False) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return wait_for_sync(self.read_ahead(unit), self.path)
+        return wait_for_sync(self.read_ahead(unit, scan=scan), self.path)
 
-    def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
-        """Begin to read, for callers that have something else to do meanwhile."""
+    def read_ahead(self, unit: Unit[T], *, scan: bool = False) -> concurrent.futures.Future[T]:
+        """Begin to read, for callers that do something else meanwhile."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self.submit_read(unit, future)
+        self.submit_read(unit, future, scan=scan)
         return future
-
-    def prepare_file(self) -> None:
-        """Switch a new file to its write-ahead log, before its first table."""
-        if not self.is_memory:
-            self._on_writer(connections.switch_to_wal)
-
-    def swap(self, scratch_path: str, unit: Unit[None]) -> None:
-        """Run a unit in a transaction of its own that sees another database as ``scratch``."""
-
-        def attached(connection: sqlite3.Connection) -> None:
-            connection.execute("ATTACH ? AS scratch", (scratch_path,))
-            try:
-                self._run_transaction(connection, unit)
-            finally:
-                self._detach(connection)
-
-        self._on_writer(attached)
-
-    def _detach(self, connection: sqlite3.Connection) -> None:
-        """Let go of the other database; it is committed or rolled back by now, so this never fails."""
-        try:
-            connection.execute("DETACH scratch")
-        except sqlite3.Error:
-            if self.is_memory:
-                raise
-            connection.close()
-            self._writer = None  # opened anew by the next operation
-
-    def rewrite(self) -> bool:
-        """
-        Write the whole file anew, without what was deleted, and empty its write-ahead log. Blocks.
-
-        Returns False when readers of other processes kept the write-ahead log from being emptied. Takes
-        room for another two copies meanwhile. Raises BusyError while another process writes.
-        """
-
-        def rewritten(connection: sqlite3.Connection) -> bool:
-            connection.execute("VACUUM")
-            return self.is_memory or connections.empty_wal(connection)
-
-        return self._on_writer(rewritten)
-
-    def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
-        tx = Transaction(connection, self.clock())
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            unit(tx)
-            tx.close_cursors()
-            tx.execute("COMMIT")
-        except BaseException:
-            tx.close_cursors()
-            self._roll_back(connection)
-            raise
-        finally:
-            tx.end()
-
-    def _on_writer(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function on the writing connection, outside of any transaction. Blocks."""
-        done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def run() -> None:
-            self._written.clear()
-            try:
-                result = function(self._writing_connection())
-            except BaseException as error:
-                done.set_exception(connections.translated(error, self.path))
-            else:
-                done.set_result(result)
-
-        worker = self._write_worker
-        if worker is None:
-            raise self._opened_read_only()
-        with self._lock:
-            self._check_open()
-            worker.post(run)
-        return done.result()
 
     def submit_write(
         self, unit: Unit[T], outcome: UncancellableFuture[T] | concurrent.futures.Future[T]
@@ -230,269 +128,159 @@ class Store:
         self.queue_write(PendingUnit(unit, outcome, recorded_values()))
 
     def submit_read(
-        self, unit: Unit[T], outcome: UncancellableFuture[T] | concurrent.futures.Future[T]
+        self,
+        unit: Unit[T],
+        outcome: UncancellableFuture[T] | concurrent.futures.Future[T],
+        *,
+        scan: bool = False,
     ) -> None:
-        """Queue a unit for the reading connection."""
-        self.queue_read(PendingUnit(unit, outcome, recorded_values()))
+        """Queue a unit for a reading connection."""
+        self.queue_read(PendingUnit(unit, outcome, recorded_values()), scan=scan)
 
-    def queue_write(self, operation: PendingUnit[Any]) -> None:
-        """Queue an operation for the next commit."""
-        worker = self._write_worker
-        if worker is None:
-            raise self._opened_read_only()
-        with self._lock:
-            self._check_open()
-            self._queue(operation, worker)
+    def queue_write(self, pending: PendingUnit[Any]) -> None:
+        """Queue a pending unit for the next commit."""
+        self._writable().queue(pending)
 
-    def _opened_read_only(self) -> ReadOnlyFileError:
-        return ReadOnlyFileError(
-            f"{self.path} was opened read_only: open it without, to write", path=self.path
-        )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the log is closed")
-
-    def _queue(self, operation: PendingUnit[Any], worker: Worker) -> None:
-        """Queue for the next commit; the lock is held."""
-        self._pending.append(operation)
-        if not self._draining:
-            self._draining = True
-            worker.post(self._drain)
-
-    def queue_read(self, operation: PendingUnit[Any]) -> None:
+    def queue_read(self, pending: PendingUnit[Any], *, scan: bool = False) -> None:
         """
-        Queue an operation for the reading connection (for a database in memory: the writing one).
+        Queue a pending unit for a reading connection (for a database in memory: the writing one).
 
-        One that raises StaleProjectionError is run again by the writer, which catches up first.
+        A unit that raises StaleProjectionError runs again on the writer, which catches up first.
         """
-        worker = self._read_worker
-        if worker is None:
-            self.queue_write(operation)
+        if self.is_memory:
+            self._writer.queue(pending)
             return
-        with self._lock:
-            self._check_open()
-            worker.post(partial(self._run_read, operation))
+        reader = self._scanner if scan else self._reader
+        with self._writer.lock:
+            self._writer.check_open()
+            reader.worker.post(partial(self._run_read, reader, pending))
 
-    # -- on the threads -----------------------------------------------------------------------
-
-    def _drain(self) -> None:
-        while True:
-            with self._lock:
-                count = min(len(self._pending), MAX_UNITS_PER_COMMIT)
-                batch = [self._pending.popleft() for _ in range(count)]
-                if not batch:
-                    self._draining = False
-                    return
-            self._run_batch(batch)
-            deliver(batch)
-
-    def _run_batch(self, batch: list[PendingUnit[Any]]) -> None:
-        """Run units in one transaction; each operation ends with a result or an error."""
+    def _run_read(self, reader: Reader, pending: PendingUnit[Any]) -> None:
         try:
-            self._commit(batch)
-        except _Failed:
-            for operation in batch:
-                self._run_batch([operation])
-        except BaseException as error:
-            failure = connections.translated(error, self.path)
-            for operation in batch:
-                operation.error = operation.error or failure
-
-    def _commit(self, batch: list[PendingUnit[Any]]) -> None:
-        """Run units in one transaction. Raises _Failed for several that are to be run one by one."""
-        connection = self._writing_connection()
-        tx = Transaction(connection, self.clock(), self.participant)
-        start = tx.mark()
-        written = tx.writes()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            tx.cache = self._written.valid(connection)
-            if self.participant is not None:
-                self.participant.begin(tx)
-            try:
-                for operation in batch:
-                    self._run_unit(tx, operation, alone=len(batch) == 1)
-                tx.flush()
-            except BaseException as error:
-                if len(batch) == 1:
-                    raise
-                raise _Failed from error
-            if self.participant is not None:
-                self.participant.before_commit(tx)
-            tx.execute("COMMIT")
-            has_written = tx.writes() != written
-        except BaseException:
-            tx.close_cursors()
-            self._roll_back(connection)
-            tx.undo_to(start)
-            raise
-        finally:
-            tx.end()
-        if has_written:
-            self.notifier.notify()
-
-    def _run_unit(self, tx: Transaction, operation: PendingUnit[Any], *, alone: bool) -> None:
-        """
-        Run a unit, and raise what fails more than this unit.
-
-        Beside others, a unit that fails before it has written is told so, and the others go on.
-        """
-        before = tx.mark()
-        written = tx.writes()
-        operation.error = None
-        tx.recording = operation.recording
-        tx.now = self.clock()
-        try:
-            operation.result = operation.unit(tx)
-        except BaseException as error:
-            wrote = tx.writes() != written or tx.broken is not None
-            # SQLite may have rolled back all of the transaction by itself, others' rows included.
-            if alone or wrote or isinstance(error, sqlite3.Error):
-                raise
-            tx.undo_to(before)
-            operation.error = error
-        else:
-            if tx.broken is not None:
-                raise tx.broken  # although the unit that met it went on
-        finally:
-            tx.close_cursors()
-
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        self._written.clear()
-        if not _rolled_back(connection) and not self.is_memory:
-            self._writer = None  # opened anew by the next operation
-
-    def _run_read(self, operation: PendingUnit[Any]) -> None:
-        try:
-            operation.result = self._result_of_read(operation.unit)
+            pending.result = reader.run(pending.unit, self.clock())
         except StaleProjectionError as error:
-            if self._write_worker is not None:
-                with self._lock:
-                    self._queue(operation, self._write_worker)
+            if not self.read_only:
+                self._writer.queue_again(pending)
                 return
-            operation.error = error
+            pending.error = error
         except BaseException as error:
-            operation.error = connections.translated(error, self.path)
-        deliver([operation])
+            pending.error = connections.translated(error, self.path)
+        deliver([pending])
 
-    def _result_of_read(self, unit: Unit[T]) -> T:
-        connection = self._reading_connection()
-        tx = Transaction(connection, self.clock())
-        try:
-            connection.execute("BEGIN")
-            tx.cache = self._read.valid(connection)
-            result = unit(tx)
-            tx.end()
-            connection.execute("COMMIT")
-        except BaseException:
-            tx.end()
-            if not _rolled_back(connection):  # or it would see this moment for ever
-                self._reader = None
-            raise
-        return result
-
-    def _writing_connection(self) -> sqlite3.Connection:
-        if self._writer is None:
-            self._written.clear()
-            self._writer = connections.connect_for_writing(self.path, self.durability)
+    def _writable(self) -> Writer:
+        if self.read_only:
+            raise ReadOnlyFileError(
+                f"{self.path} was opened read_only: open it without, to write", path=self.path
+            )
         return self._writer
 
-    def _reading_connection(self) -> sqlite3.Connection:
-        if self._reader is None:
-            self._read.clear()
-            self._reader = connections.connect_for_reading(self.path)
-        return self._reader
+    # -- the whole file -----------------------------------------------------------------------
+
+    def prepare_file(self) -> None:
+        """Switch a new file to its write-ahead log, before its first table."""
+        if not self.is_memory:
+            self._writer.call(connections.switch_to_wal)
+
+    def swap(self, scratch_path: str, unit: Unit[None]) -> None:
+        """Run a unit in a transaction of its own that sees another database as ``scratch``."""
+        maintenance.swap(self._writable(), scratch_path, unit, self.clock())
+
+    def rewrite(self) -> bool:
+        """
+        Rewrite the whole file without deleted content, and empty its write-ahead log. Blocks.
+
+        Returns False if readers of other processes kept the write-ahead log from being emptied. Needs
+        disk space for two more copies meanwhile. Raises BusyError while another process writes.
+        """
+        return maintenance.rewrite(self._writable())
 
     # -- the store's own life -----------------------------------------------------------------
 
     def strengthen(self, durability: Durability) -> None:
-        """Keep the strictest durability that anybody asked of this file."""
+        """Use the strictest durability that any user of this file has chosen."""
         if durability == "full" and self.durability == "normal":
             self.durability = "full"
-            if self._write_worker is not None:
-                self._write_worker.post(self._close_writer)  # the next operation opens it stricter
+            self._writer.use_durability(durability)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` or ``begin_close`` was called."""
+        return self._writer.is_closed
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a store that is being closed still works on that."""
+        return not all(lane.worker.has_ended for lane in self._lanes())
 
     def close(self, timeout_seconds: float | None = None) -> None:
-        """Finish what was asked, close the connections, end the threads. Idempotent."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self.notifier.notify()
-        self._stop_workers(timeout_seconds)
+        """Finish what was queued, close the connections, end the threads. Idempotent."""
+        self.begin_close()
+        for lane in self._lanes():
+            lane.worker.join(timeout_seconds)
 
-    def _stop_workers(self, timeout_seconds: float | None = None) -> None:
-        if self._read_worker is not None:
-            self._read_worker.post(self._close_reader)
-            self._read_worker.stop(timeout_seconds)
-        if self._write_worker is not None:
-            self._write_worker.post(self._close_writer)
-            self._write_worker.stop(timeout_seconds)
+    def begin_close(self) -> None:
+        """Do as ``close`` does, but do not wait: the store's own threads close the connections."""
+        if self._writer.begin_close():
+            self.notifier.notify()
+            self._end(*self._lanes())
 
-    def before_fork(self) -> None:
-        """Finish the work under way and leave no connection open, so that the child inherits none."""
-        self._forked.clear()
-        parked: list[threading.Event] = []
-        with self._lock:
-            workers = [
-                (worker, close)
-                for worker, close in (
-                    (self._read_worker, self._close_reader),
-                    (self._write_worker, self._park_writer),
-                )
-                if worker is not None
-            ]
-            for worker, close in () if self._closed else workers:
-                parked.append(threading.Event())
-                worker.post(partial(self._park, close, parked[-1]))
-        for event in parked:
-            event.wait()
-        for worker, _ in () if parked else workers:
-            worker.join()  # it is closing
-        self._lock.acquire()
+    def _end(self, lane: Reader | Writer, *others: Reader | Writer) -> None:
+        """End the lanes one after another."""
+
+        def last() -> None:
+            lane.connection.close()
+            if others:
+                self._end(*others)
+
+        lane.worker.end(last)
+
+    def _lanes(self) -> tuple[Reader | Writer, ...]:
+        # The writer ends last: a read may hand its unit to it, and the last connection checkpoints.
+        return self._reader, self._scanner, self._writer
+
+    # -- forks --------------------------------------------------------------------------------
+
+    def begin_pause(self) -> None:
+        """Before a fork: stop after the work under way, and close the files; do not wait."""
+        for lane in self._lanes():
+            if not lane.worker.is_current:  # a unit that forks cannot wait for its own end
+                lane.worker.begin_pause(partial(self._close_file, lane))
+            elif lane.tx is None:
+                self._close_file(lane)
+
+    def finish_pause(self) -> None:
+        """Wait until no thread of the store is alive, except one that forks inside a unit."""
+        for lane in self._lanes():
+            if not lane.worker.is_current:
+                lane.worker.join_thread()
+
+    def _close_file(self, lane: Reader | Writer) -> None:
+        if not self.is_memory:  # a database in memory is copied by the fork
+            lane.connection.close()
 
     def after_fork_in_parent(self) -> None:
-        """Go on; the connections are opened again by the next operation."""
-        self._lock.release()
-        self._forked.set()
+        """Resume; threads and connections start again with the next unit."""
+        for lane in self._lanes():
+            if not lane.worker.is_current:
+                lane.worker.resume()
 
     def after_fork_in_child(self) -> None:
-        """Start threads of the child's own. What the parent had queued is the parent's."""
-        self._lock = threading.Lock()
-        self._forked = threading.Event()
-        self.notifier = Notifier()  # the parent's tasks are not woken from here
-        self._pending.clear()
-        self._draining = False
-        if not self._closed:
-            self._start_workers()
-
-    def _park(self, close: Callable[[], None], parked: threading.Event) -> None:
-        close()
-        parked.set()
-        self._forked.wait()
-
-    def _park_writer(self) -> None:
-        if not self.is_memory:
-            self._close_writer()
-
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        """Begin again. What the parent had queued is the parent's."""
+        self._writer.after_fork_in_child()
+        for lane in self._lanes():
+            if lane.worker.is_current:
+                fork.mark_child_of_unit()
+            if lane.tx is not None:
+                # The file stays open in this process through a connection that must not be touched.
+                # SQLite would think that the process holds its locks, so no other connection may be
+                # opened here.
+                lane.tx.abandon()
+                lane.connection.abandon()
+                self._writer.refuse("the log cannot be used in a child that a unit of work forked")
+            lane.worker = Worker(lane.worker.name)
+            if self.is_closed:
+                lane.worker.end(_nothing)
 
 
-def _rolled_back(connection: sqlite3.Connection) -> bool:
-    """Leave a connection's transaction, if it is in one; where SQLite refuses, close it: False."""
-    try:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    except sqlite3.Error:
-        connection.close()
-        return False
-    return True
+def _nothing() -> None:
+    """Do nothing."""

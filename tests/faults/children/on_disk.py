@@ -38,7 +38,7 @@ CHECKPOINTED = {"agents_eventlog.projections.replay"}
 """Whose commit is so large that a checkpoint follows. If that fails, nothing is lost, and nobody told."""
 
 CHECKPOINTS: dict[str, Callable[[Stage], None]] = {
-    "a checkpoint": lambda s: s.log.store._on_writer(
+    "a checkpoint": lambda s: s.log.store._writer.call(
         lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
     ),
     "the last close": lambda s: s.session.close(),
@@ -256,7 +256,7 @@ def _disk_on_record(path: str, record: str) -> Disk:
 def _busy_session(session_id: str, path: str, durability: Any) -> AdvancedSQLiteSession:
     """Open a session whose process checkpoints all the time."""
     session = AdvancedSQLiteSession(session_id, path, durability=durability)
-    session.log.store._on_writer(lambda c: c.execute("PRAGMA wal_autocheckpoint=25").close())
+    session.log.store._writer.call(lambda c: c.execute("PRAGMA wal_autocheckpoint=25").close())
     return session
 
 

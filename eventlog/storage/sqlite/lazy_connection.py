@@ -1,0 +1,80 @@
+"""A connection's life: it opens when first used, and knows whether its cached rows are still valid."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from agents_eventlog.eventlog.storage.sqlite import fork
+from agents_eventlog.eventlog.storage.transaction import Cache
+
+MAX_CACHED = 50_000
+"""Maximum number of rows that a connection caches."""
+
+
+class LazyConnection:
+    """
+    A connection that opens when first used, and a cache of the rows that it read or wrote.
+
+    on_foreign_commit: called when another connection has committed since the last transaction.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        on_foreign_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.connect = connect
+        self._on_foreign_commit = on_foreign_commit
+        self._connection: sqlite3.Connection | None = None
+        self._cache = Cache()
+        self._data_version: int | None = None
+
+    def get(self) -> sqlite3.Connection:
+        """Return the connection, opened if necessary."""
+        if self._connection is None:
+            self._connection = self.connect()
+        return self._connection
+
+    def cache(self) -> Cache:
+        """Return the cache, without rows that another connection may have changed."""
+        # SQLite changes this number when another connection commits. It is read inside the transaction:
+        # read before it, a commit in between would leave old rows in the cache.
+        version = self.get().execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version or len(self._cache) > MAX_CACHED:
+            self._cache.clear()
+        if version != self._data_version:
+            if self._data_version is not None:
+                self._on_foreign_commit()
+            self._data_version = version
+        return self._cache
+
+    def clear_cache(self) -> None:
+        """Forget the cached rows."""
+        self._cache.clear()
+
+    def roll_back(self) -> bool:
+        """Leave the transaction, if there is one. Returns False where SQLite refuses."""
+        fork.end_child_of_unit()
+        self._cache.clear()  # it has rows that were never committed
+        connection = self.get()
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        self._cache.clear()
+        self._data_version = None
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def abandon(self) -> None:
+        """Refuse further use, in a child, of a connection whose transaction is the parent's."""
+        # The connection is neither closed nor dropped here: the frames of the unit keep it.
+        self._connection = None
+        self._cache.clear()

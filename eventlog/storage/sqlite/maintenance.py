@@ -1,0 +1,62 @@
+"""Work on the whole file, between transactions: replace tables by those of another file, rewrite."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from agents_eventlog.eventlog.storage.sqlite import connections, fork
+from agents_eventlog.eventlog.storage.sqlite.writer import Writer
+from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+
+
+def swap(writer: Writer, scratch_path: str, unit: Unit[None], now: int) -> None:
+    """Run a unit in a transaction of its own that sees another database as ``scratch``. Blocks."""
+
+    def attached(connection: sqlite3.Connection) -> None:
+        connection.execute("ATTACH ? AS scratch", (scratch_path,))
+        try:
+            _run_transaction(writer, connection, unit, now)
+        finally:
+            _detach(writer, connection)
+
+    writer.call(attached)
+
+
+def rewrite(writer: Writer) -> bool:
+    """Rewrite the file without deleted content, and empty its write-ahead log. Blocks."""
+
+    def rewritten(connection: sqlite3.Connection) -> bool:
+        connection.execute("VACUUM")
+        return writer.is_memory or connections.empty_wal(connection)
+
+    return writer.call(rewritten)
+
+
+def _run_transaction(
+    writer: Writer, connection: sqlite3.Connection, unit: Unit[None], now: int
+) -> None:
+    tx = writer.tx = Transaction(connection, now)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        try:
+            unit(tx)
+        finally:
+            fork.end_child_of_unit()
+        tx.close_cursors()
+        tx.execute("COMMIT")
+    except BaseException:
+        writer.roll_back(tx)
+        raise
+    finally:
+        writer.tx = None
+        tx.end()
+
+
+def _detach(writer: Writer, connection: sqlite3.Connection) -> None:
+    """Detach the other database. Its transaction is over, so closing the connection loses nothing."""
+    try:
+        connection.execute("DETACH scratch")
+    except sqlite3.Error:
+        if writer.is_memory:
+            raise
+        writer.connection.close()
