@@ -151,6 +151,10 @@ def _hook() -> None:
         if _hooked:
             return
         _hooked = True
+    # Its own hook takes a lock before a fork. Hooks run in reverse: it has to be registered before ours, or
+    # a thread that waits in ours would hold that lock, and a unit that forks meanwhile would wait for it.
+    import concurrent.futures.thread  # noqa: F401
+
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(

@@ -277,9 +277,10 @@ class Store:
                 lane.tx.abandon()
                 lane.connection.abandon()
                 self._writer.refuse("the log cannot be used in a child that a unit of work forked")
+        for lane in self._lanes():
             lane.worker = Worker(lane.worker.name)
             if self.is_closed:
-                lane.worker.end(_nothing)
+                lane.worker.end(_nothing)  # so that ``close`` does not wait
 
 
 def _nothing() -> None:
