@@ -132,7 +132,7 @@ def test_a_cost_that_is_no_number_is_an_error(cost: float) -> None:
 
 def test_the_price_list_is_not_loaded_before_it_is_needed() -> None:
     code = (
-        "import agents_eventlog.adapters.openai_agents.session, sys\n"
+        "import agents_eventlog.adapters.openai_agents.advanced_sqlite, sys\n"
         "import agents_eventlog.adapters.conversations.log\n"
         "print('genai_prices' in sys.modules)"
     )

@@ -21,7 +21,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.demo import script as demo_script
 from agents_eventlog.adapters.cli.demo.screen import View
-from agents_eventlog.adapters.openai_agents.session import AdvancedSQLiteSession
+from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog, recording
 from agents_eventlog.projections import Replayed
 from agents_eventlog.projections.base import tables
