@@ -14,8 +14,8 @@ from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.integrity import EVENT_COLUMNS, Head
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite.store import Store
-from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
+from agents_eventlog.eventlog.storage.engine import Store
+from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
 
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -33,7 +33,6 @@ INSERT_EVENT = Insert(
     {"data": "CAST(? AS TEXT)"},  # which is given as bytes
 )
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
 EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
 LINKED_EVENTS = f"""
     SELECT {EVENT_COLUMNS},
@@ -55,7 +54,7 @@ StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | 
 class Ends:
     """Where the log and its sessions end, as far as it is remembered."""
 
-    head: Head | None = None
+    head: Lane | None = None
     versions: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -68,13 +67,13 @@ class Projector(Protocol):
     def join(self, store: Store) -> None:
         """Update this projector's tables, and keep them up to date with each append."""
 
-    def begin(self, tx: Transaction, head: Head) -> None:
+    def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse newer tables, catch up with what others appended."""
 
     def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Apply events that were just appended."""
 
-    def before_commit(self, tx: Transaction, head: Head) -> None:
+    def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Write the checkpoints."""
 
     def require_fresh(self, tx: Transaction) -> None:
@@ -141,7 +140,7 @@ class Ledger:
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
             rows.append(row)
-            head = Head(position, digest)
+            head = Lane(position, digest)
             recorded.append(Recorded(row))
         tx.defer(INSERT_EVENT, rows)
         ends = tx.cache.get(Ends)
@@ -203,10 +202,8 @@ def session_version(tx: Transaction, session_id: str) -> int:
 def read_head(tx: Transaction) -> Head:
     """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
     last = tx.one(LAST_DIGEST)
-    given = tx.one(LAST_POSITION)
     position, digest = (0, integrity.FIRST) if last is None else last
-    position = position if given is None else max(position, given[0])
-    return Head(position, digest)
+    return Head(max(position, tx.engine.last_position(tx)), digest)
 
 
 def last_position(tx: Transaction) -> int:

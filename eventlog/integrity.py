@@ -22,6 +22,7 @@ import msgspec
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.storage.transaction import Lane
 
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""
@@ -51,11 +52,10 @@ _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
 _encode = msgspec.json.Encoder().encode
 
 
-class Head(NamedTuple):
+class Head(Lane):
     """The end of the log: the last event's position (0: none yet) and digest."""
 
-    position: int
-    digest: bytes
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"{self.position}:{self.digest.hex()}"

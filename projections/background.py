@@ -11,7 +11,7 @@ import time
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import read_events, read_head
 from agents_eventlog.eventlog.errors import NewerProjectionError
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.base import Projection

@@ -21,11 +21,10 @@ from agents_eventlog.eventlog.errors import (
     StaleProjectionError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite.schema import get_property, set_property
-from agents_eventlog.eventlog.storage.sqlite.store import Store
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.engine import Store
+from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 from agents_eventlog.projections.base import Projection, tables
 
 REPLAY_ON_OPEN_EVENTS = 20_000
@@ -34,8 +33,7 @@ REPLAY_ON_OPEN_EVENTS = 20_000
 CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
 CHECKPOINTS_AND_END = """
     SELECT projection, version, position,
-        (SELECT MAX(position) FROM events),
-        (SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')
+        (SELECT MAX(position) FROM events)
     FROM checkpoints
 """
 SET_CHECKPOINT = """
@@ -135,7 +133,7 @@ class Projections:
         tx.on_rollback(lambda: setattr(keeper, "projector", present))
         keeper.projector = merged
 
-    def begin(self, tx: Transaction, head: Head) -> None:
+    def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
         if tx.cache.get(Built).to == (self, head.position):
             return
@@ -167,7 +165,7 @@ class Projections:
         else:
             apply(tx, self.by_name.values(), events)
 
-    def before_commit(self, tx: Transaction, head: Head) -> None:
+    def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
         built = tx.cache.get(Built)
         if built.to != (self, head.position):
@@ -184,8 +182,9 @@ class Projections:
         if tx.cache.get(Built).fresh is self:
             return
         found = {}
-        for name, version, position, last, given in tx.execute(CHECKPOINTS_AND_END):
-            found[name] = version, position == max(last or 0, given or 0)
+        given = tx.engine.last_position(tx)
+        for name, version, position, last in tx.execute(CHECKPOINTS_AND_END):
+            found[name] = version, position == max(last or 0, given)
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
@@ -245,21 +244,22 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
 
     Raises ProjectionError when somebody else's table has such a name.
     """
-    names = [table.name for table in tables(projection)]
+    names = [table.name for table in tables(tx.engine, projection)]
     makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
     earlier = {name for name, maker in makers.items() if maker == projection.name}
     if replace:
         for name in sorted({*names, *earlier}):
             tx.execute(f'DROP TABLE IF EXISTS main."{name}"')
+    present = tx.engine.table_names(tx)
     for name in names:
-        if tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)):
+        if name in present:
             raise ProjectionError(
                 f"there is a table {name!r} already that projection {projection.name!r} "
                 "did not make",
                 projection=projection.name,
             )
     for statement in projection.schema:
-        tx.execute(statement)
+        tx.execute(tx.engine.create_statement(statement))
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     made = {**others, **dict.fromkeys(names, projection.name)}
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))

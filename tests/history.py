@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity, recording_context
 from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.base import Projection, tables
@@ -63,7 +64,7 @@ def empty(projections: Sequence[Projection]) -> Transaction:
     for projection in projections:
         for statement in projection.schema:
             connection.execute(statement)
-    return Transaction(connection, now=0)
+    return Transaction(connection, now=0, engine=SQLITE)
 
 
 def build(
@@ -87,7 +88,7 @@ def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[t
     """Return every row of the projections' tables, with each value's storage class."""
     found = {}
     for projection in projections:
-        for table in tables(projection):
+        for table in tables(SQLITE, projection):
             columns = ", ".join(f'"{name}", typeof("{name}")' for name in table.columns)
             order = ", ".join(f'"{name}"' for name in table.key)
             found[table.name] = tx.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}')

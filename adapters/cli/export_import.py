@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import sys
 import tempfile
 from collections import Counter
@@ -28,8 +27,9 @@ from agents_eventlog.eventlog.errors import OpenError, WrongTablesError
 from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import Imported, ImportOutcome, OnConflict
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.storage.sqlite import connections, registry
-from agents_eventlog.eventlog.storage.sqlite.store import MEMORY
+from agents_eventlog.eventlog.storage.engine import MEMORY
+from agents_eventlog.eventlog.storage.sqlite import files
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 
 OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 
@@ -63,19 +63,16 @@ def export(
 
 def check_output(path: Path, output: Path) -> None:
     """End with a usage error for a file that must not be replaced: any database, and what is beside it."""
-    target = registry.resolve(output)
-    if target == registry.resolve(path):
+    target = SQLITE.resolve(output)
+    if target == SQLITE.resolve(path):
         terminal.fail(ExitCode.USAGE, f"{output} is the log itself")
-    try:
-        is_kept = connections.is_beside_database(target) or (
-            Path(target).is_file() and connections.is_database(target)
-        )
-    except sqlite3.Error as error:
-        raise connections.translated(error, target) from error
+    is_kept = files.is_beside_database(target) or (
+        Path(target).is_file() and files.is_database(target)
+    )
     if is_kept:
         terminal.fail(
             ExitCode.USAGE,
-            f"{output} belongs to a SQLite database: expected a file that may be replaced",
+            f"{output} belongs to an SQLite database: expected a file that may be replaced",
         )
 
 

@@ -29,7 +29,8 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.engine import UNEXPECTED
+from agents_eventlog.eventlog.storage.engines import engine_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,7 +135,7 @@ class Commands(TyperGroup):
             fail(ExitCode.USAGE, error)
         except (EventLogError, OSError) as error:
             fail(ExitCode.CANNOT_OPEN, error)
-        except connections.UNEXPECTED:
+        except UNEXPECTED:
             if (damage := _damage()) is None:
                 raise
             fail(ExitCode.CANNOT_OPEN, damage)
@@ -302,7 +303,7 @@ def _damage() -> EventLogError | None:
     """Return what is wrong with the file that the command opened; it takes a while."""
     path = _opened.get()
     try:
-        return None if path is None else connections.damage(str(path))
+        return None if path is None else engine_for(path).damage(str(path))
     except EventLogError as error:
         return error
 

@@ -10,7 +10,6 @@ no ``table``, for the tables are not looked at.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
@@ -21,7 +20,6 @@ from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
-from agents_eventlog.eventlog.storage.sqlite import connections, schema
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.base import tables as tables_of
 
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 SHOWN_FINDINGS = 20
 """How many findings are printed for people; ``--json`` has all of them."""
 
-_UNREADABLE = (EventLogError, sqlite3.Error, ValueError, TypeError, KeyError)
+_UNREADABLE = (EventLogError, ValueError, TypeError, KeyError)
 
 
 class Tables(NamedTuple):
@@ -138,13 +136,13 @@ def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
 
 def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
     """Return what SQLite finds wrong with the tables and their indexes, which a replay does not compare."""
-    present = log.store.read_sync(lambda tx: schema.table_names(tx.connection))
+    present = log.store.read_sync(lambda tx: tx.engine.table_names(tx))
     return [
         f"table {table.name!r} is damaged: {problem}; `eventlog replay` makes it anew"
         for projection in compared
-        for table in tables_of(projection)
+        for table in tables_of(log.store.engine, projection)
         if table.name in present
-        for problem in connections.damages(log.path, table.name)
+        for problem in log.store.engine.damages(log.path, table.name)
     ]
 
 
@@ -154,12 +152,12 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     problems: list[str] = []
     head = read_head(tx).position
     built = projector.checkpoints(tx)
-    present = schema.table_names(tx.connection)
+    present = tx.engine.table_names(tx)
     for name, projection in projections.kept(tx).by_name.items():
         checkpoint = built.get(name)
         if checkpoint is None:
             # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.
-            if present & {table.name for table in tables_of(projection)}:
+            if present & {table.name for table in tables_of(tx.engine, projection)}:
                 problems.append(f"projection {name!r} has tables, but no checkpoint")
             continue
         if checkpoint.version != projection.version:

@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from typing import Any, Literal, TypeAlias
 
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.pending import Operation
-from agents_eventlog.eventlog.storage.sqlite.store import Store
 
 Kind: TypeAlias = Literal["read", "write"]
 

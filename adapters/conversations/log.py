@@ -17,7 +17,7 @@ from agents_eventlog.adapters.conversations.sessions import Deletion
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog.appender import Projector
 from agents_eventlog.eventlog.log import EventLog, Opening
-from agents_eventlog.eventlog.storage.sqlite.store import Durability
+from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.eraser import Erased, OnProgress

@@ -11,7 +11,7 @@ from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents.usage import runs
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.events import UsageCorrection
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import default
 from agents_eventlog.projections.usage import queries as usage_queries

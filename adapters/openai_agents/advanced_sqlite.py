@@ -19,7 +19,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.openai_agents.migration import migrate
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.storage.sqlite.store import Durability
+from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.projections.conversations.builder import MAIN
 
 

@@ -8,9 +8,8 @@ erased since is not brought back: its items are where they were, but cannot be r
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
@@ -28,7 +27,6 @@ from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -82,11 +80,11 @@ def at(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
     with the contents that stood on any branch then; large ones go to a temporary file.
     """
     version = version_at(tx, session_id, as_of)
-    with closing(sqlite3.connect("", isolation_level=None)) as connection:
-        past = Transaction(connection, now=tx.now)
-        past.execute(schema.EVENTS)
+    with tx.engine.scratch() as past:
+        past.now = tx.now
+        tx.engine.create_log(past)
         for statement in Conversations.schema:
-            past.execute(statement)
+            past.execute(tx.engine.create_statement(statement))
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):

@@ -21,7 +21,7 @@ SEGMENTS = """
         session_id        TEXT    NOT NULL,
         parent_segment_id INTEGER,
         parent_length     INTEGER NOT NULL
-    ) STRICT
+    )
 """
 SEGMENTS_OF_SESSION = "CREATE INDEX segments_of_session ON segments (session_id)"
 SEGMENTS_OF_PARENT = """
@@ -39,7 +39,7 @@ ITEMS = """
         is_tool_call   INTEGER NOT NULL,
         turn           INTEGER NOT NULL,
         PRIMARY KEY (segment_id, number)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 # Holds all that is asked of user items, so that their rows are not looked up; as turns are numbered from
 # 1, "turn > 0" says nothing and makes SQLite choose it.

@@ -58,7 +58,7 @@ SESSIONS = """
         cleared_at      INTEGER NOT NULL,
         deleted_at      INTEGER,
         erased_at       INTEGER
-    ) STRICT, WITHOUT ROWID
+    )
 """
 SESSIONS_BY_UPDATE = """
     CREATE INDEX sessions_by_update ON sessions (updated_at DESC, session_id)
@@ -90,7 +90,7 @@ BRANCHES = """
         created_at       INTEGER NOT NULL,
         updated_at       INTEGER NOT NULL,
         PRIMARY KEY (session_id, branch_id)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 BRANCHES_OF_SEGMENT = """
     CREATE INDEX branches_of_segment ON branches (segment_id) WHERE segment_id IS NOT NULL

@@ -23,7 +23,7 @@ SESSION_LABELS = """
         path       TEXT NOT NULL,
         value      TEXT NOT NULL,
         PRIMARY KEY (session_id, path)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 SESSIONS_OF_LABEL = """
     CREATE INDEX sessions_of_label ON session_labels (path, value, session_id)

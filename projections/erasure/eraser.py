@@ -21,7 +21,6 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations.builder import Conversations
 from agents_eventlog.projections.erasure.scopes import Due, Scope, structure
 from agents_eventlog.projections.projector import Projections
-from agents_eventlog.projections.replay import leftovers
 from agents_eventlog.projections.search import index as search_index
 
 PAYLOAD: Final = """
@@ -184,7 +183,7 @@ def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
 
 def _finish(log: EventLog) -> bool:
     """Leave nothing of it in the file, or beside it where a replay was killed. Blocks."""
-    for left in [] if log.store.is_memory else leftovers(log.path):
+    for left in log.store.engine.leftovers(log.store):
         left.unlink(missing_ok=True)
     return erasure.rewrite(log.store, before=_optimize)
 

@@ -20,31 +20,10 @@ from agents_eventlog.eventlog.events import (
     ItemsReplaced,
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.transaction import Insert, Transaction
+from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT
+from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import projector
 from agents_eventlog.projections.search import text as search_text
-
-ITEM_TEXTS = """
-    CREATE VIRTUAL TABLE item_texts USING fts5 (
-        text, tokenize = 'trigram case_sensitive 1', detail = 'none', columnsize = 0
-    )
-"""
-INSERT_TEXT = Insert("item_texts", ("rowid", "text"))
-DELETE_TEXT = "DELETE FROM item_texts WHERE rowid = ?"
-OPTIMIZE = "INSERT INTO item_texts (item_texts) VALUES ('optimize')"
-FIND = """
-    SELECT rowid FROM item_texts
-    WHERE item_texts MATCH ? AND rowid BETWEEN ? AND ?
-    ORDER BY rowid DESC
-    LIMIT ?
-"""
-COUNT = "SELECT COUNT(*) FROM (SELECT 1 FROM item_texts WHERE item_texts MATCH ? LIMIT ?) AS some"
-SESSIONS = """
-    SELECT DISTINCT e.session_id
-    FROM item_texts
-    JOIN events AS e ON e.position = item_texts.rowid
-    WHERE item_texts MATCH ?
-"""
 
 SHORTEST_CHARACTERS: Final = 3
 """What is shorter has no trigram, and the index cannot find it."""
@@ -58,7 +37,7 @@ class Search:
 
     name: ClassVar[str] = "search"
     version: ClassVar[int] = 1
-    schema: ClassVar[Sequence[str]] = (ITEM_TEXTS,)
+    schema: ClassVar[Sequence[str]] = (CREATE_FULL_TEXT,)
     handles: ClassVar[Sequence[type[Event]]] = (ItemsAdded, ItemsReplaced, ContentErased)
     is_built_in_steps: ClassVar[bool] = True
     """Nobody waits for it: whoever reads finds what it does not show yet in the log itself."""
@@ -70,10 +49,12 @@ class Search:
             for recorded in events
             if recorded.type != CONTENT_ERASED and recorded.data is not None
         ]
+        rows = []
         for (position, *_), items in zip(payloads, codec.decode_items(payloads), strict=True):
             text = indexed("\n".join(text for item in items for text in search_text.texts(item)))
             if text:
-                tx.defer(INSERT_TEXT, [(position, text)])
+                rows.append((position, text))
+        tx.engine.full_text.put(tx, rows)
         erased = [
             position
             for recorded in events
@@ -94,12 +75,12 @@ def is_there(tx: Transaction) -> bool:
 
 def take_out(tx: Transaction, positions: Iterable[int]) -> None:
     """Take the texts of events out; ``optimize`` does the rest, once for many."""
-    tx.executemany(DELETE_TEXT, ((position,) for position in positions))
+    tx.engine.full_text.remove(tx, list(positions))
 
 
 def optimize(tx: Transaction) -> None:
     """Merge the index into one piece, or the trigrams of what was taken out stay in it some time."""
-    tx.execute(OPTIMIZE)
+    tx.engine.full_text.compact(tx)
 
 
 def indexed(text: str) -> str:
@@ -139,10 +120,9 @@ def built_to(tx: Transaction) -> int | None:
 
 def positions(tx: Transaction, expression: str, first: int, last: int, limit: int) -> list[int]:
     """Return the newest events from ``first`` to ``last`` that the index finds, newest first."""
-    return [position for (position,) in tx.execute(FIND, (expression, first, last, limit))]
+    return tx.engine.full_text.matches(tx, expression, first, last, limit)
 
 
 def count(tx: Transaction, expression: str, limit: int) -> int:
     """Return how many events the index finds, counting no further than a limit."""
-    row = tx.one(COUNT, (expression, limit))
-    return 0 if row is None else int(row[0])
+    return tx.engine.full_text.count(tx, expression, limit)

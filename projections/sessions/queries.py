@@ -213,7 +213,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
     if expression is None or built_to is None or built_to != read_head(tx).position:
         return
     if search_index.count(tx, expression, FEW + 1) <= FEW:
-        yield search_index.SESSIONS, (expression,)
+        yield tx.engine.full_text.sessions(expression)
 
 
 def _conditions(query: SessionQuery) -> Iterator[Condition]:

@@ -59,7 +59,7 @@ USAGE = """
         price_source         TEXT,
         occurred_at          INTEGER NOT NULL,
         PRIMARY KEY (position, index_in_event)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 USAGE_OF_TURN = "CREATE INDEX usage_of_turn ON usage (session_id, branch_id, turn)"
 USAGE_OF_RUN = "CREATE INDEX usage_of_run ON usage (session_id, run_id) WHERE begins_run = 1"
@@ -81,7 +81,7 @@ USAGE_BY_DAY = """
         cost_nanos           INTEGER NOT NULL,
         unpriced_requests    INTEGER NOT NULL,
         PRIMARY KEY (day, session_id, model, agent)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 COUNTS: Final = (
     "requests",

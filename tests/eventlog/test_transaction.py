@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog.eventlog.integrity import FIRST, Head
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Insert, Transaction
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def tx() -> Iterator[Transaction]:
     """A transaction on a table of numbers."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, name TEXT)")
-        yield Transaction(connection, now=7)
+        yield Transaction(connection, now=7, engine=SQLITE)
 
 
 def numbers(count: int, start: int = 1) -> list[tuple[int, str]]:

@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import EventLog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agents_eventlog.eventlog.storage.sqlite.store import Store
+    from agents_eventlog.eventlog.storage.engine import Store
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 PATIENCE_SECONDS = 30.0

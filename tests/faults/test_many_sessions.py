@@ -227,4 +227,4 @@ def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) 
     registry.release(again.store, again)  # once more is no harm
     EventLog.open_sync(tmp_path / "other.db").close()
     assert log.path not in registry._entries
-    registry.release(again.store, again)
+    registry.release(again.store, again._user)

@@ -34,6 +34,7 @@ from agents_eventlog.eventlog.errors import (
     StaleProjectionError,
     UndecodableEventError,
 )
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import (
     Conversations,
     Projections,
@@ -634,8 +635,8 @@ def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
 
 def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
     columns = ("session_id", "items")
-    assert tables(Tally()) == [Table("tally", columns, ("session_id",), is_plain=True)]
-    keys = {table.name: table.key for table in tables(Conversations())}
+    assert tables(SQLITE, Tally()) == (Table("tally", columns, ("session_id",), is_plain=True),)
+    keys = {table.name: table.key for table in tables(SQLITE, Conversations())}
     assert keys == {
         "sessions": ("session_id",),
         "branches": ("session_id", "branch_id"),

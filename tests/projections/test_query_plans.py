@@ -12,6 +12,7 @@ import pytest
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.conversations import tools
 from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import default
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree, metadata_index
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
 STATEMENT = re.compile(r"\s*(SELECT|UPDATE|DELETE)\b")
-TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(p)}
+TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(SQLITE, p)}
 MODULES = (
     *(
         conversations,
@@ -51,7 +52,6 @@ MODULES = (
 )
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
-    "LAST_POSITION",  # sqlite_sequence has one row
     "FIRST_SESSIONS",  # the first page: an index's own beginning, with a limit
 }
 

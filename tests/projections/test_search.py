@@ -14,6 +14,8 @@ from agents_eventlog.eventlog import (
     append,
 )
 from agents_eventlog.eventlog.errors import NewerProjectionError, ProjectionError
+from agents_eventlog.eventlog.storage.sqlite import full_text
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import Search, background, projector, replay
 from agents_eventlog.projections.background import build_in_steps
 from agents_eventlog.projections.base import tables
@@ -98,7 +100,7 @@ def test_what_is_erased_goes_from_the_file(indexed: Given) -> None:
 
 
 def test_the_tables_of_a_virtual_table_are_its_own_affair() -> None:
-    [table] = tables(Search())
+    [table] = tables(SQLITE, Search())
     assert (table.name, table.columns, table.key) == ("item_texts", ("rowid", "text"), ("rowid",))
 
 
@@ -288,8 +290,8 @@ def test_the_index_finds_by_its_trigrams_and_reads_no_more(indexed: Given) -> No
     expression = search_index.expression("the zebra")
     assert expression == '"the" " ze" "bra"'
     for sql, parameters in (
-        (search_index.FIND, (expression, 1, 9, 5)),
-        (search_index.COUNT, (expression, 5)),
+        (full_text.MATCHES, (expression, 1, 9, 5)),
+        (full_text.COUNT, (expression, 5)),
     ):
         plan = [step for *_, step in indexed.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
         assert any("VIRTUAL TABLE INDEX" in step and "M1" in step for step in plan)

@@ -148,7 +148,9 @@ async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
 async def drop_and_replay(view: View, log: EventLog) -> list[Replayed]:
     """Drop the projections' tables, build them again from the events, and check them."""
     everything = projections.default().named([])
-    names = [table.name for projection in everything for table in tables(projection)]
+    names = [
+        table.name for projection in everything for table in tables(log.store.engine, projection)
+    ]
     await log.write(lambda tx: _drop(tx, names))
     view.dropped(names)
     loop = asyncio.get_running_loop()

@@ -38,8 +38,8 @@ from agents_eventlog.eventlog.events import (
     RequestUsage,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.properties import set_property
 from agents_eventlog.eventlog.reader import microseconds
-from agents_eventlog.eventlog.storage.sqlite.schema import set_property, table_names
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -89,7 +89,7 @@ class Source:
         self.tx = tx
         self.sessions_table = quoted(sessions_table)
         self.messages_table = quoted(messages_table)
-        self.tables = table_names(tx.connection)
+        self.tables = tx.engine.table_names(tx)
 
     def sessions(self) -> list[tuple[str, int]]:
         """Return each session's id and when it began, the oldest first; also of one that is cleared."""

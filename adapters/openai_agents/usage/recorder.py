@@ -60,7 +60,7 @@ from agents_eventlog.adapters.openai_agents.usage import runs
 from agents_eventlog.adapters.openai_agents.usage import snapshot as usage_snapshot
 from agents_eventlog.adapters.openai_agents.usage.runs import RunTracker
 from agents_eventlog.eventlog.events import RequestUsage
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from agents_eventlog.adapters.openai_agents.usage.snapshot import (
     of_numbers,
 )
 from agents_eventlog.eventlog.events import ItemRef, RequestUsage, UsageCorrection
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.usage import queries as usage_queries

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Engine
 from agents_eventlog.eventlog.storage.sqlite.connections import file_id
-from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.sqlite.store import Store
 
 IDLE_STORES = 8
 """How many stores stay open that nobody refers to any more, for whoever comes next."""
@@ -42,7 +43,12 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def acquire(
-    path: str, *, user: object, durability: Durability, prepare: Callable[[Store, bool], None]
+    path: str,
+    *,
+    engine: Engine,
+    user: object,
+    durability: Durability,
+    prepare: Callable[[Store, bool], None],
 ) -> Store:
     """
     Return the file's store, opened if need be, and note who uses it.
@@ -52,12 +58,14 @@ def acquire(
     """
     _hook()
     if path == MEMORY:
-        return private(Store(path, durability=durability), lambda store: prepare(store, True))
+        return private(
+            Store(path, engine=engine, durability=durability), lambda store: prepare(store, True)
+        )
     with _guard:
         entry = _entries.setdefault(path, _Entry())
         entry.users.add(user)
     try:
-        store = _opened(entry, path, durability, prepare)
+        store = _opened(entry, path, engine, durability, prepare)
     except BaseException:
         with _guard:
             entry.users.discard(user)  # which somebody may keep, with the error
@@ -67,7 +75,11 @@ def acquire(
 
 
 def _opened(
-    entry: _Entry, path: str, durability: Durability, prepare: Callable[[Store, bool], None]
+    entry: _Entry,
+    path: str,
+    engine: Engine,
+    durability: Durability,
+    prepare: Callable[[Store, bool], None],
 ) -> Store:
     with entry.lock:
         if entry.store is not None and not _is_current(entry.store):
@@ -75,7 +87,8 @@ def _opened(
             entry.store = None
         if entry.store is None:
             entry.store = private(
-                Store(path, durability=durability), lambda store: prepare(store, True)
+                Store(path, engine=engine, durability=durability),
+                lambda store: prepare(store, True),
             )
             entry.store.file_id = file_id(path)
         else:

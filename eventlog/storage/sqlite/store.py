@@ -21,10 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
 from agents_eventlog.eventlog.recording_context import recorded_values
+from agents_eventlog.eventlog.storage.engine import MEMORY, Clock, Durability, Engine
 from agents_eventlog.eventlog.storage.notifier import Bell
 from agents_eventlog.eventlog.storage.pending import (
     Operation,
@@ -43,10 +44,6 @@ from agents_eventlog.eventlog.storage.transaction import (
 )
 
 T = TypeVar("T")
-Durability: TypeAlias = Literal["full", "normal"]
-Clock: TypeAlias = Callable[[], int]
-
-MEMORY = ":memory:"
 MAX_UNITS_PER_COMMIT = 1_000
 """Bounds how long the first of a burst waits for the last of it."""
 MAX_CACHED = 50_000
@@ -89,11 +86,13 @@ class Store:
         self,
         path: str,
         *,
+        engine: Engine,
         durability: Durability = "full",
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
         self.path = path
+        self.engine = engine
         self.is_memory = path == MEMORY
         self.read_only = read_only
         self.durability: Durability = durability
@@ -147,7 +146,7 @@ class Store:
         self.submit_read(unit, future)
         return future
 
-    def prepare_file(self) -> None:
+    def prepare_storage(self) -> None:
         """Switch a new file to its write-ahead log, before its first table."""
         if not self.is_memory:
             self._on_writer(connections.switch_to_wal)
@@ -189,7 +188,7 @@ class Store:
         return self._on_writer(rewritten)
 
     def _run_transaction(self, connection: sqlite3.Connection, unit: Unit[None]) -> None:
-        tx = Transaction(connection, self.clock())
+        tx = Transaction(connection, self.clock(), engine=self.engine)
         connection.execute("BEGIN IMMEDIATE")
         try:
             unit(tx)
@@ -302,7 +301,7 @@ class Store:
     def _commit(self, batch: list[Operation[Any]]) -> None:
         """Run units in one transaction. Raises _Failed for several that are to be run one by one."""
         connection = self._writing_connection()
-        tx = Transaction(connection, self.clock(), self.participant)
+        tx = Transaction(connection, self.clock(), self.participant, engine=self.engine)
         start = tx.mark()
         written = tx.writes()
         try:
@@ -378,7 +377,7 @@ class Store:
 
     def _result_of_read(self, unit: Unit[T]) -> T:
         connection = self._reading_connection()
-        tx = Transaction(connection, self.clock())
+        tx = Transaction(connection, self.clock(), engine=self.engine)
         try:
             connection.execute("BEGIN")
             tx.cache = self._read.valid(connection)

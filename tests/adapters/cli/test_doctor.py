@@ -19,10 +19,10 @@ import pytest
 from agents import SQLiteSession
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.cli import doctor
 from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.adapters.conversations import doctor_checks
 from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted
+from agents_eventlog.eventlog.storage.sqlite import health
 from tests.adapters import child
 from tests.adapters.looking import (
     answer,
@@ -104,8 +104,8 @@ def test_what_the_file_is_and_holds_is_told(db: Path) -> None:
 def test_sizes_are_pages_where_sqlite_can_tell_and_estimates_where_not(path: Path) -> None:
     write(path, [("s", "main", items(user("x" * 100_000)))])
     with reading(path) as log:
-        exact = log.store.read_sync(doctor.table_sizes)
-        estimates = log.store.read_sync(doctor.estimated_sizes)
+        exact = log.store.read_sync(health.table_sizes)
+        estimates = log.store.read_sync(health.estimated_sizes)
     largest = estimates[0]
     assert (largest.table, largest.is_estimate) == ("events", True)
     assert 100_000 <= largest.bytes < 110_000
@@ -134,7 +134,7 @@ def test_an_empty_log_needs_nothing_done(path: Path) -> None:
 def test_the_wal_reset_bug_is_noted_for_the_versions_that_have_it(
     version: tuple[int, int, int], has_bug: bool
 ) -> None:
-    notes = list(doctor_checks.of_sqlite(version))
+    notes = list(health.version_problems(version))
     assert [note.is_note for note in notes] == [True] * has_bug
 
 
