@@ -199,11 +199,17 @@ def session_version(tx: Transaction, session_id: str) -> int:
     return version
 
 
+def last_assigned(tx: Transaction) -> int:
+    """Return the highest position ever assigned, even if its event is missing; 0 for none."""
+    row = tx.one(f"SELECT {tx.engine.last_position}")
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def read_head(tx: Transaction) -> Head:
     """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
     last = tx.one(LAST_DIGEST)
     position, digest = (0, integrity.FIRST) if last is None else last
-    return Head(max(position, tx.engine.last_position(tx)), digest)
+    return Head(max(position, last_assigned(tx)), digest)
 
 
 def last_position(tx: Transaction) -> int:

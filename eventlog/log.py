@@ -16,6 +16,7 @@ from agents_eventlog.eventlog.appender import (
     PAGE_EVENTS,
     Ledger,
     Projector,
+    last_assigned,
     ledger,
     metadata_json,
     read_linked_rows,
@@ -386,7 +387,7 @@ class EventLog:
 
 def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
     """Return the next events and the last position ever given, as of one moment."""
-    return read_rows_as_stored(tx, after), tx.engine.last_position(tx)
+    return read_rows_as_stored(tx, after), last_assigned(tx)
 
 
 class Opening(Generic[L]):

@@ -33,7 +33,7 @@ REPLAY_ON_OPEN_EVENTS = 20_000
 CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
 CHECKPOINTS_AND_END = """
     SELECT projection, version, position,
-        (SELECT MAX(position) FROM events)
+        (SELECT MAX(position) FROM events), {last_position}
     FROM checkpoints
 """
 SET_CHECKPOINT = """
@@ -182,9 +182,9 @@ class Projections:
         if tx.cache.get(Built).fresh is self:
             return
         found = {}
-        given = tx.engine.last_position(tx)
-        for name, version, position, last in tx.execute(CHECKPOINTS_AND_END):
-            found[name] = version, position == max(last or 0, given)
+        sql = CHECKPOINTS_AND_END.format(last_position=tx.engine.last_position)
+        for name, version, position, last, assigned in tx.execute(sql):
+            found[name] = version, position == max(last or 0, assigned or 0)
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)

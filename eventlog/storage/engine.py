@@ -183,8 +183,8 @@ class Engine(Protocol):
     def create_log(self, tx: Transaction) -> None:
         """Create the log's own tables and claim the storage."""
 
-    def last_position(self, tx: Transaction) -> int:
-        """Return the highest position ever assigned, even if its event is missing; 0 for none."""
+    last_position: str
+    """An SQL expression: the highest position ever assigned, even if its event is missing, or NULL."""
 
     # -- tables -------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ async def test_no_byte_of_what_was_erased_is_left(
 async def test_the_search_finds_what_an_unfinished_erase_leaves(
     tmp_path: Path, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agents_eventlog.eventlog.storage.engine import Store
+    from agents_eventlog.eventlog.storage.sqlite.store import Store
 
     path = tmp_path / "log.db"
     monkeypatch.setattr(Store, "rewrite", lambda _: True)

@@ -157,7 +157,7 @@ def public_names() -> set[str]:
         for name in package.__all__:
             found = getattr(package, name)
             if callable(found) and not isinstance(found, type):
-                names.add(f"{package.__name__}.{name}")
+                names.add(f"{package.__name__.removeprefix('agents_eventlog.')}.{name}")
     return names
 
 

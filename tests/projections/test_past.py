@@ -171,7 +171,9 @@ def test_what_was_popped_cleared_and_deleted_is_there_as_it_was(given_log: Given
 def test_a_version_that_never_was_is_an_error_that_tells_which_were(given_log: Given) -> None:
     given_log(added("one"), added("two"))
     for version in (-1, 3):
-        with pytest.raises(VersionNotFoundError, match=f"0 to 2, not {version}") as caught:
+        with pytest.raises(
+            VersionNotFoundError, match=rf"no version {version} \(latest: 2\)"
+        ) as caught:
             was(given_log, version)
         assert isinstance(caught.value, ConversationError)
         error = caught.value

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 BOTH = (Conversations(), Usage())
 REPLAYING = importlib.import_module("agents_eventlog.projections.replay")
+SCRATCH = importlib.import_module("agents_eventlog.eventlog.storage.sqlite.scratch")
 ROOT = Path(__file__).parents[2]
 
 
@@ -490,7 +491,7 @@ def test_a_folder_that_takes_no_file_is_told_and_the_tables_stay(
         raise OSError(number, "refused")
 
     before = rows(talked)
-    monkeypatch.setattr(REPLAYING.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(SCRATCH.tempfile, "mkstemp", refuse)
     with pytest.raises(kind, match="beside") as caught:
         replay(talked.log, BOTH)
     assert caught.value.path == talked.log.path  # type: ignore[attr-defined]
@@ -504,7 +505,7 @@ def test_a_file_whose_owner_may_be_running_is_no_leftover(
     def refuse(pid: int, signal: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(REPLAYING.os, "kill", refuse)
+    monkeypatch.setattr(SCRATCH.os, "kill", refuse)
     kept = Path(f"{talked.log.path}-replay-{owner}")
     kept.write_text("mine")
     replay(talked.log, BOTH)

@@ -23,7 +23,9 @@ from agents_eventlog.eventlog.storage.sqlite.full_text import SQLiteFullText
 from agents_eventlog.eventlog.storage.sqlite.store import Store as SQLiteStore
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
-LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
+LAST_POSITION = (
+    "(SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')"
+)
 
 
 class SQLiteEngine:
@@ -32,6 +34,7 @@ class SQLiteEngine:
     name = "SQLite"
     log_tables: Sequence[str] = schema.TABLES
     full_text = SQLiteFullText()
+    last_position = LAST_POSITION
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -79,11 +82,6 @@ class SQLiteEngine:
     def create_log(self, tx: Transaction) -> None:
         """Create the log's own tables and claim the file."""
         schema.create(tx)
-
-    def last_position(self, tx: Transaction) -> int:
-        """Return the highest position ever assigned, even if its event is missing; 0 for none."""
-        row = tx.one(LAST_POSITION)
-        return 0 if row is None else int(row[0])
 
     # -- tables -------------------------------------------------------------------------------
 

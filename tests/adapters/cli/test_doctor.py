@@ -20,7 +20,6 @@ from agents import SQLiteSession
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.adapters.conversations import doctor_checks
 from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted
 from agents_eventlog.eventlog.storage.sqlite import health
 from tests.adapters import child
@@ -187,7 +186,7 @@ def test_a_large_write_ahead_log_is_a_finding(db: Path, monkeypatch: pytest.Monk
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("SELECT COUNT(*) FROM events").fetchone()
         write(db, [("s", "main", items(user("x" * 300_000)))])
-        monkeypatch.setattr(doctor_checks, "WAL_SIZE_LIMIT_BYTES", 100_000)
+        monkeypatch.setattr(health, "WAL_SIZE_LIMIT_BYTES", 100_000)
         assert "bytes" in findings(db)["write-ahead log"]
 
 
