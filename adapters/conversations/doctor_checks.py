@@ -14,7 +14,7 @@ from agents_eventlog.adapters.cli.verify import to_compare
 from agents_eventlog.adapters.conversations import sdk_tables, summary
 from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TablePair
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
-from agents_eventlog.eventlog import codec, erasure
+from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.storage.sqlite import schema
@@ -33,9 +33,7 @@ WAL_RESET_BUG = (3, 7, 0), (3, 51, 2)
 """The first and the last SQLite that may damage a file when several connections write at once."""
 
 ITEM_EVENTS = """
-    SELECT s.session_id, i.position, e.position, e.type, e.schema_version,
-        CAST(e.data AS BLOB)
-    FROM (SELECT DISTINCT segment_id, position FROM items) AS i
+    (SELECT DISTINCT segment_id, position FROM items) AS i
     JOIN segments AS s ON s.segment_id = i.segment_id
     JOIN sessions AS c ON c.session_id = s.session_id AND c.deleted_at IS NULL
     LEFT JOIN events AS e ON e.position = i.position
@@ -205,7 +203,9 @@ def of_sessions(tx: Transaction) -> Iterator[Complaint]:
     if "conversations" not in {projection.name for projection in wanted}:
         return  # there are no tables to look at, which is told already
     calls = ToolCalls()
-    for session_id, position, *stored in tx.execute(ITEM_EVENTS):
+    for session_id, position, *stored in payloads.stored(
+        tx, ITEM_EVENTS, columns="s.session_id, i.position"
+    ):
         problem = None
         if stored[0] is None:
             problem = f"event {position} is missing"

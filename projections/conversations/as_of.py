@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import (
     INSERT_EVENT,
     PAGE_EVENTS,
@@ -24,7 +25,6 @@ from agents_eventlog.eventlog.appender import (
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import VersionNotFoundError
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import Recorded
@@ -39,12 +39,10 @@ T = TypeVar("T")
 AsOf: TypeAlias = int | datetime
 """A session's version, 0 for before its first event, or a time; one without a zone is UTC."""
 
-EVENTS: Final = f"""
-    SELECT {EVENT_COLUMNS} FROM events
+EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
-EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM events WHERE position = ?"
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -90,7 +88,9 @@ def at(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):
-            past.executemany(INSERT_EVENT, tx.execute(EVENT, (position,)))
+            past.executemany(
+                INSERT_EVENT, payloads.event_rows(tx, "WHERE position = ?", (position,))
+            )
         yield past
 
 
@@ -129,7 +129,7 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
     structures = Structures()
 
     def page_after(version: int) -> list[Recorded]:
-        rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
+        rows = payloads.event_rows(tx, EVENTS, (session_id, version, until, PAGE_EVENTS))
         page = [Recorded(row) for row in up_to_page_bytes(rows)]
         if page:
             check_progress(version, page[-1].version)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import codec, erasure
+from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
@@ -23,11 +23,6 @@ from agents_eventlog.projections.erasure.scopes import Due, Scope, structure
 from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.replay import leftovers
 from agents_eventlog.projections.search import index as search_index
-
-PAYLOAD: Final = """
-    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events
-    WHERE position = ? AND data IS NOT NULL
-"""
 
 
 class Erased(NamedTuple):
@@ -158,19 +153,17 @@ def _blank(
     for due in batch:
         if not scope.may_erase(tx, due.session_id, reason):
             continue
-        rows = [tx.one(PAYLOAD, (position,)) for position, _ in sorted(due.payloads)]
-        stored: list[Any] = [row for row in rows if row is not None]
-        payloads = [Payload(row[0], structure(row), len(row[3])) for row in stored]
+        rows = [payloads.at(tx, position) for position, _ in sorted(due.payloads)]
+        stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
+        going = [Payload(row[0], structure(row), len(row[3])) for row in stored]
         if forget is not None:
             forget(tx, due.session_id, None if scope.is_whole else _items(stored))
-        if payloads or not due.is_marked:
+        if going or not due.is_marked:
             is_whole = scope.is_whole
-            erasure.blank(tx, due.session_id, payloads, reason=reason, is_whole=is_whole)
+            erasure.blank(tx, due.session_id, going, reason=reason, is_whole=is_whole)
             if has_index:  # nobody need keep it up to date here
-                search_index.take_out(tx, (payload.position for payload in payloads))
-            blanked.append(
-                due._replace(payloads=[(each.position, each.bytes) for each in payloads])
-            )
+                search_index.take_out(tx, (payload.position for payload in going))
+            blanked.append(due._replace(payloads=[(each.position, each.bytes) for each in going]))
     return blanked
 
 

@@ -9,9 +9,10 @@ gone are counted, not erased.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import append, check_progress, session_version
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.errors import SessionNotFoundError
@@ -22,7 +23,7 @@ from agents_eventlog.eventlog.events import (
     MetadataSet,
     SessionDeleted,
 )
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import item_kind
 
@@ -33,11 +34,10 @@ FIRST_SESSIONS: Final = "SELECT session_id FROM sessions ORDER BY session_id LIM
 NEXT_SESSIONS: Final = """
     SELECT session_id FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?
 """
-PAYLOADS: Final = """
-    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events
-    WHERE session_id = ? AND data IS NOT NULL
-        AND type IN ('items_added', 'items_replaced', 'metadata_set')
-    ORDER BY version DESC
+ERASABLE: Final = """
+    events AS e
+    WHERE e.session_id = ? AND e.type IN ('items_added', 'items_replaced', 'metadata_set')
+    ORDER BY e.version DESC
 """
 LIVE_ITEMS: Final = """
     SELECT i.position, COUNT(DISTINCT i.index_in_event)
@@ -137,10 +137,10 @@ class PoppedItems(NamedTuple):
     def due(self, tx: Transaction, session_id: str) -> Due:
         """Return the payloads of which nothing is live."""
         live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id,)))
-        payloads: list[tuple[int, int]] = []
+        found: list[tuple[int, int]] = []
         kept_items = 0
         labels = _Labels()
-        for stored in tx.execute(PAYLOADS, (session_id,)):
+        for stored in _payloads(tx, session_id):
             position, type_name, _, data = stored
             if type_name == MetadataSet.type_name():
                 is_live = labels.shows(stored)
@@ -149,8 +149,8 @@ class PoppedItems(NamedTuple):
                 is_live = position in live or count == 0
                 kept_items += count - live.get(position, 0) if is_live else 0
             if not is_live:
-                payloads.append((position, len(data)))
-        return Due(session_id, payloads, kept_items)
+                found.append((position, len(data)))
+        return Due(session_id, found, kept_items)
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
         """Return True: what is on no branch any more never comes back to one."""
@@ -184,9 +184,15 @@ def _next_sessions(tx: Transaction, after: str | None) -> list[str]:
 
 def _all_payloads(tx: Transaction, session_id: str) -> Due:
     session = conversations.session(tx, session_id)
-    payloads = [(row[0], len(row[3])) for row in tx.execute(PAYLOADS, (session_id,))]
+    found = [(row[0], len(row[3])) for row in _payloads(tx, session_id)]
     is_marked = session is not None and session.erased_at is not None
-    return Due(session_id, payloads, is_marked=is_marked)
+    return Due(session_id, found, is_marked=is_marked)
+
+
+def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
+    """Return the session's payloads that may be erased and have not been, newest first."""
+    rows = payloads.stored(tx, ERASABLE, (session_id,))
+    return (row for row in rows if row[-1] is not None)
 
 
 def structure(stored: StoredPayload) -> JSON:

@@ -10,10 +10,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.search import index as search_index
-from agents_eventlog.projections.search import text as search_text
 
 STEP_EVENTS: Final = 50
 """How many events a step names at most."""
@@ -49,7 +49,7 @@ class Scanned(NamedTuple):
     def step(self, tx: Transaction) -> Step:
         """Go on, in a unit of work."""
         first = max(self.first, self.last - STEP_POSITIONS + 1)
-        condition, parameters = search_text.holding(self.text or "")
+        condition, parameters = payloads.may_hold(self.text or "")
         rows = tx.all(_scan(condition), (first, self.last, *parameters, STEP_EVENTS))
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == STEP_EVENTS else first - 1
@@ -135,8 +135,8 @@ def _scope(
 
 def _scan(condition: str) -> str:
     return f"""
-        SELECT position FROM events
-        WHERE position BETWEEN ? AND ? AND type IN ('items_added', 'items_replaced') {condition}
-        ORDER BY position DESC
+        SELECT e.position FROM events AS e
+        WHERE e.position BETWEEN ? AND ? AND e.type IN ('items_added', 'items_replaced') {condition}
+        ORDER BY e.position DESC
         LIMIT ?
     """

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import occurred_at
@@ -30,10 +30,9 @@ from agents_eventlog.projections.search.plan import Leg
 from agents_eventlog.projections.search.text import Snippet
 
 EVENT = """
-    SELECT session_id, branch_id, recorded_at, metadata, type, schema_version, CAST(data AS BLOB)
-    FROM events
-    WHERE position = ? AND type IN ('items_added', 'items_replaced')
+    events AS e WHERE e.position = ? AND e.type IN ('items_added', 'items_replaced')
 """
+EVENT_COLUMNS = "e.session_id, e.branch_id, e.recorded_at, e.metadata"
 LIVE_BRANCHES = """
     SELECT branch_id, segment_id, length FROM branches
     WHERE session_id = ? AND is_live = 1
@@ -144,14 +143,14 @@ class Finder:
 
     def _hits(self, tx: Transaction, live: Live, position: int) -> Iterator[Hit]:
         """Return the hits of an event, the newest first."""
-        row = tx.one(EVENT, (position,))
+        row = next(payloads.stored(tx, EVENT, (position,), columns=EVENT_COLUMNS), None)
         if row is None or row[-1] is None:
             return  # erased
         session_id, branch_id, recorded_at, metadata, *stored = row
         time = occurred_at(recorded_at, metadata, position)
         if not self._is_asked_for(tx, session_id, time):
             return
-        items = codec.decode_items([(position, *stored)])[0]
+        items = codec.decode_items([tuple(stored)])[0]
         for index in range(len(items) - 1, -1, -1):
             ref, item = ItemRef(position, index), items[index]
             if self._after is not None and ref >= self._after:

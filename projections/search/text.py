@@ -8,11 +8,9 @@ back, of reasoning its summary. Names, ids, encrypted content and images are not
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON
 
 TEXT_KEYS: Final = frozenset(
@@ -40,14 +38,6 @@ MAX_LEVELS: Final = 8
 
 SNIPPET_BEFORE, SNIPPET_CHARACTERS = 40, 160
 """How much of a text a snippet shows before what was found, and in all."""
-
-LONGEST_PATTERN_CHARACTERS: Final = 1_000
-"""So much of what is sought is asked of SQLite, whose LIKE has a limit; Python looks for all of it."""
-
-HOLDING: Final = r"AND (data LIKE ? ESCAPE '\' OR data IS NULL)"
-HOLDING_OR_ESCAPED: Final = (
-    r"AND (data LIKE ? ESCAPE '\' OR data LIKE '%\\u%' ESCAPE '\' OR data IS NULL)"
-)
 
 TITLE_CHARACTERS: Final = 80
 
@@ -147,32 +137,3 @@ def _unfolded(text: str, start: int, end: int) -> tuple[int, int]:
             last = number + 1
         length += len(folded(character))
     return first, last
-
-
-def holding(text: str) -> tuple[str, tuple[str, ...]]:
-    """
-    Return a condition on ``events.data``, with its parameters, that each payload meets that holds a text.
-
-    An erased payload meets it as well; so does any payload that may hold the text folded, by ``folded`` or
-    by ``ascii_folded``. Plain text stands in a payload as it is. Other text stands there as msgspec writes
-    it, or behind the escapes of the standard library. Of letters that SQLite does not fold, any text is a
-    match.
-    """
-    pattern = "".join(map(_pattern, text[:LONGEST_PATTERN_CHARACTERS]))
-    if not pattern.strip("%"):
-        return "", ()
-    is_plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
-    return HOLDING if is_plain else HOLDING_OR_ESCAPED, (f"%{pattern}%",)
-
-
-def _pattern(character: str) -> str:
-    if not character.isascii() and not _has_one_case(character):
-        return "%"
-    written = codec.encode_text(character).decode()  # nothing for half a surrogate pair
-    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
-
-
-def _has_one_case(character: str) -> bool:
-    """Whether nothing else folds to a character; marks can come out of the letters that bear them."""
-    forms = {character.lower(), character.upper(), character.casefold()}
-    return forms == {character} and not unicodedata.combining(character)

@@ -13,11 +13,10 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog import _logging, codec, payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
-from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
@@ -50,8 +49,7 @@ FIRST_USER_ITEM = """
     LIMIT 1
 """
 MESSAGES = """
-    SELECT i.index_in_event, i.position, e.type, e.schema_version, CAST(e.data AS BLOB)
-    FROM segments AS g
+    segments AS g
     JOIN items AS i ON i.segment_id = g.segment_id
     JOIN events AS e ON e.position = i.position
     WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
@@ -128,7 +126,7 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
 
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
-    condition, needle = search_text.holding(text)
+    condition, needle = payloads.may_hold(text)
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
         session_id
@@ -141,8 +139,8 @@ def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -
     }
 
 
-def _messages(tx: Transaction, sql: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
-    for index, *stored in tx.execute(sql, parameters):
+def _messages(tx: Transaction, source: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
+    for index, *stored in payloads.stored(tx, source, parameters, columns="i.index_in_event"):
         if stored[-1] is not None:
             yield codec.decode_items([tuple(stored)])[0][index]
 
@@ -251,9 +249,7 @@ def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
     """Return the first user message of each session, one line; None where there is none."""
     places = [_first_user_item(tx, session) for session in sessions]
     rows = {
-        place[0]: tx.one(conversation_queries.PAYLOAD, place[:1])
-        for place in dict.fromkeys(places)
-        if place is not None
+        place[0]: payloads.at(tx, place[0]) for place in dict.fromkeys(places) if place is not None
     }
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
     decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))

@@ -11,7 +11,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.conversations import tools
-from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines
+from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines, payloads
 from agents_eventlog.projections import default
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree, metadata_index
@@ -363,7 +363,10 @@ def unwanted(given: Given, sql: str) -> list[str]:
     return [*sorts, *(step for step in plan if scanned(step, sql) and "VIRTUAL" not in step)]
 
 
-@pytest.mark.parametrize("sql", [conversation_queries.USER_ITEMS, conversation_queries.USER_EVENTS])
+@pytest.mark.parametrize(
+    "sql",
+    [conversation_queries.USER_ITEMS, payloads.statement(conversation_queries.USER_EVENTS)],
+)
 def test_user_items_are_found_in_an_index_that_holds_all_that_is_asked(
     given: Given, sql: str
 ) -> None:

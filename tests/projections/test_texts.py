@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from agents_eventlog.eventlog import ItemsAdded, codec
+from agents_eventlog.eventlog.payloads import may_hold
 from agents_eventlog.projections.search import text as search_text
-from agents_eventlog.projections.search.text import folded, holding, snippet
+from agents_eventlog.projections.search.text import folded, snippet
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_every_payload_that_holds_a_text_meets_its_condition(text: str) -> None:
         connection.execute("CREATE TABLE events (data TEXT)")
         connection.executemany("INSERT INTO events VALUES (?)", [(data,) for data in payloads])
         for sought in (text, text.upper(), text.lower()):
-            condition, parameters = holding(sought)
-            sql = f"SELECT COUNT(*) FROM events WHERE 1 {condition}"
+            condition, parameters = may_hold(sought)
+            sql = f"SELECT COUNT(*) FROM events AS e WHERE 1 {condition}"
             assert connection.execute(sql, parameters).fetchone() == (2,)
 
 
