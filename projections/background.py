@@ -13,7 +13,7 @@ from agents_eventlog.eventlog.appender import read_events, read_head
 from agents_eventlog.eventlog.errors import NewerProjectionError
 from agents_eventlog.eventlog.storage.sqlite.store import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.replay import OnProgress, Progress
 
@@ -24,7 +24,7 @@ PAUSE_SECONDS = 0.02
 log = _logging.get_logger("eventlog.replay")
 
 
-def build_in_steps(
+def build_incrementally(
     store: Store, projection: Projection, on_progress: OnProgress | None = None
 ) -> None:
     """
@@ -36,18 +36,18 @@ def build_in_steps(
 
     def step(tx: Transaction) -> Progress:
         head = read_head(tx).position
-        found = projector.checkpoints(tx).get(projection.name)
+        found = build.checkpoints(tx).get(projection.name)
         if found is None or found.version < projection.version:
-            projector.create_tables(tx, projection, replace=found is not None)
-            found = projector.Checkpoint(projection.version, 0)
+            build.create_tables(tx, projection, replace=found is not None)
+            found = build.Checkpoint(projection.version, 0)
         elif found.version > projection.version:
             raise NewerProjectionError(
                 projection=projection.name, found=found.version, known=projection.version
             )
         page = read_events(tx, found.position, limit=STEP_EVENTS)
-        projector.apply(tx, [projection], page)
+        build.apply(tx, [projection], page)
         position = page[-1].position if page else head
-        projector.set_checkpoint(tx, projection, position)
+        build.set_checkpoint(tx, projection, position)
         return Progress(position, head, time.monotonic() - started)
 
     while True:

@@ -37,6 +37,9 @@ class Projection(Protocol):
     handles: ClassVar[Sequence[type[Event]]]
     """The events it wants to see."""
 
+    is_built_in_steps: ClassVar[bool] = False
+    """Whether its readers cope with tables that show less than the log, so that writers need not wait."""
+
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""
 

@@ -34,7 +34,7 @@ from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.sqlite.connections import translated
 from agents_eventlog.eventlog.storage.sqlite.store import Store
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import Projection, Table, tables
 
 BATCH_EVENTS = 5_000
@@ -159,7 +159,7 @@ def _apply(
 ) -> None:
     """Apply a page of events in a transaction, to be committed: what was deferred is written then."""
     scratch.execute("BEGIN")
-    projector.apply(scratch, projections, page)
+    build.apply(scratch, projections, page)
 
 
 def _swap_in(
@@ -171,15 +171,15 @@ def _swap_in(
         scratch.execute("COMMIT")
         position = page[-1].position
     for projection in projections:
-        found = projector.checkpoints(tx).get(projection.name)
+        found = build.checkpoints(tx).get(projection.name)
         if found is not None and found.version > projection.version:
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        projector.create_tables(tx, projection, replace=found is not None)
+        build.create_tables(tx, projection, replace=found is not None)
         for table in tables(projection):
             _copy_from_scratch(tx, table)
-        projector.set_checkpoint(tx, projection, read_head(tx).position)
+        build.set_checkpoint(tx, projection, read_head(tx).position)
 
 
 def _copy_from_scratch(tx: Transaction, table: Table) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agents_eventlog.eventlog import codec, integrity, recording_context
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import Projection, tables
 from agents_eventlog.projections.conversations.branch_tree import Pointer, spans
 
@@ -80,7 +80,7 @@ def build(
         if forgetful:
             tx.flush()
             tx.cache.clear()
-        projector.apply(tx, projections, events[start:end])
+        build.apply(tx, projections, events[start:end])
 
 
 def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[tuple[Any, ...]]]:

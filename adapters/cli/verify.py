@@ -22,7 +22,7 @@ from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
 from agents_eventlog.eventlog.storage.sqlite import connections, schema
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import tables as tables_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     wanted: list[Projection] = []
     problems: list[str] = []
     head = read_head(tx).position
-    built = projector.checkpoints(tx)
+    built = build.checkpoints(tx)
     present = schema.table_names(tx.connection)
     for name, projection in projections.kept(tx).by_name.items():
         checkpoint = built.get(name)

@@ -19,7 +19,7 @@ from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.eventlog.storage.sqlite.connections import WAL_SIZE_LIMIT_BYTES
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import tables as tables_of
 from agents_eventlog.projections.replay import leftovers
 from agents_eventlog.projections.search import index as search_index
@@ -140,7 +140,7 @@ def of_projections(tx: Transaction) -> Iterator[Complaint]:
     _, problems = to_compare(tx)
     for problem in problems:
         yield Complaint("projections", problem, "run `eventlog replay`")
-    built = projector.checkpoints(tx)
+    built = build.checkpoints(tx)
     present = schema.table_names(tx.connection)
     if search_index.Search.name in built and search_index.built_to(tx) != (
         head := read_head(tx).position

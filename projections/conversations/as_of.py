@@ -30,7 +30,7 @@ from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN, Conversations
 
@@ -138,7 +138,7 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
     version = 0
     while page := page_after(version):
         structures.fill(tx, page)
-        projector.apply(past, conversations, page)
+        build.apply(past, conversations, page)
         version = page[-1].version
 
 

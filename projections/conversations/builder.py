@@ -37,6 +37,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations import branch_tree, item_kind, metadata_index
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 
@@ -233,7 +234,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     return found, on_it
 
 
-class Conversations:
+class Conversations(Projection):
     """Sessions, branches, segments and items."""
 
     name: ClassVar[str] = "conversations"

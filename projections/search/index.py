@@ -21,7 +21,8 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
+from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.search import text as search_text
 
 ITEM_TEXTS = """
@@ -53,7 +54,7 @@ ASKED_CHARACTERS: Final = 48
 """So much of what is sought the index is asked for; more narrows it no further, and takes longer."""
 
 
-class Search:
+class Search(Projection):
     """The texts of items, to be found by any three characters in a row."""
 
     name: ClassVar[str] = "search"
@@ -89,7 +90,7 @@ CONTENT_ERASED: Final = ContentErased.type_name()
 
 def is_there(tx: Transaction) -> bool:
     """Whether the file has an index, however old it is."""
-    return Search.name in projector.checkpoints(tx)
+    return Search.name in build.checkpoints(tx)
 
 
 def take_out(tx: Transaction, positions: Iterable[int]) -> None:
@@ -131,7 +132,7 @@ def expression(text: str) -> str | None:
 
 def built_to(tx: Transaction) -> int | None:
     """Return up to which position the index shows the log; None when there is none to be used."""
-    checkpoint = projector.checkpoints(tx).get(Search.name)
+    checkpoint = build.checkpoints(tx).get(Search.name)
     if checkpoint is None or checkpoint.version != Search.version:
         return None
     return checkpoint.position

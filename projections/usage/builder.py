@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations.item_kind import json_text
 
 DAY: Final = 86_400_000_000
@@ -143,7 +144,7 @@ DayGroup: TypeAlias = tuple[int, str, str, str]
 """A day, a session, a model and an agent; what is not known is the empty text."""
 
 
-class Usage:
+class Usage(Projection):
     """
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.

@@ -15,7 +15,7 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.errors import NewerProjectionError, ProjectionError
 from agents_eventlog.projections import Search, background, projector, replay
-from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import plan
@@ -131,7 +131,7 @@ def test_a_long_history_is_built_in_steps_with_room_for_writers(
             given(said("meanwhile"))
         seen.append(progress)
 
-    build_in_steps(given.log.store, Search(), write_between)
+    build_incrementally(given.log.store, Search(), write_between)
     assert [progress.events for progress in seen] == [2, 4, 6]
     assert len(rows(given)) == built_to(given) == 6
     given(said("later"))
@@ -158,9 +158,9 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_in_steps(given.log.store, Search(), die)
+        build_incrementally(given.log.store, Search(), die)
     assert built_to(given) == 2
-    build_in_steps(given.log.store, Search())
+    build_incrementally(given.log.store, Search())
     assert [position for position, _ in rows(given)] == [1, 2, 3, 4, 5]
 
 
@@ -170,7 +170,7 @@ def test_it_is_built_anew_when_its_version_is_higher(
     indexed(said("text"))
     monkeypatch.setattr(Search, "version", 2)
     assert built_to(indexed) is None
-    build_in_steps(indexed.log.store, Search())
+    build_incrementally(indexed.log.store, Search())
     assert rows(indexed) == [(1, "text")]
 
 
@@ -182,7 +182,7 @@ def test_that_of_a_newer_program_is_left_alone(
     assert built_to(indexed) is None
     assert positions(find(indexed, "text")) == [1]
     with pytest.raises(NewerProjectionError):
-        build_in_steps(indexed.log.store, Search())
+        build_incrementally(indexed.log.store, Search())
 
 
 def test_a_table_of_somebody_else_is_not_taken(given: Given) -> None:
