@@ -1,4 +1,4 @@
-"""Subscriptions: the events of a log, then new events as soon as they are committed."""
+"""Subscriptions: the events of a log, then new ones on commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def follow(
     poll_seconds: float | None,
 ) -> AsyncGenerator[Recorded, None]:
     """
-    Yield events after a position, then events as they are committed, until the log is closed.
+    Yield events after a position, then each new event once it is committed, until the log is closed.
 
     query: runs a unit that reads.
     notifier: wakes subscribers when this process commits.

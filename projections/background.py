@@ -1,7 +1,7 @@
 """
-Projections built in place, step by step, while writers go on between the steps.
+Projections built in place, step by step, while other programs write between the steps.
 
-For those that may show less than the log for a while. Killed, a build goes on where it was the next time.
+Only for projections that may show less than the log for a while. The next build resumes a killed one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agents_eventlog.projections.replay import OnProgress, Progress
 
 STEP_EVENTS = 250
 PAUSE_SECONDS = 0.02
-"""A step is short and leaves a pause, so that other processes come to write in between."""
+"""A step is short, and a pause follows it, so that other processes can write."""
 
 log = _logging.get_logger("eventlog.replay")
 
@@ -28,9 +28,9 @@ def build_incrementally(
     store: Store, projection: Projection, on_progress: OnProgress | None = None
 ) -> None:
     """
-    Build a projection from where it is to the end of the log, in a transaction for each step. Blocks.
+    Build a projection from its checkpoint to the end of the log, one transaction a step. Blocks.
 
-    Raises NewerProjectionError for what a newer program built.
+    Raises NewerProjectionError if a newer program built it.
     """
     started = time.monotonic()
 

@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 def usable_to(checkpoint: Checkpoint | None, projection: Projection) -> int:
-    """Return up to which position a projection's tables are of use to this version of it."""
+    """Return the position up to which this version of a projection can use its tables."""
     if checkpoint is None or checkpoint.version < projection.version:
         return 0
     return checkpoint.position
@@ -43,16 +43,16 @@ def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
 
 
 def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
-    """Note how far a projection has been built."""
-    tx.cache.pop("advance", None)  # there may be a checkpoint more than those that move on
+    """Store the position up to which a projection is built."""
+    tx.cache.pop("advance", None)  # a checkpoint of another program may not advance
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 
 def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
     """
-    Make a projection's tables; ``replace`` those of an earlier build, whatever their names were.
+    Make a projection's tables; ``replace`` also drops every table of an earlier build.
 
-    Raises ProjectionError when somebody else's table has such a name.
+    Raises ProjectionError if another program's table has the same name.
     """
     names = [table.name for table in tables(projection)]
     makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")

@@ -53,7 +53,7 @@ class Projections:
         self.by_name: dict[str, Projection] = {}
         for projection in projections:
             if projection.name in self.by_name:
-                raise ProjectionError(f"two projections are called {projection.name!r}")
+                raise ProjectionError(f"duplicate projection name {projection.name!r}")
             self.by_name[projection.name] = projection
         self._handlers: dict[str, list[Projection]] = {}
         for projection in projections:
@@ -63,23 +63,23 @@ class Projections:
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
-        """Return the projections of these names, all for none. Raises UnknownProjectionError."""
+        """Return the projections with these names; all if there are no names. Raises UnknownProjectionError."""
         for name in names:
             if name not in self.by_name:
                 known = ", ".join(sorted(self.by_name))
                 raise UnknownProjectionError(
-                    f"there is no projection {name!r}, only {known}", projection=name
+                    f"unknown projection {name!r}; expected one of: {known}", projection=name
                 )
         return [self.by_name[name] for name in names or self.by_name]
 
     # -- the log's side (eventlog.log.Projector) -----------------------------------------------
 
     def join(self, store: Store) -> None:
-        """Bring the tables up to date, and be kept up to date from then on, beside those that are."""
+        """Catch up with the log, and keep the tables up to date from then on, beside the present ones."""
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
-            return  # looked after already
+            return  # all of them are up to date already
         behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
@@ -96,7 +96,7 @@ class Projections:
         Join those that the log keeps up to date already, in a unit of work.
 
         Units before it in the same transaction may have appended: that is in the present tables, and is
-        noted before anything catches up; units behind it find all of the tables up to date.
+        noted before anything catches up; later units find all of the tables up to date.
         """
         keeper = ledger(tx)
         present = keeper.projector
@@ -107,7 +107,7 @@ class Projections:
         keeper.projector = merged
 
     def begin(self, tx: Transaction, head: Head) -> None:
-        """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
+        """Refuse tables of a newer program; catch up with events of programs without these projections."""
         if tx.cache.get("built to") == (self, head.position):
             return
         found = checkpoints(tx)
@@ -146,7 +146,7 @@ class Projections:
             tx.cache["built to"] = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
-        """Raise StaleProjectionError when the tables show less than the log holds."""
+        """Raise StaleProjectionError if the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
         if tx.cache.get("fresh") is self:
@@ -174,7 +174,7 @@ class Projections:
         return Projections(*present.by_name.values(), *more.values())
 
     def far_behind(self, tx: Transaction) -> list[Projection]:
-        """Return the projections that are better replayed than caught up."""
+        """Return the projections that are too far behind to catch up inside a transaction."""
         head = read_head(tx)
         found = checkpoints(tx)
         return [

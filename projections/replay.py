@@ -1,8 +1,8 @@
 """
 Replay: projections built again from the first event, beside the live tables.
 
-The builders run on a scratch database of their own, fed by pages of events, while writers go on writing.
-What is built is then compared with the live tables (``check``), or swapped in for them in one
+The builders run on a scratch database of their own, fed by pages of events, while other programs keep writing.
+The result is then compared with the live tables (``check``), or swapped in for them in one
 transaction that first applies what was appended meanwhile. A replay that is killed has changed nothing.
 """
 
@@ -44,7 +44,7 @@ log = _logging.get_logger("eventlog.replay")
 
 
 class Progress(NamedTuple):
-    """How far a replay is: events applied, events there are, seconds since it began."""
+    """The progress of a replay: events applied, events in the log, seconds since it began."""
 
     events: int
     total: int
@@ -52,7 +52,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay gives differently: live is None where it lacks, replayed where it is too much."""
+    """A row that a replay gives differently: live is null if the row is missing, replayed if it should not exist."""
 
     table: str
     key: tuple[Any, ...]
@@ -69,7 +69,7 @@ class Difference(NamedTuple):
         )
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """One table's outcome: its rows after the replay, and the differences that a check found."""
 
     projection: str
@@ -89,7 +89,7 @@ def replay(
     check: bool = False,
     on_progress: OnProgress | None = None,
     on_difference: OnDifference | None = None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """
     Build projections again from the first event. Blocks; run it in a thread of its own.
 
@@ -106,14 +106,14 @@ def replay(
 
 def rebuild(
     store: Store, projections: Sequence[Projection], on_progress: OnProgress | None = None
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Build projections beside the live tables and swap them in."""
     started = time.monotonic()
     with _scratch_file(store) as path, _scratch(path) as scratch:
         position = _build(store, scratch, projections, on_progress)
         store.swap(path, lambda tx: _swap_in(tx, scratch, projections, position))
         counts = [
-            Replayed(projection.name, table.name, _count(scratch, table), 0)
+            ReplayResult(projection.name, table.name, _count(scratch, table), 0)
             for projection in projections
             for table in tables(projection)
         ]
@@ -129,7 +129,7 @@ def _build(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
 ) -> int:
-    """Apply all events that there are; return the last one's position."""
+    """Apply all events of the log; return the last one's position."""
     for projection in projections:
         for statement in projection.schema:
             scratch.execute(statement)
@@ -165,7 +165,7 @@ def _apply(
 def _swap_in(
     tx: Transaction, scratch: Transaction, projections: Sequence[Projection], position: int
 ) -> None:
-    """Apply what was appended meanwhile, then put the scratch tables in place of the live ones."""
+    """Apply events appended meanwhile, then replace the live tables by the scratch tables."""
     while page := read_events(tx, position, limit=BATCH_EVENTS):
         _apply(scratch, projections, page)
         scratch.execute("COMMIT")
@@ -183,7 +183,7 @@ def _swap_in(
 
 
 def _copy_from_scratch(tx: Transaction, table: Table) -> None:
-    """Fill an empty table. With ``SELECT *`` SQLite copies its records and its indexes as they are."""
+    """Fill an empty table. With ``SELECT *`` SQLite copies records and indexes unchanged."""
     if table.is_plain:
         tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
         return
@@ -201,11 +201,11 @@ def _check(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
     on_difference: OnDifference | None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     with _scratch("") as scratch:
         position = _build(store, scratch, projections, on_progress)
 
-        def compare(tx: Transaction) -> list[Replayed]:
+        def compare(tx: Transaction) -> list[ReplayResult]:
             nonlocal position
             while page := read_events(tx, position, limit=BATCH_EVENTS):
                 _apply(scratch, projections, page)
@@ -226,13 +226,13 @@ def _compared(
     projection: Projection,
     table: Table,
     on_difference: OnDifference | None,
-) -> Replayed:
+) -> ReplayResult:
     differences = 0
     for key, live, built in _differing(tx, scratch, table):
         differences += 1
         if on_difference is not None:
             on_difference(Difference(table.name, key, _named(table, live), _named(table, built)))
-    return Replayed(projection.name, table.name, _count(scratch, table), differences)
+    return ReplayResult(projection.name, table.name, _count(scratch, table), differences)
 
 
 def _differing(
@@ -300,7 +300,7 @@ def _table_names(tx: Transaction) -> set[str]:
 
 @contextmanager
 def _scratch(path: str) -> Iterator[Transaction]:
-    """Open a database that may be lost: fast, and small in memory."""
+    """Open a scratch database: fast, without durability, small in memory."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (
@@ -318,7 +318,7 @@ def _scratch(path: str) -> Iterator[Transaction]:
 
 @contextmanager
 def _scratch_file(store: Store) -> Iterator[str]:
-    """Give a file beside the log, on the same disk; what a killed replay left there goes."""
+    """Yield a file beside the log, on the same disk; delete the files that killed replays left."""
     if store.is_memory:
         with tempfile.TemporaryDirectory() as folder:
             yield str(Path(folder) / "replay")
@@ -337,14 +337,14 @@ def _scratch_file(store: Store) -> Iterator[str]:
     try:
         yield path
     finally:
-        with suppress(OSError):  # the next replay takes it away
+        with suppress(OSError):  # the next replay deletes it
             Path(path).unlink()
 
 
 def _no_scratch_file(error: OSError, path: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"no room left on the disk beside {path}", path=path)
-    return DiskError(f"no file can be made beside {path}: {error.strerror}", path=path)
+        return DiskFullError(f"the disk is full beside {path}", path=path)
+    return DiskError(f"cannot create a file beside {path}: {error.strerror}", path=path)
 
 
 def leftovers(path: str) -> list[Path]:

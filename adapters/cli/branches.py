@@ -106,7 +106,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
 def branches(tx: Transaction, session_id: str) -> list[Branch]:
     """Return all branches that a session ever had, in the order of their creation."""
     forks, ends = _forks_and_ends(tx, session_id)
-    with past.at(tx, session_id, session_version(tx, session_id)) as present:
+    with past.session_as_of(tx, session_id, session_version(tx, session_id)) as present:
         current, deleted_at = present.one(CURRENT) or (None, None)
         found = []
         for row in present.all(BRANCHES):

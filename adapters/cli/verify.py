@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog import EventLog, Verified
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
-    from agents_eventlog.projections import Difference, Replayed
+    from agents_eventlog.projections import Difference, ReplayResult
     from agents_eventlog.projections.base import Projection
 
 SHOWN_FINDINGS = 20
@@ -46,7 +46,7 @@ class Tables(NamedTuple):
     """What was found about the projections: problems, and a line for each table that was compared."""
 
     problems: list[str]
-    replayed: list[Replayed]
+    replayed: list[ReplayResult]
 
 
 def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What readers ask of the conversations' tables. Plain functions of an open transaction."""
+"""Queries on the tables of conversations. Plain functions of an open transaction."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _REFUSED: Final = object()
 
 
 class Place(NamedTuple):
-    """Where a branch stands: whether the session and the branch exist, its end and last turn."""
+    """The state of a branch: whether the session and the branch exist, its end and last turn."""
 
     session_exists: bool
     is_deleted: bool
@@ -100,7 +100,7 @@ class UserItem(NamedTuple):
 
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
-    """Return where a branch stands. A branch or session that there is not stands at the beginning."""
+    """Return the state of a branch; without the branch or the session, that of an empty branch."""
     session, branch = conversations.both(tx, session_id, branch_id)
     if session is None:
         return _NOWHERE
@@ -121,10 +121,11 @@ def items(
     tx: Transaction, pointer: Pointer, newest: int | None = None, *, erased: JSON = _REFUSED
 ) -> list[JSON]:
     """
-    Return a branch's items in order, all or the newest so many. Reads about as many rows.
+    Return a branch's items in order: all, or the newest ones. Reads about one row an item.
 
-    erased: what to give for an item whose content was erased; if not given, UndecodableEventError is
-        raised, for a history with a hole in it must not pass for a whole one.
+    newest: maximum number of items; None returns all.
+    erased: value to return for an item whose content was erased. By default UndecodableEventError is
+        raised, so that a caller cannot mistake an incomplete history for a complete one.
     """
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
@@ -139,7 +140,7 @@ def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> 
     rows = list(payloads.stored(tx, PAYLOADS, (*span, span.first), columns=columns))
     if not rows or rows[0][1] != span.first:
         raise ProjectionError(
-            "the tables lack items that a branch holds: `eventlog replay` builds them anew",
+            "the tables lack items of a branch: `eventlog replay` rebuilds them",
             projection="conversations",
         )
     decoded = _decoded(rows, may_lack=erased is not _REFUSED)
@@ -151,7 +152,7 @@ def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> 
 
 
 def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
-    """Return the items of each row's event; None for an erased one, if that may be."""
+    """Return the items of each row's event; None for an erased one if ``may_lack``."""
     stored = [row[2:] for row in rows]
     if not may_lack:
         return [*codec.decode_items([_present(*each) for each in stored])]
@@ -160,7 +161,7 @@ def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
-    """Return which items a branch holds, in order, all or the newest so many."""
+    """Return references to a branch's items in order: all, or the newest ones."""
     return [
         ItemRef(*row)
         for span in _newest_spans(tx, pointer, newest)
@@ -178,8 +179,8 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     Return the items that open a branch's turns, with their contents, by turn.
 
-    text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
-        need not hold it either.
+    text: skip events that cannot hold it, ASCII letters compared case-insensitively. The events that are
+        left may not hold it either.
     """
     condition, needle = ("", ()) if text is None else payloads.may_hold(text)
     source = f"{USER_EVENTS} {condition} ORDER BY e.position"

@@ -1,8 +1,8 @@
 """
-What can be read in an item: the texts that a search looks through, and how one is found in them.
+The readable texts of an item, and how a search matches them.
 
-Of a message these are its text and its refusals, of a tool call its arguments, of its output what came
-back, of reasoning its summary. Names, ids, encrypted content and images are not among them.
+These are a message's text and refusals, a tool call's arguments, a tool output, and the summary of
+reasoning. Names, ids, encrypted content and images are excluded.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ TEXT_KEYS: Final = frozenset(
         "reason",  # the answer to a request for approval
     }
 )
-"""Under which keys of an item, and of the parts within these, texts stand."""
+"""The keys of an item and of its parts that hold texts."""
 
 MAX_LEVELS: Final = 8
-"""How deep parts are looked into; the API's items have no more than three levels."""
+"""How deep parts are read; the API's items have no more than three levels."""
 
 SNIPPET_BEFORE, SNIPPET_CHARACTERS = 40, 160
-"""How much of a text a snippet shows before what was found, and in all."""
+"""How many characters a snippet shows before the match, and in all."""
 
 TITLE_CHARACTERS: Final = 80
 
@@ -45,7 +45,7 @@ _NEVER_FOLDED = re.compile("[ßŉſǰİẖ-ẚẞ\u212aﬀ-ﬆ]")  # \u212a is t
 
 
 class Snippet(NamedTuple):
-    """A piece of a text, and where in it what was sought stands: ``text[start:end]``."""
+    """A piece of a text, and where the match is in it: ``text[start:end]``."""
 
     text: str
     start: int
@@ -58,7 +58,7 @@ def texts(item: JSON) -> list[str]:
 
 
 def _texts(value: JSON, levels: int) -> Iterator[str]:
-    """Walk what stands under a key of texts."""
+    """Walk the value of a key that holds texts."""
     if isinstance(value, str):
         yield value
     elif levels and isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def as_stored(text: str) -> str:
 
 
 def snippet(text: str, needle: str) -> Snippet:
-    """Return the surroundings of the first place where a folded needle stands in a text."""
+    """Return the surroundings of the first match of a folded needle in a text."""
     there = folded(text)
     start = there.find(needle)
     end = start + len(needle)

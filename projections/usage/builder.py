@@ -149,8 +149,7 @@ class Usage(Projection):
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` tells whether the turn that it belongs to still stands; what was spent stays either
-    way. ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
+    ``is_live`` is whether its turn is still live; usage and cost stay either way. ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
     like tokens: a run counts where it began.
     """
 
@@ -201,7 +200,7 @@ class _Batch:
             self._add(group, _counted(begins, numbers(request), request.cost_usd))
 
     def correct(self, event: UsageCorrected) -> None:
-        """Put what was learnt in place of what was known, and move the sums along."""
+        """Replace requests by their corrections, and update the sums."""
         self.write_rows()
         for correction in event.requests:
             ref = correction.request

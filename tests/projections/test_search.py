@@ -19,7 +19,7 @@ from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import plan
-from agents_eventlog.projections.search.searcher import Finder, Sought
+from agents_eventlog.projections.search.searcher import ItemQuery, Searcher
 from tests.projections.given import Given, added, on, popped
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ def behind(given: Given) -> Iterator[Given]:
     given.log.close()
 
 
-def find(given: Given, text: str | None, **which: Any) -> Finder:
-    finder = Finder(Sought(text=text, **which), limit=None)
-    while finder.take(given.log.store.read_sync(finder.look)):
+def find(given: Given, text: str | None, **which: Any) -> Searcher:
+    searcher = Searcher(ItemQuery(text=text, **which), limit=None)
+    while searcher.collect(given.log.store.read_sync(searcher.read_batch)):
         pass
-    return finder
+    return searcher
 
 
-def positions(finder: Finder) -> list[int]:
-    return [hit.ref.position for hit in finder.hits]
+def positions(searcher: Searcher) -> list[int]:
+    return [hit.ref.position for hit in searcher.hits]
 
 
 def rows(given: Given) -> list[tuple[int, str]]:
@@ -121,7 +121,7 @@ def test_it_is_built_from_the_history_when_it_is_first_asked_for(given: Given) -
 def test_a_long_history_is_built_in_steps_with_room_for_writers(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "STEP_EVENTS", 2)
+    monkeypatch.setattr(background, "BATCH_EVENTS", 2)
     monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 3)
     given(*[said(f"text {number}") for number in range(5)])
     seen: list[Progress] = []
@@ -151,7 +151,7 @@ def test_a_log_that_asks_for_the_index_later_gets_all_of_its_history(
 def test_a_build_that_was_killed_goes_on_where_it_was(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "STEP_EVENTS", 2)
+    monkeypatch.setattr(background, "BATCH_EVENTS", 2)
     given(*[said(f"text {number}") for number in range(5)])
 
     def die(_: Progress) -> None:
@@ -214,16 +214,16 @@ def test_a_replay_gives_the_same_rows_and_a_check_names_what_differs(indexed: Gi
 
 def test_the_index_is_asked_where_it_can_help(indexed: Given) -> None:
     indexed(said("a refund"))
-    finder = find(indexed, "REFUND")
-    assert (positions(finder), finder.indexed, finder.scanned) == ([1], True, 0)
+    searcher = find(indexed, "REFUND")
+    assert (positions(searcher), searcher.indexed, searcher.scanned) == ([1], True, 0)
     for text in (None, "re"):
-        finder = find(indexed, text)
-        assert (positions(finder), finder.indexed, finder.scanned) == ([1], False, 1)
+        searcher = find(indexed, text)
+        assert (positions(searcher), searcher.indexed, searcher.scanned) == ([1], False, 1)
 
 
 def test_what_the_index_does_not_show_yet_is_scanned(behind: Given) -> None:
-    finder = find(behind, "the ")
-    assert (positions(finder), finder.indexed, finder.scanned) == ([2, 1], True, 1)
+    searcher = find(behind, "the ")
+    assert (positions(searcher), searcher.indexed, searcher.scanned) == ([2, 1], True, 1)
 
 
 def test_a_program_that_knows_the_index_catches_up(behind: Given) -> None:
@@ -237,11 +237,11 @@ def test_common_words_of_a_small_session_are_sought_in_its_events(
 ) -> None:
     monkeypatch.setattr(plan, "FEW_EVENTS", 3)
     indexed(*[on("main", said("the same"), f"s{number % 4}") for number in range(12)])
-    finder = find(indexed, "the", session_id="s1")
-    assert (positions(finder), finder.indexed) == ([10, 6, 2], False)
+    searcher = find(indexed, "the", session_id="s1")
+    assert (positions(searcher), searcher.indexed) == ([10, 6, 2], False)
     monkeypatch.setattr(plan, "SCOPED_EVENTS", 2)
-    finder = find(indexed, "the", session_id="s1")
-    assert (positions(finder), finder.indexed) == ([10, 6, 2], True)
+    searcher = find(indexed, "the", session_id="s1")
+    assert (positions(searcher), searcher.indexed) == ([10, 6, 2], True)
 
 
 @pytest.mark.parametrize(
@@ -278,9 +278,9 @@ def test_no_text_is_taken_for_syntax(indexed: Given, text: str) -> None:
 def test_a_step_of_a_find_is_bounded_however_common_the_word(
     indexed: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "STEP_EVENTS", 4)
+    monkeypatch.setattr(plan, "BATCH_EVENTS", 4)
     indexed(*[said("the same") for _ in range(30)])
-    looked = indexed.log.store.read_sync(Finder(Sought(text="the"), limit=1).look)
+    looked = indexed.log.store.read_sync(Searcher(ItemQuery(text="the"), limit=1).look)
     assert [hit.ref.position for hit in looked.hits] == [30, 29, 28, 27]
 
 
