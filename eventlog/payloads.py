@@ -63,7 +63,7 @@ def stored(
     tx: Transaction, source: str, parameters: Sequence[Any] = (), *, columns: str = ""
 ) -> Iterator[Row]:
     """
-    Return payloads as (position, type, schema version, data); data is None if it was erased.
+    Return payloads as (position, type, schema version, data); an erased one has None for data.
 
     source: what follows FROM; it calls the events ``e``.
     columns: columns to select before these four.

@@ -20,9 +20,9 @@ class Projection(Protocol):
     same events always give the same rows. It is given its events in the order of the log, one at a
     time or thousands, and must not care how they are cut into batches.
 
-    An event whose content was erased has its structure in place of its content, and ``is_erased`` is true:
-    the same number of items, of the same kinds. A builder that keeps content handles ``ContentErased``, too, and
-    removes what its tables hold of those positions.
+    An event whose content was erased has its structure in place of its content, and ``is_erased`` is
+    true: the same number of items, of the same kinds. A builder that keeps content also handles
+    ``ContentErased``, and removes what its tables hold of those positions.
     """
 
     name: ClassVar[str]

@@ -63,7 +63,7 @@ class Projections:
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
-        """Return the projections with these names; all if there are no names. Raises UnknownProjectionError."""
+        """Return the projections with these names, or all. Raises UnknownProjectionError."""
         for name in names:
             if name not in self.by_name:
                 known = ", ".join(sorted(self.by_name))

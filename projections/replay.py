@@ -1,8 +1,8 @@
 """
 Replay: projections built again from the first event, beside the live tables.
 
-The builders run on a scratch database of their own, fed by pages of events, while other programs keep writing.
-The result is then compared with the live tables (``check``), or swapped in for them in one
+The builders run on a scratch database of their own, fed by pages of events, while other programs
+keep writing. The result is then compared with the live tables (``check``), or replaces them in one
 transaction that first applies what was appended meanwhile. A replay that is killed has changed nothing.
 """
 
@@ -52,7 +52,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay gives differently: live is null if the row is missing, replayed if it should not exist."""
+    """A row that a replay builds differently: ``live`` is None if it is missing, ``replayed`` if it is extra."""
 
     table: str
     key: tuple[Any, ...]
@@ -343,7 +343,7 @@ def _scratch_file(store: Store) -> Iterator[str]:
 
 def _no_scratch_file(error: OSError, path: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"the disk is full beside {path}", path=path)
+        return DiskFullError(f"no room left on the disk beside {path}", path=path)
     return DiskError(f"cannot create a file beside {path}: {error.strerror}", path=path)
 
 

@@ -219,7 +219,7 @@ def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
 
 
 def within(tx: Transaction, span: Span, ref: ItemRef) -> tuple[int, Item | None]:
-    """Return an item's number in a span and its row; the row is None if the span lacks the item."""
+    """Return an item's number in a span and its row; without the item in the span, the row is null."""
     low, high = span.first, span.last
     while low <= high:
         middle = (low + high) // 2

@@ -124,7 +124,7 @@ def _look_through(
 
 
 def _batches(found: Iterable[ErasurePlan]) -> Iterator[list[ErasurePlan]]:
-    """Cut what is plan into parts that one transaction may take."""
+    """Split plans into parts that fit one transaction."""
     batch: list[ErasurePlan] = []
     events = size = 0
     for plan in found:

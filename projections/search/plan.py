@@ -1,7 +1,7 @@
 """
-Ways through the log for whoever seeks items: which events to look at, from the newest to the oldest.
+Search plans: the events that a search reads, from the newest to the oldest.
 
-A way has stages, each walked in steps of bounded work, so that no reader waits for a long walk.
+A plan has stages, each read in bounded batches, so that no other reader waits for long.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ Stage: TypeAlias = Scanned | Indexed | Listed
 
 
 class SearchPlan(NamedTuple):
-    """The stages of a walk, and whether they go through the index."""
+    """The stages of a search, and whether they use the index."""
 
     stages: tuple[Stage, ...]
     indexed: bool

@@ -107,7 +107,7 @@ class SearchedBatch(NamedTuple):
 
 class Searcher:
     """
-    A running search: ``while searcher.collect(read(searcher.read_batch)): pass``, then ``hits`` are complete.
+    A running search; ``hits`` are complete after ``while searcher.collect(read(searcher.read_batch)): pass``.
 
     limit: maximum number of hits; None for all.
     after: the cursor of a hit, to resume after it. Raises InvalidQueryError for an invalid one.

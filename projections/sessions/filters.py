@@ -31,7 +31,8 @@ class SessionFilters(TypedDict, total=False):
 
     user_id: of this user.
     metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` matches every session
-        with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not true; a list as a whole.
+        with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not
+        true; a list compares as a whole.
     created_after, created_before, updated_after, updated_before: times, ``after`` inclusive, ``before``
         exclusive; without a zone they are UTC. Every event updates its session.
     text: a user or assistant item on any branch contains this text literally; ASCII letters are

@@ -149,7 +149,8 @@ class Usage(Projection):
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` is whether its turn is still live; usage and cost stay either way. ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
+    ``is_live`` is whether its turn is still live; usage and cost stay either way.
+    ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
     like tokens: a run counts where it began.
     """
 

@@ -121,7 +121,7 @@ def test_it_is_built_from_the_history_when_it_is_first_asked_for(given: Given) -
 def test_a_long_history_is_built_in_steps_with_room_for_writers(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "BATCH_EVENTS", 2)
+    monkeypatch.setattr(background, "STEP_EVENTS", 2)
     monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 3)
     given(*[said(f"text {number}") for number in range(5)])
     seen: list[Progress] = []
@@ -151,7 +151,7 @@ def test_a_log_that_asks_for_the_index_later_gets_all_of_its_history(
 def test_a_build_that_was_killed_goes_on_where_it_was(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "BATCH_EVENTS", 2)
+    monkeypatch.setattr(background, "STEP_EVENTS", 2)
     given(*[said(f"text {number}") for number in range(5)])
 
     def die(_: Progress) -> None:
@@ -280,7 +280,7 @@ def test_a_step_of_a_find_is_bounded_however_common_the_word(
 ) -> None:
     monkeypatch.setattr(plan, "BATCH_EVENTS", 4)
     indexed(*[said("the same") for _ in range(30)])
-    looked = indexed.log.store.read_sync(Searcher(ItemQuery(text="the"), limit=1).look)
+    looked = indexed.log.store.read_sync(Searcher(ItemQuery(text="the"), limit=1).read_batch)
     assert [hit.ref.position for hit in looked.hits] == [30, 29, 28, 27]
 
 
