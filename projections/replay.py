@@ -52,7 +52,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay builds differently: ``live`` is None if it is missing, ``replayed`` if it is extra."""
+    """A row that a replay builds differently: a missing one has no ``live``."""
 
     table: str
     key: tuple[Any, ...]

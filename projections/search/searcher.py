@@ -107,7 +107,7 @@ class SearchedBatch(NamedTuple):
 
 class Searcher:
     """
-    A running search; ``hits`` are complete after ``while searcher.collect(read(searcher.read_batch)): pass``.
+    A running search: ``while searcher.collect(read(searcher.read_batch)): pass`` completes ``hits``.
 
     limit: maximum number of hits; None for all.
     after: the cursor of a hit, to resume after it. Raises InvalidQueryError for an invalid one.
