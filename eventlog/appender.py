@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog import codec, integrity, payloads
 from agents_eventlog.eventlog.appending import check_names, encode_checked
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS, Head
+from agents_eventlog.eventlog.integrity import Head
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
@@ -33,16 +33,12 @@ INSERT_EVENT = Insert(
     {"data": "CAST(? AS TEXT)"},  # which is given as bytes
 )
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
-LINKED_EVENTS = f"""
-    SELECT {EVENT_COLUMNS},
-        (SELECT previous.digest FROM events AS previous
-            WHERE previous.position = events.position - 1)
-    FROM events
-    WHERE session_id = ? AND version > ?
-    ORDER BY version
-    LIMIT ?
+EVENTS_AFTER = "WHERE position > ? ORDER BY position LIMIT ?"
+PREVIOUS_DIGEST = """
+    , (SELECT previous.digest FROM events AS previous
+        WHERE previous.position = events.position - 1)
 """
+SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 
@@ -233,7 +229,7 @@ def _check_countable(what: str, number: int) -> None:
 
 def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
     """Return the next page of events after a position as rows, in a unit of work."""
-    rows = list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+    rows = list(up_to_page_bytes(payloads.event_rows(tx, EVENTS_AFTER, (after, limit))))
     if rows:
         check_progress(after, rows[-1][0])
     return rows
@@ -248,7 +244,10 @@ def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -
 def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
     """Return a session's next events after a version, each with the digest of the one before it."""
     with _as_stored(tx):
-        rows = list(up_to_page_bytes(tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))))
+        found = payloads.event_rows(
+            tx, SESSION_EVENTS_AFTER, (session_id, version, PAGE_EVENTS), more=PREVIOUS_DIGEST
+        )
+        rows = list(up_to_page_bytes(found))
     if rows:
         check_progress(version, rows[-1][2])
     return rows

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from agents_eventlog.eventlog import payloads as stored_payloads
 from agents_eventlog.eventlog import properties
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import BusyError
@@ -21,8 +22,6 @@ from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
 REWRITE_DUE: Final = "rewrite_due"
 """The property of a log in which something was blanked since its file was rewritten."""
-
-BLANK: Final = "UPDATE events SET data = NULL WHERE position = ? AND data IS NOT NULL"
 
 
 class Payload(NamedTuple):
@@ -54,7 +53,7 @@ def blank(
         is_whole=is_whole,
     )
     append(tx, session_id, erased)
-    tx.executemany(BLANK, ((payload.position,) for payload in payloads))
+    stored_payloads.blank(tx, (payload.position for payload in payloads))
     properties.set_property(tx, REWRITE_DUE, "1")
 
 

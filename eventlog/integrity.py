@@ -27,12 +27,6 @@ from agents_eventlog.eventlog.storage.transaction import Lane
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""
 
-EVENT_COLUMNS: Final = (
-    "position, session_id, version, type, schema_version, branch_id, "
-    "CAST(data AS BLOB), data_digest, metadata, idempotency_key, recorded_at, digest"
-)
-"""An event as a row, in the order that ``Recorded`` and ``check`` expect."""
-
 _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("position", (int,)),
     ("session_id", (str,)),

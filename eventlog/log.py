@@ -286,7 +286,16 @@ class EventLog:
         if not poll_seconds > 0:
             raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
         self._check_open()
-        return follow(self, session_id, branch_id, types, after, poll_seconds)
+        return follow(
+            self.query,
+            lambda: self._closed,
+            self.store.bell,
+            session_id,
+            branch_id,
+            types,
+            after,
+            None if self.store.is_memory else poll_seconds,  # no other process reaches a memory
+        )
 
     async def version(self, session_id: str) -> int:
         """Return a session's version: how many events it has; 0 when it does not exist."""

@@ -13,15 +13,15 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 
 class Projection(Protocol):
     """
-    Tables derived from events by a builder; disposable.
+    Tables that a builder derives from events; a replay can rebuild them. Subclass it.
 
     A builder is deterministic: no clock, no randomness, no reading outside its own tables, so that the
     same events always give the same rows. It is given its events in the order of the log, one at a
     time or thousands, and must not care how they are cut into batches.
 
-    An event whose content was erased comes with its structure for its content (``is_erased`` tells):
-    as many items, of the same shape. A builder that keeps content handles ``ContentErased``, too, and
-    removes what its tables hold of those positions.
+    An event whose content was erased has its structure in place of its content, and ``is_erased`` is
+    true: the same number of items, of the same kinds. A builder that keeps content also handles
+    ``ContentErased``, and removes what its tables hold of those positions.
     """
 
     name: ClassVar[str]
@@ -39,6 +39,9 @@ class Projection(Protocol):
 
     handles: ClassVar[Sequence[type[Event]]]
     """The events it wants to see."""
+
+    is_built_in_steps: ClassVar[bool] = False
+    """Whether its readers cope with tables that show less than the log, so that writers need not wait."""
 
     def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Change the tables by what these events say."""

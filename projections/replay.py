@@ -1,8 +1,8 @@
 """
 Replay: projections built again from the first event, beside the live tables.
 
-The builders run on a scratch database of their own, fed by pages of events, while writers go on writing.
-What is built is then compared with the live tables (``check``), or swapped in for them in one
+The builders run on a scratch database of their own, fed by pages of events, while other programs
+keep writing. The result is then compared with the live tables (``check``), or replaces them in one
 transaction that first applies what was appended meanwhile. A replay that is killed has changed nothing.
 """
 
@@ -23,7 +23,7 @@ from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.engine import Store, Table
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import Projection, tables
 
 BATCH_EVENTS = 5_000
@@ -32,7 +32,7 @@ log = _logging.get_logger("eventlog.replay")
 
 
 class Progress(NamedTuple):
-    """How far a replay is: events applied, events there are, seconds since it began."""
+    """The progress of a replay: events applied, events in the log, seconds since it began."""
 
     events: int
     total: int
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay gives differently: live is None where it lacks, replayed where it is too much."""
+    """A row that a replay builds differently: a missing one has no ``live``."""
 
     table: str
     key: tuple[Any, ...]
@@ -57,7 +57,7 @@ class Difference(NamedTuple):
         )
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """One table's outcome: its rows after the replay, and the differences that a check found."""
 
     projection: str
@@ -77,7 +77,7 @@ def replay(
     check: bool = False,
     on_progress: OnProgress | None = None,
     on_difference: OnDifference | None = None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """
     Build projections again from the first event. Blocks; run it in a thread of its own.
 
@@ -94,14 +94,14 @@ def replay(
 
 def rebuild(
     store: Store, projections: Sequence[Projection], on_progress: OnProgress | None = None
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Build projections beside the live tables and swap them in."""
     started = time.monotonic()
     with store.engine.scratch_file(store) as path, store.engine.scratch(path) as scratch:
         position = _build(store, scratch, projections, on_progress)
         store.swap(path, lambda tx: _swap_in(tx, scratch, projections, position))
         counts = [
-            Replayed(projection.name, table.name, _count(scratch, table), 0)
+            ReplayResult(projection.name, table.name, _count(scratch, table), 0)
             for projection in projections
             for table in tables(store.engine, projection)
         ]
@@ -117,7 +117,7 @@ def _build(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
 ) -> int:
-    """Apply all events that there are; return the last one's position."""
+    """Apply all events of the log; return the last one's position."""
     for projection in projections:
         for statement in projection.schema:
             scratch.execute(scratch.engine.create_statement(statement))
@@ -147,31 +147,31 @@ def _apply(
 ) -> None:
     """Apply a page of events in a transaction, to be committed: what was deferred is written then."""
     scratch.execute("BEGIN")
-    projector.apply(scratch, projections, page)
+    build.apply(scratch, projections, page)
 
 
 def _swap_in(
     tx: Transaction, scratch: Transaction, projections: Sequence[Projection], position: int
 ) -> None:
-    """Apply what was appended meanwhile, then put the scratch tables in place of the live ones."""
+    """Apply events appended meanwhile, then replace the live tables by the scratch tables."""
     while page := read_events(tx, position, limit=BATCH_EVENTS):
         _apply(scratch, projections, page)
         scratch.execute("COMMIT")
         position = page[-1].position
     for projection in projections:
-        found = projector.checkpoints(tx).get(projection.name)
+        found = build.checkpoints(tx).get(projection.name)
         if found is not None and found.version > projection.version:
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        projector.create_tables(tx, projection, replace=found is not None)
+        build.create_tables(tx, projection, replace=found is not None)
         for table in tables(tx.engine, projection):
             _copy_from_scratch(tx, table)
-        projector.set_checkpoint(tx, projection, read_head(tx).position)
+        build.set_checkpoint(tx, projection, read_head(tx).position)
 
 
 def _copy_from_scratch(tx: Transaction, table: Table) -> None:
-    """Fill an empty table. With ``SELECT *`` SQLite copies its records and its indexes as they are."""
+    """Fill an empty table. With ``SELECT *`` SQLite copies records and indexes unchanged."""
     if table.is_plain:
         tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
         return
@@ -189,11 +189,11 @@ def _check(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
     on_difference: OnDifference | None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     with store.engine.scratch() as scratch:
         position = _build(store, scratch, projections, on_progress)
 
-        def compare(tx: Transaction) -> list[Replayed]:
+        def compare(tx: Transaction) -> list[ReplayResult]:
             nonlocal position
             while page := read_events(tx, position, limit=BATCH_EVENTS):
                 _apply(scratch, projections, page)
@@ -214,13 +214,13 @@ def _compared(
     projection: Projection,
     table: Table,
     on_difference: OnDifference | None,
-) -> Replayed:
+) -> ReplayResult:
     differences = 0
     for key, live, built in _differing(tx, scratch, table):
         differences += 1
         if on_difference is not None:
             on_difference(Difference(table.name, key, _named(table, live), _named(table, built)))
-    return Replayed(projection.name, table.name, _count(scratch, table), differences)
+    return ReplayResult(projection.name, table.name, _count(scratch, table), differences)
 
 
 def _differing(

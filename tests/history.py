@@ -17,8 +17,8 @@ from agents_eventlog.eventlog import codec, integrity, recording_context
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
 from agents_eventlog.projections.base import Projection, tables
+from agents_eventlog.projections.build import apply
 from agents_eventlog.projections.conversations.branch_tree import Pointer, spans
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build(
         if forgetful:
             tx.flush()
             tx.cache.clear()
-        projector.apply(tx, projections, events[start:end])
+        apply(tx, projections, events[start:end])
 
 
 def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[tuple[Any, ...]]]:
@@ -193,7 +193,7 @@ def _meant_session(session: Session) -> dict[str, Any]:
                     branch.updated_at,
                 ],
                 [
-                    (*_place(item.ref), *item.shape[:2], int(item.shape.is_tool_call), item.turn)
+                    (*_place(item.ref), *item.kind[:2], int(item.kind.is_tool_call), item.turn)
                     for item in branch.items
                 ],
             )

@@ -20,7 +20,7 @@ MANUALS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What is not to be written, and what is: the glossary's word, or the plain construction.
 BANNED = {
     r"\b(tell|tells|told|telling)\b": "show, report, say which; or name the return value",
-    r"(?<!there )\b(is|are|was|were|be) no (?!longer\b|more\b|later\b|earlier\b|fewer\b|less\b|greater\b)\w+": (
+    r"(?<!there )\b(is|are|was|were|be) no (?!(longer|more|later|earlier|fewer|less|greater)\b)\w+": (
         "negate the verb: is not a ..."
     ),
     r"\b(is|are|was|were) (?-i:none)\b": "is missing, does not exist; negate the verb",

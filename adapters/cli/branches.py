@@ -17,6 +17,7 @@ from rich.tree import Tree
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import (
@@ -26,7 +27,6 @@ from agents_eventlog.eventlog.events import (
     SessionDeleted,
     SessionRestored,
 )
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -45,8 +45,7 @@ BRANCHES = """
     FROM branches
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-FORKS_AND_ENDS = f"""
-    SELECT {EVENT_COLUMNS} FROM events
+FORKS_AND_ENDS = """
     WHERE session_id = ? AND type IN ('branch_created', 'branch_deleted', 'session_cleared',
         'session_deleted', 'session_restored')
     ORDER BY version
@@ -107,7 +106,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
 def branches(tx: Transaction, session_id: str) -> list[Branch]:
     """Return all branches that a session ever had, in the order of their creation."""
     forks, ends = _forks_and_ends(tx, session_id)
-    with past.at(tx, session_id, session_version(tx, session_id)) as present:
+    with past.session_as_of(tx, session_id, session_version(tx, session_id)) as present:
         current, deleted_at = present.one(CURRENT) or (None, None)
         found = []
         for row in present.all(BRANCHES):
@@ -156,7 +155,7 @@ def _forks_and_ends(
 ) -> tuple[dict[str, BranchCreated], list[_End]]:
     forks: dict[str, BranchCreated] = {}
     ends: list[_End] = []
-    for row in tx.execute(FORKS_AND_ENDS, (session_id,)):
+    for row in payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)):
         recorded = Recorded(row)
         where = (recorded.position, recorded.version, recorded.occurred_at)
         match recorded.event:

@@ -20,6 +20,7 @@ from rich.text import Text
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import doctor_checks, summary, timestamps
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import read_head
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.storage.engine import Problem, TableSize
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
-EVENTS_BY_TYPE = """
-    SELECT type, COUNT(*), COALESCE(SUM(LENGTH(CAST(data AS BLOB))), 0), SUM(data IS NULL)
-    FROM events GROUP BY type ORDER BY 3 DESC, type
-"""
 RECORDED = """
     SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
 """
@@ -51,7 +48,7 @@ def run(path: Path, *, as_json: bool) -> bool:
 
         def look() -> list[Problem]:
             facts.update(log.store.read_sync(partial(_facts, path=Path(log.path))))
-            types.extend(log.store.read_sync(lambda tx: tx.all(EVENTS_BY_TYPE)))
+            types.extend(log.store.read_sync(payloads.sizes))
             sizes.extend(log.store.read_sync(log.store.engine.table_sizes))
             return []
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agents_eventlog.adapters.conversations.log import ConversationLog
-    from agents_eventlog.projections.erasure.eraser import Erased, OnProgress
+    from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 
 
 class Asked(NamedTuple):
@@ -85,7 +85,7 @@ async def _erase(
     return erased.is_complete
 
 
-def _confirm(would: Erased) -> None:
+def _confirm(would: ErasureResult) -> None:
     """Ask on a terminal; end with a usage error where nobody can answer, or the answer is no."""
     if not sys.stdin.isatty():
         terminal.fail(
@@ -96,13 +96,13 @@ def _confirm(would: Erased) -> None:
         terminal.fail(terminal.ExitCode.USAGE, "nothing was erased")
 
 
-def _amount(erased: Erased) -> str:
+def _amount(erased: ErasureResult) -> str:
     events = summary.counted(erased.events, "event")
     sessions = summary.counted(erased.sessions, "session")
     return f"the content of {events} ({erased.payload_bytes:,} bytes) in {sessions}"
 
 
-def _print(erased: Erased, *, dry_run: bool, as_json: bool) -> None:
+def _print(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json({"kind": "erased", **erased._asdict(), "dry_run": dry_run})
         return

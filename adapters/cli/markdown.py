@@ -50,7 +50,7 @@ async def export_markdown(
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     total, done = sum(heading.events for heading in chosen.headings), 0
     for count, (session_id, version) in enumerate(chosen.headings, start=1):
-        yield await past.ask(log, session_id, version, partial(_session, session_id))
+        yield await past.query_as_of(log, session_id, version, partial(_session, session_id))
         done += version
         if on_progress is not None:
             on_progress(Exported(done, total, count))

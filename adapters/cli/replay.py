@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.projections import Difference, Progress, Replayed
+from agents_eventlog.projections import Difference, Progress, ReplayResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +57,7 @@ def print_difference(out: Console, difference: Difference, *, as_json: bool) -> 
         out.print(Text(terminal.printable(str(difference))), soft_wrap=True)
 
 
-def print_tables(out: Console, tables: list[Replayed], *, check: bool, as_json: bool) -> None:
+def print_tables(out: Console, tables: list[ReplayResult], *, check: bool, as_json: bool) -> None:
     """Print a line for each table."""
     names = max(len(table.table) for table in tables)
     numbers = max(len(f"{table.rows:,}") for table in tables)
@@ -69,7 +69,7 @@ def print_tables(out: Console, tables: list[Replayed], *, check: bool, as_json: 
             out.print(line.append_text(outcome(table, check=check)), soft_wrap=True)
 
 
-def outcome(table: Replayed, *, check: bool) -> Text:
+def outcome(table: ReplayResult, *, check: bool) -> Text:
     """Return what became of a table, in a word or two."""
     if not check:
         return Text("replayed", style="green")

@@ -20,7 +20,7 @@ from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.eventlog.errors import InvalidQueryError
-from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.search import index as search_index
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def build_index(log: ConversationLog, *, shown: bool) -> None:
     from agents_eventlog.adapters.cli import replay
 
     with replay.progress("indexing", shown=shown) as bar:
-        build_in_steps(log.store, projections.Search(), bar.show)
+        build_incrementally(log.store, projections.Search(), bar.show)
     log.join(projections.default(search=True))
 
 

@@ -182,7 +182,7 @@ def conversation(
     now = session_version(tx, session_id)
     version = past.version_at(tx, session_id, now if as_of is None else as_of)
     is_live = version == now and _is_fresh(tx)
-    with nullcontext(tx) if is_live else past.at(tx, session_id, version) as then:
+    with nullcontext(tx) if is_live else past.session_as_of(tx, session_id, version) as then:
         session = conversation_queries.place(then, session_id, MAIN)
         name = session.last_branch_id if branch_id is None else branch_id
         place = conversation_queries.place(then, session_id, name)

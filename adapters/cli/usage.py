@@ -25,7 +25,7 @@ from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.projections.usage import queries as usage_queries
-from agents_eventlog.projections.usage.queries import BY, Wanted
+from agents_eventlog.projections.usage.queries import BY, UsageQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,11 +137,11 @@ def _sentence(done: Repriced) -> str:
     return f"{changed} in {sessions}: {costs}{left}"
 
 
-def _wanted(by: Sequence[str], since: str | None, until: str | None) -> Wanted:
+def _wanted(by: Sequence[str], since: str | None, until: str | None) -> UsageQuery:
     """Return which spend is asked for, or end with exit code 2."""
     try:
         start, end = timestamps.typed_period(since, until)
-        return Wanted(by=usage_queries.check_by(by), since=start, until=end)
+        return UsageQuery(by=usage_queries.check_by(by), since=start, until=end)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
 

@@ -20,7 +20,7 @@ from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import tables as tables_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog import EventLog, Verified
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
-    from agents_eventlog.projections import Difference, Replayed
+    from agents_eventlog.projections import Difference, ReplayResult
     from agents_eventlog.projections.base import Projection
 
 SHOWN_FINDINGS = 20
@@ -44,7 +44,7 @@ class Tables(NamedTuple):
     """What was found about the projections: problems, and a line for each table that was compared."""
 
     problems: list[str]
-    replayed: list[Replayed]
+    replayed: list[ReplayResult]
 
 
 def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:
@@ -151,7 +151,7 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     wanted: list[Projection] = []
     problems: list[str] = []
     head = read_head(tx).position
-    built = projector.checkpoints(tx)
+    built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     for name, projection in projections.kept(tx).by_name.items():
         checkpoint = built.get(name)

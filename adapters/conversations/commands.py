@@ -237,7 +237,7 @@ def get_past_items(
     """Return a branch's items as they were; of a branch that was not there, none."""
     look(tx, seat)
     branch_id = seat.branch_id if branch_id is None else branch_id
-    with past.at(tx, seat.session_id, as_of) as then:
+    with past.session_as_of(tx, seat.session_id, as_of) as then:
         return get_items(then, seat, branch_id, limit)
 
 

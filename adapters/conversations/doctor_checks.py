@@ -11,11 +11,11 @@ from agents_eventlog.adapters.cli.verify import to_compare
 from agents_eventlog.adapters.conversations import sdk_tables, summary
 from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TablePair
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
-from agents_eventlog.eventlog import codec, erasure, properties
+from agents_eventlog.eventlog import codec, erasure, payloads, properties
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.storage.engine import Problem
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import tables as tables_of
 from agents_eventlog.projections.search import index as search_index
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 ITEM_EVENTS = """
-    SELECT s.session_id, i.position, e.position, e.type, e.schema_version,
-        CAST(e.data AS BLOB)
-    FROM (SELECT DISTINCT segment_id, position FROM items) AS i
+    (SELECT DISTINCT segment_id, position FROM items) AS i
     JOIN segments AS s ON s.segment_id = i.segment_id
     JOIN sessions AS c ON c.session_id = s.session_id AND c.deleted_at IS NULL
     LEFT JOIN events AS e ON e.position = i.position
@@ -40,7 +38,7 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
     _, problems = to_compare(tx)
     for problem in problems:
         yield Problem("projections", problem, "run `eventlog replay`")
-    built = projector.checkpoints(tx)
+    built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     if search_index.Search.name in built and search_index.built_to(tx) != (
         head := read_head(tx).position
@@ -103,7 +101,9 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
     if "conversations" not in {projection.name for projection in wanted}:
         return  # there are no tables to look at, which is told already
     calls = ToolCalls()
-    for session_id, position, *stored in tx.execute(ITEM_EVENTS):
+    for session_id, position, *stored in payloads.stored(
+        tx, ITEM_EVENTS, columns="s.session_id, i.position"
+    ):
         problem = None
         if stored[0] is None:
             problem = f"event {position} is missing"

@@ -20,12 +20,12 @@ from agents_eventlog.eventlog.log import EventLog, Opening
 from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 from agents_eventlog.projections.erasure import eraser
-from agents_eventlog.projections.erasure.eraser import Erased, OnProgress
+from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 from agents_eventlog.projections.erasure.scopes import (
     DeletedSessions,
-    OneSession,
     PoppedItems,
     Scope,
+    SessionScope,
 )
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
@@ -228,7 +228,7 @@ class ConversationLog(EventLog):
         reason: str | None = None,
         dry_run: bool = False,
         on_progress: OnProgress | None = None,
-    ) -> Erased:
+    ) -> ErasureResult:
         """
         Blank contents for good, so that no byte of them is left in the file or its write-ahead log.
 
@@ -251,7 +251,7 @@ class ConversationLog(EventLog):
             raise ValueError("older_than goes with deleted")
         scope: Scope = PoppedItems()
         if session_id is not None:
-            scope = OneSession(session_id)
+            scope = SessionScope(session_id)
         elif deleted:
             age = older_than or timedelta()
             scope = DeletedSessions(self.store.clock() - age // timedelta(microseconds=1))

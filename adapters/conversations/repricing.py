@@ -16,7 +16,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import default
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import NANOS, nanos
-from agents_eventlog.projections.usage.queries import RecordedRequest, Wanted
+from agents_eventlog.projections.usage.queries import RecordedRequest, UsageQuery
 
 SESSIONS_IN_A_UNIT = 100
 """How many sessions are corrected in one transaction."""
@@ -56,7 +56,7 @@ class _Counts:
 
 def reprice(
     store: Store,
-    wanted: Wanted,
+    wanted: UsageQuery,
     *,
     model: str | None,
     prices: Prices,
@@ -111,7 +111,7 @@ def _fresh(tx: Transaction) -> Transaction:
 
 
 def _requests(
-    tx: Transaction, wanted: Wanted, session_id: str, model: str | None
+    tx: Transaction, wanted: UsageQuery, session_id: str, model: str | None
 ) -> list[RecordedRequest]:
     found = usage_queries.requests(_fresh(tx), wanted._replace(session_id=session_id))
     return [each for each in found if model in (None, each.request.model)]

@@ -21,7 +21,7 @@ from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import SessionCursor, SessionQuery
-from agents_eventlog.projections.sessions.queries import Session, SessionSpend
+from agents_eventlog.projections.sessions.queries import Session, SessionUsage
 from agents_eventlog.projections.usage.builder import NANOS
 
 TOLD_AT_ONCE = 500
@@ -69,7 +69,7 @@ def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dic
     for start in range(0, len(found), TOLD_AT_ONCE):
         some = found[start : start + TOLD_AT_ONCE]
         details = zip(
-            some, session_queries.titles(tx, some), session_queries.spent(tx, some), strict=True
+            some, session_queries.titles(tx, some), session_queries.usage(tx, some), strict=True
         )
         for session, title, spent in details:
             cursor = filters.cursor(query.order_by, session.place(query))
@@ -77,7 +77,7 @@ def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dic
     return told
 
 
-def _row(session: Session, title: str | None, spent: SessionSpend, cursor: str) -> dict[str, Any]:
+def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "title": title,
@@ -174,12 +174,12 @@ async def delete_sessions(
     run: runs the units: a log's write, or its read for a dry run.
     before: sessions that begin after this time are left alone, so that it comes to an end.
     """
-    if query.asks_for_all and not everything:
+    if query.matches_all and not everything:
         raise InvalidQueryError("no filter is given: all_sessions=True means all of them")
 
-    def unit(tx: Transaction) -> tuple[list[Session], list[SessionSpend], SessionCursor | None]:
+    def unit(tx: Transaction) -> tuple[list[Session], list[SessionUsage], SessionCursor | None]:
         found, after = session_queries.page(tx, query)
-        spent = session_queries.spent(tx, found)
+        spent = session_queries.usage(tx, found)
         if not dry_run:
             for session in found:
                 delete_session(tx, session.session_id, reason)
@@ -188,7 +188,7 @@ async def delete_sessions(
     query = query.created_by(before)
     query = replace(query, order_by="created_at", is_reversed=True, limit=DELETED_AT_ONCE)
     deleted: list[Session] = []
-    all_spent: list[SessionSpend] = []
+    all_spent: list[SessionUsage] = []
     while True:
         found, spent, after = await run(unit)
         deleted += found
@@ -198,7 +198,7 @@ async def delete_sessions(
         query = replace(query, after=after)
 
 
-def _deletion(deleted: list[Session], spent: list[SessionSpend], *, dry_run: bool) -> Deletion:
+def _deletion(deleted: list[Session], spent: list[SessionUsage], *, dry_run: bool) -> Deletion:
     return Deletion(
         session_ids=[session.session_id for session in deleted],
         items=sum(session.item_count for session in deleted),

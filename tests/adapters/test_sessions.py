@@ -339,7 +339,7 @@ async def test_a_filter_that_there_is_not_and_one_that_is_no_json_are_type_error
     file: File,
 ) -> None:
     misspelt: dict[str, Any] = {"user": "alice"}
-    with pytest.raises(TypeError, match="no filter 'user'"):
+    with pytest.raises(TypeError, match="unknown filter 'user'"):
         await file.log.sessions(**misspelt)
     with pytest.raises(UnserialisableError):
         await file.log.sessions(metadata={"plan": b"pro"})

@@ -28,7 +28,7 @@ from agents_eventlog.eventlog import (
     codec,
     errors,
 )
-from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections import Conversations, Projection, Usage, replay
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.replay import Difference
 from tests.history import dump, meant, seen
@@ -216,7 +216,7 @@ def test_a_replayed_table_has_its_indexes_again(talked: Given) -> None:
     assert talked.ask(names) == before
 
 
-class Computed:
+class Computed(Projection):
     """Tables of a kind that a user may make: a column that SQLite computes, no key, an index on both."""
 
     name: ClassVar[str] = "computed"
@@ -387,7 +387,7 @@ def test_a_replay_that_fails_at_the_swap_leaves_the_tables_as_they_were(
     def fail(*_: Any) -> None:
         raise LookupError
 
-    monkeypatch.setattr("agents_eventlog.projections.projector.set_checkpoint", fail)
+    monkeypatch.setattr("agents_eventlog.projections.build.set_checkpoint", fail)
     with pytest.raises(LookupError):
         replay(talked.log, BOTH)
     monkeypatch.undo()

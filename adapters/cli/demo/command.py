@@ -23,7 +23,7 @@ from agents_eventlog.adapters.cli.demo import script as demo_script
 from agents_eventlog.adapters.cli.demo.screen import View
 from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog, recording
-from agents_eventlog.projections import Replayed
+from agents_eventlog.projections import ReplayResult
 from agents_eventlog.projections.base import tables
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
     }
 
 
-async def drop_and_replay(view: View, log: EventLog) -> list[Replayed]:
+async def drop_and_replay(view: View, log: EventLog) -> list[ReplayResult]:
     """Drop the projections' tables, build them again from the events, and check them."""
     everything = projections.default().named([])
     names = [

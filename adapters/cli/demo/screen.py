@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.eventlog.recorded_event import Recorded
-    from agents_eventlog.projections import Replayed
+    from agents_eventlog.projections import ReplayResult
 
 WHO_WIDTH = 8
 MAIN = "main"
@@ -161,7 +161,7 @@ class View:
         self._console.print(grid)
 
     def compared(
-        self, checked: Sequence[Replayed], before: Mapping[str, Any], after: Mapping[str, Any]
+        self, checked: Sequence[ReplayResult], before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> bool:
         """Show each table and each read, before and after; return whether all are the same."""
         rows = _table("table", "rows", "replay --check", numbers_from=1)

@@ -58,7 +58,7 @@ async def import_file(
     """
     Import the histories of a file, whatever it is, and yield what became of each session.
 
-    path: JSON lines (see ``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
+    path: JSON Lines (``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
     tables: the names of the SDK's sessions table and messages table in it; when given, these are read
         even where the file holds a log, too.

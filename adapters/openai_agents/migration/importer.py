@@ -240,7 +240,7 @@ class SessionImport:
     def _number_turns(self, branch: _Branch) -> None:
         turn = 0
         for message_id, sdk_turn in zip(branch.message_ids, branch.sdk_turns, strict=True):
-            turn += item_kind.shape(self.messages[message_id].item).type == item_kind.USER
+            turn += item_kind.classify(self.messages[message_id].item).type == item_kind.USER
             branch.turns.setdefault(sdk_turn, turn)
 
     def run(self, tx: Transaction, into: str, created_at: int) -> Brought:

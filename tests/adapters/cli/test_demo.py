@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.adapters.cli.demo.screen import View
-    from agents_eventlog.projections import Replayed
+    from agents_eventlog.projections import ReplayResult
 
 TITLES = ("The conversation", "The branches", "The usage", "The events", "The replay")
 
@@ -148,7 +148,7 @@ def test_the_demo_exits_with_1_when_something_reads_differently(
 ) -> None:
     honest = demo_command.drop_and_replay
 
-    async def with_a_slip(view: View, log: EventLog) -> list[Replayed]:
+    async def with_a_slip(view: View, log: EventLog) -> list[ReplayResult]:
         checked = await honest(view, log)
         await log.write(lambda tx: tx.execute("UPDATE usage SET output_tokens = 1").rowcount)
         return checked

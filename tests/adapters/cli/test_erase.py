@@ -291,7 +291,7 @@ def test_the_past_of_what_was_erased_cannot_be_read_and_is_named(db: Path) -> No
 
     async def was(version: int) -> list[Any]:
         async with ConversationLog.open(db) as log:
-            return await past.items(log, "support-42", version, branch_id="draft")
+            return await past.items_as_of(log, "support-42", version, branch_id="draft")
 
     with pytest.raises(UndecodableEventError, match="position 8 was erased"):
         asyncio.run(was(8))
