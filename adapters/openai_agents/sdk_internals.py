@@ -87,7 +87,7 @@ def _runner_functions() -> frozenset[CodeType]:
     """Return the code of the functions that run an agent; their local variables are part of the check."""
     found = []
     for module, names in (
-        ("agents.run", ("AgentRunner._run_impl", "AgentRunner.run")),  # "run" itself before 0.20
+        ("agents.run", ("AgentRunner._run_impl", "AgentRunner.run")),  # "run" itself in 0.18
         ("agents.run_internal.run_loop", ("start_streaming",)),
     ):
         codes = [_code(module, name) for name in names]
@@ -129,6 +129,15 @@ def agent_named(name: str) -> Any:
     return agents[0] if len(agents) == 1 else None
 
 
+def check_run_context() -> None:
+    """Warn if the Runner does not hand its run context to a session."""
+    lookup(
+        "agents.memory.session",
+        "_call_session_method",
+        "usage is not recorded by itself: use UsageHooks or store_run_usage",
+    )
+
+
 # -- what a run knows -------------------------------------------------------------------------
 
 
@@ -159,7 +168,7 @@ def settings_of(value: SessionSettings | dict[str, Any] | None) -> SessionSettin
     """Return the SDK's settings of a session, checked where the SDK checks them."""
     if value is None:
         return SessionSettings()
-    coerce = getattr(session_settings, "coerce_session_settings", None)  # new in 0.20
+    coerce = getattr(session_settings, "coerce_session_settings", None)  # not in 0.18
     if coerce is not None:
         settings: SessionSettings = coerce(value)
         return settings

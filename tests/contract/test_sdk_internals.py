@@ -11,11 +11,14 @@ from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage
 from agents.memory.session_settings import SessionSettings
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from agents_eventlog import AdvancedSQLiteSession, Price
+from agents_eventlog import AdvancedSQLiteSession, Price, UsageHooks
 from agents_eventlog.adapters.openai_agents import sdk_internals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+USAGE = "SELECT agent, model, total_tokens FROM usage"
 
 
 class Answering(Model):
@@ -52,12 +55,29 @@ async def recorded(path: Path) -> list[tuple[Any, ...]]:
     await Runner.run(
         Agent(name="Host", model=Answering()), "Hi", session=session, run_config=config
     )
-    sql = "SELECT agent, model, total_tokens FROM usage"
-    return await session.log.query(lambda tx: tx.all(sql))
+    return await session.log.query(lambda tx: tx.all(USAGE))
 
 
-async def test_a_run_is_recorded_with_its_agent_and_model(tmp_path: Path, forgotten: None) -> None:
+async def test_a_run_is_recorded_by_itself_with_its_agent_and_model(
+    tmp_path: Path, forgotten: None
+) -> None:
     assert await recorded(tmp_path / "log.db") == [("Host", "small", 15)]
+
+
+async def test_a_result_is_recorded_with_its_agent_and_model(tmp_path: Path) -> None:
+    session = AdvancedSQLiteSession("s", tmp_path / "log.db", auto_usage=False)
+    config = RunConfig(tracing_disabled=True)
+    agent = Agent(name="Host", model=Answering())
+    await session.store_run_usage(await Runner.run(agent, "Hi", session=session, run_config=config))
+    assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
+
+
+async def test_hooks_record_a_run_with_its_agent_and_model(tmp_path: Path) -> None:
+    session = AdvancedSQLiteSession("s", tmp_path / "log.db", auto_usage=False)
+    config = RunConfig(tracing_disabled=True)
+    agent = Agent(name="Host", model=Answering())
+    await Runner.run(agent, "Hi", session=session, run_config=config, hooks=UsageHooks(session))
+    assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
 
 
 async def test_without_the_functions_that_run_agents_the_model_is_unknown_with_one_warning(

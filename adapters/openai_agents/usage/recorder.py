@@ -175,6 +175,8 @@ class UsageRecorder:
         self._runner = runner
         self._account = _Account(runner.log.store, seat, pricing.checked(prices), logger)
         self._is_automatic = is_automatic
+        if is_automatic:
+            sdk_internals.check_run_context()
         self._runs: dict[
             int, TrackedRun
         ] = {}  # by id of the usage object, which the run keeps alive
