@@ -16,11 +16,9 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import replay, terminal
-from agents_eventlog.adapters.conversations import summary
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.adapters.conversations import doctor_checks, summary
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
-from agents_eventlog.projections import build
 from agents_eventlog.projections.base import tables as tables_of
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from agents_eventlog.eventlog import EventLog, Verified
     from agents_eventlog.eventlog.events import JSON
-    from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections import Difference, ReplayResult
     from agents_eventlog.projections.base import Projection
 
@@ -121,7 +118,7 @@ def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
         replay.print_difference(out, difference, as_json=as_json)
 
     try:
-        wanted, problems = log.store.read_sync(to_compare)
+        wanted, problems = log.store.read_sync(doctor_checks.to_compare)
         problems += _damages(log, wanted)
         replayed = (
             projections.replay(log, wanted, check=True, on_difference=differs) if wanted else []
@@ -144,35 +141,6 @@ def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
         if table.name in present
         for problem in log.store.engine.damages(log.path, table.name)
     ]
-
-
-def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
-    """Return the projections that a replay can be compared with, and what keeps the others back."""
-    wanted: list[Projection] = []
-    problems: list[str] = []
-    head = read_head(tx).position
-    built = build.checkpoints(tx)
-    present = tx.engine.table_names(tx)
-    for name, projection in projections.kept(tx).by_name.items():
-        checkpoint = built.get(name)
-        if checkpoint is None:
-            # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.
-            if present & {table.name for table in tables_of(tx.engine, projection)}:
-                problems.append(f"projection {name!r} has tables, but no checkpoint")
-            continue
-        if checkpoint.version != projection.version:
-            problems.append(
-                f"projection {name!r} was built by version {checkpoint.version} of its builder, "
-                f"this program has {projection.version}: it cannot be compared"
-            )
-            continue
-        if checkpoint.position != head:
-            problems.append(
-                f"projection {name!r} is built up to event {checkpoint.position}, not {head}: "
-                "whoever opens the log with it brings it up to date, or `eventlog replay`"
-            )
-        wanted.append(projection)
-    return wanted, problems
 
 
 def _print_finding(where: str, position: int | None, problem: str) -> None:

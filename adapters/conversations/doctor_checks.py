@@ -7,7 +7,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.cli.verify import to_compare
 from agents_eventlog.adapters.conversations import sdk_tables, summary
 from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TablePair
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agents_eventlog.eventlog.storage.transaction import Transaction
+    from agents_eventlog.projections.base import Projection
 
 ITEM_EVENTS = """
     (SELECT DISTINCT segment_id, position FROM items) AS i
@@ -31,6 +31,35 @@ ITEM_EVENTS = """
     LEFT JOIN events AS e ON e.position = i.position
     ORDER BY i.position
 """
+
+
+def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
+    """Return the projections that a replay can be compared with, and what keeps the others back."""
+    wanted: list[Projection] = []
+    problems: list[str] = []
+    head = read_head(tx).position
+    built = build.checkpoints(tx)
+    present = tx.engine.table_names(tx)
+    for name, projection in projections.kept(tx).by_name.items():
+        checkpoint = built.get(name)
+        if checkpoint is None:
+            # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.
+            if present & {table.name for table in tables_of(tx.engine, projection)}:
+                problems.append(f"projection {name!r} has tables, but no checkpoint")
+            continue
+        if checkpoint.version != projection.version:
+            problems.append(
+                f"projection {name!r} was built by version {checkpoint.version} of its builder, "
+                f"this program has {projection.version}: it cannot be compared"
+            )
+            continue
+        if checkpoint.position != head:
+            problems.append(
+                f"projection {name!r} is built up to event {checkpoint.position}, not {head}: "
+                "whoever opens the log with it brings it up to date, or `eventlog replay`"
+            )
+        wanted.append(projection)
+    return wanted, problems
 
 
 def of_projections(tx: Transaction) -> Iterator[Problem]:
