@@ -70,18 +70,22 @@ class Operation(Generic[T]):
     """
     A unit on its way: what to run, for whom, and whom to tell.
 
-    ``recording`` is what goes into the metadata of its events.
+    recording: what goes into the metadata of its events.
+    scan: whether it reads much of the log, so that no session should wait for it.
     """
 
-    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
+    __slots__ = ("error", "loop", "outcome", "recording", "result", "scan", "then", "unit")
 
     def __init__(
         self,
         unit: Unit[T],
         outcome: Outcome[T] | concurrent.futures.Future[T],
         recording: Mapping[str, JSON],
+        *,
+        scan: bool = False,
     ) -> None:
         self.unit = unit
+        self.scan = scan
         self.outcome = outcome
         self.loop = outcome.get_loop() if isinstance(outcome, Outcome) else None
         self.recording = recording
