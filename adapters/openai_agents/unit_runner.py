@@ -71,7 +71,7 @@ class UnitRunner:
         self.check_not_closed()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
         self._lane.submit(kind, Operation(unit, outcome, _recording(), scan=scan))
-        return settle(outcome, self.log.store.path)
+        return settle(outcome, self.log.store.damage)
 
     def _fresh(self, unit: Unit[T]) -> Unit[T]:
         def fresh(tx: Transaction) -> T:

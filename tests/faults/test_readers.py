@@ -50,7 +50,8 @@ async def test_surplus_files_are_closed_on_another_thread_those_used_longest_ago
     close = registry.Store.close
 
     def noted(store: Any, timeout_seconds: float | None = None) -> None:
-        closed.append((Path(store.path).name, threading.current_thread() is caller))
+        if Path(store.path).parent == tmp_path and "conversations" not in store.path:
+            closed.append((Path(store.path).name, threading.current_thread() is caller))
         close(store, timeout_seconds)
 
     monkeypatch.setattr(registry.Store, "close", noted)

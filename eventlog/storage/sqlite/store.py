@@ -24,7 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
+from agents_eventlog.eventlog.errors import (
+    ClosedError,
+    CorruptFileError,
+    ReadOnlyFileError,
+    StaleProjectionError,
+)
 from agents_eventlog.eventlog.recording_context import recorded_values
 from agents_eventlog.eventlog.storage.engine import MEMORY, Clock, Durability, Engine
 from agents_eventlog.eventlog.storage.notifier import Bell
@@ -159,29 +164,33 @@ class Store:
         """Run a unit in a writing transaction and return its result once that is committed."""
         outcome: Outcome[T] = Outcome()
         self.submit_write(unit, outcome)
-        return await settle(outcome, self.path)
+        return await settle(outcome, self.damage)
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit in a reading transaction: it sees all that was committed before the call."""
         outcome: Outcome[T] = Outcome()
         self.submit_read(unit, outcome)
-        return await settle(outcome, self.path)
+        return await settle(outcome, self.damage)
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Do as ``write`` does, for callers without a running event loop. Blocks."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_write(unit, future)
-        return settle_sync(future, self.path)
+        return settle_sync(future, self.damage)
 
     def read_sync(self, unit: Unit[T]) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return settle_sync(self.read_ahead(unit), self.path)
+        return settle_sync(self.read_ahead(unit), self.damage)
 
     def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
         """Begin to read, for callers that have something else to do meanwhile."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_read(unit, future)
         return future
+
+    def damage(self) -> CorruptFileError | None:
+        """Return the error for the first damage of the file; None if it is sound."""
+        return connections.damage(self.path)
 
     def prepare_storage(self) -> None:
         """Switch a new file to its write-ahead log, before its first table."""
