@@ -84,8 +84,8 @@ def test_the_scripted_demo_shows_what_it_would_have_cost(tmp_path: Path) -> None
     assert {model for model, _ in requests} == {"gpt-4.1-mini"}
     total = sum(cost for _, cost in requests)
     assert total > 0
-    (spent,) = (line for line in shown.splitlines() if "ever spent" in line)
-    assert spent.split()[-1] == f"${summary.usd(total)}"
+    (totals,) = (line for line in shown.splitlines() if "all recorded" in line)
+    assert totals.split()[-1] == f"${summary.usd(total)}"
 
 
 def test_the_demo_never_asks_the_network_without_a_key(tmp_path: Path) -> None:

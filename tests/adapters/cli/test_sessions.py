@@ -104,7 +104,7 @@ def test_nothing_is_deleted_without_yes_and_all_is_restored_one_by_one(
 ) -> None:
     ran = Ran(capsys, "delete", db, "--user", "bob")
     assert ran.code == 0
-    assert "would delete 2 sessions, 2 items; 0 tokens ($0.00) spent stay counted" in ran.out
+    assert "would delete 2 sessions, 2 items; 0 tokens ($0.00) stay in the usage totals" in ran.out
     assert "--yes does it" in ran.out
     assert len(Ran(capsys, "sessions", db, "--json").ids) == 3
     done = Ran(capsys, "delete", db, "--user", "bob", "--yes", "--reason", "left", "--json")
