@@ -284,7 +284,7 @@ def test_another_journal_mode_is_found_even_in_a_folder_that_cannot_be_written(
     support(public / "talk.db")
     change(public / "talk.db", "PRAGMA journal_mode=DELETE")
     printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
-    assert "1 thing to do" in printed
+    assert "1 problem found" in printed
     assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["delete"]
 
 
