@@ -7,7 +7,6 @@ Encryption of payloads belongs here, and in ``appender``, where they enter the t
 from __future__ import annotations
 
 import re
-import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
@@ -109,8 +108,8 @@ def items(
     """
     try:
         row = tx.one(JOINED.format(wanted=wanted, data=_present_data()), parameters)
-    except sqlite3.DataError:
-        return None  # over SQLite's longest text
+    except tx.engine.value_too_long:
+        return None
     if row is None or row[3] != row[4]:
         return None
     document, numbers, index, count, _ = row

@@ -29,8 +29,8 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.storage.engine import UNEXPECTED
 from agents_eventlog.eventlog.storage.engines import engine_for
+from agents_eventlog.eventlog.storage.pending import UNEXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

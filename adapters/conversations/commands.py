@@ -448,6 +448,17 @@ def record_usage(
     return append(tx, seat.session_id, used, branch_id=branch_id).position
 
 
+def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
+    """Return the correction of a recorded request: the fields that are known better now."""
+    names = ("response_id", "model", "agent", "cost_usd", "price_source")
+    learnt = {
+        name: value
+        for name in names
+        if (value := getattr(better, name)) is not None and value != getattr(known, name)
+    }
+    return UsageCorrection(request=ref, **learnt)
+
+
 def correct_usage(
     tx: Transaction, session_id: str, corrections: Sequence[UsageCorrection], reason: str | None
 ) -> None:

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 from agents_eventlog.adapters.conversations import commands, pricing
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.openai_agents.usage import runs
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.events import UsageCorrection
 from agents_eventlog.eventlog.storage.engine import Store
@@ -134,7 +133,7 @@ def _corrections(
             counts.unpriced += before.requests
         elif before.cost_usd is None or nanos(before.cost_usd) != nanos(after.cost_usd):
             counts.changed += before.requests
-            yield runs.correction(known.ref, before, after)
+            yield commands.correction(known.ref, before, after)
 
 
 def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> None:

@@ -497,7 +497,7 @@ class EventLogSession:
         Raises InvalidQueryError (a ValueError).
         """
         query = filters.parse(limit=limit, after=after, order_by=order_by, reverse=reverse, **which)
-        return await sessions.list_sessions(self._runner.read, query)
+        return await sessions.list_sessions(self._runner.scan, query)
 
     async def delete_session(self, session_id: str | None = None) -> None:
         """
@@ -555,7 +555,7 @@ class EventLogSession:
         if which.get("session_id") is None and which.get("user_id") is None:
             which["session_id"] = self.session_id
         return await item_search.find_items(
-            self._runner.read, text, limit=limit, after=after, first_turn=self._first_turn, **which
+            self._runner.scan, text, limit=limit, after=after, first_turn=self._first_turn, **which
         )
 
     # -- what the SDK's compaction asks for -----------------------------------------------------

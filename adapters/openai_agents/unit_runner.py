@@ -42,6 +42,10 @@ class UnitRunner:
         """Submit a reading unit at once; the result waits for its outcome."""
         return self._run("read", self._fresh(unit))
 
+    def scan(self, unit: Unit[T]) -> Awaitable[T]:
+        """Read as ``read`` does, on the connection for questions to the whole log."""
+        return self._run("read", self._fresh(unit), scan=True)
+
     def read_sync(self, unit: Unit[T]) -> T:
         """Read from the constructor, where no event loop need be running."""
         return self.log.store.read_sync(self._fresh(unit))
@@ -63,11 +67,11 @@ class UnitRunner:
         if self._closed:
             raise ClosedError("SQLiteSession is closed")
 
-    def _run(self, kind: Kind, unit: Unit[T]) -> Awaitable[T]:
+    def _run(self, kind: Kind, unit: Unit[T], *, scan: bool = False) -> Awaitable[T]:
         self.check_not_closed()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, Operation(unit, outcome, _recording()))
-        return settle(outcome, self.log.store.path)
+        self._lane.submit(kind, Operation(unit, outcome, _recording(), scan=scan))
+        return settle(outcome, self.log.store.damage)
 
     def _fresh(self, unit: Unit[T]) -> Unit[T]:
         def fresh(tx: Transaction) -> T:

@@ -28,9 +28,6 @@ Clock: TypeAlias = Callable[[], int]
 CREATE_FULL_TEXT: Final = "CREATE FULL TEXT INDEX item_texts"
 """The statement of the shared subset that creates the index over the texts of items."""
 
-UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What code raises that meets a value of an impossible type: a damaged file, or a defect."""
-
 MEMORY: Final = ":memory:"
 """The path of a log that lives in memory and belongs to the object that opened it."""
 
@@ -132,6 +129,9 @@ class Store(Protocol):
     def rewrite(self) -> bool:
         """Rewrite the storage without erased content; False if another process was in the way."""
 
+    def damage(self) -> CorruptFileError | None:
+        """Return the error for the first damage of the storage; None if it is sound."""
+
     def close(self, timeout_seconds: float | None = None) -> None:
         """Finish pending work and close."""
 
@@ -182,6 +182,9 @@ class Engine(Protocol):
 
     def create_log(self, tx: Transaction) -> None:
         """Create the log's own tables and claim the storage."""
+
+    value_too_long: type[Exception]
+    """What a statement raises whose result is longer than the longest value."""
 
     last_position: str
     """An SQL expression: the highest position ever assigned, even if its event is missing, or NULL."""

@@ -89,14 +89,14 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
         asyncio.run(session.add_items(batch(number)))
 
     most = 0
-    files = 2 * registry.IDLE_STORES
+    files = 2 * registry._limits.idle_files
     for number in range(files):
         use(number)
         gc.collect(1)
         most = max(most, sum(name.endswith(".db") for name in open_files(tmp_path)))
-    assert most <= 2 * (registry.IDLE_STORES + 1)
+    assert most <= 2 * (registry._limits.idle_files + 1)
     ours = [path for path in registry._entries if path.startswith(str(tmp_path))]
-    assert len(ours) <= registry.IDLE_STORES + 1
+    assert len(ours) <= registry._limits.idle_files + 1
     assert sum(str(number) + ".db" in thread.name for thread in threading.enumerate()) <= most
     for number in (0, 9, files - 1):  # closed or not, all is there
         found = asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").get_items())
@@ -106,7 +106,7 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
 def test_a_file_in_use_stays_open_however_many_others_come_and_go(tmp_path: Path) -> None:
     kept = AdvancedSQLiteSession("s", tmp_path / "kept.db")
     store = kept.log.store
-    for number in range(registry.IDLE_STORES + 3):
+    for number in range(registry._limits.idle_files + 3):
         asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").add_items(batch(number)))
         gc.collect(1)
     asyncio.run(kept.add_items(batch("kept")))
@@ -191,7 +191,7 @@ def test_a_file_that_somebody_opens_while_others_are_closed_stays_open(
 ) -> None:
     slow, wanted = idle(tmp_path, "slow.db"), idle(tmp_path, "wanted.db")
     go_on = threading.Event()
-    monkeypatch.setattr(registry, "IDLE_STORES", 0)
+    monkeypatch.setattr(registry._limits, "idle_files", 0)
     keep = registry._entries[slow].store
     assert keep is not None
     working = keep.read_ahead(lambda _: go_on.wait(PATIENCE_SECONDS))
@@ -200,7 +200,7 @@ def test_a_file_that_somebody_opens_while_others_are_closed_stays_open(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not keep._closed and time.monotonic() < deadline:
         time.sleep(0.001)
-    monkeypatch.setattr(registry, "IDLE_STORES", 8)
+    monkeypatch.setattr(registry._limits, "idle_files", 8)
     with closing(EventLog.open_sync(wanted)) as log:
         go_on.set()
         closing_idle.join(PATIENCE_SECONDS)

@@ -27,7 +27,7 @@ from agents_eventlog.adapters.openai_agents.usage.snapshot import (
     minus,
     of_numbers,
 )
-from agents_eventlog.eventlog.events import ItemRef, RequestUsage, UsageCorrection
+from agents_eventlog.eventlog.events import ItemRef, RequestUsage
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -220,17 +220,6 @@ def correct(
         known = taken[seat.session_id, index]
         if request != known.request:  # nobody else was faster
             taken[seat.session_id, index] = known._replace(request=request)
-            corrections.append(correction(known.ref, known.request, request))
+            corrections.append(commands.correction(known.ref, known.request, request))
     commands.correct_usage(tx, seat.session_id, corrections, reason)
     tracker.run = replace(before, requests=taken)
-
-
-def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
-    """Return what differs between what is recorded of a request and what is known now."""
-    names = ("response_id", "model", "agent", "cost_usd", "price_source")
-    learnt = {
-        name: value
-        for name in names
-        if (value := getattr(better, name)) is not None and value != getattr(known, name)
-    }
-    return UsageCorrection(request=ref, **learnt)

@@ -31,9 +31,6 @@ WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 EMPTY_WAL_ATTEMPTS = 3
 """How often it is tried to empty a write-ahead log that readers hold."""
 
-UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What code raises that meets a value of a type that cannot be there: damage, or a mistake."""
-
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page."""
 

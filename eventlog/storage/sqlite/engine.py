@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -35,6 +36,7 @@ class SQLiteEngine:
     log_tables: Sequence[str] = schema.TABLES
     full_text = SQLiteFullText()
     last_position = LAST_POSITION
+    value_too_long: type[Exception] = sqlite3.DataError
 
     # -- opening ------------------------------------------------------------------------------
 

@@ -6,16 +6,49 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Engine
+from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.connections import file_id
 from agents_eventlog.eventlog.storage.sqlite.store import Store
 
-IDLE_STORES = 8
-"""How many stores stay open that nobody refers to any more, for whoever comes next."""
+
+@dataclass
+class _Limits:
+    """What ``configure`` sets."""
+
+    idle_files: int = 8
+
+
+_limits = _Limits()
+
+
+def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | None = None) -> None:
+    """
+    Set limits of this process; None leaves one unchanged.
+
+    idle_files: how many files stay open that no log or session object uses any more (default 8). With
+        a file for each tenant, as many as there are tenants at work.
+    busy_timeout_seconds: how long a statement waits for another process's lock before it fails with
+        BusyError (default 5). Applies to files that are opened afterwards.
+
+    Raises ValueError for a negative number.
+    """
+    if idle_files is not None:
+        if idle_files < 0:
+            raise ValueError(f"invalid idle_files: expected 0 or greater, got {idle_files}")
+        _limits.idle_files = idle_files
+    if busy_timeout_seconds is not None:
+        if busy_timeout_seconds < 0:
+            raise ValueError(
+                f"invalid busy_timeout_seconds: expected 0 or greater, got {busy_timeout_seconds}"
+            )
+        connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
+
 
 EXIT_TIMEOUT_SECONDS = 2.0
 """How long a program that ends waits for its stores to finish."""
@@ -62,7 +95,7 @@ def acquire(
             Store(path, engine=engine, durability=durability), lambda store: prepare(store, True)
         )
     with _guard:
-        entry = _entries.setdefault(path, _Entry())
+        entry = _entries[path] = _entries.pop(path, _Entry())  # in the order of last use
         entry.users.add(user)
     try:
         store = _opened(entry, path, engine, durability, prepare)
@@ -70,7 +103,10 @@ def acquire(
         with _guard:
             entry.users.discard(user)  # which somebody may keep, with the error
         raise
-    _close_idle()
+    if (
+        _surplus()
+    ):  # on a thread of its own: closing takes milliseconds, and this may be an event loop
+        threading.Thread(target=_close_idle, name="eventlog idle", daemon=True).start()
     return store
 
 
@@ -131,11 +167,15 @@ def _is_current(store: Store) -> bool:
     return store.file_id == file_id(store.path)
 
 
-def _close_idle() -> None:
+def _surplus() -> list[_Entry]:
+    """Return the stores without users that are to be closed, those first that were used longest ago."""
     with _guard:
         idle = [entry for entry in _entries.values() if entry.store and not entry.users]
-        surplus = idle[: max(0, len(idle) - IDLE_STORES)]
-    for entry in surplus:
+        return idle[: max(0, len(idle) - _limits.idle_files)]
+
+
+def _close_idle() -> None:
+    for entry in _surplus():
         with entry.lock:
             if entry.store is not None and not entry.users:
                 entry.store.close()

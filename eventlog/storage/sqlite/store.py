@@ -14,6 +14,7 @@ transaction of its own. A unit may therefore run twice; what it does in memory i
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import sqlite3
 import threading
 import time
@@ -23,7 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agents_eventlog.eventlog.errors import ClosedError, ReadOnlyFileError, StaleProjectionError
+from agents_eventlog.eventlog.errors import (
+    ClosedError,
+    CorruptFileError,
+    ReadOnlyFileError,
+    StaleProjectionError,
+)
 from agents_eventlog.eventlog.recording_context import recorded_values
 from agents_eventlog.eventlog.storage.engine import MEMORY, Clock, Durability, Engine
 from agents_eventlog.eventlog.storage.notifier import Bell
@@ -79,6 +85,33 @@ class _Memory:
         self._cache.clear()
 
 
+class _Reader:
+    """A reading connection, its thread, and what it remembers. Only its thread touches the connection."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self.worker = Worker(name)
+        self.memory = _Memory()
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection, opened if necessary."""
+        if self._connection is None:
+            self.memory.clear()
+            self._connection = connections.connect_for_reading(self._path)
+        return self._connection
+
+    def drop(self) -> None:
+        """Forget a connection that SQLite refused to roll back, and that is closed."""
+        self._connection = None
+
+    def close(self) -> None:
+        """Close the connection; the next read opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Store:
     """The connections of one file in one process. The registry makes and shares it."""
 
@@ -107,14 +140,23 @@ class Store:
         self._forked = threading.Event()
         self._writer: sqlite3.Connection | None = None
         self._written = _Memory()
-        self._reader: sqlite3.Connection | None = None
-        self._read = _Memory()
-        self._start_workers()
+        # Of sessions, and of questions to the whole log: those may take long, and no session waits.
+        self._readers: dict[bool, _Reader] = {}
+        self._running: Transaction | None = None  # of the writing thread
+        self._start_writer()
 
-    def _start_workers(self) -> None:
-        name = Path(self.path).name
-        self._write_worker: Worker | None = None if self.read_only else Worker(f"eventlog {name}")
-        self._read_worker: Worker | None = None if self.is_memory else Worker(f"eventlog {name} r")
+    def _start_writer(self) -> None:
+        self._pid = os.getpid()
+        name = f"eventlog {Path(self.path).name}"
+        self._write_worker: Worker | None = None if self.read_only else Worker(name)
+
+    def _reader(self, *, scan: bool) -> _Reader:
+        """Return the reader, started if necessary; the lock is held."""
+        found = self._readers.get(scan)
+        if found is None:
+            name = f"eventlog {Path(self.path).name} {'scan' if scan else 'r'}"
+            found = self._readers[scan] = _Reader(self.path, name)
+        return found
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -122,29 +164,33 @@ class Store:
         """Run a unit in a writing transaction and return its result once that is committed."""
         outcome: Outcome[T] = Outcome()
         self.submit_write(unit, outcome)
-        return await settle(outcome, self.path)
+        return await settle(outcome, self.damage)
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit in a reading transaction: it sees all that was committed before the call."""
         outcome: Outcome[T] = Outcome()
         self.submit_read(unit, outcome)
-        return await settle(outcome, self.path)
+        return await settle(outcome, self.damage)
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Do as ``write`` does, for callers without a running event loop. Blocks."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_write(unit, future)
-        return settle_sync(future, self.path)
+        return settle_sync(future, self.damage)
 
     def read_sync(self, unit: Unit[T]) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return settle_sync(self.read_ahead(unit), self.path)
+        return settle_sync(self.read_ahead(unit), self.damage)
 
     def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
         """Begin to read, for callers that have something else to do meanwhile."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_read(unit, future)
         return future
+
+    def damage(self) -> CorruptFileError | None:
+        """Return the error for the first damage of the file; None if it is sound."""
+        return connections.damage(self.path)
 
     def prepare_storage(self) -> None:
         """Switch a new file to its write-ahead log, before its first table."""
@@ -231,8 +277,8 @@ class Store:
     def submit_read(
         self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
     ) -> None:
-        """Queue a unit for the reading connection."""
-        self.queue_read(Operation(unit, outcome, recorded_values()))
+        """Queue a unit for the connection that reads for the whole log."""
+        self.queue_read(Operation(unit, outcome, recorded_values(), scan=True))
 
     def queue_write(self, operation: Operation[Any]) -> None:
         """Queue an operation for the next commit."""
@@ -261,17 +307,17 @@ class Store:
 
     def queue_read(self, operation: Operation[Any]) -> None:
         """
-        Queue an operation for the reading connection (for a database in memory: the writing one).
+        Queue an operation for a reading connection (for a database in memory: the writing one).
 
         One that raises StaleProjectionError is run again by the writer, which catches up first.
         """
-        worker = self._read_worker
-        if worker is None:
+        if self.is_memory:
             self.queue_write(operation)
             return
         with self._lock:
             self._check_open()
-            worker.post(partial(self._run_read, operation))
+            reader = self._reader(scan=operation.scan)
+            reader.worker.post(partial(self._run_read, reader, operation))
 
     # -- on the threads -----------------------------------------------------------------------
 
@@ -304,6 +350,7 @@ class Store:
         tx = Transaction(connection, self.clock(), self.participant, engine=self.engine)
         start = tx.mark()
         written = tx.writes()
+        self._running = tx
         try:
             connection.execute("BEGIN IMMEDIATE")
             tx.cache = self._written.valid(connection)
@@ -344,7 +391,9 @@ class Store:
         tx.now = self.clock()
         try:
             operation.result = operation.unit(tx)
+            self._end_if_forked()
         except BaseException as error:
+            self._end_if_forked()
             wrote = tx.writes() != written or tx.broken is not None
             # SQLite may have rolled back all of the transaction by itself, others' rows included.
             if alone or wrote or isinstance(error, sqlite3.Error):
@@ -362,9 +411,9 @@ class Store:
         if not _rolled_back(connection) and not self.is_memory:
             self._writer = None  # opened anew by the next operation
 
-    def _run_read(self, operation: Operation[Any]) -> None:
+    def _run_read(self, reader: _Reader, operation: Operation[Any]) -> None:
         try:
-            operation.result = self._result_of_read(operation.unit)
+            operation.result = self._result_of_read(reader, operation.unit)
         except StaleProjectionError as error:
             if self._write_worker is not None:
                 with self._lock:
@@ -375,19 +424,21 @@ class Store:
             operation.error = connections.translated(error, self.path)
         tell([operation])
 
-    def _result_of_read(self, unit: Unit[T]) -> T:
-        connection = self._reading_connection()
+    def _result_of_read(self, reader: _Reader, unit: Unit[T]) -> T:
+        connection = reader.connection()
         tx = Transaction(connection, self.clock(), engine=self.engine)
         try:
             connection.execute("BEGIN")
-            tx.cache = self._read.valid(connection)
+            tx.cache = reader.memory.valid(connection)
             result = unit(tx)
+            self._end_if_forked()
             tx.end()
             connection.execute("COMMIT")
         except BaseException:
+            self._end_if_forked()
             tx.end()
             if not _rolled_back(connection):  # or it would see this moment for ever
-                self._reader = None
+                reader.drop()
             raise
         return result
 
@@ -396,12 +447,6 @@ class Store:
             self._written.clear()
             self._writer = connections.connect_for_writing(self.path, self.durability)
         return self._writer
-
-    def _reading_connection(self) -> sqlite3.Connection:
-        if self._reader is None:
-            self._read.clear()
-            self._reader = connections.connect_for_reading(self.path)
-        return self._reader
 
     # -- the store's own life -----------------------------------------------------------------
 
@@ -422,9 +467,9 @@ class Store:
         self._stop_workers(timeout_seconds)
 
     def _stop_workers(self, timeout_seconds: float | None = None) -> None:
-        if self._read_worker is not None:
-            self._read_worker.post(self._close_reader)
-            self._read_worker.stop(timeout_seconds)
+        for reader in self._readers.values():
+            reader.worker.post(reader.close)
+            reader.worker.stop(timeout_seconds)
         if self._write_worker is not None:
             self._write_worker.post(self._close_writer)
             self._write_worker.stop(timeout_seconds)
@@ -434,14 +479,11 @@ class Store:
         self._forked.clear()
         parked: list[threading.Event] = []
         with self._lock:
-            workers = [
-                (worker, close)
-                for worker, close in (
-                    (self._read_worker, self._close_reader),
-                    (self._write_worker, self._park_writer),
-                )
-                if worker is not None
-            ]
+            workers = [(reader.worker, reader.close) for reader in self._readers.values()]
+            if self._write_worker is not None:
+                workers.append((self._write_worker, self._park_writer))
+            # A unit that forks would wait for itself. Its child is ended when the unit returns.
+            workers = [(worker, close) for worker, close in workers if not worker.is_current()]
             for worker, close in () if self._closed else workers:
                 parked.append(threading.Event())
                 worker.post(partial(self._park, close, parked[-1]))
@@ -463,8 +505,27 @@ class Store:
         self.bell = Bell()  # the parent's tasks are not woken from here
         self._pending.clear()
         self._draining = False
+        if self._is_running_here():
+            if self._running is not None:
+                self._running.end()  # its connection is the parent's
+            return
+        self._readers.clear()
         if not self._closed:
-            self._start_workers()
+            self._start_writer()
+
+    def _is_running_here(self) -> bool:
+        """Whether the current thread is one of the store's, inside a unit."""
+        workers = [reader.worker for reader in self._readers.values()]
+        if self._write_worker is not None:
+            workers.append(self._write_worker)
+        return any(worker.is_current() for worker in workers)
+
+    def _end_if_forked(self) -> None:
+        """End a process that was forked inside a unit: to commit, or close, would harm the parent."""
+        if os.getpid() != self._pid:
+            text = "eventlog: a unit of work forked; its child process ends here\n"
+            os.write(2, text.encode())
+            os._exit(70)
 
     def _park(self, close: Callable[[], None], parked: threading.Event) -> None:
         close()
@@ -479,11 +540,6 @@ class Store:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
 
 
 def _rolled_back(connection: sqlite3.Connection) -> bool:

@@ -10,6 +10,7 @@ unclosed log never keeps a program from ending.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -44,6 +45,10 @@ class Worker:
         """Run a function on the thread after those posted before. It must not raise."""
         held = [function]  # not by the thread, which remembers its last function while it waits
         self._queue.put_nowait((None, lambda: held.pop()()))  # noqa: PLW0108
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is this one."""
+        return threading.current_thread() is self._thread
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """End the thread once everything posted has run, and wait for its end."""
