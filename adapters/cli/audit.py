@@ -23,7 +23,7 @@ from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.cli.verify import chain_document
 from agents_eventlog.adapters.conversations import event_descriptions, summary, timestamps
-from agents_eventlog.adapters.conversations.item_history import Fates
+from agents_eventlog.adapters.conversations.item_history import ItemHistory
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
 from agents_eventlog.eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from agents_eventlog.adapters.conversations.event_descriptions import Told
+    from agents_eventlog.adapters.conversations.event_descriptions import EventDescription
     from agents_eventlog.eventlog import EventLog, Verified
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.recorded_event import Recorded
@@ -150,7 +150,7 @@ async def _require(log: EventLog, filters: Filters) -> None:
 
 
 async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) -> bool:
-    fates = Fates()
+    history = ItemHistory()
     head = (await log.head()).position
     problem: str | None = None
     try:
@@ -158,11 +158,11 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
         sessions = _sessions(filters, chosen, follow=follow)
         for session_id in sessions:
             async for recorded in log.read(session_id, until=head):
-                fates.follow(recorded)
+                history.follow(recorded)
         timeline = log.read(filters.session_id, until=head) if chosen is None else _each(chosen)
         async for recorded in timeline:
             if chosen is not None or filters.fits(recorded):
-                view.add(recorded, await _told(log, recorded, fates))
+                view.add(recorded, await _told(log, recorded, history))
     except EventLogError as error:
         problem = str(error)
     view.flush()
@@ -172,9 +172,9 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
     if follow and problem is None:
         async with aclosing(log.subscribe(filters.session_id, after=head)) as events:
             async for recorded in events:
-                fates.follow(recorded)
+                history.follow(recorded)
                 if filters.fits(recorded):
-                    view.add(recorded, await _told(log, recorded, fates))
+                    view.add(recorded, await _told(log, recorded, history))
                     view.flush()
     return verified.ok and problem is None
 
@@ -209,14 +209,14 @@ async def _each(events: Sequence[Recorded]) -> AsyncIterator[Recorded]:
         yield recorded
 
 
-async def _told(log: EventLog, recorded: Recorded, fates: Fates) -> Told:
+async def _told(log: EventLog, recorded: Recorded, history: ItemHistory) -> EventDescription:
     popped = None
     try:
         if isinstance(recorded.event, ItemPopped):
             popped = await log.query(partial(conversation_queries.item, ref=recorded.event.item))
     except (EventLogError, IndexError):
         popped = None  # erased or unreadable
-    return event_descriptions.tell(recorded, fates.facts, fates.gone, popped)
+    return event_descriptions.describe_event(recorded, history.facts, history.gone, popped)
 
 
 class _View:
@@ -226,10 +226,10 @@ class _View:
         self._out = out
         self._as_json = as_json
         self._shows_session = shows_session
-        self._waiting: list[tuple[Recorded, Told]] = []
+        self._waiting: list[tuple[Recorded, EventDescription]] = []
         self._day: str | None = None
 
-    def add(self, recorded: Recorded, described: Told) -> None:
+    def add(self, recorded: Recorded, described: EventDescription) -> None:
         """Print an event, or queue it for the next batch."""
         if self._as_json:
             terminal.print_json(_document(recorded, described))
@@ -296,7 +296,7 @@ def _column(text: str, width: int, style: str = "") -> Text:
     return column.append("  ")
 
 
-def line(recorded: Recorded, described: Told) -> Text:
+def line(recorded: Recorded, described: EventDescription) -> Text:
     """Return an event's description, with later removals of its items, its actor and its trace."""
     words = Text(
         printable(described.account), style="" if described.state == "whole" else "bold red"
@@ -317,7 +317,7 @@ def line(recorded: Recorded, described: Told) -> Text:
     return words
 
 
-def _document(recorded: Recorded, described: Told) -> dict[str, JSON]:
+def _document(recorded: Recorded, described: EventDescription) -> dict[str, JSON]:
     return {
         "kind": "event",
         "position": recorded.position,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-    from agents_eventlog.adapters.conversations.repricing import Repriced
+    from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.eventlog.events import JSON
 
 COLUMNS: Final = {
@@ -107,7 +107,7 @@ def reprice(
     ):
         terminal.check_session(log, session_id)
 
-        def show(done: Repriced) -> None:
+        def show(done: RepriceResult) -> None:
             if status is not None:
                 status.update(f"repricing: {done.requests:,} requests, {done.changed:,} changed")
 
@@ -126,7 +126,7 @@ def reprice(
     terminal.console().print(Text(_sentence(done)), soft_wrap=True)
 
 
-def _sentence(done: Repriced) -> str:
+def _sentence(done: RepriceResult) -> str:
     verb = "would reprice" if done.is_dry else "repriced"
     changed = f"{verb} {done.changed:,} of {summary.counted(done.requests, 'request')}"
     sessions = summary.counted(done.sessions, "session")

@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["read", "write"]
 _first_call = threading.Lock()
 
 
-class Lane:
+class SerialExecutor:
     """
     Keeps call order between reads and writes of one session object, and nothing more.
 

@@ -33,7 +33,7 @@ from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from agents_eventlog.adapters.conversations.repricing import Repriced
+    from agents_eventlog.adapters.conversations.repricing import RepriceResult
 
 
 class ConversationLog(EventLog):
@@ -105,7 +105,7 @@ class ConversationLog(EventLog):
         model: str | None = None,
         only_unpriced: bool = False,
         dry_run: bool = False,
-    ) -> Repriced:
+    ) -> RepriceResult:
         """
         Price recorded requests again, each at its time, and record what costs something else.
 

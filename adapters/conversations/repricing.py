@@ -24,7 +24,7 @@ Corrections: TypeAlias = dict[str, list[UsageCorrection]]
 
 
 @dataclass(frozen=True)
-class Repriced:
+class RepriceResult:
     """
     What repricing did, or would do.
 
@@ -61,15 +61,15 @@ def reprice(
     prices: Prices,
     only_unpriced: bool,
     dry_run: bool,
-    on_progress: Callable[[Repriced], None] | None = None,
-) -> Repriced:
+    on_progress: Callable[[RepriceResult], None] | None = None,
+) -> RepriceResult:
     """
     Price the requests that are asked for again, and record what costs something else. Blocks.
 
     What an application priced itself is left alone, unless ``prices`` are given. A model without a
     price keeps the cost that is recorded. May be ended at any time, and run again.
     """
-    done = Repriced(is_dry=dry_run)
+    done = RepriceResult(is_dry=dry_run)
     counts = _Counts()
     for session_ids in _sessions(store, wanted.session_id):
         for session_id in session_ids:
@@ -144,7 +144,7 @@ def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> N
     store.write_sync(unit)
 
 
-def _told(counts: _Counts, done: Repriced) -> Repriced:
+def _told(counts: _Counts, done: RepriceResult) -> RepriceResult:
     return replace(
         done,
         requests=counts.requests,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import timestamps
-from agents_eventlog.adapters.conversations.commands import Seat, look, record_labels
+from agents_eventlog.adapters.conversations.commands import SessionContext, look, record_labels
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import (
@@ -107,26 +107,26 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 
 
 def set_metadata(
-    tx: Transaction, seat: Seat, user_id: str | None, metadata: dict[str, JSON] | None
+    tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Label the seat's session, with what its object was made with where nothing else is given."""
-    if look(tx, seat).is_deleted:
-        raise SessionDeletedError(seat.session_id)
-    first_user_id, first_metadata = seat.labels or (None, None)
+    """Label the context's session, with what its object was made with where nothing else is given."""
+    if look(tx, context).is_deleted:
+        raise SessionDeletedError(context.session_id)
+    first_user_id, first_metadata = context.labels or (None, None)
     record_labels(
         tx,
-        seat,
+        context,
         first_user_id if user_id is None else user_id,
         first_metadata if metadata is None else metadata,
     )
 
 
-def get_metadata(tx: Transaction, seat: Seat) -> dict[str, Any]:
-    """Return the labels of the seat's session, with those that its next write will record."""
-    session = conversations.session(tx, seat.session_id)
+def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
+    """Return the labels of the context's session, with those that its next write will record."""
+    session = conversations.session(tx, context.session_id)
     if session is not None and session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
-    user_id, metadata = seat.labels or (None, None)
+    user_id, metadata = context.labels or (None, None)
     if session is not None:
         user_id = session.user_id if user_id is None else user_id
         metadata = _metadata(session.metadata) if metadata is None else metadata

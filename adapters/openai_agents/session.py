@@ -15,7 +15,7 @@ from agents.run_context import RunContextWrapper
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import commands, item_search, sessions, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
-from agents_eventlog.adapters.conversations.commands import Seat
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import sdk_internals
@@ -100,45 +100,47 @@ class EventLogSession:
         kept = projections.default()
         log.join(kept)
         self._runner = UnitRunner(log, kept)
-        self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
+        self._context = SessionContext(
+            session_id, branch_id, None if labels == (None, None) else labels
+        )
         self._usage = UsageRecorder(
             self._runner,
-            self._seat,
+            self._context,
             prices=prices,
             is_automatic=auto_usage,
             logger=self._logger,
         )
-        self._take_seat(resume=resume)
-        self.session_id = self._seat.session_id
+        self._resolve_branch(resume=resume)
+        self.session_id = self._context.session_id
 
-    def _take_seat(self, *, resume: bool) -> None:
+    def _resolve_branch(self, *, resume: bool) -> None:
         """Find the branch to stand on, where that takes a look at the file."""
-        seat, runner = self._seat, self._runner
-        if commands.OPENABLE_ID.fullmatch(seat.session_id):
-            owner = runner.read_sync(lambda tx: commands.owner_of_branch(tx, seat.session_id))
+        context, runner = self._context, self._runner
+        if commands.OPENABLE_ID.fullmatch(context.session_id):
+            owner = runner.read_sync(lambda tx: commands.owner_of_branch(tx, context.session_id))
             if owner is not None:
-                seat.session_id, seat.branch_id = owner, seat.session_id
-        if resume or seat.branch_id != MAIN:
+                context.session_id, context.branch_id = owner, context.session_id
+        if resume or context.branch_id != MAIN:
             here = runner.read_sync(
-                lambda tx: conversation_queries.place(tx, seat.session_id, seat.branch_id)
+                lambda tx: conversation_queries.place(tx, context.session_id, context.branch_id)
             )
-            seat.cleared_version = here.cleared_version
-            if resume and seat.branch_id == MAIN:
-                seat.branch_id = here.last_branch_id
+            context.cleared_version = here.cleared_version
+            if resume and context.branch_id == MAIN:
+                context.branch_id = here.last_branch_id
             elif not here.branch_exists:
-                raise BranchNotFoundError(seat.branch_id)
+                raise BranchNotFoundError(context.branch_id)
         else:
             # Not waited for: the calls of this object run behind it, and see an error of it themselves.
-            runner.read_ahead(lambda tx: commands.look(tx, seat))
+            runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:
         """The id of the branch that this object stands on."""
-        return self._seat.branch_id
+        return self._context.branch_id
 
     @property
     def _current_branch_id(self) -> str:
-        return self._seat.branch_id
+        return self._context.branch_id
 
     # -- the SDK's protocol -------------------------------------------------------------------
 
@@ -163,10 +165,10 @@ class EventLogSession:
             raise TypeError(f"limit is a whole number, not of type {type(newest).__name__}")
         if as_of is not None:
             return await self._runner.read(
-                lambda tx: commands.get_past_items(tx, self._seat, branch_id, newest, as_of)
+                lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
         return await self._runner.read(
-            lambda tx: commands.get_items(tx, self._seat, branch_id, newest)
+            lambda tx: commands.get_items(tx, self._context, branch_id, newest)
         )
 
     async def add_items(
@@ -187,7 +189,7 @@ class EventLogSession:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, self._seat, event, data),
+                lambda tx: commands.add_items(tx, self._context, event, data),
                 self._usage.track(wrapper),
                 items,
             )
@@ -200,14 +202,14 @@ class EventLogSession:
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Take the newest item off the current branch and return it; None when it is empty."""
         popped: TResponseInputItem | None = await self._usage.write(
-            lambda tx: commands.pop_item(tx, self._seat), self._usage.track(wrapper)
+            lambda tx: commands.pop_item(tx, self._context), self._usage.track(wrapper)
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Empty and delete all branches; ids stay taken, what was spent stays counted."""
         run = self._usage.track(wrapper)
-        await self._usage.write(lambda tx: commands.clear_session(tx, self._seat), run)
+        await self._usage.write(lambda tx: commands.clear_session(tx, self._context), run)
 
     def close(self) -> None:
         """Wait for what is under way and close. Idempotent; later calls raise RuntimeError."""
@@ -221,7 +223,7 @@ class EventLogSession:
         commands.check_branch_name(branch_name)
         label = self._first_turn - 1
         return await self._usage.write(
-            lambda tx: commands.create_branch(tx, self._seat, branch_name, label)
+            lambda tx: commands.create_branch(tx, self._context, branch_name, label)
         )
 
     async def create_branch_from_turn(
@@ -255,7 +257,7 @@ class EventLogSession:
         Raises ConversationError (a ValueError) when there is none; else as ``create_branch_from_turn``.
         """
         return await self._branch_before(
-            lambda tx: commands.first_turn_with(tx, self._seat, search_term), branch_name
+            lambda tx: commands.first_turn_with(tx, self._context, search_term), branch_name
         )
 
     async def _branch_before(
@@ -270,9 +272,9 @@ class EventLogSession:
             turn = choose(tx)
             commands.check_branch_name(branch_name)
             called = self._external(turn) if label is None else label
-            account = f"turn {called}{self._preview(tx, turn)} in '{self._seat.branch_id}'"
+            account = f"turn {called}{self._preview(tx, turn)} in '{self._context.branch_id}'"
             created = commands.create_branch_from_turn(
-                tx, self._seat, turn, branch_name, include_turn=include_turn, label=called
+                tx, self._context, turn, branch_name, include_turn=include_turn, label=called
             )
             return created, account
 
@@ -284,7 +286,7 @@ class EventLogSession:
         """Return the beginning of a turn's text for the log, where model data may be logged."""
         if not sdk_internals.may_log_model_data():
             return ""
-        pointer = commands.look(tx, self._seat).pointer
+        pointer = commands.look(tx, self._context).pointer
         opening = next(
             (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
         )
@@ -293,7 +295,7 @@ class EventLogSession:
     async def switch_to_branch(self, branch_id: str) -> None:
         """Move to another branch. Raises BranchNotFoundError; main can always be switched to."""
         before = await self._usage.write(
-            lambda tx: commands.switch_to_branch(tx, self._seat, branch_id)
+            lambda tx: commands.switch_to_branch(tx, self._context, branch_id)
         )
         self._events.info(f"Switched from branch '{before}' to '{branch_id}'")
 
@@ -306,7 +308,7 @@ class EventLogSession:
         Raises InvalidBranchError, BranchNotFoundError (both ValueError).
         """
         await self._usage.write(
-            lambda tx: commands.delete_branch(tx, self._seat, branch_id, force=force)
+            lambda tx: commands.delete_branch(tx, self._context, branch_id, force=force)
         )
         self._events.info(f"Deleted branch '{branch_id}'")
 
@@ -314,13 +316,13 @@ class EventLogSession:
         """Return the branches in the order they were made, with the numbers of items and turns."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            rows = commands.list_branches(tx, self._seat)
+            rows = commands.list_branches(tx, self._context)
             return [
                 {
                     "branch_id": branch_id,
                     "message_count": length,
                     "user_turns": turns,
-                    "is_current": branch_id == self._seat.branch_id,
+                    "is_current": branch_id == self._context.branch_id,
                     "created_at": timestamps.as_text(created_at),
                 }
                 for branch_id, length, turns, created_at in rows
@@ -333,14 +335,14 @@ class EventLogSession:
     async def get_current_turn(self) -> int:
         """Return the number of the current branch's last turn."""
         return await self._runner.read(
-            lambda tx: self._external(commands.look(tx, self._seat).turn),
+            lambda tx: self._external(commands.look(tx, self._context).turn),
         )
 
     async def get_conversation_turns(self, branch_id: str | None = None) -> list[dict[str, Any]]:
         """Return a branch's user turns: number, preview, content, time (UTC), ``can_branch``."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            pointer = commands.look_at(tx, self._seat, branch_id).pointer
+            pointer = commands.look_at(tx, self._context, branch_id).pointer
             found = conversation_queries.user_items(tx, pointer)
             return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
 
@@ -352,7 +354,7 @@ class EventLogSession:
         """Return the turns whose user text contains a term, literally; ASCII in either case."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            found = commands.find_turns(tx, self._seat, branch_id, search_term)
+            found = commands.find_turns(tx, self._context, branch_id, search_term)
             return [self._turn(user_item, None) for user_item in found]
 
         return await self._runner.read(unit)
@@ -364,7 +366,7 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
             turns: dict[int, list[dict[str, str | None]]] = {}
-            pointer = commands.look_at(tx, self._seat, branch_id).pointer
+            pointer = commands.look_at(tx, self._context, branch_id).pointer
             for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
                 row = {"type": kind, "tool_name": tool_name}
                 turns.setdefault(self._external(turn), []).append(row)
@@ -375,7 +377,7 @@ class EventLogSession:
     async def get_tool_usage(self, branch_id: str | None = None) -> list[tuple[str, int, int]]:
         """Return (tool name, calls, turn) for each tool and turn of a branch, by turn."""
         counted = await self._runner.read(
-            lambda tx: commands.count_tools(tx, self._seat, branch_id)
+            lambda tx: commands.count_tools(tx, self._context, branch_id)
         )
         return [(tool_name, count, self._external(turn)) for tool_name, count, turn in counted]
 
@@ -397,9 +399,9 @@ class EventLogSession:
         """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""
 
         def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
-            if commands.look(tx, self._seat).is_deleted:
+            if commands.look(tx, self._context).is_deleted:
                 return None
-            return usage_queries.live_total(tx, self._seat.session_id, branch_id or None)
+            return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
 
         total = await self._runner.read(unit)
         names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
@@ -411,10 +413,10 @@ class EventLogSession:
         """Return the tokens of one live turn ({} if there are none), or (None) a list of all turns'."""
 
         def unit(tx: Transaction) -> dict[int, usage_queries.Tokens]:
-            if commands.look_at(tx, self._seat, branch_id).is_deleted:
+            if commands.look_at(tx, self._context, branch_id).is_deleted:
                 return {}
-            branch = self._seat.branch_id if branch_id is None else branch_id
-            return usage_queries.by_turn(tx, self._seat.session_id, branch)
+            branch = self._context.branch_id if branch_id is None else branch_id
+            return usage_queries.by_turn(tx, self._context.session_id, branch)
 
         turns = await self._runner.read(unit)
         if user_turn_number is not None:
@@ -445,7 +447,7 @@ class EventLogSession:
         ``total_cost`` is in USD, the sum of what is priced; ``unpriced_requests`` counts the rest.
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, session_id=self._seat.session_id, live=live
+            by, since=since, until=until, session_id=self._context.session_id, live=live
         )
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
         for group in answer.get("groups", ()):
@@ -467,11 +469,11 @@ class EventLogSession:
         Raises UnserialisableError (a TypeError) for what is no JSON, SessionDeletedError.
         """
         labels = commands.check_labels(user_id, metadata)
-        await self._usage.write(lambda tx: sessions.set_metadata(tx, self._seat, *labels))
+        await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
 
     async def get_metadata(self) -> dict[str, Any]:
         """Return this session's labels, ``user_id`` and ``metadata``; None for what it has not."""
-        return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._seat))
+        return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
 
     async def list_sessions(
         self,
@@ -516,7 +518,7 @@ class EventLogSession:
                     raise
             else:
                 if target == self.session_id:
-                    self._seat.move(tx, MAIN, self._seat.cleared_version)
+                    self._context.move(tx, MAIN, self._context.cleared_version)
 
         await self._usage.write(unit)
 
@@ -572,7 +574,7 @@ class EventLogSession:
             return None
 
         def unit(tx: Transaction) -> tuple[list[ItemRef], list[JSON], bool]:
-            here = commands.look(tx, self._seat)
+            here = commands.look(tx, self._context)
             refs = conversation_queries.refs(tx, here.pointer, limit)
             complete = len(refs) == here.pointer.length
             return refs, conversation_queries.items(tx, here.pointer, limit), complete
@@ -594,7 +596,7 @@ class EventLogSession:
         event = ItemsReplaced(first_item=first_item, items=list(items))
         data = codec.encode(event)
         return await self._usage.write(
-            lambda tx: commands.replace_items(tx, self._seat, event, data, expected)
+            lambda tx: commands.replace_items(tx, self._context, event, data, expected)
         )
 
     def _is_transformed(self) -> bool:

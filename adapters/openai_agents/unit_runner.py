@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from agents.tracing import get_current_trace
 
-from agents_eventlog.adapters.conversations.call_order import Kind, Lane
+from agents_eventlog.adapters.conversations.call_order import Kind, SerialExecutor
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.log import EventLog
@@ -31,7 +31,7 @@ class UnitRunner:
     def __init__(self, log: EventLog, projections: Projections) -> None:
         self.log = log
         self._projections = projections
-        self._lane = Lane(log.store)
+        self._executor = SerialExecutor(log.store)
         self._closed = False
 
     def write(self, unit: Unit[T]) -> Awaitable[T]:
@@ -52,14 +52,14 @@ class UnitRunner:
 
     def read_ahead(self, unit: Unit[object]) -> None:
         """Submit a reading unit whose outcome nobody waits for; later calls run behind it."""
-        self._lane.submit("read", Operation(self._fresh(unit), Future(), {}))
+        self._executor.submit("read", Operation(self._fresh(unit), Future(), {}))
 
     def close(self) -> bool:
         """Refuse further units and wait for those under way; return False if it was closed already."""
         if self._closed:
             return False
         self._closed = True
-        self._lane.wait()
+        self._executor.wait()
         return True
 
     def check_not_closed(self) -> None:
@@ -70,7 +70,7 @@ class UnitRunner:
     def _run(self, kind: Kind, unit: Unit[T], *, scan: bool = False) -> Awaitable[T]:
         self.check_not_closed()
         outcome: Outcome[T] = Outcome(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, Operation(unit, outcome, _recording(), scan=scan))
+        self._executor.submit(kind, Operation(unit, outcome, _recording(), scan=scan))
         return settle(outcome, self.log.store.damage)
 
     def _fresh(self, unit: Unit[T]) -> Unit[T]:

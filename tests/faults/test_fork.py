@@ -195,7 +195,7 @@ def test_the_child_is_not_held_by_a_thread_that_was_calling(path: Path, opened: 
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with session._runner._lane._lock:  # as a thread does in the middle of a call
+        with session._runner._executor._lock:  # as a thread does in the middle of a call
             held.set()
             forked.wait(PATIENCE_SECONDS)
 

@@ -17,7 +17,7 @@ from agents_eventlog.adapters.cli import audit
 from agents_eventlog.adapters.cli.replay import outcome
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import event_descriptions, summary
-from agents_eventlog.adapters.conversations.item_history import Fates
+from agents_eventlog.adapters.conversations.item_history import ItemHistory
 from agents_eventlog.eventlog.events import BranchCreated, ItemPopped, ItemRef
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ class View:
             column.justify = "left"
         for column in table.columns[:4]:
             column.no_wrap = True
-        fates = Fates()
+        history = ItemHistory()
         said: dict[ItemRef, Any] = {}
         for recorded in events:
-            fates.follow(recorded)
+            history.follow(recorded)
             for index, item in enumerate(getattr(recorded.event, "items", ())):
                 said[ItemRef(recorded.position, index)] = item
         for recorded in events:
@@ -139,7 +139,10 @@ class View:
                 Text(recorded.type, style="cyan"),
                 _plain(recorded.branch_id or ""),
                 audit.line(
-                    recorded, event_descriptions.tell(recorded, fates.facts, fates.gone, popped)
+                    recorded,
+                    event_descriptions.describe_event(
+                        recorded, history.facts, history.gone, popped
+                    ),
                 ),
             )
         self._console.print(table)

@@ -51,7 +51,7 @@ from agents import RunConfig
 from agents.tool_context import ToolContext
 
 from agents_eventlog.adapters.conversations import pricing
-from agents_eventlog.adapters.conversations.commands import Seat
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import request_origin, sdk_internals
 from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
@@ -71,7 +71,7 @@ class _Account:
     """Where a session object's usage is recorded, and how it is priced. Does not hold the object."""
 
     store: Store
-    seat: Seat
+    context: SessionContext
     prices: Prices
     logger: logging.Logger
 
@@ -93,7 +93,7 @@ class _Account:
             return request
 
     def log_error(self, error: Exception, message: str = "Failed to store session usage") -> None:
-        sdk_internals.log_error(self.logger, message, error, session_id=self.seat.session_id)
+        sdk_internals.log_error(self.logger, message, error, session_id=self.context.session_id)
 
 
 @dataclass(eq=False)
@@ -133,9 +133,9 @@ class TrackedRun:
             return None
 
     def _recording(self, items: Sequence[Any]) -> Unit[None]:
-        tracker, seat = self.tracker, self.account.seat
+        tracker, context = self.tracker, self.account.context
         size = usage_snapshot.size(self.usage)
-        snapshot = usage_snapshot.snapshot(self.usage, tracker.known(seat.session_id))
+        snapshot = usage_snapshot.snapshot(self.usage, tracker.known(context.session_id))
         origins = dict(tracker.origins)
         if snapshot.requests and any(usage_snapshot.is_answer(item) for item in items):
             # The first one: those of agents that were used as tools came after it.
@@ -150,7 +150,7 @@ class TrackedRun:
             tx.on_rollback(lambda: setattr(self, "recorded_size", before))
             self.recorded_size = size
             runs.record(
-                tx, seat, tracker, snapshot, interrupted=interrupted, approved=self.approved
+                tx, context, tracker, snapshot, interrupted=interrupted, approved=self.approved
             )
 
         return recording
@@ -166,14 +166,14 @@ class UsageRecorder:
     def __init__(
         self,
         runner: UnitRunner,
-        seat: Seat,
+        context: SessionContext,
         *,
         prices: Prices,
         is_automatic: bool,
         logger: logging.Logger,
     ) -> None:
         self._runner = runner
-        self._account = _Account(runner.log.store, seat, pricing.checked(prices), logger)
+        self._account = _Account(runner.log.store, context, pricing.checked(prices), logger)
         self._is_automatic = is_automatic
         if is_automatic:
             sdk_internals.check_run_context()
@@ -200,7 +200,7 @@ class UsageRecorder:
             count = len(usage_snapshot.snapshot(usage).entries)
             if not (self._is_automatic or always):
                 return None
-            session_id = self._account.seat.session_id
+            session_id = self._account.context.session_id
             is_late = count > 0 and session_id not in tracker.begins
             tracker.begin(session_id, count, is_nested=is_nested)
             run = self._runs[id(usage)] = TrackedRun(self._account, usage, tracker, is_late)
@@ -292,7 +292,7 @@ class UsageRecorder:
 
     async def _store(self, result: Any, usage: Any, run_config: RunConfig | None) -> None:
         _record_orphans()
-        account, seat = self._account, self._account.seat
+        account, context = self._account, self._account.context
         tracker = runs.tracker_of(usage, account.store)
         snapshot = usage_snapshot.snapshot(usage)
         resolution = tracker.resolution or (None if tracker.begins else request_origin.NO_CONFIG)
@@ -300,7 +300,7 @@ class UsageRecorder:
             resolution = request_origin.resolution_of(run_config)
         found = request_origin.origins_from_result(result, snapshot.entries, resolution)
         origins = {**dict(enumerate(found)), **tracker.origins}
-        known = tracker.known(seat.session_id)
+        known = tracker.known(context.session_id)
         new = {index: each for index, each in snapshot.requests.items() if index not in known}
         snapshot = snapshot._replace(requests=account.complete(new, origins))
         interrupted = bool(getattr(result, "interruptions", None))
@@ -308,7 +308,7 @@ class UsageRecorder:
         await self._runner.write(
             lambda tx: runs.record(
                 tx,
-                seat,
+                context,
                 tracker,
                 snapshot,
                 interrupted=interrupted,
@@ -319,7 +319,7 @@ class UsageRecorder:
         late = {index: each for index, each in origins.items() if index in known}
         if late and (better := self._learnt(tracker, late)):
             await self._runner.write(
-                lambda tx: runs.correct(tx, seat, tracker, better, "the result tells more")
+                lambda tx: runs.correct(tx, context, tracker, better, "the result tells more")
             )
 
     def _learnt(
@@ -329,7 +329,7 @@ class UsageRecorder:
         better = {}
         recorded = {} if tracker.run is None else tracker.run.requests
         for (session_id, index), known in recorded.items():
-            if session_id == self._account.seat.session_id:
+            if session_id == self._account.context.session_id:
                 request = _with_origin(known.request, origins.get(index))
                 if request != known.request:
                     if request.cost_usd is None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
-from agents_eventlog.adapters.conversations.commands import Seat
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.request_origin import ModelResolution, RequestOrigin
 from agents_eventlog.adapters.openai_agents.usage.snapshot import (
@@ -126,7 +126,7 @@ def tracker_of(usage: Any, store: Store) -> RunTracker:
 
 def record(
     tx: Transaction,
-    seat: Seat,
+    context: SessionContext,
     tracker: RunTracker,
     snapshot: UsageSnapshot,
     *,
@@ -135,17 +135,17 @@ def record(
     even_nothing: bool = False,
 ) -> RunRecord:
     """
-    Record what is new of a run on the last turn of the seat's branch; return what is recorded then.
+    Record what is new of a run on the last turn of the context's branch; return what is recorded then.
 
     approved: whether the run was given approvals, as one is that is resumed.
     even_nothing: record that nothing was used, if that is all there is.
     """
-    session_id = seat.session_id
+    session_id = context.session_id
     before = tracker.run
     tx.on_rollback(lambda: setattr(tracker, "run", before))
     run = tracker.run = (
         before
-        or _resumed(tx, seat, tracker, snapshot, approved)
+        or _resumed(tx, context, tracker, snapshot, approved)
         or RunRecord(secrets.token_hex(16))
     )
     known = tracker.known(session_id)
@@ -158,7 +158,7 @@ def record(
     if not requests:
         return run
     position = commands.record_usage(
-        tx, seat, run_id=run.run_id, requests=requests, interrupted=interrupted
+        tx, context, run_id=run.run_id, requests=requests, interrupted=interrupted
     )
     taken = {
         (session_id, index): RecordedRequest(ItemRef(position, place), tx.now, request)
@@ -173,16 +173,20 @@ def record(
 
 
 def _resumed(
-    tx: Transaction, seat: Seat, tracker: RunTracker, snapshot: UsageSnapshot, approved: bool | None
+    tx: Transaction,
+    context: SessionContext,
+    tracker: RunTracker,
+    snapshot: UsageSnapshot,
+    approved: bool | None,
 ) -> RunRecord | None:
     """Return the run that these requests continue, of which another process recorded the first ones."""
     if tracker.before == 0 or (tracker.before is None and approved is False):
         return None
     entries = snapshot.entries[: tracker.before]
-    for found in _candidates(tx, seat, tracker, approved):
+    for found in _candidates(tx, context, tracker, approved):
         if found.requests and continues(entries, [each.request for each in found.requests]):
             taken = {
-                (seat.session_id, index): RecordedRequest(each.ref, each.at, each.request)
+                (context.session_id, index): RecordedRequest(each.ref, each.at, each.request)
                 for index, each in enumerate(found.requests)
             }
             return RunRecord(found.run_id, taken)
@@ -190,10 +194,10 @@ def _resumed(
 
 
 def _candidates(
-    tx: Transaction, seat: Seat, tracker: RunTracker, approved: bool | None
+    tx: Transaction, context: SessionContext, tracker: RunTracker, approved: bool | None
 ) -> list[usage_queries.RecordedRun]:
     """Return the runs that may go on: those that wait, and the last ones of the branch's last turn."""
-    session_id, branch_id = seat.session_id, seat.branch_id
+    session_id, branch_id = context.session_id, context.branch_id
     turn = conversation_queries.place(tx, session_id, branch_id).turn
     waiting = [] if approved is False else usage_queries.waiting_runs(tx, session_id)
     found = [run for run in waiting if approved or (run.branch_id, run.turn) == (branch_id, turn)]
@@ -204,7 +208,7 @@ def _candidates(
 
 def correct(
     tx: Transaction,
-    seat: Seat,
+    context: SessionContext,
     tracker: RunTracker,
     better: Mapping[int, RequestUsage],
     reason: str,
@@ -217,9 +221,9 @@ def correct(
     taken = dict(before.requests)
     corrections = []
     for index, request in better.items():
-        known = taken[seat.session_id, index]
+        known = taken[context.session_id, index]
         if request != known.request:  # nobody else was faster
-            taken[seat.session_id, index] = known._replace(request=request)
+            taken[context.session_id, index] = known._replace(request=request)
             corrections.append(commands.correction(known.ref, known.request, request))
-    commands.correct_usage(tx, seat.session_id, corrections, reason)
+    commands.correct_usage(tx, context.session_id, corrections, reason)
     tracker.run = replace(before, requests=taken)
