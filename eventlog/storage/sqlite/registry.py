@@ -180,6 +180,7 @@ def _close_idle() -> None:
             if entry.store is not None and not entry.users:
                 entry.store.close()
                 entry.store = None
+    _forget_closed()
 
 
 def _forget_closed() -> None:
