@@ -32,7 +32,7 @@ DELETED_AT_ONCE = 100
 
 
 class Deletion(NamedTuple):
-    """The sessions that a bulk deletion deleted (or would delete), and their items, tokens and cost in USD."""
+    """The sessions that a bulk deletion deleted or would delete: ids, items, tokens, and cost in USD."""
 
     session_ids: list[str]
     items: int
@@ -109,7 +109,7 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 def set_metadata(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Record a user id and metadata; None keeps a value that the constructor received. Empty ones remove."""
+    """Record a user id and metadata; None means the constructor's, an empty value removes it."""
     if look(tx, context).is_deleted:
         raise SessionDeletedError(context.session_id)
     first_user_id, first_metadata = context.labels or (None, None)
