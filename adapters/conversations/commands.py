@@ -66,7 +66,7 @@ class SessionContext:
     """
     The state of one session object: its current branch, and the last clearing that it has seen.
 
-    labels: the user id and the metadata that the first write records; None if there are none.
+    ``labels``: the user id and the metadata that the first write records, or None.
 
     Only units of work change it; a rollback restores the former values.
     """
@@ -303,7 +303,7 @@ def create_branch_from_turn(
 
     turn: 0 creates an empty branch.
     include_turn: end after the turn instead.
-    label: the turn's number in the caller's numbering, for the generated id and for errors.
+    ``label``: the turn's number in the caller's numbering, for the generated id and for errors.
     """
     here = writable(tx, context)
     pointer = Pointer(None, 0) if turn == 0 else None

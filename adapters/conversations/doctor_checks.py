@@ -118,7 +118,7 @@ def of_sdk_tables(tx: Transaction, path: str) -> Iterator[Problem]:
         source = shlex.quote(path)
         yield Problem(
             "the SDK's tables",
-            f"{summary.counted(late, 'message')} reached {pair.messages!r} after its migration",
+            f"found {summary.counted(late, 'message')} added to {pair.messages!r} after its migration",
             "move the program that writes there to this library, then import all its messages "
             f"into a new log: eventlog import NEW.db {source} {pair.options()}",
         )

@@ -76,7 +76,7 @@ def typed_period(since: str | None, until: str | None) -> tuple[int | None, int 
 
 def _in_order(start: int | None, end: int | None) -> tuple[int | None, int | None]:
     if start is not None and end is not None and start >= end:
-        raise InvalidQueryError("invalid period: expected until after since")
+        raise InvalidQueryError("invalid period: until must be after since")
     return start, end
 
 
