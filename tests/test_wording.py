@@ -42,18 +42,6 @@ BANNED = {
     r"\bgo on behind\b|\bbehind (it|this|that)\b": "after",
 }
 NOT_YET = {
-    "adapters/conversations/commands.py",
-    "adapters/openai_agents/advanced_sqlite.py",
-    "adapters/openai_agents/migration/import_file.py",
-    "adapters/openai_agents/migration/importer.py",
-    "adapters/openai_agents/migration/migrate.py",
-    "adapters/openai_agents/sdk_internals.py",
-    "adapters/openai_agents/session.py",
-    "adapters/openai_agents/testing.py",
-    "adapters/openai_agents/unit_runner.py",
-    "adapters/openai_agents/usage/recorder.py",
-    "adapters/openai_agents/usage/runs.py",
-    "adapters/openai_agents/usage/snapshot.py",
     "eventlog/appender.py",
     "eventlog/jsonl/format.py",
     "eventlog/storage/engine.py",

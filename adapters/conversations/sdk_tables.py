@@ -113,11 +113,7 @@ def _are_of_the_sdk(tx: Transaction, pair: TablePair) -> bool:
 
 
 def find_any(tx: Transaction) -> TablePair | None:
-<<<<<<< HEAD
-    """Return the SDK's sessions table and messages table of this file under any names; None if absent."""
-=======
     """Return the SDK's sessions table and messages table, under any names; None without them."""
->>>>>>> k2
     for pair in map(TablePair._make, tx.all(REFERRING)):
         if _are_of_the_sdk(tx, pair):
             return pair

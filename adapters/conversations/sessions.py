@@ -32,11 +32,7 @@ DELETED_AT_ONCE = 100
 
 
 class Deletion(NamedTuple):
-<<<<<<< HEAD
-    """The sessions that a bulk deletion deletes or would delete; their items, tokens and cost in USD."""
-=======
     """The sessions that a bulk deletion deleted or would delete: ids, items, tokens, and cost in USD."""
->>>>>>> k2
 
     session_ids: list[str]
     items: int
@@ -113,11 +109,7 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 def set_metadata(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-<<<<<<< HEAD
-    """Record a user id and metadata; None keeps the constructor's value, an empty one removes it."""
-=======
     """Record a user id and metadata; None means the constructor's, an empty value removes it."""
->>>>>>> k2
     if look(tx, context).is_deleted:
         raise SessionDeletedError(context.session_id)
     first_user_id, first_metadata = context.labels or (None, None)

@@ -23,11 +23,7 @@ def wanted(
     session_id: str | None = None,
     live: bool = False,
 ) -> UsageQuery:
-<<<<<<< HEAD
-    """Return a checked query for usage. Raises InvalidQueryError for an invalid group, filter or time."""
-=======
     """Check the parameters of a usage query and return the query. Raises InvalidQueryError."""
->>>>>>> k2
     checked = usage_queries.check_by(by)
     check_filter("user_id", user_id)
     check_filter("session_id", session_id)
