@@ -1,4 +1,4 @@
-"""Descriptions of events for the audit trail: one line for each event."""
+"""What happened, in domain words: one line for each event of an audit."""
 
 from __future__ import annotations
 
@@ -32,28 +32,22 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.recorded_event import Recorded
 
 TOLD_ITEMS = 3
-"""Maximum number of items that the description of an event shows."""
+"""Of how many items of one event the account tells."""
 TOLD_CHARACTERS = 160
-"""Maximum length of a part of a description, in characters."""
+"""How long a part of an account may be."""
 
 NO_FACTS = EventEffect(items=0, branches=0)
 
 
 class ItemTold(NamedTuple):
-    """A short description of an item that an event added, and how the item was removed, if it was."""
+    """An item that an event brought, in a few words, and what became of it."""
 
     account: str
     gone: Removal | None
 
 
 class EventDescription(NamedTuple):
-    """
-    The description of an event.
-
-    account: the event in words.
-    items: the items that it added.
-    state: "whole", "erased" or "unreadable": whether its content can be read.
-    """
+    """An event in words; the items that it brought; whether its content is there to be read."""
 
     account: str
     items: list[ItemTold]
@@ -67,16 +61,15 @@ def describe_event(
     popped: JSON = None,
 ) -> EventDescription:
     """
-    Return the description of an event; its texts may contain control characters.
+    Return an event in words; they may hold control characters.
 
-    facts: the effects of events, by position.
-    gone: the removals of items.
-    popped: the content of the item that a pop removed, if it is known.
+    popped: the content of the item that it took off, if it is a pop and the content is known.
+    state: "whole", "erased", or "unreadable".
     """
     try:
         event = recorded.event
     except UndecodableEventError:
-        return EventDescription(f"{recorded.type}: its content cannot be read", [], "unreadable")
+        return EventDescription(f"{recorded.type} that cannot be read", [], "unreadable")
     if event is None:
         return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
@@ -91,7 +84,7 @@ def describe_event(
 
 
 def brief(item: JSON) -> str:
-    """Return a short description of an item, with a message's text in quotes."""
+    """Return an item in a few words, a message's text in quotes."""
     role = item.get("role") if isinstance(item, Mapping) else None
     if isinstance(item, Mapping) and isinstance(role, str):
         return _short(f"{role}: '{summary.shortened(summary.content(item))}'")
@@ -145,10 +138,10 @@ def _restored(_event: SessionRestored, _facts: EventEffect) -> str:
 
 
 def _labelled(event: MetadataSet, _facts: EventEffect) -> str:
-    parts = [] if event.user_id is None else [f"user id '{event.user_id}'"]
+    labels = [] if event.user_id is None else [f"user '{event.user_id}'"]
     if event.metadata is not None:
-        parts.append(f"metadata {', '.join(event.metadata) or '(none)'}")
-    return f"set {'; '.join(parts) or 'nothing'}"
+        labels.append(f"metadata {', '.join(event.metadata) or '(none)'}")
+    return f"labelled the session: {'; '.join(labels) or 'nothing'}"
 
 
 def _used(event: UsageRecorded, _facts: EventEffect) -> str:
@@ -174,10 +167,10 @@ def _erased(event: ContentErased, _facts: EventEffect) -> str:
 
 
 def _imported(event: HistoryImported, _facts: EventEffect) -> str:
-    counts = ", ".join(
+    brought = ", ".join(
         f"{number:,} {what.replace('_', ' ')}" for what, number in event.counts.items()
     )
-    return f"imported from {event.source}: {counts or 'nothing'}"
+    return f"imported from {event.source}: {brought or 'nothing'}"
 
 
 _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {

@@ -1,4 +1,4 @@
-"""Search for tool calls without an output."""
+"""Tool calls and their outputs: which of them a branch lacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUTS: Final = {
     "local_shell_call": "local_shell_call_output",
     "apply_patch_call": "apply_patch_call_output",
 }
-"""The types of calls that the program answers, with the types of their outputs."""
+"""Calls that the program answers, each with the type of its answer. Others the model answers."""
 
 LIVE_BRANCHES = """
     SELECT b.session_id, b.branch_id, b.segment_id, b.length
@@ -33,7 +33,7 @@ LIVE_BRANCHES = """
 
 
 class Unanswered(NamedTuple):
-    """A branch with tool calls that have no output; each call in the form ``name (call id)``."""
+    """A branch with tool calls that have no output; each call as its name and id."""
 
     session_id: str
     branch_id: str
@@ -41,19 +41,19 @@ class Unanswered(NamedTuple):
 
 
 class ToolCalls:
-    """Collector of tool calls and outputs among a log's items; it does not keep the items."""
+    """The tool calls and outputs among a log's items; nothing else of the items is kept."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int], tuple[str, str, str]] = {}
 
     def note(self, position: int, items: Sequence[object]) -> None:
-        """Collect the calls and outputs among an event's items."""
+        """Take the items of an event."""
         for index, item in enumerate(items):
             if (found := _paired(item)) is not None:
                 self._found[position, index] = found
 
     def unanswered(self, tx: Transaction) -> Iterator[Unanswered]:
-        """Yield the live branches that have calls without outputs."""
+        """Find the branches that hold calls without outputs."""
         for session_id, branch_id, *pointer in tx.all(LIVE_BRANCHES) if self._found else ():
             refs = conversation_queries.refs(tx, Pointer(*pointer))
             keys = ((ref.position, ref.index) for ref in refs)
@@ -69,7 +69,7 @@ class ToolCalls:
 
 
 def _paired(item: object) -> tuple[str, str, str] | None:
-    """Return the type, the call id and the tool name of a call or an output; None for other items."""
+    """Return the type, the call's id and the tool's name of a call or an output."""
     if not isinstance(item, Mapping):
         return None
     kind, call_id = item.get("type"), item.get("call_id")

@@ -1,8 +1,8 @@
 """
-All private names of the Agents SDK that the adapter uses, with a fallback for each.
+Every private name of the Agents SDK that the adapter uses, and what is done where the SDK lacks it.
 
-A name is looked up when it is first needed. If the installed SDK lacks it, the fallback is used, and one
-warning is logged in the process. docs/sdk-versions.md lists the names that each version lacks.
+The names are looked up when they are first needed. Where the installed SDK lacks one, a fallback takes
+its place and one warning is logged for the process; docs/sdk-versions.md lists what each version lacks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("eventlog.session")
 
 
 class CompactionSnapshot(NamedTuple):
-    """Replacement for the SDK's class of this name, for versions that lack it and never request it."""
+    """Takes the place of the SDK's class of this name where the SDK has none, and so never asks for it."""
 
     items: list[TResponseInputItem]
     complete: bool
@@ -34,7 +34,7 @@ class CompactionSnapshot(NamedTuple):
 
 
 class RunnerState(NamedTuple):
-    """The configuration and the agent of the Runner at one moment; None if unknown."""
+    """What the Runner works with at a moment, None where it is not known."""
 
     config: RunConfig | None = None
     agent: Any = None
@@ -42,7 +42,7 @@ class RunnerState(NamedTuple):
 
 @cache
 def lookup(module: str, name: str, lost: str) -> Any:
-    """Return a private object of the SDK; if it is missing, warn once of the lost feature, return None."""
+    """Return a private object of the SDK; None where it is missing, with one warning of what is lost."""
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -55,19 +55,19 @@ def lookup(module: str, name: str, lost: str) -> Any:
 
 @cache
 def warn_once(name: str, lost: str) -> None:
-    """Warn once that the SDK lacks a name, and which feature is lost."""
+    """Warn that the SDK lacks a name."""
     _log.warning("The installed openai-agents has no %s: %s", name, lost)
 
 
-# -- the current run -------------------------------------------------------------------------
+# -- who is running ---------------------------------------------------------------------------
 
 
 def runner_state() -> RunnerState:
     """
-    Return the configuration and the agent of the innermost run on the call stack.
+    Return the configuration and the agent of the innermost run that this is called from.
 
-    The SDK does not pass them to a session. They exist only as local variables of the functions that run
-    agents, which call the session.
+    The SDK hands neither to a session: they are found only as local variables of the functions that run
+    agents, from which every call to a session comes.
     """
     functions = _runner_functions()
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
@@ -84,7 +84,7 @@ def runner_state() -> RunnerState:
 
 @cache
 def _runner_functions() -> frozenset[CodeType]:
-    """Return the code objects of the functions that run an agent and have the expected local variables."""
+    """Return the code of the functions that run an agent; their local variables are part of the check."""
     found = []
     for module, names in (
         ("agents.run", ("AgentRunner._run_impl", "AgentRunner.run")),  # "run" itself in 0.18
@@ -97,7 +97,7 @@ def _runner_functions() -> frozenset[CodeType]:
             if code and {"run_config", "current_agent"} <= {*code.co_varnames, *code.co_cellvars}
         ]
         if not usable:
-            lost = "its requests are recorded without a model, and are not priced"
+            lost = "requests that it runs are recorded without the model, and are not priced"
             warn_once(f"{module}.{names[0]}", lost)
         found += usable
     return frozenset(found)
@@ -115,7 +115,7 @@ def _code(module: str, name: str) -> CodeType | None:
 
 
 def agent_named(name: str) -> Any:
-    """Return the agent with this name in the current run; None if it is unknown or ambiguous."""
+    """Return the one agent of this name in the current run; None if it is unknown."""
     current = lookup(
         "agents.run_internal.agent_tool_configuration",
         "_current_run",
@@ -130,29 +130,29 @@ def agent_named(name: str) -> Any:
 
 
 def check_run_context() -> None:
-    """Warn if the Runner does not pass its run context to a session."""
+    """Warn if the Runner does not hand its run context to a session."""
     lookup(
         "agents.memory.session",
         "_call_session_method",
-        "usage is not recorded automatically: use UsageHooks or store_run_usage",
+        "usage is not recorded by itself: use UsageHooks or store_run_usage",
     )
 
 
-# -- the state of a run -----------------------------------------------------------------------
+# -- what a run knows -------------------------------------------------------------------------
 
 
 def has_approvals(wrapper: Any) -> bool | None:
-    """Whether a run has approvals, as a resumed run does; None if unknown."""
+    """Return whether a run was given approvals, as a resumed one was; None where nothing can tell."""
     approvals = getattr(wrapper, "_approvals", None)
     return bool(approvals) if isinstance(approvals, dict) else None
 
 
 def attached(usage: Any) -> dict[Any, Any]:
     """
-    Return the adapter's values that are attached to a usage object; its copies share them.
+    Return the adapter's own values on a usage object; copies of the object take them along.
 
-    The SDK copies a run's ``Usage`` with all attributes when it resumes the run in the same process. No
-    public object of the run lives as long. An object without a ``__dict__`` gets a new dict each time.
+    The SDK copies a run's ``Usage`` with all its attributes when the run is resumed in the same process;
+    no public object of the run lives as long. An object without attributes gets a new dict each time.
     """
     try:
         values: dict[Any, Any] = usage.__dict__.setdefault(_MARKS, {})
@@ -165,7 +165,7 @@ def attached(usage: Any) -> dict[Any, Any]:
 
 
 def settings_of(value: SessionSettings | dict[str, Any] | None) -> SessionSettings:
-    """Convert session settings to the SDK's class. Raises the SDK's error for invalid settings."""
+    """Return the SDK's settings of a session, checked where the SDK checks them."""
     if value is None:
         return SessionSettings()
     coerce = getattr(session_settings, "coerce_session_settings", None)  # not in 0.18
@@ -176,7 +176,7 @@ def settings_of(value: SessionSettings | dict[str, Any] | None) -> SessionSettin
 
 
 def may_log_model_data() -> bool:
-    """Whether the SDK's settings allow logging texts of a conversation; False if unknown."""
+    """Return whether the SDK's settings let texts of a conversation be logged; False where unknown."""
     return _may_log("DONT_LOG_MODEL_DATA")
 
 
@@ -194,9 +194,8 @@ def log_error(
     **details: str,
 ) -> None:
     """
-    Log an error as the SDK does: with text and traceback only if model data may be logged.
+    Log an error as the SDK does: its text and traceback only where model (and tool) data may be logged.
 
-    has_tool_data: also require that tool data may be logged.
     details: identifiers to log with the text.
     """
     if may_log_model_data() and (not has_tool_data or _may_log("DONT_LOG_TOOL_DATA")):
@@ -218,11 +217,11 @@ def compaction_snapshot(
     *,
     complete: bool,
 ) -> Any:
-    """Return a snapshot for the SDK's compaction."""
+    """Return what the SDK's compaction asks a session for."""
     kind = lookup(
         "agents.memory.session",
         "_CompactionSnapshot",
-        "compaction snapshots are instances of the adapter's own class",
+        "a session's compaction snapshot is of a class of the adapter's own",
     )
     kind = CompactionSnapshot if kind is None else kind
     return kind(items=items, complete=complete, replace_suffix=replace_suffix)

@@ -1,1 +1,1 @@
-"""Migration of histories from the tables of the SDK's session classes."""
+"""Histories in the tables of the SDK's own session classes."""

@@ -10,7 +10,7 @@ from agents_eventlog.eventlog.events import JSON, RequestUsage
 from agents_eventlog.projections.usage.builder import numbers
 
 Numbers: TypeAlias = tuple[int, ...]
-"""Numbers of requests and tokens: requests, input, output, total, cached input, cache write, reasoning."""
+"""Requests, tokens: input, output, total, cached input, cache write, reasoning."""
 
 NOTHING: Final[Numbers] = (0,) * 7
 _MOST: Final = 2**53
@@ -18,12 +18,12 @@ _MOST: Final = 2**53
 
 class UsageSnapshot(NamedTuple):
     """
-    The contents of a usage object at one moment.
+    What a usage object holds at a moment.
 
-    entries: the numbers of each listed request, in order.
-    requests: the listed requests that the caller does not know yet, by index.
-    rest: the total without the listed requests, for example requests without tokens.
-    total: the sum of all requests.
+    entries: the numbers of each request that it lists, in order.
+    requests: those of them that the caller does not know yet, by their index.
+    rest: the sum of what the list does not account for, for example requests without tokens.
+    total: the sum of all.
     """
 
     entries: list[Numbers]
@@ -34,12 +34,10 @@ class UsageSnapshot(NamedTuple):
 
 def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
     """
-    Read a usage object.
+    Read a usage object, without the requests that are known already.
 
-    known: the indexes of requests to leave out of ``requests``.
-
-    If the listed requests exceed the total, the list is ignored and ``rest`` is the total. Raises
-    ValueError for numbers that are not counts.
+    A list of requests that exceeds the totals is ignored: all is rest then. Raises ValueError for
+    numbers that cannot be counts.
     """
     total = _numbers(usage, requests=usage.requests)
     listed = list(getattr(usage, "request_usage_entries", None) or ())
@@ -57,7 +55,7 @@ def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
 
 
 def size(usage: Any) -> tuple[Any, int]:
-    """Return a value that changes whenever a usage object gains requests."""
+    """Return what changes whenever a usage object grows."""
     return usage.requests, len(getattr(usage, "request_usage_entries", None) or ())
 
 
@@ -67,14 +65,14 @@ def entry_numbers(entry: Any) -> Numbers:
 
 
 def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> bool:
-    """Whether the recorded requests are the first of these entries."""
+    """Whether these requests begin with the recorded ones."""
     return len(entries) >= len(recorded) and all(
         entry == numbers(request) for entry, request in zip(entries, recorded, strict=False)
     )
 
 
 def minus(left: Numbers, *others: Numbers) -> Numbers:
-    """Subtract numbers from others, element by element."""
+    """Return what is left of numbers when others are taken off."""
     return tuple(value - sum(taken) for value, *taken in zip(left, *others, strict=True))
 
 
@@ -83,7 +81,7 @@ def of_numbers(
     input_details: dict[str, JSON] | None = None,
     output_details: dict[str, JSON] | None = None,
 ) -> RequestUsage:
-    """Return a request, or a sum of several, from its numbers and the provider's details."""
+    """Return a request, or a sum of several, of which the numbers are known, and perhaps their details."""
     return RequestUsage(
         requests=counted[0],
         input_tokens=counted[1],
@@ -98,7 +96,7 @@ def of_numbers(
 
 
 def is_answer(item: Any) -> bool:
-    """Whether an item is output of a model: neither an input nor the output of a tool."""
+    """Whether a model made this item: it is neither an input nor the output of a tool."""
     if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
         return False
     kind = item.get("type")
@@ -108,7 +106,7 @@ def is_answer(item: Any) -> bool:
 
 
 def waits(items: Iterable[Any]) -> bool:
-    """Whether the items contain a call without an output, for example a request for approval."""
+    """Whether among these items is a call that has no output yet, as one that asks for approval."""
     calls: set[str] = set()
     outputs: set[str] = set()
     for item in items:
@@ -152,12 +150,12 @@ def _count(details: Any, name: str) -> int:
 
 
 def _details(details: Any) -> dict[str, JSON] | None:
-    """Return all of a provider's details, including fields that the SDK's model does not define."""
+    """Return a provider's details with everything in them, also what the SDK's model does not name."""
     if not details:
         return None
     if hasattr(details, "model_dump"):
         dumped: dict[str, JSON] = details.model_dump(mode="json", warnings=False)
         return dumped
     found = dict(details) if isinstance(details, dict) else dict(vars(details))
-    codec.encode_json(found)  # raises a TypeError here, not in the write
+    codec.encode_json(found)  # a TypeError now, not when the items are written
     return found
