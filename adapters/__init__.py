@@ -9,12 +9,10 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.adapters.conversations.pricing import Price
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+    from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
-    from agents_eventlog.adapters.openai_agents.session import (
-        AdvancedSQLiteSession,
-        EventLogSession,
-    )
+    from agents_eventlog.adapters.openai_agents.session import EventLogSession
 
 __all__ = [
     "AdvancedSQLiteSession",
@@ -27,7 +25,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AdvancedSQLiteSession": "openai_agents.session",
+    "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
     "ConversationLog": "conversations.log",
     "EventLogSession": "openai_agents.session",
     "Price": "conversations.pricing",

@@ -30,6 +30,7 @@ from agents_eventlog.eventlog.jsonl.import_ import Imported, import_lines
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.recording_context import recording
+from agents_eventlog.eventlog.storage.sqlite.registry import configure
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "UsageRecorded",
     "Verified",
     "append",
+    "configure",
     "errors",
     "export_lines",
     "import_lines",

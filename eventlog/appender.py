@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog import codec, integrity, payloads
 from agents_eventlog.eventlog.appending import check_names, encode_checked
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS, Head
+from agents_eventlog.eventlog.integrity import Head
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite.store import Store
-from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
+from agents_eventlog.eventlog.storage.engine import Store
+from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
 
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -33,17 +33,12 @@ INSERT_EVENT = Insert(
     {"data": "CAST(? AS TEXT)"},  # which is given as bytes
 )
 LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-LAST_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer'"
-EVENTS_AFTER = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"
-LINKED_EVENTS = f"""
-    SELECT {EVENT_COLUMNS},
-        (SELECT previous.digest FROM events AS previous
-            WHERE previous.position = events.position - 1)
-    FROM events
-    WHERE session_id = ? AND version > ?
-    ORDER BY version
-    LIMIT ?
+EVENTS_AFTER = "WHERE position > ? ORDER BY position LIMIT ?"
+PREVIOUS_DIGEST = """
+    , (SELECT previous.digest FROM events AS previous
+        WHERE previous.position = events.position - 1)
 """
+SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
 
 
@@ -55,7 +50,7 @@ StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | 
 class Ends:
     """Where the log and its sessions end, as far as it is remembered."""
 
-    head: Head | None = None
+    head: Lane | None = None
     versions: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -68,13 +63,13 @@ class Projector(Protocol):
     def join(self, store: Store) -> None:
         """Update this projector's tables, and keep them up to date with each append."""
 
-    def begin(self, tx: Transaction, head: Head) -> None:
+    def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse newer tables, catch up with what others appended."""
 
     def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
         """Apply events that were just appended."""
 
-    def before_commit(self, tx: Transaction, head: Head) -> None:
+    def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Write the checkpoints."""
 
     def require_fresh(self, tx: Transaction) -> None:
@@ -141,7 +136,7 @@ class Ledger:
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
             rows.append(row)
-            head = Head(position, digest)
+            head = Lane(position, digest)
             recorded.append(Recorded(row))
         tx.defer(INSERT_EVENT, rows)
         ends = tx.cache.get(Ends)
@@ -200,13 +195,17 @@ def session_version(tx: Transaction, session_id: str) -> int:
     return version
 
 
+def last_assigned(tx: Transaction) -> int:
+    """Return the highest position ever assigned, even if its event is missing; 0 for none."""
+    row = tx.one(f"SELECT {tx.engine.last_position}")
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def read_head(tx: Transaction) -> Head:
     """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
     last = tx.one(LAST_DIGEST)
-    given = tx.one(LAST_POSITION)
     position, digest = (0, integrity.FIRST) if last is None else last
-    position = position if given is None else max(position, given[0])
-    return Head(position, digest)
+    return Head(max(position, last_assigned(tx)), digest)
 
 
 def last_position(tx: Transaction) -> int:
@@ -230,7 +229,7 @@ def _check_countable(what: str, number: int) -> None:
 
 def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
     """Return the next page of events after a position as rows, in a unit of work."""
-    rows = list(up_to_page_bytes(tx.execute(EVENTS_AFTER, (after, limit))))
+    rows = list(up_to_page_bytes(payloads.event_rows(tx, EVENTS_AFTER, (after, limit))))
     if rows:
         check_progress(after, rows[-1][0])
     return rows
@@ -245,7 +244,10 @@ def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -
 def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
     """Return a session's next events after a version, each with the digest of the one before it."""
     with _as_stored(tx):
-        rows = list(up_to_page_bytes(tx.execute(LINKED_EVENTS, (session_id, version, PAGE_EVENTS))))
+        found = payloads.event_rows(
+            tx, SESSION_EVENTS_AFTER, (session_id, version, PAGE_EVENTS), more=PREVIOUS_DIGEST
+        )
+        rows = list(up_to_page_bytes(found))
     if rows:
         check_progress(version, rows[-1][2])
     return rows

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from agents_eventlog.eventlog.appender import Ledger, read_head
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, ReadOnlyFileError
-from agents_eventlog.eventlog.storage.sqlite import registry, schema
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Engine, Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
-def open_read_only(path: str) -> Store:
+def open_read_only(engine: Engine, path: str) -> Store:
     """Return a store that reads a log and cannot write. Raises an OpenError."""
-    return registry.private(
-        Store(path, read_only=True),
-        lambda store: store.read_sync(lambda tx: schema.require_log(tx.connection, path)),
-    )
+
+    def require_log(tx: Transaction) -> None:
+        if not engine.identify(tx, path):
+            raise NoLogError(f"{path} contains no event log", path=path)
+
+    return engine.open_read_only(path, lambda store: store.read_sync(require_log))
 
 
 def claim(
@@ -30,23 +30,23 @@ def claim(
     """Create a log in the file unless it has one. Reads first, so that an existing log is not written."""
 
     def look(tx: Transaction) -> bool:
-        if schema.identify(tx.connection, store.path):
+        if store.engine.identify(tx, store.path):
             return True
         _refuse_others(tx, store.path, accept)
         return False
 
     def make(tx: Transaction) -> None:
         if not look(tx):  # another process may have been first
-            schema.create(tx)
+            store.engine.create_log(tx)
             tx.participant, tx.lane = Ledger(), read_head(tx)
             if on_create is not None:
                 on_create(tx)
 
-    is_log = _exists(store.path) and _answer(store, look)
+    is_log = store.engine.exists(store.path) and _answer(store, look)
     if not is_log and not create:
         raise NoLogError(f"{store.path} contains no event log", path=store.path)
     if not is_log:
-        store.prepare_file()
+        store.prepare_storage()
         store.write_sync(make)
     store.participant = Ledger()
     store.write_sync(lambda _: None)  # can it be written at all?
@@ -63,17 +63,12 @@ def _refuse_others(
     tx: Transaction, path: str, accept: Callable[[Transaction], object] | None
 ) -> None:
     """Raise ForeignFileError for a file with other tables, unless ``accept`` accepts them."""
-    names = schema.table_names(tx.connection)
+    names = tx.engine.table_names(tx)
     if names and accept is None:
         raise ForeignFileError(f"{path} holds tables of another program", path=path)
-    if clash := [name for name in sorted(names) if name.lower() in schema.TABLES]:
+    if clash := [name for name in sorted(names) if name.lower() in tx.engine.log_tables]:
         raise ForeignFileError(
             f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
         )
     if accept is not None:
         accept(tx)
-
-
-def _exists(path: str) -> bool:
-    file = Path(path)
-    return file.exists() and file.stat().st_size > 0

@@ -11,17 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.events import ContentErased
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 MAX_REMEMBERED: Final = 100_000
 """Bounds how many sessions and structures are remembered beside those of the present session."""
 
-ERASURES: Final = f"""
-    SELECT {EVENT_COLUMNS} FROM events
+ERASURES: Final = """
     WHERE session_id = ? AND version > ? AND type = 'content_erased'
     ORDER BY version
 """
@@ -73,7 +71,7 @@ class Structures:
 
     def _look_further(self, tx: Transaction, session_id: str, known: _Known) -> None:
         before = len(known.by_position)
-        for row in tx.execute(ERASURES, (session_id, known.version)):
+        for row in payloads.event_rows(tx, ERASURES, (session_id, known.version)):
             known.learn(Recorded(row))
         last = tx.one(LAST_VERSION, (session_id,))
         known.version = 0 if last is None or last[0] is None else last[0]

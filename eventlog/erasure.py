@@ -12,17 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from agents_eventlog.eventlog import payloads as stored_payloads
+from agents_eventlog.eventlog import properties
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import JSON, ContentErased
-from agents_eventlog.eventlog.storage.sqlite import schema
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
 REWRITE_DUE: Final = "rewrite_due"
 """The property of a log in which something was blanked since its file was rewritten."""
-
-BLANK: Final = "UPDATE events SET data = NULL WHERE position = ? AND data IS NOT NULL"
 
 
 class Payload(NamedTuple):
@@ -54,13 +53,13 @@ def blank(
         is_whole=is_whole,
     )
     append(tx, session_id, erased)
-    tx.executemany(BLANK, ((payload.position,) for payload in payloads))
-    schema.set_property(tx, REWRITE_DUE, "1")
+    stored_payloads.blank(tx, (payload.position for payload in payloads))
+    properties.set_property(tx, REWRITE_DUE, "1")
 
 
 def is_rewrite_due(tx: Transaction) -> bool:
     """Whether something was blanked since the file was rewritten."""
-    return schema.get_property(tx, REWRITE_DUE) is not None
+    return properties.get_property(tx, REWRITE_DUE) is not None
 
 
 def rewrite(store: Store, *, before: Unit[None]) -> bool:
@@ -79,5 +78,5 @@ def rewrite(store: Store, *, before: Unit[None]) -> bool:
     except BusyError:
         return False
     if is_done:
-        store.write_sync(lambda tx: schema.delete_property(tx, REWRITE_DUE))
+        store.write_sync(lambda tx: properties.delete_property(tx, REWRITE_DUE))
     return is_done

@@ -22,15 +22,10 @@ import msgspec
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.storage.transaction import Lane
 
 FIRST: Final = bytes(32)
 """What the first event of a log is linked to."""
-
-EVENT_COLUMNS: Final = (
-    "position, session_id, version, type, schema_version, branch_id, "
-    "CAST(data AS BLOB), data_digest, metadata, idempotency_key, recorded_at, digest"
-)
-"""An event as a row, in the order that ``Recorded`` and ``check`` expect."""
 
 _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("position", (int,)),
@@ -51,11 +46,10 @@ _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
 _encode = msgspec.json.Encoder().encode
 
 
-class Head(NamedTuple):
+class Head(Lane):
     """The end of the log: the last event's position (0: none yet) and digest."""
 
-    position: int
-    digest: bytes
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"{self.position}:{self.digest.hex()}"

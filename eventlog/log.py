@@ -13,10 +13,10 @@ from typing import Any, Generic, Self, TypeVar
 from agents_eventlog.eventlog import integrity
 from agents_eventlog.eventlog.appender import (
     LAST_DIGEST,
-    LAST_POSITION,
     PAGE_EVENTS,
     Ledger,
     Projector,
+    last_assigned,
     ledger,
     metadata_json,
     read_linked_rows,
@@ -37,13 +37,17 @@ from agents_eventlog.eventlog.events import Event
 from agents_eventlog.eventlog.integrity import Head, Verified, Verifier
 from agents_eventlog.eventlog.reader import Query
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite import connections, registry
-from agents_eventlog.eventlog.storage.sqlite.store import Durability, Store
+from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.engines import engine_for
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
 from agents_eventlog.eventlog.subscription import follow
 
 T = TypeVar("T")
 L = TypeVar("L", bound="EventLog")
+
+
+class _User:
+    """What holds a shared store open: it lives as long as the log object that has it."""
 
 
 class EventLog:
@@ -54,8 +58,11 @@ class EventLog:
     Safe to use from any number of tasks, event loops and threads. Need not be closed.
     """
 
-    def __init__(self, store: Store, path: str, *, read_only: bool) -> None:
+    def __init__(
+        self, store: Store, path: str, *, read_only: bool, user: object | None = None
+    ) -> None:
         self.store = store
+        self._user = user
         self.path = path
         self.read_only = read_only
         self._closed = False
@@ -114,11 +121,12 @@ class EventLog:
         """
         if durability not in ("full", "normal"):
             raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
-        target = registry.resolve(path)
-        if target != ":memory:":
-            connections.check_path(target, create=create and not read_only)
+        engine = engine_for(path)
+        target = engine.resolve(path)
+        if target != MEMORY:
+            engine.check_path(target, create=create and not read_only)
         if read_only:
-            return cls(open_read_only(target), target, read_only=True)
+            return cls(open_read_only(engine, target), target, read_only=True)
 
         def prepare(store: Store, is_new: bool) -> None:
             if is_new:
@@ -126,10 +134,9 @@ class EventLog:
             if projections is not None:
                 projections.join(store)
 
-        log = cls.__new__(cls)
-        store = registry.acquire(target, user=log, durability=durability, prepare=prepare)
-        log.__init__(store, target, read_only=False)  # type: ignore[misc]
-        return log
+        user = _User()
+        store = engine.acquire(target, user=user, durability=durability, prepare=prepare)
+        return cls(store, target, read_only=False, user=user)
 
     def join(self, projections: Projector) -> None:
         """Keep these projections up to date, too. Blocks while they catch up."""
@@ -144,7 +151,7 @@ class EventLog:
             if self.read_only:
                 self.store.close()
             else:
-                registry.release(self.store, self)
+                self.store.engine.release(self.store, self._user)
 
     @property
     def is_closed(self) -> bool:
@@ -279,7 +286,16 @@ class EventLog:
         if not poll_seconds > 0:
             raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
         self._check_open()
-        return follow(self, session_id, branch_id, types, after, poll_seconds)
+        return follow(
+            self.query,
+            lambda: self._closed,
+            self.store.notifier,
+            session_id,
+            branch_id,
+            types,
+            after,
+            None if self.store.is_memory else poll_seconds,  # no other process reaches a memory
+        )
 
     async def version(self, session_id: str) -> int:
         """Return a session's version: how many events it has; 0 when it does not exist."""
@@ -311,7 +327,7 @@ class EventLog:
             if not rows:
                 if not self.store.is_memory:
                     verifier.doubt(
-                        await asyncio.to_thread(connections.damages, self.path, "events")
+                        await asyncio.to_thread(self.store.engine.damages, self.path, "events")
                     )
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
@@ -371,7 +387,7 @@ class EventLog:
 
     async def _read(self, unit: Unit[T]) -> T:
         self._check_open()
-        return await self.store.read(unit)
+        return await self.store.read(unit, scan=True)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -380,8 +396,7 @@ class EventLog:
 
 def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
     """Return the next events and the last position ever given, as of one moment."""
-    given = tx.one(LAST_POSITION)
-    return read_rows_as_stored(tx, after), 0 if given is None else given[0]
+    return read_rows_as_stored(tx, after), last_assigned(tx)
 
 
 class Opening(Generic[L]):

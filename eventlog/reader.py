@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import check_progress, up_to_page_bytes
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import EVENT_TYPES, Event
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -66,8 +66,8 @@ class Query:
         where = " AND ".join(self._conditions)
         parameters = chain.from_iterable(self._conditions.values())
         direction = "DESC" if self._backward else "ASC"
-        sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY {self._order} {direction}"
-        rows = tx.execute(f"{sql} LIMIT ?", (*parameters, size))
+        rest = f"WHERE {where} ORDER BY {self._order} {direction} LIMIT ?"
+        rows = payloads.event_rows(tx, rest, (*parameters, size))
         page = [Recorded(row) for row in up_to_page_bytes(rows)]
         self._structures.fill(tx, page)
         return page

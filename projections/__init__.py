@@ -1,4 +1,4 @@
-"""What the log means now: tables that builders derive from its events, and can derive again."""
+"""Projections: tables that builders derive from the events of a log, and can rebuild."""
 
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -8,7 +8,7 @@ from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.replay import (
     Difference,
     Progress,
-    Replayed,
+    ReplayResult,
     replay,
 )
 from agents_eventlog.projections.search.index import Search, built_to
@@ -20,7 +20,7 @@ __all__ = [
     "Progress",
     "Projection",
     "Projections",
-    "Replayed",
+    "ReplayResult",
     "Search",
     "Usage",
     "default",

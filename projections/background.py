@@ -1,7 +1,7 @@
 """
-Projections built in place, step by step, while writers go on between the steps.
+Projections built in place, step by step, while other programs write between the steps.
 
-For those that may show less than the log for a while. Killed, a build goes on where it was the next time.
+Only for projections that may show less than the log for a while. The next build resumes a killed one.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ import time
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import read_events, read_head
 from agents_eventlog.eventlog.errors import NewerProjectionError
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.replay import OnProgress, Progress
 
 STEP_EVENTS = 250
 PAUSE_SECONDS = 0.02
-"""A step is short and leaves a pause, so that other processes come to write in between."""
+"""A step is short, and a pause follows it, so that other processes can write."""
 
 log = _logging.get_logger("eventlog.replay")
 
 
-def build_in_steps(
+def build_incrementally(
     store: Store, projection: Projection, on_progress: OnProgress | None = None
 ) -> None:
     """
-    Build a projection from where it is to the end of the log, in a transaction for each step. Blocks.
+    Build a projection from its checkpoint to the end of the log, one transaction a step. Blocks.
 
-    Raises NewerProjectionError for what a newer program built.
+    Raises NewerProjectionError if a newer program built it.
     """
     started = time.monotonic()
 
     def step(tx: Transaction) -> Progress:
         head = read_head(tx).position
-        found = projector.checkpoints(tx).get(projection.name)
+        found = build.checkpoints(tx).get(projection.name)
         if found is None or found.version < projection.version:
-            projector.create_tables(tx, projection, replace=found is not None)
-            found = projector.Checkpoint(projection.version, 0)
+            build.create_tables(tx, projection, replace=found is not None)
+            found = build.Checkpoint(projection.version, 0)
         elif found.version > projection.version:
             raise NewerProjectionError(
                 projection=projection.name, found=found.version, known=projection.version
             )
         page = read_events(tx, found.position, limit=STEP_EVENTS)
-        projector.apply(tx, [projection], page)
+        build.apply(tx, [projection], page)
         position = page[-1].position if page else head
-        projector.set_checkpoint(tx, projection, position)
+        build.set_checkpoint(tx, projection, position)
         return Progress(position, head, time.monotonic() - started)
 
     while True:

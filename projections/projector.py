@@ -1,19 +1,11 @@
-"""Keeps projections up to date: with each append, and with what others appended."""
+"""Keeps projections up to date: with each append, and with events that other programs appended."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from agents_eventlog.eventlog import _logging, codec
-from agents_eventlog.eventlog.appender import (
-    PAGE_EVENTS,
-    ledger,
-    read_events,
-    read_head,
-)
+from agents_eventlog.eventlog import _logging
+from agents_eventlog.eventlog.appender import ledger, read_head
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import (
     NewerProjectionError,
@@ -21,51 +13,32 @@ from agents_eventlog.eventlog.errors import (
     StaleProjectionError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.integrity import Head
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite.schema import get_property, set_property
-from agents_eventlog.eventlog.storage.sqlite.store import Store
-from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.base import Projection, tables
+from agents_eventlog.eventlog.storage.engine import Store
+from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
+from agents_eventlog.projections import background
+from agents_eventlog.projections.base import Projection
+from agents_eventlog.projections.build import (
+    Built,
+    apply,
+    catch_up,
+    checkpoints,
+    create_tables,
+    set_checkpoint,
+    usable_to,
+)
+from agents_eventlog.projections.replay import rebuild
 
 REPLAY_ON_OPEN_EVENTS = 20_000
 """Projections further behind than this are replayed beside the live tables when a log is opened."""
 
-CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
 CHECKPOINTS_AND_END = """
     SELECT projection, version, position,
-        (SELECT MAX(position) FROM events),
-        (SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')
+        (SELECT MAX(position) FROM events), {last_position}
     FROM checkpoints
 """
-SET_CHECKPOINT = """
-    INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
-    ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
-"""
-MAKERS = "table_makers"
-"""The property that remembers, as a JSON object, which projection made which table."""
-
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
 log = _logging.get_logger("eventlog.projections")
-
-
-class Checkpoint(NamedTuple):
-    """Up to which position, and by which version of the builder, a projection was built."""
-
-    version: int
-    position: int
-
-
-@dataclass
-class Built:
-    """What is remembered of checkpoints."""
-
-    to: tuple[Projections, int] | None = None  # which are built up to which position
-    is_all: bool = False  # whether there are no other checkpoints than theirs
-    fresh: Projections | None = None  # which show all that the log holds, to a reader
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Projections:
@@ -79,7 +52,7 @@ class Projections:
         self.by_name: dict[str, Projection] = {}
         for projection in projections:
             if projection.name in self.by_name:
-                raise ProjectionError(f"two projections are called {projection.name!r}")
+                raise ProjectionError(f"duplicate projection name {projection.name!r}")
             self.by_name[projection.name] = projection
         self._handlers: dict[str, list[Projection]] = {}
         for projection in projections:
@@ -89,35 +62,32 @@ class Projections:
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
-        """Return the projections of these names, all for none. Raises UnknownProjectionError."""
+        """Return the projections with these names, or all. Raises UnknownProjectionError."""
         for name in names:
             if name not in self.by_name:
                 known = ", ".join(sorted(self.by_name))
                 raise UnknownProjectionError(
-                    f"there is no projection {name!r}, only {known}", projection=name
+                    f"unknown projection {name!r}; expected one of: {known}", projection=name
                 )
         return [self.by_name[name] for name in names or self.by_name]
 
     # -- the log's side (eventlog.log.Projector) -----------------------------------------------
 
     def join(self, store: Store) -> None:
-        """Bring the tables up to date, and be kept up to date from then on, beside those that are."""
-        from agents_eventlog.projections.background import build_in_steps
-        from agents_eventlog.projections.replay import rebuild
-
+        """Catch up with the log, and keep the tables up to date from then on, beside the present ones."""
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
-            return  # looked after already
+            return  # all of them are up to date already
         behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
-        at_once = [projection for projection in behind if not is_built_in_steps(projection)]
+        at_once = [projection for projection in behind if not projection.is_built_in_steps]
         if at_once:
             rebuild(store, at_once)
         for projection in behind:
             if projection not in at_once:
-                build_in_steps(store, projection)
+                background.build_incrementally(store, projection)
         store.write_sync(self._take_part)
 
     def _take_part(self, tx: Transaction) -> None:
@@ -125,7 +95,7 @@ class Projections:
         Join those that the log keeps up to date already, in a unit of work.
 
         Units before it in the same transaction may have appended: that is in the present tables, and is
-        noted before anything catches up; units behind it find all of the tables up to date.
+        noted before anything catches up; later units find all of the tables up to date.
         """
         keeper = ledger(tx)
         present = keeper.projector
@@ -135,14 +105,14 @@ class Projections:
         tx.on_rollback(lambda: setattr(keeper, "projector", present))
         keeper.projector = merged
 
-    def begin(self, tx: Transaction, head: Head) -> None:
-        """Refuse tables of a newer program; catch up with what programs appended that knew fewer."""
+    def begin(self, tx: Transaction, head: Lane) -> None:
+        """Refuse tables of a newer program; catch up with events of programs without these projections."""
         if tx.cache.get(Built).to == (self, head.position):
             return
         found = checkpoints(tx)
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
-            position = _usable_to(checkpoint, projection)
+            position = usable_to(checkpoint, projection)
             if checkpoint is None or checkpoint.version < projection.version:
                 create_tables(tx, projection, replace=checkpoint is not None)
             elif checkpoint.version > projection.version:
@@ -167,7 +137,7 @@ class Projections:
         else:
             apply(tx, self.by_name.values(), events)
 
-    def before_commit(self, tx: Transaction, head: Head) -> None:
+    def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
         built = tx.cache.get(Built)
         if built.to != (self, head.position):
@@ -178,14 +148,15 @@ class Projections:
             built.to = self, head.position
 
     def require_fresh(self, tx: Transaction) -> None:
-        """Raise StaleProjectionError when the tables show less than the log holds."""
+        """Raise StaleProjectionError if the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
         if tx.cache.get(Built).fresh is self:
             return
         found = {}
-        for name, version, position, last, given in tx.execute(CHECKPOINTS_AND_END):
-            found[name] = version, position == max(last or 0, given or 0)
+        sql = CHECKPOINTS_AND_END.format(last_position=tx.engine.last_position)
+        for name, version, position, last, assigned in tx.execute(sql):
+            found[name] = version, position == max(last or 0, assigned or 0)
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
@@ -206,84 +177,11 @@ class Projections:
         return Projections(*present.by_name.values(), *more.values())
 
     def far_behind(self, tx: Transaction) -> list[Projection]:
-        """Return the projections that are better replayed than caught up."""
+        """Return the projections that are too far behind to catch up inside a transaction."""
         head = read_head(tx)
         found = checkpoints(tx)
         return [
             projection
             for name, projection in self.by_name.items()
-            if head.position - _usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+            if head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
         ]
-
-
-def _usable_to(checkpoint: Checkpoint | None, projection: Projection) -> int:
-    """Return up to which position a projection's tables are of use to this version of it."""
-    if checkpoint is None or checkpoint.version < projection.version:
-        return 0
-    return checkpoint.position
-
-
-def is_built_in_steps(projection: Projection) -> bool:
-    """Whether a projection may show less than the log for a while; few can, and say so."""
-    return getattr(projection, "is_built_in_steps", False)
-
-
-def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
-    """Return every projection's checkpoint."""
-    return {name: Checkpoint(version, at) for name, version, at in tx.execute(CHECKPOINTS)}
-
-
-def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
-    """Note how far a projection has been built."""
-    tx.cache.get(Built).is_all = False  # there may be a checkpoint more than those that move on
-    tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
-
-
-def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
-    """
-    Make a projection's tables; ``replace`` those of an earlier build, whatever their names were.
-
-    Raises ProjectionError when somebody else's table has such a name.
-    """
-    names = [table.name for table in tables(projection)]
-    makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
-    earlier = {name for name, maker in makers.items() if maker == projection.name}
-    if replace:
-        for name in sorted({*names, *earlier}):
-            tx.execute(f'DROP TABLE IF EXISTS main."{name}"')
-    for name in names:
-        if tx.one("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)):
-            raise ProjectionError(
-                f"there is a table {name!r} already that projection {projection.name!r} "
-                "did not make",
-                projection=projection.name,
-            )
-    for statement in projection.schema:
-        tx.execute(statement)
-    others = {name: maker for name, maker in makers.items() if name not in earlier}
-    made = {**others, **dict.fromkeys(names, projection.name)}
-    set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
-
-
-def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
-    """Apply all events after a position, in a unit of work; return the last one's position."""
-    while page := read_events(tx, position, limit=PAGE_EVENTS):
-        apply(tx, projections, page)
-        position = page[-1].position
-    return position
-
-
-def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
-    """
-    Apply a batch of events: each projection sees those that it handles, erased ones by their structure.
-
-    Raises UndecodableEventError for an event of a newer release; nothing is skipped in silence.
-    """
-    for recorded in events:
-        codec.check_known(recorded.type, recorded.schema_version, position=recorded.position)
-    events = [recorded.outlined() for recorded in events]
-    for projection in projections:
-        wanted = {kind.type_name() for kind in projection.handles}
-        batch = [recorded for recorded in events if recorded.type in wanted]
-        if batch:
-            projection.apply(tx, batch)

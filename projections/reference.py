@@ -1,9 +1,9 @@
 """
-What a history means, said as simply as can be: no database, no segments, each branch a list.
+The reference fold: what a history means, without a database or segments; each branch is a list.
 
-This is the definition that the tables are held to. It is written for reading, not for speed, and
-shares with the builders only what an item's shape is. It takes any sequence of events: what an
-event says is a fact (items added to a branch bring that branch to life), and what fits nothing (a
+Tests compare the projections' tables with it. It is written for reading, not for speed, and
+shares with the builders only the classification of items. It takes any sequence of events: what an
+event says is a fact (items added to a branch make it live), and what fits nothing (a
 pop of an item that is not the branch's newest) changes nothing. An event whose content was erased
 still counts as it did, by the structure that was kept of it; where none was, no items remain.
 """
@@ -17,7 +17,7 @@ import msgspec
 
 from agents_eventlog.eventlog import events
 from agents_eventlog.eventlog.events import JSON, ItemRef
-from agents_eventlog.projections.conversations.item_kind import USER, Shape, shape
+from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, classify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Item:
     """An item of a branch: which it is, what it looks like, and the turn that it belongs to."""
 
     ref: ItemRef
-    shape: Shape
+    kind: ItemKind
     turn: int
 
 
@@ -50,7 +50,7 @@ class Branch:
 
     @property
     def turn(self) -> int:
-        """The turn of the last item; 0 when there is none."""
+        """The turn of the last item; 0 without items."""
         return self.items[-1].turn if self.items else 0
 
     def number_of(self, ref: ItemRef | None) -> int:
@@ -61,14 +61,14 @@ class Branch:
     def add(self, position: int, items: Iterable[JSON]) -> None:
         """Put an event's items at the end; each user item opens a turn."""
         for index, content in enumerate(items):
-            seen = shape(content)
+            seen = classify(content)
             turn = self.turn + (seen.type == USER)
             self.items.append(Item(ItemRef(position, index), seen, turn))
 
 
 @dataclass
 class Used:
-    """What one model request used, on which branch and turn, and whether that turn still stands."""
+    """What one model request used, on which branch and turn, and whether that turn is still live."""
 
     position: int
     index: int
@@ -83,7 +83,7 @@ class Used:
 
 @dataclass
 class Session:
-    """A conversation: its branches by id, its labels, and all that it ever used."""
+    """A conversation: its branches by id, its user id and metadata, and all its usage."""
 
     created_at: int
     updated_at: int
@@ -99,13 +99,13 @@ class Session:
 
     @property
     def item_count(self) -> int:
-        """How many different items stand on live branches; a shared one counts once."""
+        """The number of different items on live branches; a shared one counts once."""
         return len(self._live_items())
 
     @property
     def turn_count(self) -> int:
-        """How many different user items stand on live branches."""
-        return sum(item.shape.type == USER for item in self._live_items().values())
+        """The number of different user items on live branches."""
+        return sum(item.kind.type == USER for item in self._live_items().values())
 
     @property
     def branch_count(self) -> int:
@@ -116,7 +116,7 @@ class Session:
         return {item.ref: item for branch in self.branches.values() for item in branch.items}
 
     def live(self, branch_id: str, recorded: Recorded) -> Branch:
-        """Return a branch that something happens on: whatever it was, it is live now."""
+        """Return the branch that an event happens on, and make it live."""
         at = recorded.occurred_at
         branch = self.branches.setdefault(branch_id, Branch(recorded.position, at, at))
         if not branch.is_live:
@@ -184,7 +184,7 @@ class State:
                 session.user_id = session.user_id if user_id is None else user_id or None
                 session.metadata = session.metadata if metadata is None else metadata or None
             case _:
-                pass  # an import begins: what it brings comes as events of its own
+                pass  # an import begins: its items follow as events
 
     def _erase(self, recorded: Recorded) -> None:
         session = self.sessions.get(recorded.session_id)

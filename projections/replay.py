@@ -1,50 +1,38 @@
 """
 Replay: projections built again from the first event, beside the live tables.
 
-The builders run on a scratch database of their own, fed by pages of events, while writers go on writing.
-What is built is then compared with the live tables (``check``), or swapped in for them in one
+The builders run on a scratch database of their own, fed by pages of events, while other programs
+keep writing. The result is then compared with the live tables (``check``), or replaces them in one
 transaction that first applies what was appended meanwhile. A replay that is killed has changed nothing.
 """
 
 from __future__ import annotations
 
-import errno
-import glob
-import os
-import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import read_events, read_head
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import (
-    DiskError,
-    DiskFullError,
     ProjectionError,
-    StoreError,
 )
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite.connections import translated
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store, Table
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections import projector
-from agents_eventlog.projections.base import Projection, Table, tables
+from agents_eventlog.projections import build
+from agents_eventlog.projections.base import Projection, tables
 
 BATCH_EVENTS = 5_000
-SCRATCH_CACHE_KIB = 4 * 1024
 
 log = _logging.get_logger("eventlog.replay")
 
 
 class Progress(NamedTuple):
-    """How far a replay is: events applied, events there are, seconds since it began."""
+    """The progress of a replay: events applied, events in the log, seconds since it began."""
 
     events: int
     total: int
@@ -52,7 +40,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay gives differently: live is None where it lacks, replayed where it is too much."""
+    """A row that a replay builds differently: a missing one has no ``live``."""
 
     table: str
     key: tuple[Any, ...]
@@ -69,7 +57,7 @@ class Difference(NamedTuple):
         )
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """One table's outcome: its rows after the replay, and the differences that a check found."""
 
     projection: str
@@ -89,7 +77,7 @@ def replay(
     check: bool = False,
     on_progress: OnProgress | None = None,
     on_difference: OnDifference | None = None,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """
     Build projections again from the first event. Blocks; run it in a thread of its own.
 
@@ -106,16 +94,16 @@ def replay(
 
 def rebuild(
     store: Store, projections: Sequence[Projection], on_progress: OnProgress | None = None
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Build projections beside the live tables and swap them in."""
     started = time.monotonic()
-    with _scratch_file(store) as path, _scratch(path) as scratch:
+    with store.engine.scratch_file(store) as path, store.engine.scratch(path) as scratch:
         position = _build(store, scratch, projections, on_progress)
         store.swap(path, lambda tx: _swap_in(tx, scratch, projections, position))
         counts = [
-            Replayed(projection.name, table.name, _count(scratch, table), 0)
+            ReplayResult(projection.name, table.name, _count(scratch, table), 0)
             for projection in projections
-            for table in tables(projection)
+            for table in tables(store.engine, projection)
         ]
     for projection in projections:
         seconds = round(time.monotonic() - started, 3)
@@ -129,20 +117,22 @@ def _build(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
 ) -> int:
-    """Apply all events that there are; return the last one's position."""
+    """Apply all events of the log; return the last one's position."""
     for projection in projections:
         for statement in projection.schema:
-            scratch.execute(statement)
+            scratch.execute(scratch.engine.create_statement(statement))
     started = time.monotonic()
     total = store.read_sync(read_head).position
     position = 0
     structures = Structures()
-    page = store.read_sync(partial(_page, after=0, structures=structures))
+    page = store.read_sync(partial(_page, after=0, structures=structures), scan=True)
     while page:
         position = page[-1].position
         _apply(scratch, projections, page)
         # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
-        following = store.read_ahead(partial(_page, after=position, structures=structures))
+        following = store.read_ahead(
+            partial(_page, after=position, structures=structures), scan=True
+        )
         scratch.execute("COMMIT")
         page = following.result()
         if on_progress is not None:
@@ -159,31 +149,31 @@ def _apply(
 ) -> None:
     """Apply a page of events in a transaction, to be committed: what was deferred is written then."""
     scratch.execute("BEGIN")
-    projector.apply(scratch, projections, page)
+    build.apply(scratch, projections, page)
 
 
 def _swap_in(
     tx: Transaction, scratch: Transaction, projections: Sequence[Projection], position: int
 ) -> None:
-    """Apply what was appended meanwhile, then put the scratch tables in place of the live ones."""
+    """Apply events appended meanwhile, then replace the live tables by the scratch tables."""
     while page := read_events(tx, position, limit=BATCH_EVENTS):
         _apply(scratch, projections, page)
         scratch.execute("COMMIT")
         position = page[-1].position
     for projection in projections:
-        found = projector.checkpoints(tx).get(projection.name)
+        found = build.checkpoints(tx).get(projection.name)
         if found is not None and found.version > projection.version:
             raise ProjectionError(
                 f"projection {projection.name!r} was replayed by a newer program meanwhile"
             )
-        projector.create_tables(tx, projection, replace=found is not None)
-        for table in tables(projection):
+        build.create_tables(tx, projection, replace=found is not None)
+        for table in tables(tx.engine, projection):
             _copy_from_scratch(tx, table)
-        projector.set_checkpoint(tx, projection, read_head(tx).position)
+        build.set_checkpoint(tx, projection, read_head(tx).position)
 
 
 def _copy_from_scratch(tx: Transaction, table: Table) -> None:
-    """Fill an empty table. With ``SELECT *`` SQLite copies its records and its indexes as they are."""
+    """Fill an empty table. With ``SELECT *`` SQLite copies records and indexes unchanged."""
     if table.is_plain:
         tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
         return
@@ -201,11 +191,11 @@ def _check(
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
     on_difference: OnDifference | None,
-) -> list[Replayed]:
-    with _scratch("") as scratch:
+) -> list[ReplayResult]:
+    with store.engine.scratch() as scratch:
         position = _build(store, scratch, projections, on_progress)
 
-        def compare(tx: Transaction) -> list[Replayed]:
+        def compare(tx: Transaction) -> list[ReplayResult]:
             nonlocal position
             while page := read_events(tx, position, limit=BATCH_EVENTS):
                 _apply(scratch, projections, page)
@@ -214,10 +204,10 @@ def _check(
             return [
                 _compared(tx, scratch, projection, table, on_difference)
                 for projection in projections
-                for table in tables(projection)
+                for table in tables(store.engine, projection)
             ]
 
-        return store.read_sync(compare)
+        return store.read_sync(compare, scan=True)
 
 
 def _compared(
@@ -226,20 +216,20 @@ def _compared(
     projection: Projection,
     table: Table,
     on_difference: OnDifference | None,
-) -> Replayed:
+) -> ReplayResult:
     differences = 0
     for key, live, built in _differing(tx, scratch, table):
         differences += 1
         if on_difference is not None:
             on_difference(Difference(table.name, key, _named(table, live), _named(table, built)))
-    return Replayed(projection.name, table.name, _count(scratch, table), differences)
+    return ReplayResult(projection.name, table.name, _count(scratch, table), differences)
 
 
 def _differing(
     tx: Transaction, scratch: Transaction, table: Table
 ) -> Iterator[tuple[tuple[Any, ...], Row | None, Row | None]]:
     """Walk both tables in the order of their keys, side by side."""
-    missing = table.name not in _table_names(tx)
+    missing = table.name not in tx.engine.table_names(tx)
     live_rows: Iterator[Row] = iter(()) if missing else _rows(tx, table)
     places = [table.columns.index(column) for column in table.key]
 
@@ -289,76 +279,3 @@ def _named(table: Table, row: Row | None) -> dict[str, Any] | None:
 def _count(tx: Transaction, table: Table) -> int:
     ((count,),) = tx.all(f'SELECT COUNT(*) FROM "{table.name}"')
     return int(count)
-
-
-def _table_names(tx: Transaction) -> set[str]:
-    return {name for (name,) in tx.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
-# -- the scratch database ---------------------------------------------------------------------
-
-
-@contextmanager
-def _scratch(path: str) -> Iterator[Transaction]:
-    """Open a database that may be lost: fast, and small in memory."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in (
-            "journal_mode=OFF",
-            "synchronous=OFF",
-            f"cache_size=-{SCRATCH_CACHE_KIB}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        yield Transaction(connection, now=0)
-    except sqlite3.Error as error:
-        raise translated(error, path or "a temporary file") from error
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _scratch_file(store: Store) -> Iterator[str]:
-    """Give a file beside the log, on the same disk; what a killed replay left there goes."""
-    if store.is_memory:
-        with tempfile.TemporaryDirectory() as folder:
-            yield str(Path(folder) / "replay")
-        return
-    log_file = Path(store.path)
-    for old in leftovers(store.path):
-        with suppress(OSError):
-            old.unlink()
-    try:
-        handle, path = tempfile.mkstemp(
-            prefix=f"{log_file.name}-replay-", suffix=f"-{os.getpid()}", dir=log_file.parent
-        )
-    except OSError as error:
-        raise _no_scratch_file(error, store.path) from error
-    os.close(handle)
-    try:
-        yield path
-    finally:
-        with suppress(OSError):  # the next replay takes it away
-            Path(path).unlink()
-
-
-def _no_scratch_file(error: OSError, path: str) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"no room left on the disk beside {path}", path=path)
-    return DiskError(f"no file can be made beside {path}: {error.strerror}", path=path)
-
-
-def leftovers(path: str) -> list[Path]:
-    """Return the files that killed replays left beside a log."""
-    log_file = Path(path)
-    found = log_file.parent.glob(f"{glob.escape(log_file.name)}-replay-*")
-    return sorted(old for old in found if not _is_running(old.name.rpartition("-")[2]))
-
-
-def _is_running(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True

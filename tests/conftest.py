@@ -12,6 +12,8 @@ import random
 
 import pytest
 
+from tests.sdk_versions import unmet
+
 PROOF_TIMEOUT_SECONDS = 3_600
 UNMEASURED = ("tests/contract/test_state_machine.py", "tests/fuzz/", "tests/properties/")
 """What goes the same ways many times: what the tests reach is measured without it, in half the time."""
@@ -39,6 +41,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the long tests take their time, and measure what tests reach where that takes little."""
     for item in items:
+        if reason := unmet(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.nodeid.startswith(UNMEASURED):
             item.add_marker(pytest.mark.no_cover)
         if item.get_closest_marker("proof"):

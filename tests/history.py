@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity, recording_context
 from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
 from agents_eventlog.projections.base import Projection, tables
+from agents_eventlog.projections.build import apply
 from agents_eventlog.projections.conversations.branch_tree import Pointer, spans
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def empty(projections: Sequence[Projection]) -> Transaction:
     for projection in projections:
         for statement in projection.schema:
             connection.execute(statement)
-    return Transaction(connection, now=0)
+    return Transaction(connection, now=0, engine=SQLITE)
 
 
 def build(
@@ -80,14 +81,14 @@ def build(
         if forgetful:
             tx.flush()
             tx.cache.clear()
-        projector.apply(tx, projections, events[start:end])
+        apply(tx, projections, events[start:end])
 
 
 def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of the projections' tables, with each value's storage class."""
     found = {}
     for projection in projections:
-        for table in tables(projection):
+        for table in tables(SQLITE, projection):
             columns = ", ".join(f'"{name}", typeof("{name}")' for name in table.columns)
             order = ", ".join(f'"{name}"' for name in table.key)
             found[table.name] = tx.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}')
@@ -192,7 +193,7 @@ def _meant_session(session: Session) -> dict[str, Any]:
                     branch.updated_at,
                 ],
                 [
-                    (*_place(item.ref), *item.shape[:2], int(item.shape.is_tool_call), item.turn)
+                    (*_place(item.ref), *item.kind[:2], int(item.kind.is_tool_call), item.turn)
                     for item in branch.items
                 ],
             )

@@ -20,7 +20,7 @@ MANUALS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What is not to be written, and what is: the glossary's word, or the plain construction.
 BANNED = {
     r"\b(tell|tells|told|telling)\b": "show, report, say which; or name the return value",
-    r"(?<!there )\b(is|are|was|were|be) no (?!longer\b|more\b|later\b|earlier\b|fewer\b|less\b|greater\b)\w+": (
+    r"(?<!there )\b(is|are|was|were|be) no (?!(longer|more|later|earlier|fewer|less|greater)\b)\w+": (
         "negate the verb: is not a ..."
     ),
     r"\b(is|are|was|were) (?-i:none)\b": "is missing, does not exist; negate the verb",
@@ -41,6 +41,48 @@ BANNED = {
     r"\bsought\b|\bfind it again\b|\bin either case\b": "search, match, case-insensitive",
     r"\bgo on behind\b|\bbehind (it|this|that)\b": "after",
 }
+NOT_YET = {
+    "adapters/conversations/call_order.py",
+    "adapters/conversations/commands.py",
+    "adapters/conversations/doctor_checks.py",
+    "adapters/conversations/event_descriptions.py",
+    "adapters/conversations/item_history.py",
+    "adapters/conversations/item_search.py",
+    "adapters/conversations/log.py",
+    "adapters/conversations/pricing.py",
+    "adapters/conversations/repricing.py",
+    "adapters/conversations/sdk_tables.py",
+    "adapters/conversations/sessions.py",
+    "adapters/conversations/summary.py",
+    "adapters/conversations/timestamps.py",
+    "adapters/conversations/tools.py",
+    "adapters/conversations/usage.py",
+    "adapters/openai_agents/advanced_sqlite.py",
+    "adapters/openai_agents/migration/import_file.py",
+    "adapters/openai_agents/migration/importer.py",
+    "adapters/openai_agents/migration/migrate.py",
+    "adapters/openai_agents/sdk_internals.py",
+    "adapters/openai_agents/session.py",
+    "adapters/openai_agents/testing.py",
+    "adapters/openai_agents/unit_runner.py",
+    "adapters/openai_agents/usage/recorder.py",
+    "adapters/openai_agents/usage/runs.py",
+    "adapters/openai_agents/usage/snapshot.py",
+    "eventlog/appender.py",
+    "eventlog/jsonl/format.py",
+    "eventlog/storage/engine.py",
+    "eventlog/storage/pending.py",
+    "eventlog/storage/sqlite/connections.py",
+    "eventlog/storage/sqlite/engine.py",
+    "eventlog/storage/sqlite/registry.py",
+    "eventlog/storage/sqlite/schema.py",
+    "eventlog/storage/sqlite/store.py",
+    "eventlog/storage/sqlite/tables.py",
+    "eventlog/storage/sqlite/thread.py",
+    "eventlog/storage/transaction.py",
+}
+"""Files that are still to be rewritten. A file leaves this list and never comes back."""
+
 PATTERNS = {re.compile(pattern, re.IGNORECASE): better for pattern, better in BANNED.items()}
 
 
@@ -89,7 +131,8 @@ def _problems(texts: Iterator[tuple[int, str]]) -> list[str]:
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_code_reads_as_plain_english(file: Path) -> None:
-    assert _problems(texts_of_code(file)) == []
+    is_still_to_do = file.relative_to(ROOT).as_posix() in NOT_YET
+    assert bool(_problems(texts_of_code(file))) == is_still_to_do, _problems(texts_of_code(file))
 
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: str(file.relative_to(ROOT)))

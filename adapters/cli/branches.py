@@ -1,10 +1,10 @@
 """
 ``eventlog branches``: the tree of a session's branches.
 
-Documents of ``--json``, one a line: ``branch`` (session_id, branch_id, from_branch_id, before_turn,
+Documents of ``--json``, one per line: ``branch`` (session_id, branch_id, from_branch_id, before_turn,
 last_item: [position, index] of the last item shared at the fork, items, own_items, turns, created_at,
 last_used_at, is_live, is_current, ended: "deleted" or "cleared", ended_at, last_version: of the
-session, in which it was there), in the order of creation.
+session, in which it existed), in the order of creation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.tree import Tree
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import (
@@ -26,7 +27,6 @@ from agents_eventlog.eventlog.events import (
     SessionDeleted,
     SessionRestored,
 )
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -45,8 +45,7 @@ BRANCHES = """
     FROM branches
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-FORKS_AND_ENDS = f"""
-    SELECT {EVENT_COLUMNS} FROM events
+FORKS_AND_ENDS = """
     WHERE session_id = ? AND type IN ('branch_created', 'branch_deleted', 'session_cleared',
         'session_deleted', 'session_restored')
     ORDER BY version
@@ -55,7 +54,7 @@ CURRENT = "SELECT branch_id, deleted_at FROM sessions"
 
 
 class Branch(NamedTuple):
-    """A branch of a session, where it left which other, its size, its use and its end."""
+    """A branch of a session: its fork point, size, last use and end."""
 
     branch_id: str
     from_branch_id: str | None
@@ -105,9 +104,9 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
 
 
 def branches(tx: Transaction, session_id: str) -> list[Branch]:
-    """Return all branches that a session ever had, in the order of their creation."""
+    """Return all branches that a session ever had, in order of creation."""
     forks, ends = _forks_and_ends(tx, session_id)
-    with past.at(tx, session_id, session_version(tx, session_id)) as present:
+    with past.session_as_of(tx, session_id, session_version(tx, session_id)) as present:
         current, deleted_at = present.one(CURRENT) or (None, None)
         found = []
         for row in present.all(BRANCHES):
@@ -142,7 +141,7 @@ def branches(tx: Transaction, session_id: str) -> list[Branch]:
 
 
 class _End(NamedTuple):
-    """The end of a branch, or of all for None."""
+    """End of a branch, or of all branches if ``branch_id`` is None."""
 
     branch_id: str | None
     how: str
@@ -156,7 +155,7 @@ def _forks_and_ends(
 ) -> tuple[dict[str, BranchCreated], list[_End]]:
     forks: dict[str, BranchCreated] = {}
     ends: list[_End] = []
-    for row in tx.execute(FORKS_AND_ENDS, (session_id,)):
+    for row in payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)):
         recorded = Recorded(row)
         where = (recorded.position, recorded.version, recorded.occurred_at)
         match recorded.event:
@@ -182,7 +181,7 @@ def _pair(fork: BranchCreated | None) -> tuple[int, int] | None:
 
 
 def _own_items(tx: Transaction, pointer: Pointer, fork: BranchCreated | None) -> int:
-    """Count the items behind the fork; items stand in the order of their identity."""
+    """Count the items after the fork; a branch's items are sorted by position and index."""
     last = None if fork is None else fork.last_item
     if last is None:
         return pointer.length
@@ -203,7 +202,7 @@ def _tree(session_id: str, shown: list[Branch], found: list[Branch]) -> Tree:
 
 
 def _nearest(branch: Branch, by_id: Mapping[str, Branch], nodes: Mapping[str, Tree]) -> str | None:
-    """Return the nearest ancestor that is shown, None for the root."""
+    """Return the nearest ancestor that is shown, or None for the root."""
     passed = {branch.branch_id}
     name = branch.from_branch_id
     while name is not None and name not in passed and name in by_id:

@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from typing import Any, Literal, TypeAlias
 
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.pending import PendingUnit
-from agents_eventlog.eventlog.storage.sqlite.store import Store
 
 Kind: TypeAlias = Literal["read", "write"]
 
@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["read", "write"]
 _first_call = threading.Lock()
 
 
-class Lane:
+class SerialExecutor:
     """
     Keeps call order between reads and writes of one session object, and nothing more.
 

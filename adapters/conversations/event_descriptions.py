@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import summary
-from agents_eventlog.adapters.conversations.item_history import Facts, Gone
+from agents_eventlog.adapters.conversations.item_history import EventEffect, Removal
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.eventlog.events import (
     JSON,
@@ -36,17 +36,17 @@ TOLD_ITEMS = 3
 TOLD_CHARACTERS = 160
 """How long a part of an account may be."""
 
-NO_FACTS = Facts(items=0, branches=0)
+NO_FACTS = EventEffect(items=0, branches=0)
 
 
 class ItemTold(NamedTuple):
     """An item that an event brought, in a few words, and what became of it."""
 
     account: str
-    gone: Gone | None
+    gone: Removal | None
 
 
-class Told(NamedTuple):
+class EventDescription(NamedTuple):
     """An event in words; the items that it brought; whether its content is there to be read."""
 
     account: str
@@ -54,12 +54,12 @@ class Told(NamedTuple):
     state: str
 
 
-def tell(
+def describe_event(
     recorded: Recorded,
-    facts: Mapping[int, Facts],
-    gone: Mapping[ItemRef, Gone],
+    facts: Mapping[int, EventEffect],
+    gone: Mapping[ItemRef, Removal],
     popped: JSON = None,
-) -> Told:
+) -> EventDescription:
     """
     Return an event in words; they may hold control characters.
 
@@ -69,9 +69,9 @@ def tell(
     try:
         event = recorded.event
     except UndecodableEventError:
-        return Told(f"{recorded.type} that cannot be read", [], "unreadable")
+        return EventDescription(f"{recorded.type} that cannot be read", [], "unreadable")
     if event is None:
-        return Told(f"{recorded.type}: its content was erased", [], "erased")
+        return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
         ItemTold(brief(item), gone.get(ItemRef(recorded.position, index)))
         for index, item in enumerate(getattr(event, "items", ()))
@@ -80,7 +80,7 @@ def tell(
     account = words(event, facts.get(recorded.position, NO_FACTS))
     if isinstance(event, ItemPopped):
         account += " an item" if popped is None else f" {brief(popped)}"
-    return Told(_short(account), items, "whole")
+    return EventDescription(_short(account), items, "whole")
 
 
 def brief(item: JSON) -> str:
@@ -95,56 +95,56 @@ def _short(text: str) -> str:
     return text if len(text) <= TOLD_CHARACTERS else f"{text[: TOLD_CHARACTERS - 1]}…"
 
 
-def _added(event: ItemsAdded, _facts: Facts) -> str:
+def _added(event: ItemsAdded, _facts: EventEffect) -> str:
     return (
         "added" if len(event.items) == 1 else f"added {summary.counted(len(event.items), 'item')}"
     )
 
 
-def _popped(_event: ItemPopped, facts: Facts) -> str:
+def _popped(_event: ItemPopped, facts: EventEffect) -> str:
     return "popped" if facts.number is None else f"popped #{facts.number:,}"
 
 
-def _replaced(event: ItemsReplaced, facts: Facts) -> str:
+def _replaced(event: ItemsReplaced, facts: EventEffect) -> str:
     return f"replaced {summary.counted(facts.items, 'item')} by {len(event.items):,}"
 
 
-def _created(event: BranchCreated, _facts: Facts) -> str:
+def _created(event: BranchCreated, _facts: EventEffect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
     return f"branched '{event.branch_id}' from {event.from_branch_id} {place}"
 
 
-def _switched(event: BranchSwitched, _facts: Facts) -> str:
+def _switched(event: BranchSwitched, _facts: EventEffect) -> str:
     return f"switched from {event.from_branch_id} to {event.branch_id}"
 
 
-def _branch_deleted(event: BranchDeleted, facts: Facts) -> str:
+def _branch_deleted(event: BranchDeleted, facts: EventEffect) -> str:
     return f"deleted branch '{event.branch_id}' with {summary.counted(facts.items, 'item')}"
 
 
-def _cleared(_event: SessionCleared, facts: Facts) -> str:
+def _cleared(_event: SessionCleared, facts: EventEffect) -> str:
     on = "1 branch" if facts.branches == 1 else f"{facts.branches:,} branches"
     return f"cleared {summary.counted(facts.items, 'item')} on {on}"
 
 
-def _deleted(event: SessionDeleted, facts: Facts) -> str:
+def _deleted(event: SessionDeleted, facts: EventEffect) -> str:
     because = f": {event.reason}" if event.reason else ""
     return f"deleted the session with {summary.counted(facts.items, 'item')}{because}"
 
 
-def _restored(_event: SessionRestored, _facts: Facts) -> str:
+def _restored(_event: SessionRestored, _facts: EventEffect) -> str:
     return "restored the session"
 
 
-def _labelled(event: MetadataSet, _facts: Facts) -> str:
+def _labelled(event: MetadataSet, _facts: EventEffect) -> str:
     labels = [] if event.user_id is None else [f"user '{event.user_id}'"]
     if event.metadata is not None:
         labels.append(f"metadata {', '.join(event.metadata) or '(none)'}")
     return f"labelled the session: {'; '.join(labels) or 'nothing'}"
 
 
-def _used(event: UsageRecorded, _facts: Facts) -> str:
+def _used(event: UsageRecorded, _facts: EventEffect) -> str:
     requests = sum(request.requests for request in event.requests)
     tokens = sum(request.total_tokens for request in event.requests)
     costs = [request.cost_usd for request in event.requests if request.cost_usd is not None]
@@ -154,26 +154,26 @@ def _used(event: UsageRecorded, _facts: Facts) -> str:
     return f"recorded {', '.join(parts)}"
 
 
-def _corrected(event: UsageCorrected, _facts: Facts) -> str:
+def _corrected(event: UsageCorrected, _facts: EventEffect) -> str:
     because = f": {event.reason}" if event.reason else ""
     return f"corrected the usage of {summary.counted(len(event.requests), 'request')}{because}"
 
 
-def _erased(event: ContentErased, _facts: Facts) -> str:
+def _erased(event: ContentErased, _facts: EventEffect) -> str:
     because = f": {event.reason}" if event.reason else ""
     whole = "the session, " if event.is_whole else ""
     count = summary.counted(len(event.positions), "event")
     return f"erased {whole}the content of {count}{because}"
 
 
-def _imported(event: HistoryImported, _facts: Facts) -> str:
+def _imported(event: HistoryImported, _facts: EventEffect) -> str:
     brought = ", ".join(
         f"{number:,} {what.replace('_', ' ')}" for what, number in event.counts.items()
     )
     return f"imported from {event.source}: {brought or 'nothing'}"
 
 
-_WORDS: dict[type[Event], Callable[[Any, Facts], str]] = {
+_WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {
     ItemsAdded: _added,
     ItemPopped: _popped,
     ItemsReplaced: _replaced,

@@ -37,14 +37,14 @@ _HOW: dict[type[Event], str] = {
 _ABOUT_NO_ITEM = {kind.type_name() for kind in (MetadataSet, UsageRecorded, UsageCorrected)}
 
 
-class Gone(NamedTuple):
+class Removal(NamedTuple):
     """How an item left the last branch that held it, and the position of the event that did it."""
 
     how: str
     position: int
 
 
-class Facts(NamedTuple):
+class EventEffect(NamedTuple):
     """What an event took away: items, from how many branches; of a popped one, its number there."""
 
     items: int
@@ -52,7 +52,7 @@ class Facts(NamedTuple):
     number: int | None = None
 
 
-class Fates:
+class ItemHistory:
     """
     Follows sessions from their first event on, by the reference meaning of a history.
 
@@ -60,8 +60,8 @@ class Fates:
     """
 
     def __init__(self) -> None:
-        self.gone: dict[ItemRef, Gone] = {}
-        self.facts: dict[int, Facts] = {}
+        self.gone: dict[ItemRef, Removal] = {}
+        self.facts: dict[int, EventEffect] = {}
         self._state = State()
 
     def follow(self, recorded: Recorded) -> None:
@@ -89,9 +89,9 @@ class Fates:
             left.update(_left(items, now))
         for ref in left:
             if is_deleted or not _stands(session.branches.values(), ref):
-                self.gone.setdefault(ref, Gone(how, recorded.position))
+                self.gone.setdefault(ref, Removal(how, recorded.position))
         number = next(iter(sizes.values())) if isinstance(event, ItemPopped) and left else None
-        self.facts[recorded.position] = Facts(len(left), len(before), number)
+        self.facts[recorded.position] = EventEffect(len(left), len(before), number)
 
     def _stand_again(self, session_id: str) -> None:
         for branch in self._state.sessions[session_id].branches.values():

@@ -13,9 +13,9 @@ from agents_eventlog.eventlog.errors import InvalidEventError, InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import RunUnit
 from agents_eventlog.projections.search.searcher import (
-    Finder,
     Hit,
-    Sought,
+    ItemQuery,
+    Searcher,
     cursor,
 )
 
@@ -109,21 +109,23 @@ async def find_items(
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}"[:200])
     # One more than is returned shows whether there are more.
-    finder = Finder(sought(text, **which), limit=None if limit is None else limit + 1, after=after)
-    while finder.take(await read(finder.look)):
+    searcher = Searcher(
+        sought(text, **which), limit=None if limit is None else limit + 1, after=after
+    )
+    while searcher.collect(await read(searcher.read_batch)):
         pass
-    if finder.scanned:
-        log.info("search.scanned", events=finder.scanned)
-    rows = tuple(row(hit, first_turn) for hit in finder.hits[:limit])
+    if searcher.scanned:
+        log.info("search.scanned", events=searcher.scanned)
+    rows = tuple(row(hit, first_turn) for hit in searcher.hits[:limit])
     return SearchResults(
         rows=rows,
-        cursor=rows[-1]["cursor"] if rows and len(finder.hits) > len(rows) else None,
-        indexed=finder.indexed,
-        scanned=finder.scanned,
+        cursor=rows[-1]["cursor"] if rows and len(searcher.hits) > len(rows) else None,
+        indexed=searcher.indexed,
+        scanned=searcher.scanned,
     )
 
 
-def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
+def sought(text: str | None, **which: Unpack[ItemFilters]) -> ItemQuery:
     """Return what is sought, checked. Raises InvalidQueryError, TypeError for an unknown filter."""
     if unknown := which.keys() - ItemFilters.__annotations__.keys():
         raise TypeError(f"there is no filter {min(unknown)!r}")
@@ -133,7 +135,7 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> Sought:
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
     start, end = timestamps.period(which.get("since"), which.get("until"))
-    return Sought(
+    return ItemQuery(
         text=text,
         type=which.get("type"),
         tool_name=which.get("tool_name"),
@@ -163,9 +165,9 @@ def row(hit: Hit, first_turn: int = 1) -> ItemHit:
         "turn": hit.turn + first_turn - 1,
         "position": hit.ref.position,
         "index": hit.ref.index,
-        "type": hit.shape.type,
+        "type": hit.kind.type,
         "role": hit.item.get("role") if isinstance(hit.item, dict) else None,
-        "tool_name": hit.shape.tool_name,
+        "tool_name": hit.kind.tool_name,
         "item": hit.item,
         "snippet": hit.snippet.text,
         "hit": (hit.snippet.start, hit.snippet.end),

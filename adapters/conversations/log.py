@@ -17,15 +17,15 @@ from agents_eventlog.adapters.conversations.sessions import Deletion
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog.appender import Projector
 from agents_eventlog.eventlog.log import EventLog, Opening
-from agents_eventlog.eventlog.storage.sqlite.store import Durability
+from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 from agents_eventlog.projections.erasure import eraser
-from agents_eventlog.projections.erasure.eraser import Erased, OnProgress
+from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 from agents_eventlog.projections.erasure.scopes import (
     DeletedSessions,
-    OneSession,
     PoppedItems,
     Scope,
+    SessionScope,
 )
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
@@ -33,7 +33,7 @@ from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from agents_eventlog.adapters.conversations.repricing import Repriced
+    from agents_eventlog.adapters.conversations.repricing import RepriceResult
 
 
 class ConversationLog(EventLog):
@@ -105,7 +105,7 @@ class ConversationLog(EventLog):
         model: str | None = None,
         only_unpriced: bool = False,
         dry_run: bool = False,
-    ) -> Repriced:
+    ) -> RepriceResult:
         """
         Price recorded requests again, each at its time, and record what costs something else.
 
@@ -228,7 +228,7 @@ class ConversationLog(EventLog):
         reason: str | None = None,
         dry_run: bool = False,
         on_progress: OnProgress | None = None,
-    ) -> Erased:
+    ) -> ErasureResult:
         """
         Blank contents for good, so that no byte of them is left in the file or its write-ahead log.
 
@@ -251,7 +251,7 @@ class ConversationLog(EventLog):
             raise ValueError("older_than goes with deleted")
         scope: Scope = PoppedItems()
         if session_id is not None:
-            scope = OneSession(session_id)
+            scope = SessionScope(session_id)
         elif deleted:
             age = older_than or timedelta()
             scope = DeletedSessions(self.store.clock() - age // timedelta(microseconds=1))

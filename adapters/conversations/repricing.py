@@ -8,15 +8,14 @@ from typing import TypeAlias
 
 from agents_eventlog.adapters.conversations import commands, pricing
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.openai_agents.usage import runs
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.events import UsageCorrection
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import default
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import NANOS, nanos
-from agents_eventlog.projections.usage.queries import RecordedRequest, Wanted
+from agents_eventlog.projections.usage.queries import RecordedRequest, UsageQuery
 
 SESSIONS_IN_A_UNIT = 100
 """How many sessions are corrected in one transaction."""
@@ -25,7 +24,7 @@ Corrections: TypeAlias = dict[str, list[UsageCorrection]]
 
 
 @dataclass(frozen=True)
-class Repriced:
+class RepriceResult:
     """
     What repricing did, or would do.
 
@@ -56,21 +55,21 @@ class _Counts:
 
 def reprice(
     store: Store,
-    wanted: Wanted,
+    wanted: UsageQuery,
     *,
     model: str | None,
     prices: Prices,
     only_unpriced: bool,
     dry_run: bool,
-    on_progress: Callable[[Repriced], None] | None = None,
-) -> Repriced:
+    on_progress: Callable[[RepriceResult], None] | None = None,
+) -> RepriceResult:
     """
     Price the requests that are asked for again, and record what costs something else. Blocks.
 
     What an application priced itself is left alone, unless ``prices`` are given. A model without a
     price keeps the cost that is recorded. May be ended at any time, and run again.
     """
-    done = Repriced(is_dry=dry_run)
+    done = RepriceResult(is_dry=dry_run)
     counts = _Counts()
     for session_ids in _sessions(store, wanted.session_id):
         for session_id in session_ids:
@@ -111,7 +110,7 @@ def _fresh(tx: Transaction) -> Transaction:
 
 
 def _requests(
-    tx: Transaction, wanted: Wanted, session_id: str, model: str | None
+    tx: Transaction, wanted: UsageQuery, session_id: str, model: str | None
 ) -> list[RecordedRequest]:
     found = usage_queries.requests(_fresh(tx), wanted._replace(session_id=session_id))
     return [each for each in found if model in (None, each.request.model)]
@@ -134,7 +133,7 @@ def _corrections(
             counts.unpriced += before.requests
         elif before.cost_usd is None or nanos(before.cost_usd) != nanos(after.cost_usd):
             counts.changed += before.requests
-            yield runs.correction(known.ref, before, after)
+            yield commands.correction(known.ref, before, after)
 
 
 def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> None:
@@ -145,7 +144,7 @@ def _record(store: Store, corrections: Mapping[str, list[UsageCorrection]]) -> N
     store.write_sync(unit)
 
 
-def _told(counts: _Counts, done: Repriced) -> Repriced:
+def _told(counts: _Counts, done: RepriceResult) -> RepriceResult:
     return replace(
         done,
         requests=counts.requests,

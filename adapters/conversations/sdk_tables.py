@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import UnserialisableError, WrongTablesError
-from agents_eventlog.eventlog.storage.sqlite.schema import get_property, table_names
+from agents_eventlog.eventlog.properties import get_property
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +78,7 @@ def find(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
 
 
 def _called(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
-    names = {folded(name): name for name in table_names(tx.connection)}
+    names = {folded(name): name for name in tx.engine.table_names(tx)}
     if not {folded(name) for name in pair} <= names.keys():
         return None
     found = TablePair(*(names[folded(name)] for name in pair))
@@ -145,7 +145,7 @@ def forget(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> No
 
 def _forget_session(tx: Transaction, pair: TablePair, session_id: str) -> None:
     """Delete what the SDK's tables hold of a session, where they are still there."""
-    there = table_names(tx.connection)
+    there = tx.engine.table_names(tx)
     for name in (STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, pair.messages, pair.sessions):
         if name in there:
             tx.execute(f"DELETE FROM {quoted(name)} WHERE session_id = ?", (session_id,))
@@ -166,7 +166,7 @@ def _forget_items(
     for message_id, data in rows:
         item = decoded_item(data)
         if item is not None and item[1] in gone:
-            if STRUCTURE in table_names(tx.connection):
+            if STRUCTURE in tx.engine.table_names(tx):
                 tx.execute(f"DELETE FROM {STRUCTURE} WHERE message_id = ?", (message_id,))
             tx.execute(f"DELETE FROM {messages} WHERE id = ?", (message_id,))
 

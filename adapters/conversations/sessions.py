@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import timestamps
-from agents_eventlog.adapters.conversations.commands import Seat, look, record_labels
+from agents_eventlog.adapters.conversations.commands import SessionContext, look, record_labels
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import (
@@ -21,7 +21,7 @@ from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import SessionCursor, SessionQuery
-from agents_eventlog.projections.sessions.queries import Session, SessionSpend
+from agents_eventlog.projections.sessions.queries import Session, SessionUsage
 from agents_eventlog.projections.usage.builder import NANOS
 
 TOLD_AT_ONCE = 500
@@ -69,7 +69,7 @@ def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dic
     for start in range(0, len(found), TOLD_AT_ONCE):
         some = found[start : start + TOLD_AT_ONCE]
         details = zip(
-            some, session_queries.titles(tx, some), session_queries.spent(tx, some), strict=True
+            some, session_queries.titles(tx, some), session_queries.usage(tx, some), strict=True
         )
         for session, title, spent in details:
             cursor = filters.cursor(query.order_by, session.place(query))
@@ -77,7 +77,7 @@ def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dic
     return told
 
 
-def _row(session: Session, title: str | None, spent: SessionSpend, cursor: str) -> dict[str, Any]:
+def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "title": title,
@@ -107,26 +107,26 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 
 
 def set_metadata(
-    tx: Transaction, seat: Seat, user_id: str | None, metadata: dict[str, JSON] | None
+    tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Label the seat's session, with what its object was made with where nothing else is given."""
-    if look(tx, seat).is_deleted:
-        raise SessionDeletedError(seat.session_id)
-    first_user_id, first_metadata = seat.labels or (None, None)
+    """Label the context's session, with what its object was made with where nothing else is given."""
+    if look(tx, context).is_deleted:
+        raise SessionDeletedError(context.session_id)
+    first_user_id, first_metadata = context.labels or (None, None)
     record_labels(
         tx,
-        seat,
+        context,
         first_user_id if user_id is None else user_id,
         first_metadata if metadata is None else metadata,
     )
 
 
-def get_metadata(tx: Transaction, seat: Seat) -> dict[str, Any]:
-    """Return the labels of the seat's session, with those that its next write will record."""
-    session = conversations.session(tx, seat.session_id)
+def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
+    """Return the labels of the context's session, with those that its next write will record."""
+    session = conversations.session(tx, context.session_id)
     if session is not None and session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
-    user_id, metadata = seat.labels or (None, None)
+    user_id, metadata = context.labels or (None, None)
     if session is not None:
         user_id = session.user_id if user_id is None else user_id
         metadata = _metadata(session.metadata) if metadata is None else metadata
@@ -174,12 +174,12 @@ async def delete_sessions(
     run: runs the units: a log's write, or its read for a dry run.
     before: sessions that begin after this time are left alone, so that it comes to an end.
     """
-    if query.asks_for_all and not everything:
+    if query.matches_all and not everything:
         raise InvalidQueryError("no filter is given: all_sessions=True means all of them")
 
-    def unit(tx: Transaction) -> tuple[list[Session], list[SessionSpend], SessionCursor | None]:
+    def unit(tx: Transaction) -> tuple[list[Session], list[SessionUsage], SessionCursor | None]:
         found, after = session_queries.page(tx, query)
-        spent = session_queries.spent(tx, found)
+        spent = session_queries.usage(tx, found)
         if not dry_run:
             for session in found:
                 delete_session(tx, session.session_id, reason)
@@ -188,7 +188,7 @@ async def delete_sessions(
     query = query.created_by(before)
     query = replace(query, order_by="created_at", is_reversed=True, limit=DELETED_AT_ONCE)
     deleted: list[Session] = []
-    all_spent: list[SessionSpend] = []
+    all_spent: list[SessionUsage] = []
     while True:
         found, spent, after = await run(unit)
         deleted += found
@@ -198,7 +198,7 @@ async def delete_sessions(
         query = replace(query, after=after)
 
 
-def _deletion(deleted: list[Session], spent: list[SessionSpend], *, dry_run: bool) -> Deletion:
+def _deletion(deleted: list[Session], spent: list[SessionUsage], *, dry_run: bool) -> Deletion:
     return Deletion(
         session_ids=[session.session_id for session in deleted],
         items=sum(session.item_count for session in deleted),

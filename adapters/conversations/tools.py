@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Un
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
 from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
@@ -40,10 +40,11 @@ SESSIONS = """
 """
 SESSION = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
 SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
+TOOL_ITEM_COLUMNS = """
+    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at, e.metadata
+"""
 TOOL_ITEMS = f"""
-    SELECT i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at,
-        e.metadata, e.type, e.schema_version, CAST(e.data AS BLOB)
-    FROM items AS i
+    items AS i
     JOIN events AS e ON e.position = i.position
     WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN (
         'mcp_call', 'mcp_approval_response', {", ".join(f"'{kind}'" for kind in OUTPUTS.values())}
@@ -195,9 +196,10 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
 
 def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
     """Return a segment's calls and outputs: rows and contents; each event is decoded once."""
-    for _, group in groupby(tx.execute(TOOL_ITEMS, (segment_id,)), key=itemgetter(0)):
+    found = payloads.stored(tx, TOOL_ITEMS, (segment_id,), columns=TOOL_ITEM_COLUMNS)
+    for _, group in groupby(found, key=itemgetter(0)):
         rows = list(group)
-        position, *_, type_name, schema_version, data = rows[0]
+        position, type_name, schema_version, data = rows[0][-4:]
         payload = (position, type_name, schema_version, data)
         items = [] if data is None else codec.decode_items([payload])[0]  # None: erased
         for row in rows:

@@ -11,7 +11,7 @@ from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
-from agents_eventlog.projections.usage.queries import Group, Spent, Wanted
+from agents_eventlog.projections.usage.queries import Group, UsageQuery, UsageTotals
 
 
 def wanted(
@@ -22,13 +22,13 @@ def wanted(
     user_id: str | None = None,
     session_id: str | None = None,
     live: bool = False,
-) -> Wanted:
+) -> UsageQuery:
     """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
     checked = usage_queries.check_by(by)
     check_filter("user_id", user_id)
     check_filter("session_id", session_id)
     start, end = timestamps.period(since, until)
-    return Wanted(
+    return UsageQuery(
         by=checked,
         since=start,
         until=end,
@@ -38,7 +38,7 @@ def wanted(
     )
 
 
-def ask(tx: Transaction, asked: Wanted) -> dict[str, Any]:
+def ask(tx: Transaction, asked: UsageQuery) -> dict[str, Any]:
     """Return what was spent, as ``ConversationLog.usage`` does. Raises StaleProjectionError."""
     projections.default().require_fresh(tx)
     return answer(usage_queries.groups(tx, asked), asked.by)
@@ -49,10 +49,10 @@ def answer(found: Sequence[Group], by: Sequence[str]) -> dict[str, Any]:
     totals = as_dict(usage_queries.total(found))
     if not by:
         return totals
-    return {**totals, "groups": [{**group.keys, **as_dict(group.spent)} for group in found]}
+    return {**totals, "groups": [{**group.keys, **as_dict(group.totals)} for group in found]}
 
 
-def as_dict(spent: Spent) -> dict[str, Any]:
+def as_dict(spent: UsageTotals) -> dict[str, Any]:
     """Return sums under the names that users know."""
     return {
         "total_runs": spent.runs,

@@ -34,13 +34,13 @@ class UsageHooks(RunHooks[Any]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        """Keep the run in view."""
-        self._session._note(context, always=True)  # noqa: SLF001 - one part of the adapter to another
+        """Track the run."""
+        self._session._usage.track(context, always=True)  # noqa: SLF001 - one part of the adapter to another
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse
     ) -> None:
         """Record the request."""
-        await self._session._record_response(  # noqa: SLF001
+        await self._session._usage.record_response(  # noqa: SLF001
             context, agent, response, self._run_config
         )

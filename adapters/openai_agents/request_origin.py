@@ -1,42 +1,33 @@
 """
-Which agent's model answers: read from the SDK, which does not hand it to a session.
+The origin of a request: which agent made it, and which model answered it.
 
-The agent that is at work is named by the current span, also where tracing is off. Its model is its own
-or the run's; the run's configuration stands only in the Runner's frames, from which every call to a
-session comes. Whatever is not found where it is expected is not known, and nothing is guessed.
+The current span names the agent, even where tracing is off. Its model is its own or the run's. What is
+not found where it is expected stays unknown; nothing is guessed.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from agents import AgentSpanData, Model, RunConfig, get_current_span
 from agents.models import get_default_model
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
-from agents.run_internal import agent_tool_configuration
 
+from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.usage.snapshot import entry_numbers
 
-RUNNERS: Final = {
-    ("agents.run", "_run_impl"),
-    ("agents.run_internal.run_loop", "start_streaming"),
-}
-"""The functions that run an agent, as (module, name); each has a local ``run_config``."""
 
-
-class Answerer(NamedTuple):
-    """Who answered a request, as far as is known."""
+class RequestOrigin(NamedTuple):
+    """The agent and the model of a request, and the provider's id of the response, as far as known."""
 
     agent: str | None = None
     model: str | None = None
     response_id: str | None = None
 
 
-class Setting(NamedTuple):
+class ModelResolution(NamedTuple):
     """
     What a run's configuration says of models.
 
@@ -49,43 +40,43 @@ class Setting(NamedTuple):
     has_default: bool = True
 
 
-UNKNOWN: Final = Answerer()
-PLAIN: Final = Setting()
+UNKNOWN: Final = RequestOrigin()
+NO_CONFIG: Final = ModelResolution()
 
 
-def setting_of(config: RunConfig) -> Setting:
+def resolution_of(config: RunConfig) -> ModelResolution:
     """Return what a run's configuration says of models."""
-    return Setting(
+    return ModelResolution(
         config.model is not None,
         _name(config.model),
         isinstance(config.model_provider, MultiProvider | OpenAIProvider),
     )
 
 
-def setting_here() -> Setting | None:
-    """Return the setting of the run that this is called from; None if it cannot be told."""
-    config = _run_config()
-    return None if config is None else setting_of(config)
+def current_resolution() -> ModelResolution | None:
+    """Return what the configuration of the current run says of models; None if it is unknown."""
+    config = sdk_internals.runner_state().config
+    return None if config is None else resolution_of(config)
 
 
-def present(setting: Setting | None) -> Answerer:
-    """Return the agent at work where this is called, and the model that answers it."""
+def current_origin(resolution: ModelResolution | None) -> RequestOrigin:
+    """Return the agent at work in the current run, and the model that answers it."""
     data = getattr(get_current_span(), "span_data", None)
     if not isinstance(data, AgentSpanData) or not isinstance(data.name, str):
         return UNKNOWN
-    agents = _agents_called(data.name)
-    return Answerer(data.name, model_of(agents[0], setting) if len(agents) == 1 else None)
+    agent = sdk_internals.agent_named(data.name)
+    return RequestOrigin(data.name, None if agent is None else model_of(agent, resolution))
 
 
-def model_of(agent: Any, setting: Setting | None) -> str | None:
-    """Return the name of the model that answers an agent, None where that cannot be told."""
+def model_of(agent: Any, resolution: ModelResolution | None) -> str | None:
+    """Return the name of the model that answers an agent; None if it is unknown."""
     model = getattr(agent, "model", None)
-    if setting is None:
+    if resolution is None:
         return None
-    if setting.overrides:
-        return setting.model
+    if resolution.overrides:
+        return resolution.model
     if model is None:
-        return get_default_model() if setting.has_default else None
+        return get_default_model() if resolution.has_default else None
     return _name(model)
 
 
@@ -94,14 +85,14 @@ def _name(model: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def told_by(
-    result: Any, numbers: Sequence[tuple[int, ...]], setting: Setting | None
-) -> list[Answerer]:
+def origins_from_result(
+    result: Any, numbers: Sequence[tuple[int, ...]], resolution: ModelResolution | None
+) -> list[RequestOrigin]:
     """
-    Return what a result tells of each of its run's requests, given their numbers of tokens.
+    Return the origin of each of a run's requests, given their numbers of tokens, from its result.
 
-    A result lists the responses of its own agents; requests of agents that were used as tools stand
-    between them. Where the numbers leave open which response answered a request, it is not known.
+    A result lists the responses of its own agents only, not those of agents that were used as tools.
+    Where the numbers fit several requests, the origin stays unknown.
     """
     responses = list(getattr(result, "raw_responses", None) or ())
     answers = [UNKNOWN] * len(numbers)
@@ -110,9 +101,9 @@ def told_by(
         if index is not None:
             agent = _agent_of(response, agents)
             response_id = getattr(response, "response_id", None)
-            answers[index] = Answerer(
+            answers[index] = RequestOrigin(
                 None if agent is None else str(agent.name),
-                None if agent is None else model_of(agent, setting),
+                None if agent is None else model_of(agent, resolution),
                 response_id if isinstance(response_id, str) else None,
             )
     return answers
@@ -166,22 +157,3 @@ def _agent_of(response: Any, agents: dict[Any, Any]) -> Any:
 def _keys(item: Any) -> list[Any]:
     call_id = item.get("call_id") if isinstance(item, dict) else getattr(item, "call_id", None)
     return [id(item)] if call_id is None else [id(item), (type(item), call_id)]
-
-
-def _agents_called(name: str) -> list[Any]:
-    """Return the agents of this name in the run that this is called from."""
-    current = getattr(agent_tool_configuration, "_current_run", None)
-    run = None if current is None else current.get()
-    taking_part = getattr(run, "resolutions", None) or {}
-    return [each.agent for each in list(taking_part.values()) if each.agent.name == name]
-
-
-def _run_config() -> RunConfig | None:
-    """Return the configuration of the innermost run that this is called from."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - nowhere else does a run's configuration stand
-    while frame is not None:
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in RUNNERS:
-            config = frame.f_locals.get("run_config")
-            return config if isinstance(config, RunConfig) else None
-        frame = frame.f_back
-    return None

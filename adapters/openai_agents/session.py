@@ -1,45 +1,31 @@
-"""
-The session for the OpenAI Agents SDK.
-
-``from agents_eventlog import AdvancedSQLiteSession`` takes the place of
-``from agents.extensions.memory import AdvancedSQLiteSession``.
-"""
+"""The session for the OpenAI Agents SDK, on an event log."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from typing import Any, Unpack
 
-from agents import _debug
+from agents import RunConfig
 from agents.items import TResponseInputItem
-from agents.logger import log_model_and_tool_action_error
-from agents.memory.session import _CompactionSnapshot
-from agents.memory.session_settings import (
-    SessionSettings,
-    coerce_session_settings,
-    resolve_session_limit,
-)
+from agents.memory.session_settings import SessionSettings, resolve_session_limit
 from agents.run_context import RunContextWrapper
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.conversations import commands, pricing, timestamps
-from agents_eventlog.adapters.conversations.call_order import Lane
-from agents_eventlog.adapters.conversations.commands import Seat
+from agents_eventlog.adapters.conversations import commands, item_search, sessions, timestamps
+from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.conversations.sdk_tables import TablePair
-from agents_eventlog.adapters.openai_agents.migration import migrate
-from agents_eventlog.adapters.openai_agents.session_management import ManagedSessions
-from agents_eventlog.adapters.openai_agents.session_search import Searchable
-from agents_eventlog.adapters.openai_agents.usage.recorder import MeteredUsage
+from agents_eventlog.adapters.openai_agents import sdk_internals
+from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
+from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
     InvalidEventError,
+    SessionNotFoundError,
     TurnNotFoundError,
 )
 from agents_eventlog.eventlog.events import (
@@ -49,12 +35,13 @@ from agents_eventlog.eventlog.events import (
     ItemsReplaced,
 )
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.storage.pending import PendingUnit
-from agents_eventlog.eventlog.storage.sqlite.store import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import UserItem
+from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
+from agents_eventlog.projections.usage import queries as usage_queries
 
 Wrapper = RunContextWrapper[Any]
 
@@ -62,7 +49,7 @@ PREVIEW_CHARACTERS = 100
 LOGGED_CHARACTERS = 50
 
 
-class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
+class EventLogSession:
     """
     A conversation on an event log, as the Agents SDK's ``Session``.
 
@@ -104,58 +91,56 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
             raise ValueError(f"first_turn_number is 0 or 1, not {first_turn_number!r}")
         codec.check_text("session_id", session_id)
         commands.check_branch_id(branch_id)
-        self.session_settings = (
-            SessionSettings()
-            if session_settings is None
-            else coerce_session_settings(session_settings)
-        )
+        self.session_settings = sdk_internals.settings_of(session_settings)
         self.log = log
-        self._projections = projections.default()
-        log.join(self._projections)
-        self._lane = Lane(log.store)
         self._first_turn = first_turn_number
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
         self._events = _logging.get_logger(self._logger)
-        self._closed = False
         labels = commands.check_labels(user_id, metadata)
-        self._auto_usage = auto_usage
-        self._prices = pricing.checked(prices)
-        self._noted = OrderedDict()
-        self._seat = Seat(session_id, branch_id, None if labels == (None, None) else labels)
-        self._take_seat(resume=resume)
-        self.session_id = self._seat.session_id
+        kept = projections.default()
+        log.join(kept)
+        self._runner = UnitRunner(log, kept)
+        self._context = SessionContext(
+            session_id, branch_id, None if labels == (None, None) else labels
+        )
+        self._usage = UsageRecorder(
+            self._runner,
+            self._context,
+            prices=prices,
+            is_automatic=auto_usage,
+            logger=self._logger,
+        )
+        self._resolve_branch(resume=resume)
+        self.session_id = self._context.session_id
 
-    def _take_seat(self, *, resume: bool) -> None:
+    def _resolve_branch(self, *, resume: bool) -> None:
         """Find the branch to stand on, where that takes a look at the file."""
-        seat = self._seat
-        if commands.OPENABLE_ID.fullmatch(seat.session_id):
-            owner = self._look(lambda tx: commands.owner_of_branch(tx, seat.session_id))
+        context, runner = self._context, self._runner
+        if commands.OPENABLE_ID.fullmatch(context.session_id):
+            owner = runner.read_sync(lambda tx: commands.owner_of_branch(tx, context.session_id))
             if owner is not None:
-                seat.session_id, seat.branch_id = owner, seat.session_id
-        if resume or seat.branch_id != MAIN:
-            here = self._look(
-                lambda tx: conversation_queries.place(tx, seat.session_id, seat.branch_id)
+                context.session_id, context.branch_id = owner, context.session_id
+        if resume or context.branch_id != MAIN:
+            here = runner.read_sync(
+                lambda tx: conversation_queries.place(tx, context.session_id, context.branch_id)
             )
-            seat.cleared_version = here.cleared_version
-            if resume and seat.branch_id == MAIN:
-                seat.branch_id = here.last_branch_id
+            context.cleared_version = here.cleared_version
+            if resume and context.branch_id == MAIN:
+                context.branch_id = here.last_branch_id
             elif not here.branch_exists:
-                raise BranchNotFoundError(seat.branch_id)
+                raise BranchNotFoundError(context.branch_id)
         else:
             # Not waited for: the calls of this object run behind it, and see an error of it themselves.
-            look: PendingUnit[object] = PendingUnit(
-                self._fresh(lambda tx: commands.look(tx, seat)), Future(), {}
-            )
-            self._lane.submit("read", look)
+            runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:
         """The id of the branch that this object stands on."""
-        return self._seat.branch_id
+        return self._context.branch_id
 
     @property
     def _current_branch_id(self) -> str:
-        return self._seat.branch_id
+        return self._context.branch_id
 
     # -- the SDK's protocol -------------------------------------------------------------------
 
@@ -174,15 +159,17 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         as_of: a version of the session or a time (without a zone: UTC), for the items as they were
             then. Raises VersionNotFoundError (a ValueError) for a version that never was.
         """
-        self._note(wrapper)
+        self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
         if newest is not None and not isinstance(newest, int):
             raise TypeError(f"limit is a whole number, not of type {type(newest).__name__}")
         if as_of is not None:
-            return await self._read(
-                lambda tx: commands.get_past_items(tx, self._seat, branch_id, newest, as_of)
+            return await self._runner.read(
+                lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
-        return await self._read(lambda tx: commands.get_items(tx, self._seat, branch_id, newest))
+        return await self._runner.read(
+            lambda tx: commands.get_items(tx, self._context, branch_id, newest)
+        )
 
     async def add_items(
         self, items: list[TResponseInputItem], *, wrapper: Wrapper | None = None
@@ -193,7 +180,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         Raises UnserialisableError (a TypeError) for what JSON cannot hold, InvalidEventError for an item
         that stands in no list.
         """
-        self._check_not_closed()
+        self._runner.check_not_closed()
         if not items:
             return
         if isinstance(items, (str, bytes, Mapping)):
@@ -201,33 +188,33 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
-            await self._write(
-                lambda tx: commands.add_items(tx, self._seat, event, data),
-                self._note(wrapper),
+            await self._usage.write(
+                lambda tx: commands.add_items(tx, self._context, event, data),
+                self._usage.track(wrapper),
                 items,
             )
         except Exception as error:
-            log_model_and_tool_action_error(self._logger, "Failed to add session items", error)
+            sdk_internals.log_error(
+                self._logger, "Failed to add session items", error, has_tool_data=True
+            )
             raise
 
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Take the newest item off the current branch and return it; None when it is empty."""
-        popped: TResponseInputItem | None = await self._write(
-            lambda tx: commands.pop_item(tx, self._seat), self._note(wrapper)
+        popped: TResponseInputItem | None = await self._usage.write(
+            lambda tx: commands.pop_item(tx, self._context), self._usage.track(wrapper)
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Empty and delete all branches; ids stay taken, what was spent stays counted."""
-        run = self._note(wrapper)
-        await self._write(lambda tx: commands.clear_session(tx, self._seat), run)
+        run = self._usage.track(wrapper)
+        await self._usage.write(lambda tx: commands.clear_session(tx, self._context), run)
 
     def close(self) -> None:
         """Wait for what is under way and close. Idempotent; later calls raise RuntimeError."""
-        if not self._closed:
-            self._closed = True
-            self._lane.wait()
-            self._record_what_is_left()
+        if self._runner.close():
+            self._usage.close()
 
     # -- branches -----------------------------------------------------------------------------
 
@@ -235,8 +222,8 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         """Branch off at the end of the current branch, move there, and return the new id."""
         commands.check_branch_name(branch_name)
         label = self._first_turn - 1
-        return await self._write(
-            lambda tx: commands.create_branch(tx, self._seat, branch_name, label)
+        return await self._usage.write(
+            lambda tx: commands.create_branch(tx, self._context, branch_name, label)
         )
 
     async def create_branch_from_turn(
@@ -270,7 +257,7 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         Raises ConversationError (a ValueError) when there is none; else as ``create_branch_from_turn``.
         """
         return await self._branch_before(
-            lambda tx: commands.first_turn_with(tx, self._seat, search_term), branch_name
+            lambda tx: commands.first_turn_with(tx, self._context, search_term), branch_name
         )
 
     async def _branch_before(
@@ -285,21 +272,21 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
             turn = choose(tx)
             commands.check_branch_name(branch_name)
             called = self._external(turn) if label is None else label
-            account = f"turn {called}{self._preview(tx, turn)} in '{self._seat.branch_id}'"
+            account = f"turn {called}{self._preview(tx, turn)} in '{self._context.branch_id}'"
             created = commands.create_branch_from_turn(
-                tx, self._seat, turn, branch_name, include_turn=include_turn, label=called
+                tx, self._context, turn, branch_name, include_turn=include_turn, label=called
             )
             return created, account
 
-        branch_id, account = await self._write(unit)
+        branch_id, account = await self._usage.write(unit)
         self._events.debug(f"Created branch '{branch_id}' from {account}")
         return branch_id
 
     def _preview(self, tx: Transaction, turn: int) -> str:
         """Return the beginning of a turn's text for the log, where model data may be logged."""
-        if _debug.DONT_LOG_MODEL_DATA:
+        if not sdk_internals.may_log_model_data():
             return ""
-        pointer = commands.look(tx, self._seat).pointer
+        pointer = commands.look(tx, self._context).pointer
         opening = next(
             (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
         )
@@ -307,7 +294,9 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Move to another branch. Raises BranchNotFoundError; main can always be switched to."""
-        before = await self._write(lambda tx: commands.switch_to_branch(tx, self._seat, branch_id))
+        before = await self._usage.write(
+            lambda tx: commands.switch_to_branch(tx, self._context, branch_id)
+        )
         self._events.info(f"Switched from branch '{before}' to '{branch_id}'")
 
     async def delete_branch(self, branch_id: str, force: bool = False) -> None:
@@ -318,44 +307,46 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
 
         Raises InvalidBranchError, BranchNotFoundError (both ValueError).
         """
-        await self._write(lambda tx: commands.delete_branch(tx, self._seat, branch_id, force=force))
+        await self._usage.write(
+            lambda tx: commands.delete_branch(tx, self._context, branch_id, force=force)
+        )
         self._events.info(f"Deleted branch '{branch_id}'")
 
     async def list_branches(self) -> list[dict[str, Any]]:
         """Return the branches in the order they were made, with the numbers of items and turns."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            rows = commands.list_branches(tx, self._seat)
+            rows = commands.list_branches(tx, self._context)
             return [
                 {
                     "branch_id": branch_id,
                     "message_count": length,
                     "user_turns": turns,
-                    "is_current": branch_id == self._seat.branch_id,
+                    "is_current": branch_id == self._context.branch_id,
                     "created_at": timestamps.as_text(created_at),
                 }
                 for branch_id, length, turns, created_at in rows
             ]
 
-        return await self._read(unit)
+        return await self._runner.read(unit)
 
     # -- turns --------------------------------------------------------------------------------
 
     async def get_current_turn(self) -> int:
         """Return the number of the current branch's last turn."""
-        return await self._read(
-            lambda tx: self._external(commands.look(tx, self._seat).turn),
+        return await self._runner.read(
+            lambda tx: self._external(commands.look(tx, self._context).turn),
         )
 
     async def get_conversation_turns(self, branch_id: str | None = None) -> list[dict[str, Any]]:
         """Return a branch's user turns: number, preview, content, time (UTC), ``can_branch``."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            pointer = commands.look_at(tx, self._seat, branch_id).pointer
+            pointer = commands.look_at(tx, self._context, branch_id).pointer
             found = conversation_queries.user_items(tx, pointer)
             return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
 
-        return await self._read(unit)
+        return await self._runner.read(unit)
 
     async def find_turns_by_content(
         self, search_term: str, branch_id: str | None = None
@@ -363,10 +354,10 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
         """Return the turns whose user text contains a term, literally; ASCII in either case."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
-            found = commands.find_turns(tx, self._seat, branch_id, search_term)
+            found = commands.find_turns(tx, self._context, branch_id, search_term)
             return [self._turn(user_item, None) for user_item in found]
 
-        return await self._read(unit)
+        return await self._runner.read(unit)
 
     async def get_conversation_by_turns(
         self, branch_id: str | None = None
@@ -375,18 +366,199 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
 
         def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
             turns: dict[int, list[dict[str, str | None]]] = {}
-            pointer = commands.look_at(tx, self._seat, branch_id).pointer
+            pointer = commands.look_at(tx, self._context, branch_id).pointer
             for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
                 row = {"type": kind, "tool_name": tool_name}
                 turns.setdefault(self._external(turn), []).append(row)
             return turns
 
-        return await self._read(unit)
+        return await self._runner.read(unit)
 
     async def get_tool_usage(self, branch_id: str | None = None) -> list[tuple[str, int, int]]:
         """Return (tool name, calls, turn) for each tool and turn of a branch, by turn."""
-        counted = await self._read(lambda tx: commands.count_tools(tx, self._seat, branch_id))
+        counted = await self._runner.read(
+            lambda tx: commands.count_tools(tx, self._context, branch_id)
+        )
         return [(tool_name, count, self._external(turn)) for tool_name, count, turn in counted]
+
+    # -- usage --------------------------------------------------------------------------------
+
+    async def store_run_usage(self, result: Any, *, run_config: RunConfig | None = None) -> None:
+        """
+        Record what a run used, on the current branch's last turn; each request counts once.
+
+        Of requests that were recorded by themselves, what only the result knows is added.
+
+        result: a ``RunResult``, or anything with ``.context_wrapper.usage``. Never raises an
+            Exception; failures are logged.
+        run_config: the run's, if it named a model and usage is not recorded by itself.
+        """
+        await self._usage.store_run_usage(result, run_config)
+
+    async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
+        """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""
+
+        def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
+            if commands.look(tx, self._context).is_deleted:
+                return None
+            return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
+
+        total = await self._runner.read(unit)
+        names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
+        return None if total is None else dict(zip(names, total, strict=True))
+
+    async def get_turn_usage(
+        self, user_turn_number: int | None = None, branch_id: str | None = None
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """Return the tokens of one live turn ({} if there are none), or (None) a list of all turns'."""
+
+        def unit(tx: Transaction) -> dict[int, usage_queries.Tokens]:
+            if commands.look_at(tx, self._context, branch_id).is_deleted:
+                return {}
+            branch = self._context.branch_id if branch_id is None else branch_id
+            return usage_queries.by_turn(tx, self._context.session_id, branch)
+
+        turns = await self._runner.read(unit)
+        if user_turn_number is not None:
+            number = commands.turn_number(user_turn_number)
+            used = None if number is None else turns.get(self._internal(number))
+            return {} if used is None else used._asdict()
+        return [
+            {"user_turn_number": self._external(turn), **used._asdict()}
+            for turn, used in turns.items()
+        ]
+
+    async def get_usage_stats(
+        self,
+        by: Iterable[str] | str = (),
+        *,
+        since: date | datetime | None = None,
+        until: date | datetime | None = None,
+        live: bool = False,
+    ) -> dict[str, Any]:
+        """
+        Return all that the session ever used, whatever was popped, deleted or cleared since.
+
+        by: "run", "turn", "branch", "model", "agent" or "day", or several: under "groups" then stands
+            a dict for each, with its keys (run_id, branch_id, the others as they are called) and sums.
+        since, until: only what was used in this time (without a zone: UTC; a day alone counts whole).
+        live: only what still stands.
+
+        ``total_cost`` is in USD, the sum of what is priced; ``unpriced_requests`` counts the rest.
+        """
+        asked = usage_calls.wanted(
+            by, since=since, until=until, session_id=self._context.session_id, live=live
+        )
+        answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
+        for group in answer.get("groups", ()):
+            if group.get("turn") is not None:
+                group["turn"] = self._external(group["turn"])
+        return answer
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    async def set_metadata(
+        self, metadata: Mapping[str, JSON] | None = None, *, user_id: str | None = None
+    ) -> None:
+        """
+        Label this session; it begins with that, if need be.
+
+        metadata: replaces what was, as a whole; {} takes it away; None leaves it.
+        user_id: replaces what was; "" takes it away; None leaves it.
+
+        Raises UnserialisableError (a TypeError) for what is no JSON, SessionDeletedError.
+        """
+        labels = commands.check_labels(user_id, metadata)
+        await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
+
+    async def get_metadata(self) -> dict[str, Any]:
+        """Return this session's labels, ``user_id`` and ``metadata``; None for what it has not."""
+        return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
+
+    async def list_sessions(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        order_by: OrderBy = "updated_at",
+        reverse: bool = False,
+        **which: Unpack[SessionFilters],
+    ) -> list[dict[str, Any]]:
+        """
+        Return sessions of the file: all, or those that match the filters; the last used first.
+
+        limit, after: a page of so many, behind the session whose ``cursor`` this is.
+        order_by, reverse: "updated_at" or "created_at", the newest first, or the oldest.
+        which: user_id, metadata, created_after, created_before, updated_after, updated_before, text,
+            min_items; see ``SessionFilters``.
+
+        A row's ``title`` is the first user message on the branch last switched to, ``total_tokens`` and
+        ``total_cost`` are all that was ever spent; times are UTC. Pages by "created_at" give each session
+        once. By "updated_at", one that is used meanwhile moves to the front, and may be missed.
+
+        Raises InvalidQueryError (a ValueError).
+        """
+        query = filters.parse(limit=limit, after=after, order_by=order_by, reverse=reverse, **which)
+        return await sessions.list_sessions(self._runner.scan, query)
+
+    async def delete_session(self, session_id: str | None = None) -> None:
+        """
+        Delete a session, by default this one: gone from every list and read, its cost stays counted.
+
+        Its id is not used again: writing to it raises SessionDeletedError. ``restore_session`` undoes it.
+        Raises SessionNotFoundError (a ValueError) when there is no other session of this id.
+        """
+        target = self.session_id if session_id is None else session_id
+
+        def unit(tx: Transaction) -> None:
+            try:
+                sessions.delete_session(tx, target)
+            except SessionNotFoundError:
+                if target != self.session_id:
+                    raise
+            else:
+                if target == self.session_id:
+                    self._context.move(tx, MAIN, self._context.cleared_version)
+
+        await self._usage.write(unit)
+
+    async def restore_session(self, session_id: str | None = None) -> None:
+        """
+        Undo the deletion of a session, by default this one: all that it held and was is back.
+
+        Of a session that is not deleted, nothing changes. Raises SessionNotFoundError (a ValueError).
+        """
+        target = self.session_id if session_id is None else session_id
+        await self._usage.write(lambda tx: sessions.restore_session(tx, target))
+
+    # -- items --------------------------------------------------------------------------------
+
+    async def find_items(
+        self,
+        text: str | None = None,
+        *,
+        limit: int | None = 50,
+        after: str | None = None,
+        **which: Unpack[ItemFilters],
+    ) -> SearchResults:
+        """
+        Return live items by what they say and what they are: of this session, on any of its branches.
+
+        text: a substring of one of the item's texts (a message, a call's arguments, an output, a reasoning
+            summary), case-insensitive.
+        limit: maximum number of items. after: the ``cursor`` of an item, to continue after it.
+        which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
+            instead of this one; see ``ItemFilters``.
+
+        The newest come first. ``row["snippet"][slice(*row["hit"])]`` is the match. The result also has the
+        next page's cursor and how the items were found, see ``SearchResults``. Raises InvalidQueryError
+        (a ValueError).
+        """
+        if which.get("session_id") is None and which.get("user_id") is None:
+            which["session_id"] = self.session_id
+        return await item_search.find_items(
+            self._runner.scan, text, limit=limit, after=after, first_turn=self._first_turn, **which
+        )
 
     # -- what the SDK's compaction asks for -----------------------------------------------------
 
@@ -396,24 +568,24 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
 
     async def _get_compaction_snapshot(
         self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
-    ) -> _CompactionSnapshot | None:
+    ) -> Any:
         """Return the newest items, and how to replace some of them if nothing changed meanwhile."""
         if self._is_transformed():
             return None
 
         def unit(tx: Transaction) -> tuple[list[ItemRef], list[JSON], bool]:
-            here = commands.look(tx, self._seat)
+            here = commands.look(tx, self._context)
             refs = conversation_queries.refs(tx, here.pointer, limit)
             complete = len(refs) == here.pointer.length
             return refs, conversation_queries.items(tx, here.pointer, limit), complete
 
-        refs, items, complete = await self._read(unit)
+        refs, items, complete = await self._runner.read(unit)
 
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             suffix = refs[start:]
             return bool(suffix) and await self._replace(suffix[0], output, suffix)
 
-        return _CompactionSnapshot(items=items, complete=complete, replace_suffix=replace_suffix)
+        return sdk_internals.compaction_snapshot(items, replace_suffix, complete=complete)
 
     async def _replace(
         self,
@@ -423,8 +595,8 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
     ) -> bool:
         event = ItemsReplaced(first_item=first_item, items=list(items))
         data = codec.encode(event)
-        return await self._write(
-            lambda tx: commands.replace_items(tx, self._seat, event, data, expected)
+        return await self._usage.write(
+            lambda tx: commands.replace_items(tx, self._context, event, data, expected)
         )
 
     def _is_transformed(self) -> bool:
@@ -437,6 +609,12 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
 
     # -- in the SDK's words ---------------------------------------------------------------------
 
+    def _internal(self, turn: int) -> int:
+        return turn - self._first_turn + 1
+
+    def _external(self, turn: int) -> int:
+        return turn + self._first_turn - 1
+
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
             "turn": self._external(user_item.turn),
@@ -445,76 +623,6 @@ class EventLogSession(MeteredUsage, ManagedSessions, Searchable):
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
-
-
-class AdvancedSQLiteSession(EventLogSession):
-    """
-    The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
-
-    session_id: any text, or a number for its text. A generated branch id opens the session that
-        it belongs to, on it: keep it as secret as the session's id.
-    db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
-    create_tables: False refuses a file that holds neither a log nor the SDK's tables.
-    durability: "full" survives power loss, "normal" may then lose the last commits.
-    search: keep a full-text index for ``find_items``; the first opening with it builds it.
-    sessions_table, messages_table: the names of the SDK's tables in a file that holds them; they are
-        adopted on first opening, and stay as they are.
-
-    The rest is as in ``EventLogSession``. Raises an OpenError, or ValueError for another pair of names.
-    """
-
-    def __init__(
-        self,
-        session_id: str | int,
-        db_path: str | os.PathLike[str] = ":memory:",
-        create_tables: bool = True,
-        *,
-        logger: logging.Logger | None = None,
-        session_settings: SessionSettings | dict[str, Any] | None = None,
-        branch_id: str = MAIN,
-        resume: bool = False,
-        user_id: str | None = None,
-        metadata: Mapping[str, JSON] | None = None,
-        first_turn_number: int = 1,
-        auto_usage: bool = True,
-        prices: Prices = None,
-        durability: Durability = "full",
-        search: bool = False,
-        sessions_table: str = "agent_sessions",
-        messages_table: str = "agent_messages",
-    ) -> None:
-        log = migrate.open_log(
-            db_path,
-            tables=TablePair(sessions_table, messages_table),
-            create=create_tables,
-            durability=durability,
-            search=search,
-        )
-        try:
-            super().__init__(
-                str(session_id) if isinstance(session_id, int) else session_id,
-                log,
-                logger=logger,
-                session_settings=session_settings,
-                branch_id=branch_id,
-                resume=resume,
-                user_id=user_id,
-                metadata=metadata,
-                first_turn_number=first_turn_number,
-                auto_usage=auto_usage,
-                prices=prices,
-            )
-        except BaseException:
-            log.close()
-            raise
-        self.db_path = db_path
-        self.sessions_table = sessions_table
-        self.messages_table = messages_table
-
-    def close(self) -> None:
-        """Wait for what is under way and close; a file's last user closes its connections."""
-        super().close()
-        self.log.close()
 
 
 def _text(item: dict[str, JSON], limit: int | None) -> str:

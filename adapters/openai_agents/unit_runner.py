@@ -1,69 +1,84 @@
-"""How a session object works on its log: in units of work, in the order of its calls."""
+"""The runner of a session object's units of work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import Future
 from typing import TypeVar
 
 from agents.tracing import get_current_trace
 
-from agents_eventlog.adapters.conversations.call_order import Kind, Lane
-from agents_eventlog.adapters.conversations.commands import Seat
+from agents_eventlog.adapters.conversations.call_order import Kind, SerialExecutor
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.recording_context import recorded_values
 from agents_eventlog.eventlog.storage.pending import PendingUnit, UncancellableFuture, wait_for
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 from agents_eventlog.projections import Projections
 
 T = TypeVar("T")
 
 
-class Working:
+class UnitRunner:
     """
-    What the methods of a session object share: its log, its seat, and how a unit of work is run.
+    Runs a session object's units of work, in call order.
 
-    Each call is one hop to the store's thread; those of one object run in call order.
+    Each call is one hop to the store's thread. A read is checked never to show less than the log holds.
     """
 
-    session_id: str
-    log: EventLog
-    _seat: Seat
-    _lane: Lane
-    _projections: Projections
-    _closed: bool
+    def __init__(self, log: EventLog, projections: Projections) -> None:
+        self.log = log
+        self._projections = projections
+        self._executor = SerialExecutor(log.store)
+        self._closed = False
 
-    def _write(self, unit: Callable[[Transaction], T]) -> Awaitable[T]:
+    def write(self, unit: Unit[T]) -> Awaitable[T]:
+        """Submit a writing unit at once; the result waits for its outcome."""
         return self._run("write", unit)
 
-    def _read(self, unit: Callable[[Transaction], T]) -> Awaitable[T]:
+    def read(self, unit: Unit[T]) -> Awaitable[T]:
+        """Submit a reading unit at once; the result waits for its outcome."""
         return self._run("read", self._fresh(unit))
 
-    def _run(self, kind: Kind, unit: Callable[[Transaction], T]) -> Awaitable[T]:
-        """Ask for a unit at once; what is returned waits for its outcome."""
-        self._check_not_closed()
-        outcome: UncancellableFuture[T] = UncancellableFuture(loop=asyncio.get_running_loop())
-        self._lane.submit(kind, PendingUnit(unit, outcome, _recording()))
-        return wait_for(outcome, self.log.store.path)
+    def scan(self, unit: Unit[T]) -> Awaitable[T]:
+        """Read as ``read`` does, on the connection for questions to the whole log."""
+        return self._run("read", self._fresh(unit), scan=True)
 
-    def _look(self, unit: Callable[[Transaction], T]) -> T:
+    def read_sync(self, unit: Unit[T]) -> T:
         """Read from the constructor, where no event loop need be running."""
         return self.log.store.read_sync(self._fresh(unit))
 
-    def _fresh(self, unit: Callable[[Transaction], T]) -> Callable[[Transaction], T]:
-        """Return the unit behind a check that it is not shown less than the log holds."""
+    def read_ahead(self, unit: Unit[object]) -> None:
+        """Submit a reading unit whose outcome nobody waits for; later calls run behind it."""
+        self._executor.submit("read", PendingUnit(self._fresh(unit), Future(), {}))
 
+    def close(self) -> bool:
+        """Refuse further units and wait for those under way; return False if it was closed already."""
+        if self._closed:
+            return False
+        self._closed = True
+        self._executor.wait()
+        return True
+
+    def check_not_closed(self) -> None:
+        """Raise ClosedError if the session was closed."""
+        if self._closed:
+            raise ClosedError("SQLiteSession is closed")
+
+    def _run(self, kind: Kind, unit: Unit[T], *, scan: bool = False) -> Awaitable[T]:
+        self.check_not_closed()
+        outcome: UncancellableFuture[T] = UncancellableFuture(loop=asyncio.get_running_loop())
+        self._executor.submit(kind, PendingUnit(unit, outcome, _recording(), scan=scan))
+        return wait_for(outcome, self.log.store.damage)
+
+    def _fresh(self, unit: Unit[T]) -> Unit[T]:
         def fresh(tx: Transaction) -> T:
             self._projections.require_fresh(tx)
             return unit(tx)
 
         return fresh
-
-    def _check_not_closed(self) -> None:
-        if self._closed:
-            raise ClosedError("SQLiteSession is closed")
 
 
 def _recording() -> Mapping[str, JSON]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.errors import CorruptFileError, EventLogError
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.transaction import Unit
 
 T = TypeVar("T")
+
+FindDamage: TypeAlias = Callable[[], CorruptFileError | None]
+"""Returns the error for a damaged file; None if it is sound. Takes a while."""
+
+UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What code raises that meets a value of an impossible type: a damaged file, or a defect."""
 
 
 class UncancellableFuture(asyncio.Future[T]):
@@ -32,7 +37,7 @@ class UncancellableFuture(asyncio.Future[T]):
         return False
 
 
-async def wait_for(outcome: UncancellableFuture[T], path: str) -> T:
+async def wait_for(outcome: UncancellableFuture[T], damage: FindDamage) -> T:
     """
     Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError.
 
@@ -40,11 +45,9 @@ async def wait_for(outcome: UncancellableFuture[T], path: str) -> T:
     """
     try:
         return await outcome
-    except connections.UNEXPECTED as error:
-        if not isinstance(error, EventLogError) and (
-            damage := await asyncio.to_thread(connections.damage, path)
-        ):
-            raise damage from error
+    except UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (found := await asyncio.to_thread(damage)):
+            raise found from error
         raise
     except asyncio.CancelledError:
         if not outcome.was_cancelled:
@@ -56,13 +59,13 @@ async def wait_for(outcome: UncancellableFuture[T], path: str) -> T:
             outcome.exception()  # retrieved: a cancelled caller need not hear of it
 
 
-def wait_for_sync(outcome: concurrent.futures.Future[T], path: str) -> T:
+def wait_for_sync(outcome: concurrent.futures.Future[T], damage: FindDamage) -> T:
     """Do as ``wait_for`` does, without an event loop. Blocks."""
     try:
         return outcome.result()
-    except connections.UNEXPECTED as error:
-        if not isinstance(error, EventLogError) and (damage := connections.damage(path)):
-            raise damage from error
+    except UNEXPECTED as error:
+        if not isinstance(error, EventLogError) and (found := damage()):
+            raise found from error
         raise
 
 
@@ -70,18 +73,22 @@ class PendingUnit(Generic[T]):
     """
     A unit on its way: what to run, for whom, and whom to tell.
 
-    ``recording`` is what goes into the metadata of its events.
+    recording: what goes into the metadata of its events.
+    scan: whether it reads much of the log, so that no session should wait for it.
     """
 
-    __slots__ = ("error", "loop", "outcome", "recording", "result", "then", "unit")
+    __slots__ = ("error", "loop", "outcome", "recording", "result", "scan", "then", "unit")
 
     def __init__(
         self,
         unit: Unit[T],
         outcome: UncancellableFuture[T] | concurrent.futures.Future[T],
         recording: Mapping[str, JSON],
+        *,
+        scan: bool = False,
     ) -> None:
         self.unit = unit
+        self.scan = scan
         self.outcome = outcome
         self.loop = outcome.get_loop() if isinstance(outcome, UncancellableFuture) else None
         self.recording = recording

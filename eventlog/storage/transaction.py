@@ -6,11 +6,23 @@ import sqlite3
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+)
 
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.integrity import FIRST, Head
+
+if TYPE_CHECKING:
+    from agents_eventlog.eventlog.storage.engine import Engine
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
@@ -20,6 +32,17 @@ ROWS_AT_ONCE = 32
 
 MAX_CURSORS: Final = 1_000
 """After so many cursors, those that nobody holds any more are forgotten."""
+
+
+class Lane(NamedTuple):
+    """
+    The end of a chain of events: its last position and digest.
+
+    A log is one or more chains. A transaction appends to one of them; on SQLite there is only one.
+    """
+
+    position: int
+    digest: bytes
 
 
 class Participant(Protocol):
@@ -117,6 +140,7 @@ class Transaction:
         "broken",
         "cache",
         "connection",
+        "engine",
         "lane",
         "now",
         "participant",
@@ -129,12 +153,15 @@ class Transaction:
         now: int,
         participant: Participant | None = None,
         cache: Cache | None = None,
+        *,
+        engine: Engine,
     ) -> None:
         self.connection = connection
+        self.engine = engine
         self.now = now
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
-        self.lane = Head(0, FIRST)  # the end of the chain that it appends to
+        self.lane = Lane(0, b"")  # what it appends to; the participant loads it
         self.cache = Cache() if cache is None else cache
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
@@ -208,11 +235,11 @@ class Transaction:
         """
         self._undo.append(undo)
 
-    def mark(self) -> tuple[int, Head]:
+    def mark(self) -> tuple[int, Lane]:
         """Return the place to which ``undo_to`` goes back."""
         return len(self._undo), self.lane
 
-    def undo_to(self, mark: tuple[int, Head]) -> None:
+    def undo_to(self, mark: tuple[int, Lane]) -> None:
         """Undo in memory, last first, what was done since the mark."""
         length, self.lane = mark
         while len(self._undo) > length:

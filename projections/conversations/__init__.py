@@ -1,1 +1,1 @@
-"""Sessions, branches and items: the builder, and what readers ask."""
+"""Sessions, branches and items: the builder and the queries."""

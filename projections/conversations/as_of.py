@@ -2,18 +2,18 @@
 The past: a session's branches and items as they were at an earlier version.
 
 The session's events up to that version are applied to the builder of the present, on a scratch
-database; what ``projections.conversations.queries`` tells of it is what it would have told then. A content that was
-erased since is not brought back: its items are where they were, but cannot be read.
+database, where ``projections.conversations.queries`` returns what it would have returned then. Content that
+was erased since stays erased: its items keep their places, but cannot be read.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import (
     INSERT_EVENT,
     PAGE_EVENTS,
@@ -24,13 +24,11 @@ from agents_eventlog.eventlog.appender import (
 from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import VersionNotFoundError
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.integrity import EVENT_COLUMNS
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import Recorded
-from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections import projector
+from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN, Conversations
 
@@ -39,12 +37,10 @@ T = TypeVar("T")
 AsOf: TypeAlias = int | datetime
 """A session's version, 0 for before its first event, or a time; one without a zone is UTC."""
 
-EVENTS: Final = f"""
-    SELECT {EVENT_COLUMNS} FROM events
+EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
-EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM events WHERE position = ?"
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -58,15 +54,17 @@ def version_at(tx: Transaction, session_id: str, as_of: AsOf) -> int:
     """
     Return the version that a session had.
 
-    as_of: a version, which is checked; or a time: what counts is all before the first event that
-        happened later. Imported events happened when they happened where they came from.
+    as_of: a version; or a time, which means the version before the first event that happened later.
+        Imported events keep the time of the original event.
 
-    Raises VersionNotFoundError for a version that never was.
+    Raises VersionNotFoundError for a version that the session never had.
     """
     if isinstance(as_of, datetime):
         return _version_at_time(tx, session_id, microseconds(as_of))
     if type(as_of) is not int:
-        raise TypeError(f"as_of is a version or a datetime, not a {type(as_of).__name__}")
+        raise TypeError(
+            f"invalid as_of: expected a version or a datetime, got {type(as_of).__name__}"
+        )
     actual = session_version(tx, session_id)
     if not 0 <= as_of <= actual:
         raise VersionNotFoundError(session_id=session_id, version=as_of, actual=actual)
@@ -74,47 +72,49 @@ def version_at(tx: Transaction, session_id: str, as_of: AsOf) -> int:
 
 
 @contextmanager
-def at(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
+def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Transaction]:
     """
-    Give a transaction in which ``projections.conversations.queries`` finds the session as it was.
+    Yield a transaction in which ``projections.conversations.queries`` finds the session at that version.
 
-    To be used inside a unit of work. It takes time with the number of events up to then, and memory
-    with the contents that stood on any branch then; large ones go to a temporary file.
+    Use it inside a unit of work. Its time grows with the number of events up to then, its memory with
+    the contents on any branch then; SQLite moves large ones to a temporary file.
     """
     version = version_at(tx, session_id, as_of)
-    with closing(sqlite3.connect("", isolation_level=None)) as connection:
-        past = Transaction(connection, now=tx.now)
-        past.execute(schema.EVENTS)
+    with tx.engine.scratch() as past:
+        past.now = tx.now
+        tx.engine.create_log(past)
         for statement in Conversations.schema:
-            past.execute(statement)
+            past.execute(tx.engine.create_statement(statement))
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):
-            past.executemany(INSERT_EVENT.one, tx.execute(EVENT, (position,)))
+            past.executemany(
+                INSERT_EVENT.one, payloads.event_rows(tx, "WHERE position = ?", (position,))
+            )
         yield past
 
 
-async def ask(
+async def query_as_of(
     log: EventLog, session_id: str, as_of: AsOf, question: Callable[[Transaction], T]
 ) -> T:
-    """Return the answer to a question that is asked of the past, e.g. one of ``projections.conversations.queries``."""
+    """Return what a unit reads from the past, e.g. one of ``projections.conversations.queries``."""
 
     def unit(tx: Transaction) -> T:
-        with at(tx, session_id, as_of) as past:
+        with session_as_of(tx, session_id, as_of) as past:
             return question(past)
 
     return await log.query(unit)
 
 
-async def items(
+async def items_as_of(
     log: EventLog, session_id: str, as_of: AsOf, *, branch_id: str = MAIN
 ) -> list[JSON]:
     """
-    Return a branch's items as they were; a branch that was not there had none.
+    Return a branch's items at that version; an empty list if the branch did not exist yet.
 
     Raises UndecodableEventError, with the position, if the content of any of them was erased since.
     """
-    return await ask(
+    return await query_as_of(
         log,
         session_id,
         as_of,
@@ -129,7 +129,7 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
     structures = Structures()
 
     def page_after(version: int) -> list[Recorded]:
-        rows = tx.execute(EVENTS, (session_id, version, until, PAGE_EVENTS))
+        rows = payloads.event_rows(tx, EVENTS, (session_id, version, until, PAGE_EVENTS))
         page = [Recorded(row) for row in up_to_page_bytes(rows)]
         if page:
             check_progress(version, page[-1].version)
@@ -138,7 +138,7 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
     version = 0
     while page := page_after(version):
         structures.fill(tx, page)
-        projector.apply(past, conversations, page)
+        build.apply(past, conversations, page)
         version = page[-1].version
 
 

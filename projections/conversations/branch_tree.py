@@ -1,5 +1,5 @@
 """
-Segments and items: where a branch's items stand, and how they are found.
+Segments and items: where the items of a branch are, and how to find them.
 
 A pointer (segment, length) names a place in a branch: its segment holds item number ``length``. The empty
 place is (None, 0). In any branch the items ascend by (position, index), so an item is found by bisection.
@@ -21,7 +21,7 @@ SEGMENTS = """
         session_id        TEXT    NOT NULL,
         parent_segment_id INTEGER,
         parent_length     INTEGER NOT NULL
-    ) STRICT
+    )
 """
 SEGMENTS_OF_SESSION = "CREATE INDEX segments_of_session ON segments (session_id)"
 SEGMENTS_OF_PARENT = """
@@ -39,10 +39,10 @@ ITEMS = """
         is_tool_call   INTEGER NOT NULL,
         turn           INTEGER NOT NULL,
         PRIMARY KEY (segment_id, number)
-    ) STRICT, WITHOUT ROWID
+    )
 """
-# Holds all that is asked of user items, so that their rows are not looked up; as turns are numbered from
-# 1, "turn > 0" says nothing and makes SQLite choose it.
+# A covering index for queries on user items. Turns are numbered from 1, so "turn > 0" excludes nothing; it
+# makes SQLite choose this index.
 TURNS = """
     CREATE INDEX turns ON items (segment_id, turn, number, position, index_in_event, type)
     WHERE type = 'user'
@@ -149,7 +149,7 @@ def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
 
 
 def parent(tx: Transaction, segment_id: int) -> Pointer | None:
-    """Return where a segment leaves its parent, from memory where the transaction has it there."""
+    """Return where a segment leaves its parent, from the transaction's cache if possible."""
     parents = tx.cache.get(Known).parents
     found = parents.get(segment_id)
     if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
@@ -163,13 +163,13 @@ def check_parent(segment_id: int, parent_id: int | None) -> None:
     """Raise ProjectionError unless a segment's parent is older: a walk along others might not end."""
     if parent_id is not None and parent_id >= segment_id:
         raise ProjectionError(
-            f"segment {segment_id} has a parent that is not older: `eventlog replay` builds them anew",
+            f"segment {segment_id} has a parent that is not older: `eventlog replay` rebuilds the tables",
             projection="conversations",
         )
 
 
 def end(tx: Transaction, segment_id: int) -> int | None:
-    """Return the number of a segment's last item, from memory where the transaction has it there."""
+    """Return the number of a segment's last item, from the transaction's cache if possible."""
     last = tx.cache.get(Known).ends.get(segment_id)
     if last is None:
         (last,) = tx.execute(SELECT_END, (segment_id,)).fetchone()
@@ -177,16 +177,16 @@ def end(tx: Transaction, segment_id: int) -> int | None:
 
 
 def newest(tx: Transaction, pointer: Pointer) -> Item | None:
-    """Return the item that a pointer stands at; None at the empty place."""
+    """Return the item at a pointer; None at the empty place."""
     row = tx.one(SELECT_ITEM, pointer)
     return None if row is None else _item(*row)
 
 
 def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
     """
-    Return the item that a pointer stands at, and the one before it in the same segment.
+    Return the item at a pointer, and the one before it in the same segment.
 
-    From memory where the transaction has them there.
+    Read from the transaction's cache if possible.
     """
     tails = tx.cache.get(Known).tails
     known = tails.get(pointer.segment_id)
@@ -199,7 +199,7 @@ def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
 
 
 def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
-    """Remove the item that a pointer stood at, unless a branch or a child segment reaches it."""
+    """Remove the item at a pointer, unless a branch or a child segment reaches it."""
     segment_id, number = pointer
     dropped = tx.execute(DELETE_UNREACHED, pointer * 3).rowcount > 0
     if dropped and segment_id is not None:
@@ -208,7 +208,7 @@ def drop_newest(tx: Transaction, pointer: Pointer) -> bool:
 
 
 def turn_at(tx: Transaction, pointer: Pointer) -> int:
-    """Return the turn of the item that a pointer stands at; 0 at the empty place."""
+    """Return the turn of the item at a pointer; 0 at the empty place."""
     item = newest(tx, pointer)
     return 0 if item is None else item.turn
 
@@ -222,18 +222,18 @@ def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
 
 
 def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
-    """Return the place of an item in a branch, None if it is not in it. Takes O(log items)."""
+    """Return the place of an item in a branch, or None. Takes O(log items)."""
     for span in spans(tx, pointer):
         number, item = within(tx, span, ref)
         if item is not None:
             return Pointer(span.segment_id, number)
         if number > span.first:
-            return None  # it would stand in this span
+            return None  # it would be in this span
     return None
 
 
 def within(tx: Transaction, span: Span, ref: ItemRef) -> tuple[int, Item | None]:
-    """Return at which number an item stands in a span, and its row; None where it would stand."""
+    """Return an item's number in a span and its row; without the item in the span, the row is null."""
     low, high = span.first, span.last
     while low <= high:
         middle = (low + high) // 2

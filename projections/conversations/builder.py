@@ -3,8 +3,8 @@ The present of every conversation: sessions, their branches, and the items of ea
 
 A branch is a pointer: (segment, length). A segment is an append-only run of items; it leaves its parent
 segment at a length. Items are keyed (segment, number in the branch), from 1. So a new branch copies
-nothing, a shared item stands once, and all that one operation touches is found by a key, however long
-the history is. No payload is kept here: an item row points at its event.
+nothing, a shared item is stored once, and each operation finds its rows by key, however long the
+history is. No payload is kept here: an item row points at its event.
 
 What an event says is taken as a fact; one that fits nothing (a pop of an item that is not the branch's
 newest) changes nothing. The commands that append see to it that such events do not come about.
@@ -38,6 +38,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations import branch_tree, item_kind, metadata_index
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 
@@ -58,7 +59,7 @@ SESSIONS = """
         cleared_at      INTEGER NOT NULL,
         deleted_at      INTEGER,
         erased_at       INTEGER
-    ) STRICT, WITHOUT ROWID
+    )
 """
 SESSIONS_BY_UPDATE = """
     CREATE INDEX sessions_by_update ON sessions (updated_at DESC, session_id)
@@ -90,7 +91,7 @@ BRANCHES = """
         created_at       INTEGER NOT NULL,
         updated_at       INTEGER NOT NULL,
         PRIMARY KEY (session_id, branch_id)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 BRANCHES_OF_SEGMENT = """
     CREATE INDEX branches_of_segment ON branches (segment_id) WHERE segment_id IS NOT NULL
@@ -246,7 +247,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     return found, on_it
 
 
-class Conversations:
+class Conversations(Projection):
     """Sessions, branches, segments and items."""
 
     name: ClassVar[str] = "conversations"
@@ -338,7 +339,7 @@ class _Batch:
     def live_branch(
         self, recorded: Recorded, branch_id: str, session: Session, *, grows: bool = False
     ) -> Branch:
-        """Return a branch that something happens on: whatever it was, it is live now."""
+        """Return the branch that an event happens on, and make it live."""
         found = self.branch(recorded, branch_id, grows=grows)
         if not found.is_live:
             found.is_live = 1
@@ -388,7 +389,7 @@ class _Batch:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased by a release that kept no structure
-        found = item_kind.shapes(
+        found = item_kind.classify_items(
             recorded.position, recorded.type, recorded.schema_version, recorded.data
         )
         if not found:
@@ -411,7 +412,7 @@ class _Batch:
         self.tx.cache.get(branch_tree.Known).ends[segment_id] = number
 
     def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
-        """Return the segment for the next item: the branch's own if it stands at its tip."""
+        """Return the segment for the next item: the branch's own if the branch ends at its tip."""
         segment_id: int | None = branch.segment_id
         if segment_id is not None and branch_tree.end(self.tx, segment_id) == branch.length:
             return segment_id
@@ -503,7 +504,7 @@ class _Batch:
                 session.user_id = event.user_id or None
             if event.metadata is not None:
                 session.metadata = item_kind.json_text(event.metadata) if event.metadata else None
-                metadata_index.set_labels(self.tx, recorded.session_id, event.metadata)
+                metadata_index.set_metadata_leaves(self.tx, recorded.session_id, event.metadata)
 
     def content_erased(self, recorded: Recorded) -> None:
         """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
@@ -512,7 +513,7 @@ class _Batch:
         if found is not None and isinstance(event, ContentErased) and event.is_whole:
             self.empty(recorded, found)
             found.user_id = found.metadata = None
-            metadata_index.set_labels(self.tx, recorded.session_id, {})
+            metadata_index.set_metadata_leaves(self.tx, recorded.session_id, {})
             found.erased_at = recorded.occurred_at
 
     # -- cutting ------------------------------------------------------------------------------
@@ -537,7 +538,7 @@ class _Batch:
         self.trim(session, before)
 
     def trim(self, session: Session, pointer: Pointer) -> None:
-        """Remove what nobody reaches any more in the segment of a pointer that has moved on."""
+        """Remove the items after a pointer's old place that no branch reaches any more."""
         if pointer.segment_id is None:
             return
         self.write()

@@ -29,7 +29,7 @@ NAMED_BY_TYPE: Final = frozenset(
         "web_search_call",
     }
 )
-"""Calls that carry no name; their type tells the tool."""
+"""Calls without a name; their type names the tool."""
 
 TOOL_CALLS: Final = NAMED_BY_TYPE | {
     "custom_tool_call",
@@ -42,7 +42,7 @@ TOOL_CALLS: Final = NAMED_BY_TYPE | {
 """The types that count as the use of a tool."""
 
 
-class Shape(NamedTuple):
+class ItemKind(NamedTuple):
     """An item as the projections see it."""
 
     type: str
@@ -65,35 +65,37 @@ class _Items(msgspec.Struct):
 
 _KEYS = _Keys.__struct_fields__
 _decoder = msgspec.json.Decoder(_Items)
-_OTHER: Final = Shape("other", None, is_tool_call=False)
+_OTHER: Final = ItemKind("other", None, is_tool_call=False)
 
 
-def shapes(position: int, type_name: str, schema_version: int, data: bytes) -> list[Shape]:
+def classify_items(
+    position: int, type_name: str, schema_version: int, data: bytes
+) -> list[ItemKind]:
     """Return the shapes of the items in an event's data, whichever release wrote it."""
     present = codec.lifted(type_name, schema_version, data, position=position)
     try:
         return [_remembered_shape(keys) for keys in _decoder.decode(present).items]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         stored = (position, type_name, schema_version, data)
-        # An item that is no object, a key that is no text, or JSON beyond msgspec.
-        return [shape(item) for item in codec.decode_items([stored])[0]]
+        # An item is not an object, a key is not text, or msgspec cannot decode the JSON.
+        return [classify(item) for item in codec.decode_items([stored])[0]]
 
 
-def shape(item: JSON) -> Shape:
-    """Return the shape of an item; of one that is no object, the type "other"."""
+def classify(item: JSON) -> ItemKind:
+    """Return the kind of an item; an item that is not an object has the type "other"."""
     if not isinstance(item, Mapping):
         return _OTHER
     return _shape(_Keys(**{key: item[key] for key in _KEYS if key in item}))
 
 
-def _shape(keys: _Keys) -> Shape:
+def _shape(keys: _Keys) -> ItemKind:
     if isinstance(keys.role, str) and keys.role in {USER, "assistant"}:
-        return Shape(keys.role, None, is_tool_call=False)
+        return ItemKind(keys.role, None, is_tool_call=False)
     kind = _text(keys.type) if keys.type is not UNSET and keys.type else "other"
     is_tool_call = kind in TOOL_CALLS and not (
         kind == "mcp_call" and isinstance(keys.approval_request_id, str)  # its request counted
     )
-    return Shape(kind, _tool_name(keys, kind), is_tool_call)
+    return ItemKind(kind, _tool_name(keys, kind), is_tool_call)
 
 
 _remembered_shape = lru_cache(maxsize=4_096)(_shape)
@@ -127,14 +129,14 @@ def json_text(value: JSON) -> str:
 
 
 def outline(position: int, type_name: str, schema_version: int, data: bytes) -> dict[str, JSON]:
-    """Return an event's data with each item replaced by the smallest one of the same shape."""
-    seen = shapes(position, type_name, schema_version, data)
+    """Return an event's data with each item replaced by the smallest one of the same kind."""
+    seen = classify_items(position, type_name, schema_version, data)
     return {"items": [smallest(shape) for shape in seen]}
 
 
 @lru_cache(maxsize=4_096)
-def smallest(wanted: Shape) -> dict[str, JSON]:
-    """Return the smallest item that has a shape: nothing of what was said, only what it is."""
+def smallest(wanted: ItemKind) -> dict[str, JSON]:
+    """Return the smallest item of a kind: it holds no content."""
     kind, tool_name, _ = wanted
     typed = {"type": kind}
     named = {**typed, "name": tool_name}
@@ -146,4 +148,4 @@ def smallest(wanted: Shape) -> dict[str, JSON]:
         named,
         {**named, "approval_request_id": ""},
     )
-    return next(candidate for candidate in candidates if shape(candidate) == wanted)
+    return next(candidate for candidate in candidates if classify(candidate) == wanted)

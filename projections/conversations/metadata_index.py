@@ -1,9 +1,9 @@
 """
-Labels: the leaves of a session's metadata, each a row, so that sessions are found by them.
+The metadata index: the leaves of a session's metadata, one a row, to find sessions by them.
 
 The leaf of ``{"customer": {"tier": 2}}`` is at the path ``["customer","tier"]`` and has the value ``2``,
-both kept as JSON in ASCII, so that no key or value means anything to SQL. What is no object, or an empty
-one, is a leaf; so a list is one. Leaves are equal when they are as JSON: 1 is 1.0, and is not true or "1".
+both kept as JSON in ASCII, so that no key or value means anything to SQL. A value that is not an object, or
+an empty object, is a leaf; so a list is one. Leaves compare as JSON: 1 equals 1.0, but not true or "1".
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Final, NamedTuple
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
-SESSION_LABELS = """
+SESSION_LEAVES = """
     CREATE TABLE session_labels (
         session_id TEXT NOT NULL,
         path       TEXT NOT NULL,
         value      TEXT NOT NULL,
         PRIMARY KEY (session_id, path)
-    ) STRICT, WITHOUT ROWID
+    )
 """
-SESSIONS_OF_LABEL = """
+SESSIONS_OF_LEAF = """
     CREATE INDEX sessions_of_label ON session_labels (path, value, session_id)
 """
-SCHEMA = (SESSION_LABELS, SESSIONS_OF_LABEL)
+SCHEMA = (SESSION_LEAVES, SESSIONS_OF_LEAF)
 
-INSERT_LABEL = "INSERT INTO session_labels (session_id, path, value) VALUES (?, ?, ?)"
-DELETE_LABELS = "DELETE FROM session_labels WHERE session_id = ?"
+INSERT_LEAF = "INSERT INTO session_labels (session_id, path, value) VALUES (?, ?, ?)"
+DELETE_LEAVES = "DELETE FROM session_labels WHERE session_id = ?"
 
 MAX_LEVELS: Final = 64
-"""What is nested deeper has no label: it is kept, and cannot be searched for."""
+"""Values nested deeper are stored, but not indexed."""
 
 MAX_CHARACTERS: Final = 256
-"""Of a longer path or value, its digest is kept, which finds it as well."""
+"""The index holds the digest of a longer path or value; a search compares digests."""
 
 
-class Label(NamedTuple):
+class Leaf(NamedTuple):
     """A leaf: its path and its value, as a row has them."""
 
     path: str
@@ -48,31 +48,31 @@ class Label(NamedTuple):
 
 
 class TooDeepError(ValueError):
-    """A value is nested too deeply for a label."""
+    """A value is nested too deeply for the index."""
 
 
-def set_labels(tx: Transaction, session_id: str, metadata: Mapping[str, JSON]) -> None:
-    """Put the leaves of this metadata in the place of what a session had."""
-    tx.execute(DELETE_LABELS, (session_id,))
-    tx.executemany(INSERT_LABEL, [(session_id, *label) for label in labels(metadata)])
+def set_metadata_leaves(tx: Transaction, session_id: str, metadata: Mapping[str, JSON]) -> None:
+    """Replace a session's leaves by those of this metadata."""
+    tx.execute(DELETE_LEAVES, (session_id,))
+    tx.executemany(INSERT_LEAF, [(session_id, *leaf) for leaf in leaves(metadata)])
 
 
-def labels(metadata: Mapping[str, JSON]) -> Iterator[Label]:
-    """Return the leaves, but for those that are nested too deeply."""
+def leaves(metadata: Mapping[str, JSON]) -> Iterator[Leaf]:
+    """Return the leaves, except those that are nested too deeply."""
     for keys, value in _leaves(metadata, ()):
         with suppress(TooDeepError):
-            yield _label(keys, value)
+            yield _leaf(keys, value)
 
 
-def wanted(metadata: Mapping[str, JSON]) -> list[Label]:
-    """Return the leaves to search for. Raises TooDeepError for what has no label."""
-    return [_label(keys, value) for keys, value in _leaves(metadata, ())]
+def leaves_to_match(metadata: Mapping[str, JSON]) -> list[Leaf]:
+    """Return the leaves to search for. Raises TooDeepError for a value nested too deeply."""
+    return [_leaf(keys, value) for keys, value in _leaves(metadata, ())]
 
 
 def _leaves(
     metadata: Mapping[str, JSON], above: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], JSON]]:
-    """Walk down the objects, as deep as there are labels."""
+    """Walk down the objects, as deep as the index goes."""
     for key, value in metadata.items():
         keys = (*above, key)
         if isinstance(value, dict) and value and len(keys) < MAX_LEVELS:
@@ -82,7 +82,7 @@ def _leaves(
 
 
 def _plain(value: JSON, levels: int) -> JSON:
-    """Return a value of which equal ones are written equally: 2 for 2.0, keys in order."""
+    """Normalise a value so that equal values are written equally: 2 for 2.0, keys in order."""
     if levels == 0:
         raise TooDeepError
     if isinstance(value, float) and value.is_integer():
@@ -94,8 +94,8 @@ def _plain(value: JSON, levels: int) -> JSON:
     return value
 
 
-def _label(keys: tuple[str, ...], value: JSON) -> Label:
-    return Label(_kept(list(keys)), _kept(_plain(value, MAX_LEVELS + 1 - len(keys))))
+def _leaf(keys: tuple[str, ...], value: JSON) -> Leaf:
+    return Leaf(_kept(list(keys)), _kept(_plain(value, MAX_LEVELS + 1 - len(keys))))
 
 
 def _kept(value: JSON) -> str:

@@ -1,35 +1,28 @@
-"""What readers ask of the conversations' tables. Plain functions of an open transaction."""
+"""Queries on the tables of conversations. Plain functions of an open transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import occurred_at
-from agents_eventlog.eventlog.storage.sqlite import payloads
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.search import text as search_text
 
 FIRST_OF_EACH_EVENT = """
     SELECT position, index_in_event, number FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
 """
 PAYLOADS = f"""
-    SELECT i.position, i.index_in_event, i.number,
-        e.type, e.schema_version, CAST(e.data AS BLOB)
-    FROM ({FIRST_OF_EACH_EVENT}) AS i
+    ({FIRST_OF_EACH_EVENT}) AS i
     JOIN events AS e ON e.position = i.position
     ORDER BY i.number
-"""
-PAYLOAD = """
-    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events WHERE position = ?
 """
 REFS = """
     SELECT position, index_in_event FROM items
@@ -43,8 +36,7 @@ USER_ITEMS = """
     ORDER BY i.turn
 """
 USER_EVENTS = """
-    SELECT position, type, schema_version, CAST(data AS BLOB), recorded_at, metadata FROM events
-    WHERE position IN (
+    events AS e WHERE e.position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
 """
@@ -77,7 +69,7 @@ _REFUSED: Final = object()
 
 
 class Place(NamedTuple):
-    """Where a branch stands: whether the session and the branch exist, its end and last turn."""
+    """The state of a branch: whether the session and the branch exist, its end and last turn."""
 
     session_exists: bool
     is_deleted: bool
@@ -108,7 +100,7 @@ class UserItem(NamedTuple):
 
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
-    """Return where a branch stands. A branch or session that there is not stands at the beginning."""
+    """Return the state of a branch; without the branch or the session, that of an empty branch."""
     session, branch = conversations.both(tx, session_id, branch_id)
     if session is None:
         return _NOWHERE
@@ -129,10 +121,11 @@ def items(
     tx: Transaction, pointer: Pointer, newest: int | None = None, *, erased: JSON = _REFUSED
 ) -> list[JSON]:
     """
-    Return a branch's items in order, all or the newest so many. Reads about as many rows.
+    Return a branch's items in order: all, or the newest ones. Reads about one row an item.
 
-    erased: what to give for an item whose content was erased; if not given, UndecodableEventError is
-        raised, for a history with a hole in it must not pass for a whole one.
+    newest: maximum number of items; None returns all.
+    erased: value to return for an item whose content was erased. By default UndecodableEventError is
+        raised, so that a caller cannot mistake an incomplete history for a complete one.
     """
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
@@ -143,23 +136,24 @@ def items(
 
 
 def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> Iterable[JSON]:
-    rows = tx.all(PAYLOADS, (*span, span.first))
-    if not rows or rows[0][2] != span.first:
+    columns = "i.index_in_event, i.number"
+    rows = list(payloads.stored(tx, PAYLOADS, (*span, span.first), columns=columns))
+    if not rows or rows[0][1] != span.first:
         raise ProjectionError(
-            "the tables lack items that a branch holds: `eventlog replay` builds them anew",
+            "the tables lack items of a branch: `eventlog replay` rebuilds them",
             projection="conversations",
         )
     decoded = _decoded(rows, may_lack=erased is not _REFUSED)
     # An event's items follow each other, so the next event's first number ends them.
-    ends = [*(row[2] for row in rows[1:]), span.last + 1]
-    for (_, index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
+    ends = [*(row[1] for row in rows[1:]), span.last + 1]
+    for (index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
         count = end - number
         yield from [erased] * count if items is None else items[index : index + count]
 
 
 def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
-    """Return the items of each row's event; None for an erased one, if that may be."""
-    stored = [(row[0], *row[3:]) for row in rows]
+    """Return the items of each row's event; None for an erased one if ``may_lack``."""
+    stored = [row[2:] for row in rows]
     if not may_lack:
         return [*codec.decode_items([_present(*each) for each in stored])]
     present = iter(codec.decode_items([each for each in stored if each[-1] is not None]))
@@ -167,7 +161,7 @@ def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
-    """Return which items a branch holds, in order, all or the newest so many."""
+    """Return references to a branch's items in order: all, or the newest ones."""
     return [
         ItemRef(*row)
         for span in _newest_spans(tx, pointer, newest)
@@ -177,7 +171,7 @@ def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[I
 
 def item(tx: Transaction, ref: ItemRef) -> JSON:
     """Return an item's content."""
-    row = tx.one(PAYLOAD, (ref.position,)) or (ref.position, "", 0, None)
+    row = payloads.at(tx, ref.position) or (ref.position, "", 0, None)
     return codec.decode_items([_present(*row)])[0][ref.index]
 
 
@@ -185,23 +179,24 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     Return the items that open a branch's turns, with their contents, by turn.
 
-    text: leave out events that cannot hold it, in either case of ASCII letters; those that are left
-        need not hold it either.
+    text: skip events that cannot hold it, ASCII letters compared case-insensitively. The events that are
+        left may not hold it either.
     """
-    condition, needle = ("", ()) if text is None else search_text.holding(text)
-    sql = f"{USER_EVENTS} {condition} ORDER BY position"
+    condition, needle = ("", ()) if text is None else payloads.may_hold(text)
+    source = f"{USER_EVENTS} {condition} ORDER BY e.position"
     stored: dict[int, codec.StoredPayload] = {}
     times: dict[int, int] = {}
     found: list[tuple[int, int, int]] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        rows = tx.all(sql, (*where, *needle))
-        for *payload, recorded_at, metadata in rows:
+        columns = "e.recorded_at, e.metadata"
+        rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
+        for recorded_at, metadata, *payload in rows:
             position = payload[0]
             stored[position] = _present(*payload)
             times[position] = occurred_at(recorded_at, metadata, position)
         if rows:
-            found += tx.all(USER_ITEMS, (*where, rows[0][0], rows[-1][0]))
+            found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
     decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
     return [
         UserItem(turn, decoded[position][index], times[position])

@@ -1,1 +1,1 @@
-"""Erasure: what is to be erased, and the erasing of it."""
+"""Erasure: scopes and the eraser."""

@@ -1,7 +1,7 @@
 """
-The erasing of what may go, one bounded transaction after another; then the file is rewritten.
+Erasure in bounded transactions, after which the file is rewritten.
 
-Whoever is killed in between has erased what was committed; erasing again goes on.
+A killed erasure keeps what it committed; erasing again finishes it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import codec, erasure
+from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
@@ -19,24 +19,18 @@ from agents_eventlog.eventlog.events import JSON, ItemsAdded, ItemsReplaced
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations.builder import Conversations
-from agents_eventlog.projections.erasure.scopes import Due, Scope, structure
+from agents_eventlog.projections.erasure.scopes import ErasurePlan, Scope, structure
 from agents_eventlog.projections.projector import Projections
-from agents_eventlog.projections.replay import leftovers
 from agents_eventlog.projections.search import index as search_index
 
-PAYLOAD: Final = """
-    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events
-    WHERE position = ? AND data IS NOT NULL
-"""
 
-
-class Erased(NamedTuple):
+class ErasureResult(NamedTuple):
     """
-    What was erased, or would be.
+    What an erasure removed, or would remove.
 
-    kept_items: items that are on no branch any more, but stay, for their events hold live ones.
-    is_complete: whether nothing of it is left in the file; False when another process was in the way
-        of rewriting it. Erase again to finish.
+    kept_items: items that are not on any branch, but stay because their events hold live items.
+    is_complete: whether the file holds no copy any more; False if another process prevented rewriting
+        it. Erase again to finish.
     """
 
     sessions: int = 0
@@ -46,11 +40,11 @@ class Erased(NamedTuple):
     is_complete: bool = True
 
 
-OnProgress: TypeAlias = Callable[[Erased], None]
+OnProgress: TypeAlias = Callable[[ErasureResult], None]
 Forget: TypeAlias = Callable[[Transaction, str, "Iterable[JSON] | None"], None]
 """
-Removes, in the transaction that erases, what the file holds elsewhere of a session: these items, or all of
-it for None.
+Removes, in the erasing transaction, copies of a session's items elsewhere in the file: these items, or all
+for None.
 """
 
 
@@ -62,16 +56,16 @@ async def erase(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
     forget: Forget | None = None,
-) -> Erased:
+) -> ErasureResult:
     """
-    Blank what a scope says, a bounded transaction at a time, then rewrite the file without it.
+    Blank the payloads that a scope selects, in bounded transactions, then rewrite the file without them.
 
-    dry_run: look what would go, and write nothing.
-    forget: removes what the file holds elsewhere of what is erased.
+    dry_run: count what would be erased, and write nothing.
+    forget: removes copies of the erased items elsewhere in the file.
 
-    Programs may go on meanwhile; they wait while the file is rewritten. Who erases stands in the
-    metadata of the events that tell of it, as with any other event. Erasing again finds nothing to do,
-    or finishes what was interrupted.
+    Other programs may write meanwhile; they wait while the file is rewritten. The metadata of the
+    ``ContentErased`` events records the actor, as with any other event. Erasing again finds nothing to do,
+    or finishes an interrupted erasure.
     """
     needed = Projections(Conversations())
     await asyncio.to_thread(log.join, needed)
@@ -80,24 +74,24 @@ async def erase(
     while page := await log.query(partial(scope.sessions, after=after)):
         after = page[-1]
         found = await log.query(partial(_look_through, needed, scope, page))
-        total.kept_items += sum(due.kept_items for due in found)
+        total.kept_items += sum(plan.kept_items for plan in found)
         if dry_run:
             total.add(found)
             continue
-        while found := [due for due in found if not due.is_nothing]:
+        while found := [plan for plan in found if not plan.is_nothing]:
             for batch in _batches(found):
                 total.add(await log.write(partial(_blank, scope, batch, reason, forget)))
                 if on_progress is not None:
                     on_progress(total.erased())
             # Until nothing is left: a session that was live may have grown before it was deleted.
-            again = [due.session_id for due in found]
+            again = [plan.session_id for plan in found]
             found = await log.query(partial(_look_through, needed, scope, again))
     is_complete = dry_run or await asyncio.to_thread(_finish, log)
     return total.erased(is_complete=is_complete)
 
 
 class _Total:
-    """Adds up what is erased."""
+    """The sums of an erasure."""
 
     def __init__(self) -> None:
         self.kept_items = 0
@@ -105,72 +99,72 @@ class _Total:
         self._events = 0
         self._payload_bytes = 0
 
-    def add(self, found: Iterable[Due]) -> None:
-        """Count what was found to be due, or was blanked."""
-        for due in found:
-            if not due.is_nothing:
-                self._sessions.add(due.session_id)
-                self._events += len(due.payloads)
-                self._payload_bytes += sum(size for _, size in due.payloads)
+    def add(self, found: Iterable[ErasurePlan]) -> None:
+        """Count the payloads of these plans."""
+        for plan in found:
+            if not plan.is_nothing:
+                self._sessions.add(plan.session_id)
+                self._events += len(plan.payloads)
+                self._payload_bytes += sum(size for _, size in plan.payloads)
 
-    def erased(self, *, is_complete: bool = False) -> Erased:
+    def erased(self, *, is_complete: bool = False) -> ErasureResult:
         """Return the sums so far."""
         sessions = len(self._sessions)
-        return Erased(sessions, self._events, self._payload_bytes, self.kept_items, is_complete)
+        return ErasureResult(
+            sessions, self._events, self._payload_bytes, self.kept_items, is_complete
+        )
 
 
 def _look_through(
     needed: Projections, scope: Scope, session_ids: Sequence[str], tx: Transaction
-) -> list[Due]:
+) -> list[ErasurePlan]:
     needed.require_fresh(tx)
-    return [scope.due(tx, session_id) for session_id in session_ids]
+    return [scope.plan(tx, session_id) for session_id in session_ids]
 
 
-def _batches(found: Iterable[Due]) -> Iterator[list[Due]]:
-    """Cut what is due into parts that one transaction may take."""
-    batch: list[Due] = []
+def _batches(found: Iterable[ErasurePlan]) -> Iterator[list[ErasurePlan]]:
+    """Split plans into parts that fit one transaction."""
+    batch: list[ErasurePlan] = []
     events = size = 0
-    for due in found:
-        part = due._replace(payloads=[])
+    for plan in found:
+        part = plan._replace(payloads=[])
         batch.append(part)
-        for position, length in due.payloads:
+        for position, length in plan.payloads:
             if events >= PAGE_EVENTS or size >= PAGE_BYTES:
                 yield batch
-                part = due._replace(payloads=[], is_marked=True)
+                part = plan._replace(payloads=[], is_marked=True)
                 batch = [part]
                 events = size = 0
             part.payloads.append((position, length))
             events, size = events + 1, size + length
-        events += 1  # the one that tells of it
+        events += 1  # the ``ContentErased`` event
     yield batch
 
 
 def _blank(
     scope: Scope,
-    batch: Sequence[Due],
+    batch: Sequence[ErasurePlan],
     reason: str | None,
     forget: Forget | None,
     tx: Transaction,
-) -> list[Due]:
-    """Blank a batch, in a unit of work; return what was."""
+) -> list[ErasurePlan]:
+    """Blank a batch in a unit of work; return what was blanked."""
     blanked = []
     has_index = search_index.is_there(tx)
-    for due in batch:
-        if not scope.may_erase(tx, due.session_id, reason):
+    for plan in batch:
+        if not scope.may_erase(tx, plan.session_id, reason):
             continue
-        rows = [tx.one(PAYLOAD, (position,)) for position, _ in sorted(due.payloads)]
-        stored: list[Any] = [row for row in rows if row is not None]
-        payloads = [Payload(row[0], structure(row), len(row[3])) for row in stored]
+        rows = [payloads.at(tx, position) for position, _ in sorted(plan.payloads)]
+        stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
+        going = [Payload(row[0], structure(row), len(row[3])) for row in stored]
         if forget is not None:
-            forget(tx, due.session_id, None if scope.is_whole else _items(stored))
-        if payloads or not due.is_marked:
+            forget(tx, plan.session_id, None if scope.is_whole else _items(stored))
+        if going or not plan.is_marked:
             is_whole = scope.is_whole
-            erasure.blank(tx, due.session_id, payloads, reason=reason, is_whole=is_whole)
-            if has_index:  # nobody need keep it up to date here
-                search_index.take_out(tx, (payload.position for payload in payloads))
-            blanked.append(
-                due._replace(payloads=[(each.position, each.bytes) for each in payloads])
-            )
+            erasure.blank(tx, plan.session_id, going, reason=reason, is_whole=is_whole)
+            if has_index:  # this process may not keep it up to date
+                search_index.take_out(tx, (payload.position for payload in going))
+            blanked.append(plan._replace(payloads=[(each.position, each.bytes) for each in going]))
     return blanked
 
 
@@ -183,8 +177,8 @@ def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
 
 
 def _finish(log: EventLog) -> bool:
-    """Leave nothing of it in the file, or beside it where a replay was killed. Blocks."""
-    for left in [] if log.store.is_memory else leftovers(log.path):
+    """Rewrite the file, and delete the files that killed replays left beside it. Blocks."""
+    for left in log.store.engine.leftovers(log.store):
         left.unlink(missing_ok=True)
     return erasure.rewrite(log.store, before=_optimize)
 

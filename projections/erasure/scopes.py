@@ -1,17 +1,17 @@
 """
-What may be erased: of which sessions, and which of their payloads.
+Erasure scopes: sessions, and their payloads that may be erased.
 
-Only payloads that hold what was said are ever blanked: those of items and of labels. One may go when its
-session is erased as a whole, or when nothing of it is live: none of its items stands on a branch, or
-other labels have replaced it. An event that holds a live item stays whole; the items beside it that are
-gone are counted, not erased.
+Only payloads with content are ever blanked: those of items, of user ids and of metadata. One may be erased
+with its whole session, or when nothing of it is live: none of its items is on a branch, or later metadata
+has replaced it. An event that holds a live item stays whole; its removed items are counted, not erased.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import append, check_progress, session_version
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.errors import SessionNotFoundError
@@ -22,22 +22,21 @@ from agents_eventlog.eventlog.events import (
     MetadataSet,
     SessionDeleted,
 )
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import item_kind
 
 PAGE_SESSIONS: Final = 500
-"""So many sessions are looked through at once."""
+"""Maximum number of sessions that one unit of work reads."""
 
 FIRST_SESSIONS: Final = "SELECT session_id FROM sessions ORDER BY session_id LIMIT ?"
 NEXT_SESSIONS: Final = """
     SELECT session_id FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?
 """
-PAYLOADS: Final = """
-    SELECT position, type, schema_version, CAST(data AS BLOB) FROM events
-    WHERE session_id = ? AND data IS NOT NULL
-        AND type IN ('items_added', 'items_replaced', 'metadata_set')
-    ORDER BY version DESC
+ERASABLE: Final = """
+    events AS e
+    WHERE e.session_id = ? AND e.type IN ('items_added', 'items_replaced', 'metadata_set')
+    ORDER BY e.version DESC
 """
 LIVE_ITEMS: Final = """
     SELECT i.position, COUNT(DISTINCT i.index_in_event)
@@ -47,8 +46,8 @@ LIVE_ITEMS: Final = """
 """
 
 
-class Due(NamedTuple):
-    """What is to be erased of a session: (position, bytes) of each payload, newest first."""
+class ErasurePlan(NamedTuple):
+    """The payloads of a session to erase: (position, bytes) of each payload, newest first."""
 
     session_id: str
     payloads: list[tuple[int, int]]
@@ -57,28 +56,28 @@ class Due(NamedTuple):
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is nothing to do: no payload is left, and it is marked as it should be."""
+        """Whether there is nothing to do: no payload is left, and the session is marked."""
         return self.is_marked and not self.payloads
 
 
 class Scope(Protocol):
-    """Which sessions are looked through, and what of each is to go."""
+    """The sessions to read, and what to erase of each."""
 
     @property
     def is_whole(self) -> bool:
         """Whether sessions are erased as a whole."""
 
     def sessions(self, tx: Transaction, after: str | None) -> list[str]:
-        """Return the first sessions, or the next ones behind one, in the order of their ids."""
+        """Return the first sessions, or the next ones after an id, in the order of their ids."""
 
-    def due(self, tx: Transaction, session_id: str) -> Due:
-        """Return what is to be erased of a session."""
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
+        """Return the payloads to erase of a session."""
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
-        """Return, in the transaction that erases, whether a session may be; see to it that it may."""
+        """Return whether a session may be erased, in the erasing transaction; a scope may prepare it."""
 
 
-class OneSession(NamedTuple):
+class SessionScope(NamedTuple):
     """A session, all of it; it is deleted first if it is live. Raises SessionNotFoundError."""
 
     session_id: str
@@ -90,7 +89,7 @@ class OneSession(NamedTuple):
             raise SessionNotFoundError(self.session_id)
         return [self.session_id] if after is None else []
 
-    def due(self, tx: Transaction, session_id: str) -> Due:
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
         """Return every payload, and whether the session is yet to be marked."""
         return _all_payloads(tx, session_id)
 
@@ -112,10 +111,10 @@ class DeletedSessions(NamedTuple):
         """Return the next sessions, deleted or not."""
         return _next_sessions(tx, after)
 
-    def due(self, tx: Transaction, session_id: str) -> Due:
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
         """Return every payload of a session that is deleted; of a live one, nothing."""
         if not self.may_erase(tx, session_id, None):
-            return Due(session_id, [])
+            return ErasurePlan(session_id, [])
         return _all_payloads(tx, session_id)
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
@@ -126,7 +125,7 @@ class DeletedSessions(NamedTuple):
 
 
 class PoppedItems(NamedTuple):
-    """What is on no branch any more, and labels that were replaced, in every session."""
+    """Items that are not on any branch, and replaced user ids and metadata, in every session."""
 
     is_whole: bool = False
 
@@ -134,37 +133,37 @@ class PoppedItems(NamedTuple):
         """Return the next sessions. A deleted one keeps what a restored one would show."""
         return _next_sessions(tx, after)
 
-    def due(self, tx: Transaction, session_id: str) -> Due:
-        """Return the payloads of which nothing is live."""
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
+        """Return the payloads that hold nothing live."""
         live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id,)))
-        payloads: list[tuple[int, int]] = []
+        found: list[tuple[int, int]] = []
         kept_items = 0
-        labels = _Labels()
-        for stored in tx.execute(PAYLOADS, (session_id,)):
+        history = _MetadataHistory()
+        for stored in _payloads(tx, session_id):
             position, type_name, _, data = stored
             if type_name == MetadataSet.type_name():
-                is_live = labels.shows(stored)
+                is_live = history.shows(stored)
             else:
-                count = len(item_kind.shapes(*stored))
+                count = len(item_kind.classify_items(*stored))
                 is_live = position in live or count == 0
                 kept_items += count - live.get(position, 0) if is_live else 0
             if not is_live:
-                payloads.append((position, len(data)))
-        return Due(session_id, payloads, kept_items)
+                found.append((position, len(data)))
+        return ErasurePlan(session_id, found, kept_items)
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
-        """Return True: what is on no branch any more never comes back to one."""
+        """Return True: an item that left every branch never returns to one."""
         return True
 
 
-class _Labels:
-    """Tells, of a session's labels from the newest to the oldest, whether they still show."""
+class _MetadataHistory:
+    """The user ids and metadata of a session, from the newest event to the oldest."""
 
     def __init__(self) -> None:
         self._replaced: set[str] = set()
 
     def shows(self, stored: StoredPayload) -> bool:
-        """Take the next older labels; return whether any of them was not replaced since."""
+        """Take the next older event; return whether no later one replaced all of it."""
         event = _decoded(stored)
         given = {name for name in ("user_id", "metadata") if getattr(event, name) is not None}
         is_shown = not given <= self._replaced
@@ -182,11 +181,17 @@ def _next_sessions(tx: Transaction, after: str | None) -> list[str]:
     return [session_id for (session_id,) in rows]
 
 
-def _all_payloads(tx: Transaction, session_id: str) -> Due:
+def _all_payloads(tx: Transaction, session_id: str) -> ErasurePlan:
     session = conversations.session(tx, session_id)
-    payloads = [(row[0], len(row[3])) for row in tx.execute(PAYLOADS, (session_id,))]
+    found = [(row[0], len(row[3])) for row in _payloads(tx, session_id)]
     is_marked = session is not None and session.erased_at is not None
-    return Due(session_id, payloads, is_marked=is_marked)
+    return ErasurePlan(session_id, found, is_marked=is_marked)
+
+
+def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
+    """Return the session's payloads that may be erased and have not been, newest first."""
+    rows = payloads.stored(tx, ERASABLE, (session_id,))
+    return (row for row in rows if row[-1] is not None)
 
 
 def structure(stored: StoredPayload) -> JSON:

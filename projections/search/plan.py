@@ -1,7 +1,7 @@
 """
-Ways through the log for whoever seeks items: which events to look at, from the newest to the oldest.
+Search plans: the events that a search reads, from the newest to the oldest.
 
-A way has legs, each walked in steps of bounded work, so that no reader waits for a long walk.
+A plan has stages, each read in bounded batches, so that no other reader waits for long.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.search import index as search_index
-from agents_eventlog.projections.search import text as search_text
 
-STEP_EVENTS: Final = 50
-"""How many events a step names at most."""
+BATCH_EVENTS: Final = 50
+"""Maximum number of events in a batch."""
 
-STEP_POSITIONS: Final = 5_000
-"""How many events a step of a scan goes past at most."""
+BATCH_POSITIONS: Final = 5_000
+"""Maximum number of events that a scan passes for one batch."""
 
 FEW_EVENTS: Final = 2_000
-"""What the index finds no more often than this is looked at, whatever the session."""
+"""If the index finds no more events than this, all are read, in any session."""
 
 SCOPED_EVENTS: Final = 50_000
-"""Sessions with no more events than this in all are looked through by themselves."""
+"""If the filtered sessions have no more events than this in all, only these are read."""
 
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL"
 
 
-class Step(NamedTuple):
-    """The events that a step names, newest first; the rest of its leg; how many it scanned."""
+class Batch(NamedTuple):
+    """Events to read, newest first; the rest of the stage; the number of events scanned."""
 
     positions: Sequence[int]
-    rest: Leg | None
+    rest: Stage | None
     scanned: int
 
 
@@ -46,15 +46,15 @@ class Scanned(NamedTuple):
     first: int
     text: str | None
 
-    def step(self, tx: Transaction) -> Step:
-        """Go on, in a unit of work."""
-        first = max(self.first, self.last - STEP_POSITIONS + 1)
-        condition, parameters = search_text.holding(self.text or "")
-        rows = tx.all(_scan(condition), (first, self.last, *parameters, STEP_EVENTS))
+    def read(self, tx: Transaction) -> Batch:
+        """Return the next batch, in a unit of work."""
+        first = max(self.first, self.last - BATCH_POSITIONS + 1)
+        condition, parameters = payloads.may_hold(self.text or "")
+        rows = tx.all(_scan(condition), (first, self.last, *parameters, BATCH_EVENTS))
         found = [position for (position,) in rows]
-        last = found[-1] - 1 if len(found) == STEP_EVENTS else first - 1
+        last = found[-1] - 1 if len(found) == BATCH_EVENTS else first - 1
         rest = None if last < self.first else self._replace(last=last)
-        return Step(found, rest, self.last - last)
+        return Batch(found, rest, self.last - last)
 
 
 class Indexed(NamedTuple):
@@ -64,61 +64,61 @@ class Indexed(NamedTuple):
     first: int
     expression: str
 
-    def step(self, tx: Transaction) -> Step:
-        """Go on, in a unit of work."""
-        found = search_index.positions(tx, self.expression, self.first, self.last, STEP_EVENTS)
-        is_end = len(found) < STEP_EVENTS
-        return Step(found, None if is_end else self._replace(last=found[-1] - 1), 0)
+    def read(self, tx: Transaction) -> Batch:
+        """Return the next batch, in a unit of work."""
+        found = search_index.positions(tx, self.expression, self.first, self.last, BATCH_EVENTS)
+        is_end = len(found) < BATCH_EVENTS
+        return Batch(found, None if is_end else self._replace(last=found[-1] - 1), 0)
 
 
 class Listed(NamedTuple):
-    """These events, newest first."""
+    """Listed events, newest first."""
 
     positions: Sequence[int]
 
-    def step(self, tx: Transaction) -> Step:
-        """Go on, in a unit of work."""
-        found, rest = self.positions[:STEP_EVENTS], self.positions[STEP_EVENTS:]
-        return Step(found, Listed(rest) if rest else None, len(found))
+    def read(self, tx: Transaction) -> Batch:
+        """Return the next batch, in a unit of work."""
+        found, rest = self.positions[:BATCH_EVENTS], self.positions[BATCH_EVENTS:]
+        return Batch(found, Listed(rest) if rest else None, len(found))
 
 
-Leg: TypeAlias = Scanned | Indexed | Listed
+Stage: TypeAlias = Scanned | Indexed | Listed
 
 
-class Way(NamedTuple):
-    """The legs of a walk, and whether they go through the index."""
+class SearchPlan(NamedTuple):
+    """The stages of a search, and whether they use the index."""
 
-    legs: tuple[Leg, ...]
+    stages: tuple[Stage, ...]
     indexed: bool
 
 
 def plan(
     tx: Transaction, text: str | None, session_id: str | None, user_id: str | None, last: int | None
-) -> Way:
+) -> SearchPlan:
     """
-    Choose the way to the events that may hold a text, from the position ``last`` or the newest on.
+    Choose how to read the events that may hold a text, from the position ``last`` or the newest down.
 
-    Through the index, if there is one and it can help; what it does not show yet is scanned. Else by a
-    scan of the sessions that are asked for. A text that the index finds often is sought by that scan, too,
-    if they are few: through the index the walk would go past the events of all other sessions.
+    With an index that can match the text, read its hits, and scan the events that it does not show yet.
+    Otherwise scan the filtered sessions. A text that is frequent in the index is also found by that scan
+    if the sessions have few events: the index would return the events of all other sessions.
     """
     end = read_head(tx).position if last is None else last
     expression = None if text is None else search_index.expression(text)
     built_to = None if expression is None else search_index.built_to(tx)
     if expression is None or built_to is None:
-        return Way((_scope(tx, session_id, user_id, end) or Scanned(end, 1, text),), False)
+        return SearchPlan((_scope(tx, session_id, user_id, end) or Scanned(end, 1, text),), False)
     if search_index.count(tx, expression, FEW_EVENTS + 1) > FEW_EVENTS:
         scope = _scope(tx, session_id, user_id, end)
         if scope is not None:
-            return Way((scope,), False)
+            return SearchPlan((scope,), False)
     new, old = Scanned(end, built_to + 1, text), Indexed(min(end, built_to), 1, expression)
-    return Way((new, old) if new.last >= new.first else (old,), True)
+    return SearchPlan((new, old) if new.last >= new.first else (old,), True)
 
 
 def _scope(
     tx: Transaction, session_id: str | None, user_id: str | None, last: int
 ) -> Listed | None:
-    """Return the events of the sessions that are asked for; None if all are, or they are too many."""
+    """Return the events of the filtered sessions; None without such a filter, or if there are too many."""
     if session_id is None and user_id is None:
         return None
     found = array("q")
@@ -135,8 +135,8 @@ def _scope(
 
 def _scan(condition: str) -> str:
     return f"""
-        SELECT position FROM events
-        WHERE position BETWEEN ? AND ? AND type IN ('items_added', 'items_replaced') {condition}
-        ORDER BY position DESC
+        SELECT e.position FROM events AS e
+        WHERE e.position BETWEEN ? AND ? AND e.type IN ('items_added', 'items_replaced') {condition}
+        ORDER BY e.position DESC
         LIMIT ?
     """

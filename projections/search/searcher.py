@@ -1,11 +1,11 @@
 """
-Finding items by what they say and what they are, in one session or in all, the newest first.
+Search for items by text and kind, in one session or in all, the newest first.
 
-The log is walked from its newest event to its oldest, through the full-text index or by a scan (see
-``walking``); what is found is the same on each way.
+A search reads the log from its newest event to its oldest, by the full-text index or by a scan (see
+``plan``); both find the same items.
 
-A find goes in steps: ``look`` is a unit of work that reads a bounded part of the log and changes nothing,
-``take`` keeps what it saw. Others may write between two steps.
+It works in batches: ``read_batch`` is a unit of work that reads a bounded part of the log and changes
+nothing, ``collect`` keeps its result. Others may write between two batches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import occurred_at
@@ -23,17 +23,16 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import branch_tree, item_kind
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Span
-from agents_eventlog.projections.conversations.item_kind import Shape
+from agents_eventlog.projections.conversations.item_kind import ItemKind
 from agents_eventlog.projections.search import plan
 from agents_eventlog.projections.search import text as search_text
-from agents_eventlog.projections.search.plan import Leg
+from agents_eventlog.projections.search.plan import Stage
 from agents_eventlog.projections.search.text import Snippet
 
 EVENT = """
-    SELECT session_id, branch_id, recorded_at, metadata, type, schema_version, CAST(data AS BLOB)
-    FROM events
-    WHERE position = ? AND type IN ('items_added', 'items_replaced')
+    events AS e WHERE e.position = ? AND e.type IN ('items_added', 'items_replaced')
 """
+EVENT_COLUMNS = "e.session_id, e.branch_id, e.recorded_at, e.metadata"
 LIVE_BRANCHES = """
     SELECT branch_id, segment_id, length FROM branches
     WHERE session_id = ? AND is_live = 1
@@ -50,13 +49,13 @@ SEGMENTS = """
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
-class Sought(NamedTuple):
+class ItemQuery(NamedTuple):
     """
-    Which items are sought; None does not matter. Times in microseconds since 1970 UTC.
+    Filters for items; None does not filter. Times in microseconds since 1970 UTC.
 
-    text: stands in one of the item's texts, literally, in either case of letters.
-    type, tool_name: as ``projections.conversations.item_kind`` tells them; role: a message's own.
-    branch_id: a live branch that it stands on.
+    text: a literal, case-insensitive substring of one of the item's texts.
+    type, tool_name: as ``projections.conversations.item_kind`` classifies them; role: a message's own.
+    branch_id: a live branch that holds the item.
     since, until: when it was said, ``until`` exclusive.
     """
 
@@ -72,20 +71,20 @@ class Sought(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """An item that was sought, and the live branches that it stands on, in the order they were made."""
+    """A matching item, and the live branches that hold it, in the order of their creation."""
 
     session_id: str
     branch_ids: tuple[str, ...]
     turn: int
     ref: ItemRef
-    shape: Shape
+    kind: ItemKind
     item: JSON
     snippet: Snippet
     occurred_at: int
 
 
 def cursor(ref: ItemRef) -> str:
-    """Return the place behind an item as text for ``after``."""
+    """Return the place after an item as text for ``after``."""
     return f"{ref.position}-{ref.index}"
 
 
@@ -97,93 +96,93 @@ def parse_cursor(text: object) -> ItemRef:
     return ItemRef(int(found[1]), int(found[2]))
 
 
-class Looked(NamedTuple):
-    """What a step saw: hits, the newest first; the legs that are left; how many events it scanned."""
+class SearchedBatch(NamedTuple):
+    """The result of a batch: hits, the newest first; the remaining stages; the number of events scanned."""
 
     hits: list[Hit]
-    legs: tuple[Leg, ...]
+    stages: tuple[Stage, ...]
     indexed: bool
     scanned: int
 
 
-class Finder:
+class Searcher:
     """
-    A find under way: ``while finder.take(read(finder.look)): pass``, then ``hits`` are complete.
+    A running search: ``while searcher.collect(read(searcher.read_batch)): pass`` completes ``hits``.
 
     limit: maximum number of hits; None for all.
-    after: the cursor of a hit, to resume behind it. Raises InvalidQueryError for an invalid one.
+    after: the cursor of a hit, to resume after it. Raises InvalidQueryError for an invalid one.
 
-    ``indexed`` is whether the full-text index is asked; ``scanned`` is how many events were read
+    ``indexed`` is whether the full-text index is used; ``scanned`` is how many events were read
     without it.
     """
 
-    def __init__(self, sought: Sought, *, limit: int | None, after: object = None) -> None:
+    def __init__(self, query: ItemQuery, *, limit: int | None, after: object = None) -> None:
         self.hits: list[Hit] = []
         self.scanned = 0
         self.indexed = False
-        text = None if sought.text is None else search_text.as_stored(sought.text)
-        self._sought = sought._replace(text=text)
+        text = None if query.text is None else search_text.as_stored(query.text)
+        self._query = query._replace(text=text)
         self._needle = None if text is None else search_text.folded(text)
         self._limit = limit
         self._after = None if after is None else parse_cursor(after)
-        self._legs: tuple[Leg, ...] | None = None
+        self._stages: tuple[Stage, ...] | None = None
 
     # -- in a unit of work --------------------------------------------------------------------
 
-    def look(self, tx: Transaction) -> Looked:
+    def read_batch(self, tx: Transaction) -> SearchedBatch:
         """Read the next part of the log."""
-        legs, indexed = self._legs, self.indexed
-        if legs is None:
-            sought, last = self._sought, None if self._after is None else self._after.position
-            legs, indexed = plan.plan(tx, sought.text, sought.session_id, sought.user_id, last)
-        step = legs[0].step(tx)
+        stages, indexed = self._stages, self.indexed
+        if stages is None:
+            query, last = self._query, None if self._after is None else self._after.position
+            stages, indexed = plan.plan(tx, query.text, query.session_id, query.user_id, last)
+        batch = stages[0].read(tx)
         live = Live(tx)
-        hits = [hit for position in step.positions for hit in self._hits(tx, live, position)]
-        rest = legs[1:] if step.rest is None else (step.rest, *legs[1:])
-        return Looked(hits, rest, indexed, step.scanned)
+        hits = [hit for position in batch.positions for hit in self._hits(tx, live, position)]
+        rest = stages[1:] if batch.rest is None else (batch.rest, *stages[1:])
+        return SearchedBatch(hits, rest, indexed, batch.scanned)
 
     def _hits(self, tx: Transaction, live: Live, position: int) -> Iterator[Hit]:
         """Return the hits of an event, the newest first."""
-        row = tx.one(EVENT, (position,))
+        row = next(payloads.stored(tx, EVENT, (position,), columns=EVENT_COLUMNS), None)
         if row is None or row[-1] is None:
             return  # erased
         session_id, branch_id, recorded_at, metadata, *stored = row
         time = occurred_at(recorded_at, metadata, position)
-        if not self._is_asked_for(tx, session_id, time):
+        if not self._matches_session(tx, session_id, time):
             return
-        items = codec.decode_items([(position, *stored)])[0]
+        items = codec.decode_items([tuple(stored)])[0]
         for index in range(len(items) - 1, -1, -1):
             ref, item = ItemRef(position, index), items[index]
             if self._after is not None and ref >= self._after:
                 continue
-            said = self._said(item)
+            said = self._match(item)
             place = None if said is None else live.place(session_id, branch_id, ref)
             if said is None or place is None:
                 continue
             (kind, snippet), (turn, branch_ids) = said, place
-            if self._sought.branch_id in (None, *branch_ids):
+            if self._query.branch_id in (None, *branch_ids):
                 yield Hit(session_id, branch_ids, turn, ref, kind, item, snippet, time)
 
-    def _is_asked_for(self, tx: Transaction, session_id: str, time: int) -> bool:
-        sought = self._sought
-        if sought.session_id not in (None, session_id):
+    def _matches_session(self, tx: Transaction, session_id: str, time: int) -> bool:
+        query = self._query
+        if query.session_id not in (None, session_id):
             return False
-        if sought.since is not None and time < sought.since:
+        if query.since is not None and time < query.since:
             return False
-        if sought.until is not None and time >= sought.until:
+        if query.until is not None and time >= query.until:
             return False
         session = conversations.session(tx, session_id)
         if session is None or session.deleted_at is not None:
             return False
-        return sought.user_id in (None, session.user_id)
+        return query.user_id in (None, session.user_id)
 
-    def _said(self, item: JSON) -> tuple[Shape, Snippet] | None:
-        """Return what an item is and where it says what is sought; None if it is not sought."""
-        sought, kind = self._sought, item_kind.shape(item)
-        if sought.type not in (None, kind.type) or sought.tool_name not in (None, kind.tool_name):
+    def _match(self, item: JSON) -> tuple[ItemKind, Snippet] | None:
+        """Return an item's kind and the snippet that matches; None if the item does not match."""
+        query, kind = self._query, item_kind.classify(item)
+        if query.type not in (None, kind.type) or query.tool_name not in (None, kind.tool_name):
             return None
-        if sought.role is not None and (
-            not isinstance(item, dict) or item.get("role") != sought.role
+        if query.role is not None and (
+            not isinstance(item, dict) or item.get("role") != query.role
         ):
             return None
         readable, needle = search_text.texts(item), self._needle
@@ -194,19 +193,19 @@ class Finder:
 
     # -- between them -------------------------------------------------------------------------
 
-    def take(self, looked: Looked) -> bool:
-        """Keep what a step saw; return whether there is more to look at."""
-        self._legs, self.indexed = looked.legs, looked.indexed
-        self.scanned += looked.scanned
-        self.hits += looked.hits
+    def collect(self, searched: SearchedBatch) -> bool:
+        """Keep the result of a batch; return whether more batches follow."""
+        self._stages, self.indexed = searched.stages, searched.indexed
+        self.scanned += searched.scanned
+        self.hits += searched.hits
         if self._limit is None:
-            return bool(looked.legs)
+            return bool(searched.stages)
         del self.hits[self._limit :]
-        return bool(looked.legs) and len(self.hits) < self._limit
+        return bool(searched.stages) and len(self.hits) < self._limit
 
 
 class Live:
-    """Where items stand on live branches; the segments of each session are read once."""
+    """The places of items on live branches; the segments of each session are read once."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -262,7 +261,7 @@ class Tree:
 
     def candidates(self, branch_id: str | None, position: int) -> Iterator[Span]:
         """
-        Return where the items of an event can stand, the likeliest place first.
+        Return the spans that can hold the items of an event, the likeliest first.
 
         A segment's id is the position of the event that began it.
         """
@@ -289,7 +288,7 @@ class Tree:
                 if length >= number
             ]
             reaching += [
-                (child, 0)  # whoever ends in or below a child holds it
+                (child, 0)  # each branch that ends in or below a child holds it
                 for child, length in self._children.get(segment_id, ())
                 if length >= number
             ]

@@ -1,18 +1,16 @@
 """
-What can be read in an item: the texts that a search looks through, and how one is found in them.
+The readable texts of an item, and how a search matches them.
 
-Of a message these are its text and its refusals, of a tool call its arguments, of its output what came
-back, of reasoning its summary. Names, ids, encrypted content and images are not among them.
+These are a message's text and refusals, a tool call's arguments, a tool output, and the summary of
+reasoning. Names, ids, encrypted content and images are excluded.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON
 
 TEXT_KEYS: Final = frozenset(
@@ -33,21 +31,13 @@ TEXT_KEYS: Final = frozenset(
         "reason",  # the answer to a request for approval
     }
 )
-"""Under which keys of an item, and of the parts within these, texts stand."""
+"""The keys of an item and of its parts that hold texts."""
 
 MAX_LEVELS: Final = 8
-"""How deep parts are looked into; the API's items have no more than three levels."""
+"""How deep parts are read; the API's items have no more than three levels."""
 
 SNIPPET_BEFORE, SNIPPET_CHARACTERS = 40, 160
-"""How much of a text a snippet shows before what was found, and in all."""
-
-LONGEST_PATTERN_CHARACTERS: Final = 1_000
-"""So much of what is sought is asked of SQLite, whose LIKE has a limit; Python looks for all of it."""
-
-HOLDING: Final = r"AND (data LIKE ? ESCAPE '\' OR data IS NULL)"
-HOLDING_OR_ESCAPED: Final = (
-    r"AND (data LIKE ? ESCAPE '\' OR data LIKE '%\\u%' ESCAPE '\' OR data IS NULL)"
-)
+"""How many characters a snippet shows before the match, and in all."""
 
 TITLE_CHARACTERS: Final = 80
 
@@ -55,7 +45,7 @@ _NEVER_FOLDED = re.compile("[ßŉſǰİẖ-ẚẞ\u212aﬀ-ﬆ]")  # \u212a is t
 
 
 class Snippet(NamedTuple):
-    """A piece of a text, and where in it what was sought stands: ``text[start:end]``."""
+    """A piece of a text, and where the match is in it: ``text[start:end]``."""
 
     text: str
     start: int
@@ -68,7 +58,7 @@ def texts(item: JSON) -> list[str]:
 
 
 def _texts(value: JSON, levels: int) -> Iterator[str]:
-    """Walk what stands under a key of texts."""
+    """Walk the value of a key that holds texts."""
     if isinstance(value, str):
         yield value
     elif levels and isinstance(value, Mapping):
@@ -126,7 +116,7 @@ def as_stored(text: str) -> str:
 
 
 def snippet(text: str, needle: str) -> Snippet:
-    """Return the surroundings of the first place where a folded needle stands in a text."""
+    """Return the surroundings of the first match of a folded needle in a text."""
     there = folded(text)
     start = there.find(needle)
     end = start + len(needle)
@@ -147,32 +137,3 @@ def _unfolded(text: str, start: int, end: int) -> tuple[int, int]:
             last = number + 1
         length += len(folded(character))
     return first, last
-
-
-def holding(text: str) -> tuple[str, tuple[str, ...]]:
-    """
-    Return a condition on ``events.data``, with its parameters, that each payload meets that holds a text.
-
-    An erased payload meets it as well; so does any payload that may hold the text folded, by ``folded`` or
-    by ``ascii_folded``. Plain text stands in a payload as it is. Other text stands there as msgspec writes
-    it, or behind the escapes of the standard library. Of letters that SQLite does not fold, any text is a
-    match.
-    """
-    pattern = "".join(map(_pattern, text[:LONGEST_PATTERN_CHARACTERS]))
-    if not pattern.strip("%"):
-        return "", ()
-    is_plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
-    return HOLDING if is_plain else HOLDING_OR_ESCAPED, (f"%{pattern}%",)
-
-
-def _pattern(character: str) -> str:
-    if not character.isascii() and not _has_one_case(character):
-        return "%"
-    written = codec.encode_text(character).decode()  # nothing for half a surrogate pair
-    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
-
-
-def _has_one_case(character: str) -> bool:
-    """Whether nothing else folds to a character; marks can come out of the letters that bear them."""
-    forms = {character.lower(), character.upper(), character.casefold()}
-    return forms == {character} and not unicodedata.combining(character)

@@ -1,4 +1,4 @@
-"""What sessions can be asked for: filters, an order, a page. Parsed once; never part of SQL."""
+"""Queries for sessions: filters, an order, a page. Parsed once; never part of SQL."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agents_eventlog.eventlog.errors import InvalidEventError, InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.projections.conversations import metadata_index
-from agents_eventlog.projections.conversations.metadata_index import Label
+from agents_eventlog.projections.conversations.metadata_index import Leaf
 
 OrderBy: TypeAlias = Literal["updated_at", "created_at"]
 
-MAX_LABELS: Final = 32
-"""How many leaves a filter may ask for at once."""
+MAX_LEAVES: Final = 32
+"""Maximum number of leaves in a filter."""
 
 MAX_NUMBER: Final = 2**62
 """More than any count; a larger number means the same."""
@@ -27,16 +27,17 @@ MAX_NUMBER: Final = 2**62
 
 class SessionFilters(TypedDict, total=False):
     """
-    Which sessions; None does not filter. A session must match all that are given.
+    Filters for sessions; None does not filter. A session must match all of them.
 
-    user_id: labelled with this user.
-    metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` is found in whatever has
-        that tier, beside other keys. Equal as JSON is: 1 is 1.0, and is not true; a list as a whole.
+    user_id: of this user.
+    metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` matches every session
+        with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not
+        true; a list compares as a whole.
     created_after, created_before, updated_after, updated_before: times, ``after`` inclusive, ``before``
-        exclusive; without a zone they are UTC. A session is updated by whatever happens to it.
-    text: in which a user or assistant item that stands on any branch holds this, literally, in either
-        case of ASCII letters.
-    min_items: with at least so many items.
+        exclusive; without a zone they are UTC. Every event updates its session.
+    text: a user or assistant item on any branch contains this text literally; ASCII letters are
+        case-insensitive.
+    min_items: minimum number of items.
     """
 
     user_id: str | None
@@ -57,7 +58,7 @@ class Period(NamedTuple):
 
 
 class SessionCursor(NamedTuple):
-    """A place in an order: behind this session as it stood at this time."""
+    """A place in an order: after this session, when it had this time."""
 
     time: int
     session_id: str
@@ -65,10 +66,10 @@ class SessionCursor(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionQuery:
-    """Which sessions, in which order, and which part of them."""
+    """Filters for sessions, an order, and a page."""
 
     user_id: str | None = None
-    labels: tuple[Label, ...] = ()
+    leaves: tuple[Leaf, ...] = ()
     periods: Mapping[OrderBy, Period] = field(default_factory=dict)
     text: str | None = None
     min_items: int | None = None
@@ -79,14 +80,14 @@ class SessionQuery:
     limit: int | None = None
 
     @property
-    def asks_for_all(self) -> bool:
+    def matches_all(self) -> bool:
         """Whether nothing is filtered: an empty text and 0 items filter nothing."""
         everything = SessionQuery(order_by=self.order_by, is_reversed=self.is_reversed)
         filtering = replace(self, text=self.text or None, min_items=self.min_items or None)
         return replace(filtering, after=None, limit=None, is_deleted=False) == everything
 
     def created_by(self, time: int) -> SessionQuery:
-        """Return the same question, but for sessions that begin after this time."""
+        """Return the same query, without sessions created after this time."""
         start, end = self.periods.get("created_at", Period())
         end = time + 1 if end is None else min(end, time + 1)
         return replace(self, periods={**self.periods, "created_at": Period(start, end)})
@@ -101,14 +102,16 @@ def parse(
     deleted: bool = False,
     **filters: Unpack[SessionFilters],
 ) -> SessionQuery:
-    """Return the question that a caller asks. Raises InvalidQueryError, UnserialisableError."""
+    """Parse a caller's filters. Raises InvalidQueryError, UnserialisableError."""
     if unknown := filters.keys() - SessionFilters.__annotations__.keys():
-        raise TypeError(f"there is no filter {min(unknown)!r}")
+        raise TypeError(f"unknown filter {min(unknown)!r}")
     if order_by not in get_args(OrderBy):
-        raise InvalidQueryError(f"order_by is 'updated_at' or 'created_at', not {order_by!r}")
+        raise InvalidQueryError(
+            f"invalid order_by: expected 'updated_at' or 'created_at', got {order_by!r}"
+        )
     return SessionQuery(
         user_id=_text("user_id", filters.get("user_id")),
-        labels=_labels(filters.get("metadata")),
+        leaves=_leaves(filters.get("metadata")),
         periods=_periods(filters),
         text=_any_text("text", filters.get("text")),
         min_items=_number("min_items", filters.get("min_items")),
@@ -140,7 +143,7 @@ def _number(what: str, value: Any) -> int | None:
     if value is None:
         return None
     if type(value) is not int or value < 0:
-        raise InvalidQueryError(f"{what} is a number from 0 on, not {value!r}"[:200])
+        raise InvalidQueryError(f"{what} must be 0 or greater, got {value!r}"[:200])
     return min(value, MAX_NUMBER)
 
 
@@ -166,20 +169,22 @@ def _time(what: str, value: Any) -> int | None:
     return microseconds(value)
 
 
-def _labels(metadata: Any) -> tuple[Label, ...]:
+def _leaves(metadata: Any) -> tuple[Leaf, ...]:
     if metadata is None:
         return ()
     if not isinstance(metadata, Mapping):
         raise InvalidQueryError(f"metadata is of type {type(metadata).__name__}, not a mapping")
     try:
         plain = codec.decode_metadata(codec.encode_json(dict(metadata)).decode())
-        found = tuple(metadata_index.wanted(plain))
+        found = tuple(metadata_index.leaves_to_match(plain))
     except (metadata_index.TooDeepError, RecursionError):
         raise InvalidQueryError(
             f"metadata is nested deeper than {metadata_index.MAX_LEVELS} levels"
         ) from None
-    if len(found) > MAX_LABELS:
-        raise InvalidQueryError(f"metadata asks for {len(found):,} leaves, at most {MAX_LABELS}")
+    if len(found) > MAX_LEAVES:
+        raise InvalidQueryError(
+            f"metadata has {len(found):,} leaves: expected at most {MAX_LEAVES}"
+        )
     return found
 
 
@@ -196,9 +201,11 @@ def _place(text: Any, order_by: OrderBy) -> SessionCursor:
         order, time, session_id = json.loads(base64.b64decode(text, b"-_", validate=True))
         codec.check_text("after", session_id)
     except (ValueError, TypeError, RecursionError):
-        raise InvalidQueryError("after is no cursor of a session in a list") from None
+        raise InvalidQueryError(
+            "invalid after: expected the cursor of a row of list_sessions()"
+        ) from None
     if order != order_by:
         raise InvalidQueryError(f"after belongs to a list by {order!r}, not by {order_by!r}"[:200])
     if type(time) is not int or abs(time) > MAX_NUMBER:
-        raise InvalidQueryError("after is no cursor of a session in a list")
+        raise InvalidQueryError("invalid after: expected the cursor of a row of list_sessions()")
     return SessionCursor(time, session_id)

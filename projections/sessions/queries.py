@@ -1,9 +1,9 @@
 """
-Which sessions there are: by user, label, time, size and text, in order, page by page.
+Queries on sessions: by user, metadata, time, size and text, in order, page by page.
 
-A page is found in one of two ways. Usually the sessions are walked in their order by an index, and each
-is probed for the rest of what is asked. Where one of the filters leaves few (a rare label), those few are
-looked at and sorted instead. How many there are is counted first, up to a bound.
+A page is read in one of two ways. Usually an index walks the sessions in their order, and each is checked
+against the other filters. If one filter matches few sessions (rare metadata), these are checked and sorted
+instead. The matches of each filter are counted first, up to a bound.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog import _logging, codec, payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
-from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
 from agents_eventlog.projections.sessions.filters import Period, SessionCursor, SessionQuery
 
 FEW: Final = 2_000
-"""So many sessions are looked at and sorted rather than all walked in order."""
+"""Up to this number of sessions is checked and sorted, rather than all walked in order."""
 
 SCANNED_AT_ONCE: Final = 500
 """How many sessions one unit of work searches for a text."""
@@ -33,13 +32,13 @@ COLUMNS = """
     s.session_id, s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count,
     s.turn_count, s.branch_count, s.deleted_at
 """
-WITH_LABEL = """
+WITH_LEAF = """
     SELECT session_id FROM session_labels WHERE path = ? AND value = ?
 """
 OF_USER = """
     SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL
 """
-HAS_LABEL = """
+HAS_LEAF = """
     ? = (SELECT l.value FROM session_labels AS l WHERE l.session_id = s.session_id AND l.path = ?)
 """
 END_OF_BRANCH = "SELECT segment_id, length FROM branches WHERE session_id = ? AND branch_id = ?"
@@ -50,14 +49,13 @@ FIRST_USER_ITEM = """
     LIMIT 1
 """
 MESSAGES = """
-    SELECT i.index_in_event, i.position, e.type, e.schema_version, CAST(e.data AS BLOB)
-    FROM segments AS g
+    segments AS g
     JOIN items AS i ON i.segment_id = g.segment_id
     JOIN events AS e ON e.position = i.position
     WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
 """
 
-SPENT = """
+USAGE = """
     SELECT session_id, SUM(total_tokens), SUM(cost_nanos),
         SUM(CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END)
     FROM usage
@@ -86,13 +84,13 @@ class Session(NamedTuple):
     deleted_at: int | None
 
     def place(self, query: SessionQuery) -> SessionCursor:
-        """Return where the session stands in the order of a query."""
+        """Return the session's place in the order of a query."""
         time = self.updated_at if query.order_by == "updated_at" else self.created_at
         return SessionCursor(time, self.session_id)
 
 
-class SessionSpend(NamedTuple):
-    """All that a session ever used, whatever became of its items."""
+class SessionUsage(NamedTuple):
+    """All usage of a session, including that of removed items."""
 
     total_tokens: int = 0
     cost_nanos: int = 0
@@ -100,7 +98,7 @@ class SessionSpend(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some sessions in order, and where to go on; None when there are no more."""
+    """Some sessions in order, and where the next page begins; None at the end."""
 
     sessions: list[Session]
     after: SessionCursor | None
@@ -110,7 +108,7 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
     """
     Return the next sessions that a query asks for, up to its limit.
 
-    With a text they may be fewer, or none, though there are more: so many are searched, and no more.
+    With a text a page may be short or empty although more follow: each call searches a bounded number.
     """
     if query.text is None:
         found = _find(tx, query)
@@ -128,7 +126,7 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
 
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
-    condition, needle = search_text.holding(text)
+    condition, needle = payloads.may_hold(text)
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
         session_id
@@ -141,8 +139,8 @@ def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -
     }
 
 
-def _messages(tx: Transaction, sql: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
-    for index, *stored in tx.execute(sql, parameters):
+def _messages(tx: Transaction, source: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
+    for index, *stored in payloads.stored(tx, source, parameters, columns="i.index_in_event"):
         if stored[-1] is not None:
             yield codec.decode_items([tuple(stored)])[0][index]
 
@@ -192,8 +190,8 @@ def _count(tx: Transaction, condition: Condition) -> int:
 
 def _narrowing(query: SessionQuery) -> Iterator[Condition]:
     """Return what finds a query's sessions by an index other than that of its order."""
-    for label in query.labels:
-        yield WITH_LABEL, label
+    for leaf in query.leaves:
+        yield WITH_LEAF, leaf
     if query.is_deleted:
         return  # the other indexes are of those that are not
     if query.user_id is not None and query.order_by != "updated_at":
@@ -213,7 +211,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
     if expression is None or built_to is None or built_to != read_head(tx).position:
         return
     if search_index.count(tx, expression, FEW + 1) <= FEW:
-        yield search_index.SESSIONS, (expression,)
+        yield tx.engine.full_text.sessions(expression)
 
 
 def _conditions(query: SessionQuery) -> Iterator[Condition]:
@@ -227,8 +225,8 @@ def _conditions(query: SessionQuery) -> Iterator[Condition]:
         yield from _within(name, period)
     if query.min_items is not None:
         yield "s.item_count >= ?", (query.min_items,)
-    for path, value in query.labels:
-        yield HAS_LABEL, (value, path)
+    for path, value in query.leaves:
+        yield HAS_LEAF, (value, path)
     if query.after is not None:
         time, session_id = query.after
         name = f"s.{query.order_by}"
@@ -244,16 +242,14 @@ def _within(column: str, period: Period) -> Iterator[Condition]:
         yield f"{column} < ?", (period.end,)
 
 
-# -- what is told of each -------------------------------------------------------------------------
+# -- details of each ------------------------------------------------------------------------------
 
 
 def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
-    """Return the first user message of each session, one line; None where there is none."""
+    """Return the first user message of each session, one line; None without one."""
     places = [_first_user_item(tx, session) for session in sessions]
     rows = {
-        place[0]: tx.one(conversation_queries.PAYLOAD, place[:1])
-        for place in dict.fromkeys(places)
-        if place is not None
+        place[0]: payloads.at(tx, place[0]) for place in dict.fromkeys(places) if place is not None
     }
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
     decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
@@ -276,9 +272,9 @@ def _first_user_item(tx: Transaction, session: Session) -> Row | None:
     return None
 
 
-def spent(tx: Transaction, sessions: Sequence[Session]) -> list[SessionSpend]:
-    """Return what each session ever used."""
+def usage(tx: Transaction, sessions: Sequence[Session]) -> list[SessionUsage]:
+    """Return the usage of each session."""
     session_ids = [session.session_id for session in sessions]
-    sql = SPENT.format(", ".join("?" * len(sessions)))
-    found = {session_id: SessionSpend(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
-    return [found.get(session_id, SessionSpend()) for session_id in session_ids]
+    sql = USAGE.format(", ".join("?" * len(sessions)))
+    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    return [found.get(session_id, SessionUsage()) for session_id in session_ids]

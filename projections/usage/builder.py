@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.recorded_event import Recorded
 from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
+from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations.item_kind import json_text
 
 DAY: Final = 86_400_000_000
@@ -59,7 +60,7 @@ USAGE = """
         price_source         TEXT,
         occurred_at          INTEGER NOT NULL,
         PRIMARY KEY (position, index_in_event)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 USAGE_OF_TURN = "CREATE INDEX usage_of_turn ON usage (session_id, branch_id, turn)"
 USAGE_OF_RUN = "CREATE INDEX usage_of_run ON usage (session_id, run_id) WHERE begins_run = 1"
@@ -81,7 +82,7 @@ USAGE_BY_DAY = """
         cost_nanos           INTEGER NOT NULL,
         unpriced_requests    INTEGER NOT NULL,
         PRIMARY KEY (day, session_id, model, agent)
-    ) STRICT, WITHOUT ROWID
+    )
 """
 COUNTS: Final = (
     "requests",
@@ -150,13 +151,13 @@ DayGroup: TypeAlias = tuple[int, str, str, str]
 """A day, a session, a model and an agent; what is not known is the empty text."""
 
 
-class Usage:
+class Usage(Projection):
     """
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` tells whether the turn that it belongs to still stands; what was spent stays either
-    way. ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
+    ``is_live`` is whether its turn is still live; usage and cost stay either way.
+    ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
     like tokens: a run counts where it began.
     """
 
@@ -207,7 +208,7 @@ class _Batch:
             self._add(group, _counted(begins, numbers(request), request.cost_usd))
 
     def correct(self, event: UsageCorrected) -> None:
-        """Put what was learnt in place of what was known, and move the sums along."""
+        """Replace requests by their corrections, and update the sums."""
         self.write_rows()
         for correction in event.requests:
             ref = correction.request

@@ -1,9 +1,9 @@
 """
-What was spent: questions to the tables of usage.
+Queries on usage and cost.
 
-Sums over whole days come from ``usage_by_day``, which is small; what days cannot tell (a time of day,
-a run, a turn, a branch, what still stands) comes from ``usage``, by an index of its sessions; which
-sessions used anything in a time, the days tell. Both give the same sums.
+Sums over whole days come from ``usage_by_day``, which is small. Other groups and filters (a time of day,
+a run, a turn, a branch, live usage) read ``usage`` by its index of sessions, and find the sessions of a
+period in ``usage_by_day``. Both give the same sums.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ BY: Final = {
     "agent": "agent",
     "day": "day",
 }
-"""What spend can be grouped by, and the key under which a group tells it."""
+"""The names to group usage by, and the key of each in a group."""
 
 ONLY_ROWS: Final = {"branch", "turn", "run"}
-"""Groups that sums by day do not tell apart."""
+"""Groups that sums by day do not distinguish."""
 
 
-class Wanted(NamedTuple):
+class UsageQuery(NamedTuple):
     """
-    Which spend is asked for, and in which groups.
+    Filters for usage, and how to group it.
 
     by: any of ``BY``, in the order in which the groups are sorted.
     since, until: microseconds since 1970 UTC, the latter excluded.
-    live: only what still stands: not what was popped, deleted or cleared.
+    live: only live usage: not that of popped, deleted or cleared turns.
     """
 
     by: Sequence[str] = ()
@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
     live: bool = False
 
 
-class Spent(NamedTuple):
+class UsageTotals(NamedTuple):
     """Sums. A run counts in the group where its first request does."""
 
     runs: int = 0
@@ -67,30 +67,30 @@ class Spent(NamedTuple):
 
     @property
     def cost_usd(self) -> float:
-        """The sum of what is priced."""
+        """The cost of all requests with a price."""
         return self.cost_nanos / NANOS
 
-    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
+    def __add__(self, other: UsageTotals) -> UsageTotals:  # type: ignore[override]
         """Add two sums."""
-        return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return UsageTotals(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 class Group(NamedTuple):
-    """What was spent under one value of each key asked for; what is not known is None."""
+    """The sums under one value of each key; an unknown value is null."""
 
     keys: dict[str, str | int | None]
-    spent: Spent
+    totals: UsageTotals
 
 
-SUMS = ", ".join(f"SUM({name})" for name in Spent._fields)
+SUMS = ", ".join(f"SUM({name})" for name in UsageTotals._fields)
 OF_DAYS = f"""
     day, session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
-        {", ".join(Spent._fields)}
+        {", ".join(UsageTotals._fields)}
 """
 OF_ROWS = f"""
     (occurred_at - (occurred_at % {DAY} + {DAY}) % {DAY}) / {DAY} AS day,
         session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
-        begins_run AS runs, {", ".join(Spent._fields[1:-1])},
+        begins_run AS runs, {", ".join(UsageTotals._fields[1:-1])},
         CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END AS unpriced_requests
 """
 OF_USER = "session_id IN (SELECT session_id FROM sessions WHERE user_id = ?)"
@@ -103,64 +103,66 @@ NOT_DELETED = """
 
 
 def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
-    """Return what to group by, one name or several; raise InvalidQueryError for what there is not."""
+    """Return the names to group by; raise InvalidQueryError for an unknown or repeated one."""
     try:
         names = (by,) if isinstance(by, str) else tuple(by)
     except TypeError:
         names = (str(by),)
     for name in names:
         if name not in BY:
-            raise InvalidQueryError(f"usage is grouped by {', '.join(BY)}, not {name!r}")
+            raise InvalidQueryError(
+                f"cannot group usage by {name!r}; expected one of: {', '.join(BY)}"
+            )
     if len(set(names)) < len(names):
-        raise InvalidQueryError("usage is grouped by each name once")
+        raise InvalidQueryError("cannot group usage by the same name twice")
     return names
 
 
-def groups(tx: Transaction, wanted: Wanted) -> list[Group]:
-    """Return what was spent, by the groups asked for; without any, one group of all."""
-    source, parameters = _source(wanted)
-    keys = [BY[name] for name in wanted.by]
-    columns = ["sessions.user_id" if key == "user_id" else f"spent.{key}" for key in keys]
-    joined = "LEFT JOIN sessions ON sessions.session_id = spent.session_id"
+def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
+    """Return the usage by groups; without groups, one group of all."""
+    source, parameters = _source(query)
+    keys = [BY[name] for name in query.by]
+    columns = ["sessions.user_id" if key == "user_id" else f"summed.{key}" for key in keys]
+    joined = "LEFT JOIN sessions ON sessions.session_id = summed.session_id"
     selected = ", ".join([*columns, SUMS])
-    sql = f"SELECT {selected} FROM ({source}) AS spent {joined if 'user_id' in keys else ''}"
+    sql = f"SELECT {selected} FROM ({source}) AS summed {joined if 'user_id' in keys else ''}"
     if columns:
         sql += f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}"
     rows = tx.all(sql, parameters)
     return [_group(keys, row) for row in rows if row[-1] is not None or columns]
 
 
-def total(found: Iterable[Group]) -> Spent:
+def total(found: Iterable[Group]) -> UsageTotals:
     """Return the sum of groups."""
-    return sum((group.spent for group in found), Spent())
+    return sum((group.totals for group in found), UsageTotals())
 
 
 def _group(keys: Sequence[str], row: Row) -> Group:
     values = dict(zip(keys, row, strict=False))
     if "day" in values:
         values["day"] = str((datetime(1970, 1, 1, tzinfo=UTC) + timedelta(values["day"])).date())
-    return Group(values, Spent(*row[len(keys) :]))
+    return Group(values, UsageTotals(*row[len(keys) :]))
 
 
-def _source(wanted: Wanted) -> tuple[str, list[Any]]:
+def _source(query: UsageQuery) -> tuple[str, list[Any]]:
     """Return the statement that gives the rows to be summed, and its parameters."""
-    by_rows = wanted.live or wanted.session_id is not None or wanted.user_id is not None
-    if by_rows or ONLY_ROWS & set(wanted.by):
-        return _rows(wanted)
-    return _days(wanted.since, wanted.until)
+    by_rows = query.live or query.session_id is not None or query.user_id is not None
+    if by_rows or ONLY_ROWS & set(query.by):
+        return _rows(query)
+    return _days(query.since, query.until)
 
 
 def _days(since: int | None, until: int | None) -> tuple[str, list[Any]]:
-    """Take whole days from their sums, and the edges of the range, if it has any, from rows."""
+    """Read whole days from their sums, and the edges of the range from rows."""
     first = None if since is None else -(-since // DAY)
     end = None if until is None else until // DAY
     if first is not None and end is not None and first >= end:
-        return _rows(Wanted(since=since, until=until))
+        return _rows(UsageQuery(since=since, until=until))
     conditions, parameters = _range("day", first, end)
     parts = [f"SELECT {OF_DAYS} FROM usage_by_day {_where(conditions)}"]
     for edge in (
-        Wanted(since=since, until=None if first is None else first * DAY),
-        Wanted(since=None if end is None else end * DAY, until=until),
+        UsageQuery(since=since, until=None if first is None else first * DAY),
+        UsageQuery(since=None if end is None else end * DAY, until=until),
     ):
         if edge.since is not None and edge.until is not None and edge.since < edge.until:
             sql, more = _rows(edge)
@@ -169,27 +171,27 @@ def _days(since: int | None, until: int | None) -> tuple[str, list[Any]]:
     return " UNION ALL ".join(parts), parameters
 
 
-def _rows(wanted: Wanted) -> tuple[str, list[Any]]:
-    """Take single requests."""
-    more = "".join(f", {BY[name]}" for name in wanted.by if name in ONLY_ROWS)
-    conditions, parameters = _conditions(wanted)
+def _rows(query: UsageQuery) -> tuple[str, list[Any]]:
+    """Read single requests."""
+    more = "".join(f", {BY[name]}" for name in query.by if name in ONLY_ROWS)
+    conditions, parameters = _conditions(query)
     return f"SELECT {OF_ROWS}{more} FROM usage {_where(conditions)}", parameters
 
 
-def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
-    conditions, parameters = _range("occurred_at", wanted.since, wanted.until)
-    if conditions and wanted.session_id is None and wanted.user_id is None:
-        last = None if wanted.until is None else wanted.until // DAY + 1
-        days, bounds = _range("day", None if wanted.since is None else wanted.since // DAY, last)
+def _conditions(query: UsageQuery) -> tuple[list[str], list[Any]]:
+    conditions, parameters = _range("occurred_at", query.since, query.until)
+    if conditions and query.session_id is None and query.user_id is None:
+        last = None if query.until is None else query.until // DAY + 1
+        days, bounds = _range("day", None if query.since is None else query.since // DAY, last)
         conditions.append(f"session_id IN (SELECT session_id FROM usage_by_day {_where(days)})")
         parameters += bounds
-    if wanted.session_id is not None:
+    if query.session_id is not None:
         conditions.append("session_id = ?")
-        parameters.append(wanted.session_id)
-    if wanted.user_id is not None:
+        parameters.append(query.session_id)
+    if query.user_id is not None:
         conditions.append(OF_USER)
-        parameters.append(wanted.user_id)
-    if wanted.live:
+        parameters.append(query.user_id)
+    if query.live:
         conditions += ["is_live = 1", NOT_DELETED]
     return conditions, parameters
 
@@ -254,7 +256,7 @@ FIRST_SESSIONS = "SELECT DISTINCT session_id FROM usage ORDER BY session_id LIMI
 
 
 class RecordedRequest(NamedTuple):
-    """A request as it is known now: where and when it was recorded."""
+    """A request after corrections: where and when it was recorded."""
 
     ref: ItemRef
     at: int
@@ -262,7 +264,7 @@ class RecordedRequest(NamedTuple):
 
 
 class RecordedRun(NamedTuple):
-    """A run so far: its requests, and where it stood last."""
+    """A run so far: its requests, and its last branch and turn."""
 
     run_id: str
     branch_id: str
@@ -283,7 +285,7 @@ class Tokens(NamedTuple):
 
 
 def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
-    """Return what each live turn of a branch used, by turn."""
+    """Return the usage of each live turn of a branch."""
     turns: dict[int, Tokens] = {}
     for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
         requests, read, written, total = numbers
@@ -296,7 +298,7 @@ def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Token
 def live_total(
     tx: Transaction, session_id: str, branch_id: str | None
 ) -> tuple[int, int, int, int, int] | None:
-    """Return (requests, input, output, total tokens, turns) of live turns; None if there are none."""
+    """Return (requests, input, output, total tokens, turns) of live turns, or None."""
     row = tx.one(LIVE_TOTAL, (session_id, branch_id, branch_id))
     return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3], row[4])
 
@@ -311,9 +313,9 @@ def sessions_after(tx: Transaction, after: str | None, limit: int) -> list[str]:
     return [session_id for (session_id,) in rows]
 
 
-def requests(tx: Transaction, wanted: Wanted) -> list[RecordedRequest]:
-    """Return each request of one session that is asked for, as it is known now."""
-    conditions, parameters = _conditions(wanted)
+def requests(tx: Transaction, query: UsageQuery) -> list[RecordedRequest]:
+    """Return the matching requests of one session, after corrections."""
+    conditions, parameters = _conditions(query)
     sql = f"""
         SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_COLUMNS)}
         FROM usage {_where(conditions)}
@@ -357,7 +359,7 @@ def _recorded_request(row: Row) -> RecordedRequest:
 def sum_details(
     left: dict[str, JSON] | None, right: dict[str, JSON] | None
 ) -> dict[str, JSON] | None:
-    """Add two details key by key; what is no number is taken from the later one."""
+    """Add two details key by key; a value that is not a number comes from the later one."""
     if left is None or right is None:
         return right if left is None else left
     summed = {**left, **right}

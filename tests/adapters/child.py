@@ -14,7 +14,7 @@ PROLOGUE = """
 import asyncio, json, os, resource, sys
 from pathlib import Path
 from agents_eventlog import AdvancedSQLiteSession
-import agents_eventlog.adapters.openai_agents.session, encodings.idna
+import agents_eventlog.adapters.openai_agents.advanced_sqlite, encodings.idna
 import agents_eventlog.eventlog.storage.sqlite.thread
 from agents_eventlog.eventlog import EventLog, errors
 

@@ -365,7 +365,9 @@ def test_a_file_that_another_program_holds_is_busy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours(path).close()
-    monkeypatch.setattr("agents_eventlog.eventlog.settings.settings.busy_timeout_seconds", 0.1)
+    monkeypatch.setattr(
+        "agents_eventlog.eventlog.storage.sqlite.connections.BUSY_TIMEOUT_SECONDS", 0.1
+    )
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(errors.BusyError, match="locked by another process") as caught:

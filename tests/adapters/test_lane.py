@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog.adapters.conversations.call_order import Lane
+from agents_eventlog.adapters.conversations.call_order import SerialExecutor
 from agents_eventlog.eventlog import EventLog
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.storage.pending import PendingUnit, UncancellableFuture
@@ -34,14 +34,14 @@ def operation(unit: Any, outcome: Any = None) -> PendingUnit[Any]:
 
 
 async def test_a_call_that_waited_for_its_turn_learns_that_the_store_closed(log: EventLog) -> None:
-    lane = Lane(log.store)
+    executor = SerialExecutor(log.store)
     go_on = threading.Event()
     under_way = operation(lambda _: go_on.wait(PATIENCE_SECONDS))
     blocking = operation(lambda _: None)
     awaited: UncancellableFuture[None] = UncancellableFuture(loop=asyncio.get_running_loop())
-    lane.submit("read", under_way)
-    lane.submit("write", blocking)
-    lane.submit("write", operation(lambda _: None, awaited))
+    executor.submit("read", under_way)
+    executor.submit("write", blocking)
+    executor.submit("write", operation(lambda _: None, awaited))
     closing = threading.Thread(target=log.store.close)
     closing.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -54,15 +54,15 @@ async def test_a_call_that_waited_for_its_turn_learns_that_the_store_closed(log:
     with pytest.raises(ClosedError):
         await awaited
     closing.join(PATIENCE_SECONDS)
-    lane.wait()  # nothing is left under way
+    executor.wait()  # nothing is left under way
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])
 def test_a_call_of_a_closed_store_is_refused_and_nothing_waits_for_it(
     log: EventLog, kind: Any
 ) -> None:
-    lane = Lane(log.store)
+    executor = SerialExecutor(log.store)
     log.store.close()
     with pytest.raises(ClosedError):
-        lane.submit(kind, operation(lambda _: None))
-    lane.wait()
+        executor.submit(kind, operation(lambda _: None))
+    executor.wait()

@@ -13,7 +13,7 @@ from agents_eventlog.adapters.conversations import doctor_checks
 from agents_eventlog.eventlog import ItemsAdded, codec, integrity
 from agents_eventlog.eventlog.appender import ledger
 from agents_eventlog.projections import Search, default
-from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.background import build_incrementally
 from tests.adapters.looking import answer, call, output, user
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def test_sessions_are_titled_and_found_by_them(log: ConversationLog) -> No
 async def test_what_they_say_is_found(log: ConversationLog) -> None:
     for is_indexed in (False, True):
         if is_indexed:
-            build_in_steps(log.store, Search())
+            build_incrementally(log.store, Search())
         found = await log.find_items("refund")
         assert [row["item"] for row in found] == OLD[:1]
         assert found.indexed is is_indexed

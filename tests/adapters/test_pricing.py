@@ -132,7 +132,7 @@ def test_a_cost_that_is_no_number_is_an_error(cost: float) -> None:
 
 def test_the_price_list_is_not_loaded_before_it_is_needed() -> None:
     code = (
-        "import agents_eventlog.adapters.openai_agents.session, sys\n"
+        "import agents_eventlog.adapters.openai_agents.advanced_sqlite, sys\n"
         "import agents_eventlog.adapters.conversations.log\n"
         "print('genai_prices' in sys.modules)"
     )
@@ -293,7 +293,7 @@ def test_the_bill_can_be_narrowed(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(("--by", "colour"), "by session, user"), (("--since", "soon"), "is no time")],
+    [(("--by", "colour"), "expected one of: session, user"), (("--since", "soon"), "is no time")],
 )
 def test_a_bill_that_cannot_be_made_is_wrong_usage(
     path: Path, words: tuple[str, ...], says: str

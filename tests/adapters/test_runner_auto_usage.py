@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -326,6 +329,7 @@ async def test_a_request_whose_tool_raised_is_recorded_when_the_object_is_thrown
 ) -> None:
     await failing(run, ours())
     ours.opened.clear()
+    await asyncio.sleep(0.01)  # older SDKs hold a failed run until their tasks have ended
     gc.collect()
     await ours().add_items([{"role": "user", "content": "Next"}])  # written after it
     turns = await ours().get_turn_usage()
@@ -352,7 +356,7 @@ async def test_of_runs_that_are_under_way_together_none_is_forgotten(ours: Sessi
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, gc, sys
 from agents import Agent, Runner, UserError, function_tool, set_tracing_disabled
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, call, tokens
@@ -386,6 +390,42 @@ def test_a_program_that_ends_after_a_failed_run_has_recorded_what_was_spent(
         assert asyncio.run(spent(ours(session_id))) == 15
 
 
+CONTAINER = (
+    PROGRAM.partition("kept =")[0]
+    + """
+async def serve():
+    kept = AdvancedSQLiteSession("kept", sys.argv[1])
+    await asyncio.gather(
+        asyncio.create_task(fail(kept)),
+        asyncio.create_task(fail(AdvancedSQLiteSession("thrown away", sys.argv[1]))),
+    )
+    await fail(AdvancedSQLiteSession("in the same task", sys.argv[1]))
+    await asyncio.sleep(0.5)  # older SDKs hold a failed run until their tasks have ended
+    gc.collect()  # the traceback holds the object in a cycle
+    await asyncio.sleep(0.5)
+    print("serving", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(serve())
+"""
+)
+
+
+def test_a_program_that_is_terminated_after_a_failed_run_has_recorded_what_was_spent(
+    ours: Sessions,
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CONTAINER, str(ours.path)], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        while program.stdout.readline() not in ("serving\n", ""):
+            pass
+        program.send_signal(signal.SIGTERM)
+        assert program.wait() == -signal.SIGTERM
+    for session_id in ("kept", "thrown away", "in the same task"):
+        assert asyncio.run(spent(ours(session_id))) == 15
+
+
 async def test_a_request_whose_output_a_guardrail_refused_is_recorded(
     ours: Sessions, run: Any
 ) -> None:
@@ -403,12 +443,14 @@ async def test_a_request_whose_output_a_guardrail_refused_is_recorded(
 
 
 async def test_a_call_that_fails_takes_its_usage_back_and_the_next_one_brings_it(
-    ours: Sessions, run: Any
+    ours: Sessions,
 ) -> None:
     session = ours()
     await session.add_items([{"role": "user", "content": "one"}])
     await session.create_branch("draft")
-    await failing(run, session)
+    await failing(
+        Runner.run, session
+    )  # in this task, so that nothing is recorded in the background
     await ours(branch_id="main").delete_branch("draft", force=True)
     with pytest.raises(ValueError, match="draft"):
         await session.add_items([{"role": "user", "content": "two"}])
@@ -487,6 +529,14 @@ async def test_an_encrypted_session_hands_the_run_on(ours: Sessions, run: Any) -
     session = ours(prices=PRICES)
     encrypted = EncryptedSession("talk", session, encryption_key="a key of some length")
     await run(host(reply("Hi", usage=tokens(10, 5))), "Hi", session=encrypted)
+    assert rows(session, "agent", "model", "total_tokens") == [(None, None, 15)]
+
+
+async def test_hooks_name_the_agent_behind_an_encrypted_session(ours: Sessions, run: Any) -> None:
+    session = ours(prices=PRICES)
+    encrypted = EncryptedSession("talk", session, encryption_key="a key of some length")
+    agent = host(reply("Hi", usage=tokens(10, 5)))
+    await run(agent, "Hi", session=encrypted, hooks=UsageHooks(session))
     assert rows(session, "agent", "model", "total_tokens") == [("Host", "small", 15)]
 
 
@@ -511,7 +561,7 @@ async def test_a_call_without_a_run_reads_and_records_no_usage(tmp_path: Path) -
     spy = Spy(session)
     await session.add_items([{"role": "user", "content": "x"}])
     assert [name for name, *_ in spy.calls] == ["add_items"]
-    assert session._noted == {}
+    assert session._usage._runs == {}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
     UnserialisableError,
 )
-from agents_eventlog.projections.search import index as search_index
+from agents_eventlog.eventlog.storage.sqlite import full_text
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions import queries as sessions_module
 from tests.history import START
@@ -252,7 +252,7 @@ async def test_text_that_few_say_is_found_through_the_full_text_index(
         found = file.log.store.read_sync(lambda tx: sessions_module._narrowest(tx, query))
         return None if found is None else found[0]
 
-    assert (way("parcel"), way("pa")) == (search_index.SESSIONS, None)
+    assert (way("parcel"), way("pa")) == (full_text.SESSIONS, None)
     assert await file.ids(text="parcel") == ["a"]
     monkeypatch.setattr(sessions_module, "FEW", 1)
     assert way("parcel") is None
@@ -339,7 +339,7 @@ async def test_a_filter_that_there_is_not_and_one_that_is_no_json_are_type_error
     file: File,
 ) -> None:
     misspelt: dict[str, Any] = {"user": "alice"}
-    with pytest.raises(TypeError, match="no filter 'user'"):
+    with pytest.raises(TypeError, match="unknown filter 'user'"):
         await file.log.sessions(**misspelt)
     with pytest.raises(UnserialisableError):
         await file.log.sessions(metadata={"plan": b"pro"})

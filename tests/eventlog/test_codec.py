@@ -340,7 +340,7 @@ def test_what_is_nested_too_deeply_to_be_read_again_is_refused() -> None:
 def test_a_field_that_no_row_could_hold_is_refused_by_its_name(event: Event, field: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         codec.encode(event)
-    assert str(caught.value) == f"{field} contains an unpaired surrogate, which is no text"
+    assert str(caught.value) == f"invalid {field}: it contains an unpaired surrogate"
 
 
 def test_a_field_of_the_wrong_type_is_refused_by_its_event() -> None:

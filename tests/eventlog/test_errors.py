@@ -284,7 +284,9 @@ async def disk_failed(path: Path) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("agents_eventlog.eventlog.settings.settings.busy_timeout_seconds", 0.1)
+    monkeypatch.setattr(
+        "agents_eventlog.eventlog.storage.sqlite.connections.BUSY_TIMEOUT_SECONDS", 0.1
+    )
     return tmp_path / "talk.db"
 
 

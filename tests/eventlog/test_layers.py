@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,18 @@ def test_the_log_and_the_projections_work_where_the_sdk_is_not_installed() -> No
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_only_the_sqlite_engine_imports_sqlite3_and_aiosqlite() -> None:
+    engine = Path("eventlog/storage/sqlite")
+    importing = re.compile(r"^\s*(import|from) (sqlite3|aiosqlite)\b", re.MULTILINE)
+    found = {
+        file.relative_to(ROOT)
+        for part in ("eventlog", "projections", "adapters")
+        for file in (ROOT / part).rglob("*.py")
+        if importing.search(file.read_text(encoding="utf-8"))
+    }
+    # A transaction watches its cursors, which are sqlite3's as long as there is one engine.
+    assert {file for file in found if engine not in file.parents} == {
+        Path("eventlog/storage/transaction.py")
+    }

@@ -29,6 +29,7 @@ from agents_eventlog.eventlog.erased_shapes import Structures
 from agents_eventlog.eventlog.errors import CorruptFileError, InvalidEventError
 from agents_eventlog.eventlog.integrity import FIRST, Head
 from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from tests.history import START
 
@@ -45,7 +46,7 @@ DATA = codec.encode(SAID)
 def tx() -> Iterator[Transaction]:
     """A transaction on an empty log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        opened = Transaction(connection, now=START, participant=Ledger())
+        opened = Transaction(connection, now=START, participant=Ledger(), engine=SQLITE)
         schema.create(opened)
         appender.ledger(opened).begin(opened)
         yield opened
@@ -54,7 +55,7 @@ def tx() -> Iterator[Transaction]:
 def next_one(tx: Transaction) -> Transaction:
     """Return the next transaction, which remembers nothing of this one."""
     tx.flush()
-    following = Transaction(tx.connection, now=START + 1, participant=Ledger())
+    following = Transaction(tx.connection, now=START + 1, participant=Ledger(), engine=SQLITE)
     appender.ledger(following).begin(following)
     return following
 
@@ -215,7 +216,7 @@ def test_a_number_that_no_log_comes_to_by_counting_is_refused(tx: Transaction, w
     assert appender.read_rows(tx, 0)[0][0 if what == "position" else 2] == MOST_EVENTS + 1
     with pytest.raises(CorruptFileError) as caught:
         put(MOST_EVENTS + 1)
-    told = f"an event has {what} {MOST_EVENTS + 1}: `eventlog verify` tells which"
+    told = f"an event has {what} {MOST_EVENTS + 1}: run `eventlog verify` to locate it"
     assert str(caught.value) == told
 
 

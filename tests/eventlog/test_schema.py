@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
+from agents_eventlog.eventlog import EventLog, ItemsAdded, errors, properties
 from agents_eventlog.eventlog.storage.sqlite import schema
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
+from agents_eventlog.eventlog.storage.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -146,7 +148,7 @@ def opened(path: Path) -> None:
 def test_a_log_is_known_by_its_file(path: Path) -> None:
     opened(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert schema.identify(connection, str(path))
+        assert schema.identify(Transaction(connection, 0, engine=SQLITE), str(path))
         assert connection.execute("PRAGMA application_id").fetchone() == (0x65766C67,)
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.USER_VERSION,)
 
@@ -155,9 +157,9 @@ def test_an_empty_database_is_nobody_s_and_becomes_a_log(
     path: Path, made: sqlite3.Connection
 ) -> None:
     made.execute("VACUUM")
-    assert not schema.identify(made, str(path))
+    assert not schema.identify(Transaction(made, 0, engine=SQLITE), str(path))
     opened(path)
-    assert schema.identify(made, str(path))
+    assert schema.identify(Transaction(made, 0, engine=SQLITE), str(path))
 
 
 @pytest.mark.parametrize(
@@ -199,15 +201,15 @@ def test_a_newer_release_s_file_is_refused_and_left_as_it_is(path: Path) -> None
 
 def test_a_property_is_remembered_until_it_is_set_again_or_forgotten(path: Path) -> None:
     with closing(EventLog.open_sync(path)) as log:
-        assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) is None
+        assert log.store.read_sync(lambda tx: properties.get_property(tx, "colour")) is None
         for value in ("red", "blue"):
-            log.store.write_sync(partial(schema.set_property, name="colour", value=value))
+            log.store.write_sync(partial(properties.set_property, name="colour", value=value))
     with closing(EventLog.open_sync(path)) as log:
-        log.store.write_sync(partial(schema.set_property, name="shape", value="round"))
-        assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) == "blue"
-        log.store.write_sync(partial(schema.delete_property, name="colour"))
-        assert log.store.read_sync(lambda tx: schema.get_property(tx, "colour")) is None
-        assert log.store.read_sync(lambda tx: schema.get_property(tx, "shape")) == "round"
+        log.store.write_sync(partial(properties.set_property, name="shape", value="round"))
+        assert log.store.read_sync(lambda tx: properties.get_property(tx, "colour")) == "blue"
+        log.store.write_sync(partial(properties.delete_property, name="colour"))
+        assert log.store.read_sync(lambda tx: properties.get_property(tx, "colour")) is None
+        assert log.store.read_sync(lambda tx: properties.get_property(tx, "shape")) == "round"
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -218,4 +220,4 @@ def test_an_empty_database_is_no_log_to_who_asked_for_no_new_one(
     with pytest.raises(errors.NoLogError) as caught:
         EventLog.open_sync(path, create=False, read_only=read_only)
     assert (str(caught.value), caught.value.path) == (f"{path} contains no event log", str(path))
-    assert not schema.identify(made, str(path))
+    assert not schema.identify(Transaction(made, 0, engine=SQLITE), str(path))

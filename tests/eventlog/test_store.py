@@ -7,7 +7,6 @@ import concurrent.futures
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from agents_eventlog.eventlog import (
     errors,
 )
 from agents_eventlog.eventlog.appender import session_version
-from agents_eventlog.eventlog.settings import settings
+from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.eventlog.noting import NOTE, held, note, written
 
 if TYPE_CHECKING:
@@ -207,21 +206,6 @@ async def test_a_read_waits_for_no_writer(notes: EventLog) -> None:
         assert await asyncio.wait_for(notes.version("a"), 5) == 0
 
 
-async def test_a_read_does_not_wait_for_a_scan_of_the_log(notes: EventLog) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    def scan(tx: Transaction) -> bool:
-        started.set()
-        return go_on.wait(10)
-
-    scanning = asyncio.ensure_future(notes.store.read(scan, scan=True))
-    await asyncio.to_thread(started.wait, 10)
-    assert await notes.store.read(lambda tx: "read") == "read"
-    assert not scanning.done()
-    go_on.set()
-    assert await scanning
-
-
 async def test_a_read_sees_every_write_that_was_acknowledged_before(notes: EventLog) -> None:
     for number in range(20):
         await notes.write(note(number))
@@ -287,7 +271,7 @@ def held_by_another_process(path: Path) -> Iterator[None]:
 async def test_a_file_that_another_process_holds_too_long_is_busy(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.2)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.2)
     async with EventLog.open(path, durability="normal") as log:
         await log.append("a", ONE)
         with held_by_another_process(path):

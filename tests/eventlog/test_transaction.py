@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog.eventlog.integrity import FIRST, Head
-from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Insert, Transaction
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
+from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Insert, Lane, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def tx() -> Iterator[Transaction]:
     """A transaction on a table of numbers."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, name TEXT)")
-        yield Transaction(connection, now=7)
+        yield Transaction(connection, now=7, engine=SQLITE)
 
 
 def numbers(count: int, start: int = 1) -> list[tuple[int, str]]:
@@ -38,7 +38,7 @@ def stored(tx: Transaction) -> list[int]:
 def test_a_unit_is_told_the_time_and_who_takes_part_and_nothing_is_recorded_yet(
     tx: Transaction,
 ) -> None:
-    assert (tx.now, tx.participant, tx.recording, tx.lane) == (7, None, {}, Head(0, FIRST))
+    assert (tx.now, tx.participant, tx.recording, tx.lane) == (7, None, {}, Lane(0, b""))
     assert (len(tx.cache), tx.broken) == (0, None)
 
 
@@ -144,12 +144,12 @@ def test_the_first_row_is_a_row_or_nothing(tx: Transaction) -> None:
 def test_what_was_done_in_memory_since_a_mark_is_undone_last_first(tx: Transaction) -> None:
     undone: list[str] = []
     tx.on_rollback(lambda: undone.append("kept"))
-    tx.lane = Head(1, FIRST)
+    tx.lane = Lane(1, b"1")
     mark = tx.mark()
     tx.on_rollback(lambda: undone.append("first"))
     tx.on_rollback(lambda: undone.append("second"))
-    tx.lane = Head(2, FIRST)
+    tx.lane = Lane(2, b"2")
     tx.undo_to(mark)
-    assert (undone, tx.lane) == (["second", "first"], Head(1, FIRST))
+    assert (undone, tx.lane) == (["second", "first"], Lane(1, b"1"))
     tx.undo_to(mark)
     assert undone == ["second", "first"]

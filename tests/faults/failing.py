@@ -102,6 +102,7 @@ class Statements:
         self._happen: Callable[[sqlite3.Connection], None] | None = None
         self.seen: list[str] = []
         self.hit: str | None = None
+        self.hit_thread = ""
 
     @contextmanager
     def failing(self, nth: int, kind: Kind, mode: Mode) -> Iterator[None]:
@@ -138,6 +139,7 @@ class Statements:
                 return
             self._left = None
             self.hit = self.hit or self.seen[-1]
+            self.hit_thread = threading.current_thread().name
             assert self._happen is not None
             self._happen(connection)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog, ItemsAdded
-from agents_eventlog.projections import Projections, default
+from agents_eventlog.projections import Projection, Projections, default
 from tests.adapters import old_files
 from tests.faults.operations import furnish
 from tests.faults.support import batch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Batches:
+class Batches(Projection):
     """Counts what was said: a projection that the others do not know."""
 
     name = "batches"

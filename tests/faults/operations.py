@@ -102,10 +102,10 @@ READS: dict[str, Call] = {
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
-    "agents_eventlog.projections.replay": lambda s: asyncio.to_thread(
+    "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
-    "agents_eventlog.projections.replay to check": lambda s: asyncio.to_thread(
+    "projections.replay to check": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([]), check=True
     ),
 }
@@ -123,6 +123,7 @@ ELSEWHERE = {
     "log.erase": "in test_erasing_faults",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
+    "eventlog.configure": "sets numbers in memory",
     "eventlog.recording": "binds values in memory",
     "projections.default": "makes objects",
 }
@@ -157,7 +158,7 @@ def public_names() -> set[str]:
         for name in package.__all__:
             found = getattr(package, name)
             if callable(found) and not isinstance(found, type):
-                names.add(f"{package.__name__}.{name}")
+                names.add(f"{package.__name__.removeprefix('agents_eventlog.')}.{name}")
     return names
 
 

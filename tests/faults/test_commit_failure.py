@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agents_eventlog import AdvancedSQLiteSession
-    from agents_eventlog.eventlog.storage.sqlite.store import Store
+    from agents_eventlog.eventlog.storage.engine import Store
 
     Opened = Callable[..., AdvancedSQLiteSession]
 

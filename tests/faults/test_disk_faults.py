@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["shim"]
 pytestmark = pytest.mark.timeout(900)
 
-REACH_THE_DISK = [*sorted(WRITES), "agents_eventlog.projections.replay"]
+REACH_THE_DISK = [*sorted(WRITES), "projections.replay"]
 CAN_BE_KILLED = [*REACH_THE_DISK, *CHECKPOINTS, *(n for n in OPENINGS if "to read" not in n)]
 
 

@@ -14,7 +14,7 @@ import pytest
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.eventlog import ItemsAdded
-from agents_eventlog.eventlog.settings import settings
+from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.adapters.looking import run
 from tests.faults.children import actors
 from tests.faults.failing import KINDS, failing_statements
@@ -71,7 +71,7 @@ async def test_an_erase_whose_nth_statement_fails_is_finished_by_the_next(
     session = AdvancedSQLiteSession("s", path)
     await session.add_items([user(SECRET)])
     session.close()
-    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.1)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.1)
     statements = failing_statements(monkeypatch)
     nth = 0
     async with ConversationLog.open(path) as log:
@@ -96,7 +96,7 @@ async def test_a_reader_of_another_process_that_holds_the_file_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await talk(path)
-    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.05)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT COUNT(*) FROM events").fetchone()
@@ -111,12 +111,12 @@ def test_the_command_exits_with_1_when_the_file_is_held(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(talk(path))
-    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.05)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT COUNT(*) FROM events").fetchone()
         result = run("erase", path, "--session", "s", "--yes")
         assert result.exit_code == ExitCode.FINDINGS
-        assert "run this again" in result.stdout
+        assert "run this command again" in result.stdout
     assert run("erase", path, "--session", "s", "--yes").exit_code == ExitCode.CLEAN
     assert not is_left(path)

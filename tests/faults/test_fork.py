@@ -195,7 +195,7 @@ def test_the_child_is_not_held_by_a_thread_that_was_calling(path: Path, opened: 
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with session._lane._lock:  # as a thread does in the middle of a call
+        with session._runner._executor._lock:  # as a thread does in the middle of a call
             held.set()
             forked.wait(PATIENCE_SECONDS)
 
@@ -369,7 +369,7 @@ def test_a_child_that_returns_from_its_parent_s_unit_ends_and_the_parent_commits
     session = opened()
     add(session, "before", 1)
     child = session.log.store.write_sync(in_child(lambda: None))
-    assert exit_status(child) == 1
+    assert exit_status(child) == 70
     assert "a unit of work forked" in capfd.readouterr().err
     assert session.log.store.read_sync(lambda tx: tx.all("SELECT id FROM forked")) == [(1,)]
     add(session, "parent", 1)
@@ -471,4 +471,4 @@ def test_a_callback_s_child_that_returns_to_the_store_ends(path: Path, opened: O
 
     outcome.add_done_callback(callback)
     session.log.store.submit_read(lambda tx: None, outcome)
-    assert exit_status(children.result(PATIENCE_SECONDS)) == 1
+    assert exit_status(children.result(PATIENCE_SECONDS)) == 70

@@ -11,7 +11,7 @@ import pytest
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import BranchNotFoundError, DiskFullError, StoreError
-from agents_eventlog.projections import Projections
+from agents_eventlog.projections import Projection, Projections
 from tests.faults.support import batch, batches, check_log, closed_gate, texts, user
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ async def test_an_interrupted_statement_fails_its_commit_and_nothing_later(opene
     check_log(session.log)
 
 
-class Once:
+class Once(Projection):
     """A projection of an application's own that takes each session only once."""
 
     name = "once"

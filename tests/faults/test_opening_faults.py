@@ -15,7 +15,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog.errors import BusyError
-from agents_eventlog.eventlog.settings import settings
+from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.projections import projector
 from tests.faults.failing import AFTER_THE_COMMIT, Kind, Statements, failing_statements, places
 from tests.faults.openings import OPENINGS, put_copy, tables
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    monkeypatch.setattr(settings, "busy_timeout_seconds", 0.05)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.05)
     return failing_statements(monkeypatch)
 
 
@@ -73,7 +73,11 @@ def test_an_opening_whose_nth_statement_fails_leaves_no_half_log_and_can_be_repe
                 return
             told = f"statement {nth}, {statements.hit}, {mode}: {kind.message}"
             if error is None:
-                assert statements.hit in AFTER_THE_COMMIT or was_repeated(statements, kind), told
+                assert (
+                    statements.hit in AFTER_THE_COMMIT
+                    or was_repeated(statements, kind)
+                    or was_read_ahead(statements)
+                ), told
             else:
                 assert type(error) is kind.promised, told
             assert open_files(path.parent) == [], told
@@ -90,6 +94,11 @@ def error_of(opening: Callable[[Path], None], path: Path) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def was_read_ahead(statements: Statements) -> bool:
+    """Whether it was the read that a session's constructor starts, and does not wait for."""
+    return statements.hit_thread.endswith(" r")
 
 
 def was_repeated(statements: Statements, kind: Kind) -> bool:

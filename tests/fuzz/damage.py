@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog import integrity, payloads
 from agents_eventlog.eventlog.storage.sqlite import schema
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _damage_column(chance: Random, connection: sqlite3.Connection, column: str) 
 def _chain_again(connection: sqlite3.Connection) -> None:
     connection.text_factory = lambda stored: stored.decode(errors="surrogateescape")
     last = integrity.FIRST
-    rows = connection.execute(f"SELECT {integrity.EVENT_COLUMNS} FROM events ORDER BY position")
+    rows = connection.execute(f"SELECT {payloads.EVENT_COLUMNS} FROM events ORDER BY position")
     for row in rows.fetchall():
         digest = row[7] if row[6] is None else integrity.data_digest(row[6])
         try:

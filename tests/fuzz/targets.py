@@ -62,7 +62,7 @@ def items(data: bytes) -> None:
         _check_named(error)
         return
     assert repr(codec.decode_items([stored, neighbour])) == repr([found, [{"role": "user"}]])
-    assert item_kind.shapes(*stored) == [item_kind.shape(item) for item in found]
+    assert item_kind.classify_items(*stored) == [item_kind.classify(item) for item in found]
 
 
 def metadata(data: bytes) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.eventlog import Event, Transaction
-    from agents_eventlog.projections.usage.queries import Spent
+    from agents_eventlog.projections.usage.queries import UsageTotals
 
 USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
@@ -92,11 +92,11 @@ class Given:
         )
         return 0 if found is None else found[3]
 
-    def spent(self, session_id: str = "s") -> Spent:
+    def spent(self, session_id: str = "s") -> UsageTotals:
         """Return all that was ever used."""
         return self.log.store.read_sync(
             lambda tx: usage_queries.total(
-                usage_queries.groups(tx, usage_queries.Wanted(session_id=session_id))
+                usage_queries.groups(tx, usage_queries.UsageQuery(session_id=session_id))
             )
         )
 
@@ -149,8 +149,10 @@ def watched(log: EventLog) -> Iterator[list[str]]:
     seen: list[str] = []
     store = log.store
     store.write_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    for scan in (False, True):
+        store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append), scan=scan)
     seen.clear()
     yield seen
     store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(None))
+    for scan in (False, True):
+        store.read_sync(lambda tx: tx.connection.set_trace_callback(None), scan=scan)

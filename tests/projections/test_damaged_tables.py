@@ -71,7 +71,7 @@ async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
         assert changed.rowcount == 1
 
     session = AdvancedSQLiteSession("s", path, branch_id="other")
-    problem = r"^segment \d+ has a parent that is not older: `eventlog replay` builds them anew$"
+    problem = r"^segment \d+ has a parent that is not older: `eventlog replay` rebuilds the tables$"
     with pytest.raises(ProjectionError, match=problem) as told:
         await session.get_items()
     assert told.value.projection == "conversations"

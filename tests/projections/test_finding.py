@@ -17,8 +17,8 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.projections.search.searcher import (
-    Finder,
-    Sought,
+    ItemQuery,
+    Searcher,
     cursor,
     parse_cursor,
 )
@@ -36,14 +36,14 @@ def said(text: str) -> ItemsAdded:
 
 
 def find(given: Given, text: str | None = None, **which: Any) -> list[Hit]:
-    return page(given, Sought(text=text, **which), None)
+    return page(given, ItemQuery(text=text, **which), None)
 
 
-def page(given: Given, sought: Sought, limit: int | None, after: str | None = None) -> list[Hit]:
-    finder = Finder(sought, limit=limit, after=after)
-    while finder.take(given.log.store.read_sync(finder.look)):
+def page(given: Given, sought: ItemQuery, limit: int | None, after: str | None = None) -> list[Hit]:
+    searcher = Searcher(sought, limit=limit, after=after)
+    while searcher.collect(given.log.store.read_sync(searcher.read_batch)):
         pass
-    return finder.hits
+    return searcher.hits
 
 
 def refs(hits: list[Hit]) -> list[tuple[int, int]]:
@@ -56,7 +56,7 @@ def test_a_hit_tells_what_it_is_and_where_it_stands(given: Given) -> None:
     [hit] = find(given, "ORDER")
     assert (hit.session_id, hit.branch_ids, hit.turn) == ("s", ("main",), 1)
     assert (hit.ref, hit.item) == (ItemRef(1, 1), item)
-    assert hit.shape == ("function_call", "track", True)
+    assert hit.kind == ("function_call", "track", True)
     assert hit.snippet == ('{"order": 1042}', 2, 7)
     assert hit.occurred_at == START + 1_000_000
 
@@ -128,7 +128,7 @@ def test_pages_give_each_hit_once_in_the_order_of_the_whole(many: Given, limit: 
     assert len(whole) == 33
     pages: list[tuple[int, int]] = []
     after = None
-    while found := page(many, Sought(text="hit"), limit, after):
+    while found := page(many, ItemQuery(text="hit"), limit, after):
         assert len(found) <= limit
         pages += refs(found)
         after = cursor(found[-1].ref)
@@ -137,22 +137,22 @@ def test_pages_give_each_hit_once_in_the_order_of_the_whole(many: Given, limit: 
 
 def test_pages_go_on_where_they_were_whatever_happens_meanwhile(many: Given) -> None:
     whole = refs(find(many, "hit"))
-    first = page(many, Sought(text="hit"), 1)
+    first = page(many, ItemQuery(text="hit"), 1)
     many(said("hit hit"), popped(18, 0), popped(17, 1), popped(17, 0), said("hit"))
-    rest = page(many, Sought(text="hit"), None, cursor(first[-1].ref))
+    rest = page(many, ItemQuery(text="hit"), None, cursor(first[-1].ref))
     assert whole[:3] == [(17, 1), (17, 0), (16, 0)]
     assert refs(rest) == whole[2:]
 
 
 def test_no_more_than_the_limit(many: Given) -> None:
-    assert page(many, Sought(text="hit"), 0) == []
-    assert len(page(many, Sought(text="hit"), 7)) == 7
+    assert page(many, ItemQuery(text="hit"), 0) == []
+    assert len(page(many, ItemQuery(text="hit"), 7)) == 7
 
 
 @pytest.mark.parametrize("after", ["", "1", "1-2-3", "a-b", "1-\u0661", "-1-1", 7, "9" * 99])
 def test_what_is_no_cursor_is_refused(after: object) -> None:
     with pytest.raises(InvalidQueryError, match="after"):
-        Finder(Sought(), limit=1, after=after)
+        Searcher(ItemQuery(), limit=1, after=after)
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:

@@ -34,15 +34,18 @@ from agents_eventlog.eventlog.errors import (
     StaleProjectionError,
     UndecodableEventError,
 )
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import (
     Conversations,
+    Projection,
     Projections,
     Search,
     Usage,
     background,
+    build,
     projector,
 )
-from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.base import Table, tables
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
     from tests.projections.given import Given
 
 
-class Tally:
+class Tally(Projection):
     """A user's own projection: how many items each session ever got."""
 
     name: ClassVar[str] = "tally"
@@ -135,7 +138,7 @@ def checkpoints(log: EventLog) -> dict[str, tuple[int, int]]:
     """Return each projection's version and position."""
     return {
         name: (checkpoint.version, checkpoint.position)
-        for name, checkpoint in log.store.read_sync(projector.checkpoints).items()
+        for name, checkpoint in log.store.read_sync(build.checkpoints).items()
     }
 
 
@@ -314,7 +317,7 @@ def test_a_checkpoint_that_a_step_of_this_program_made_is_never_moved(path: Path
     with closing(opened(path, Tally())) as log:
         add(log)
         add(log)  # by now all checkpoints are moved at once
-        build_in_steps(log.store, Search())  # and not kept up from then on
+        build_incrementally(log.store, Search())  # and not kept up from then on
         add(log)
         add(log)
         assert checkpoints(log) == {"tally": (1, 4), "search": (Search.version, 2)}
@@ -417,7 +420,7 @@ def test_an_event_of_a_newer_release_is_named_and_stops_what_is_built(path: Path
     events[1].schema_version = 9
     tx = empty([Tally()])
     with closing(tx.connection), pytest.raises(UndecodableEventError, match="position 2"):
-        projector.apply(tx, [Tally()], events)
+        build.apply(tx, [Tally()], events)
 
 
 # -- versions -----------------------------------------------------------------------------------
@@ -597,7 +600,7 @@ def test_a_projection_a_little_behind_is_caught_up_in_place(
 def test_catching_up_goes_page_by_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(opened(path)) as log:
         add(log, times=7)
-    monkeypatch.setattr(projector, "PAGE_EVENTS", 3)
+    monkeypatch.setattr(build, "PAGE_EVENTS", 3)
     own = Tally()
     with closing(opened(path, own)) as log:
         assert tally(log) == [("s", 14)]
@@ -634,8 +637,8 @@ def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
 
 def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
     columns = ("session_id", "items")
-    assert tables(Tally()) == [Table("tally", columns, ("session_id",), is_plain=True)]
-    keys = {table.name: table.key for table in tables(Conversations())}
+    assert tables(SQLITE, Tally()) == (Table("tally", columns, ("session_id",), is_plain=True),)
+    keys = {table.name: table.key for table in tables(SQLITE, Conversations())}
     assert keys == {
         "sessions": ("session_id",),
         "branches": ("session_id", "branch_id"),

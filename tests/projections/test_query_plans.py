@@ -11,7 +11,8 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.conversations import tools
-from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines
+from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines, payloads
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import default
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree, metadata_index
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 USER: Any = {"role": "user", "content": "hello"}
 ANSWER: Any = {"role": "assistant", "content": "hi"}
 STATEMENT = re.compile(r"\s*(SELECT|UPDATE|DELETE)\b")
-TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(p)}
+TABLES = {"events"} | {table.name for p in default().named([]) for table in tables(SQLITE, p)}
 MODULES = (
     *(
         conversations,
@@ -51,7 +52,6 @@ MODULES = (
 )
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
-    "LAST_POSITION",  # sqlite_sequence has one row
     "FIRST_SESSIONS",  # the first page: an index's own beginning, with a limit
 }
 
@@ -120,7 +120,7 @@ def test_what_was_spent_is_found_by_a_key(
     def unit(tx: Any) -> list[str]:
         seen: list[str] = []
         tx.connection.set_trace_callback(seen.append)
-        usage_queries.groups(tx, usage_queries.Wanted(by=by, **which))
+        usage_queries.groups(tx, usage_queries.UsageQuery(by=by, **which))
         tx.connection.set_trace_callback(None)
         return seen
 
@@ -345,8 +345,8 @@ async def test_a_find_goes_by_position_session_or_index_and_sorts_nothing(
             monkeypatch.setattr(plan, "FEW_EVENTS", few)
             for text in (None, "hi", "hello"):
                 for which in ({}, {"session_id": "s"}, {"user_id": "alice"}):
-                    finder = searcher.Finder(searcher.Sought(text=text, **which), limit=None)
-                    while finder.take(given.log.store.read_sync(finder.look)):
+                    search = searcher.Searcher(searcher.ItemQuery(text=text, **which), limit=None)
+                    while search.collect(given.log.store.read_sync(search.read_batch)):
                         pass
     hot = sorted({sql for sql in seen if is_plain(sql) and "DESC LIMIT 1" not in sql})
     assert len(hot) > 10
@@ -363,7 +363,10 @@ def unwanted(given: Given, sql: str) -> list[str]:
     return [*sorts, *(step for step in plan if scanned(step, sql) and "VIRTUAL" not in step)]
 
 
-@pytest.mark.parametrize("sql", [conversation_queries.USER_ITEMS, conversation_queries.USER_EVENTS])
+@pytest.mark.parametrize(
+    "sql",
+    [conversation_queries.USER_ITEMS, payloads.statement(conversation_queries.USER_EVENTS)],
+)
 def test_user_items_are_found_in_an_index_that_holds_all_that_is_asked(
     given: Given, sql: str
 ) -> None:

@@ -28,7 +28,7 @@ from agents_eventlog.eventlog import (
     codec,
     errors,
 )
-from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections import Conversations, Projection, Usage, replay
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.replay import Difference
 from tests.history import dump, meant, seen
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 BOTH = (Conversations(), Usage())
 REPLAYING = importlib.import_module("agents_eventlog.projections.replay")
+SCRATCH = importlib.import_module("agents_eventlog.eventlog.storage.sqlite.scratch")
 ROOT = Path(__file__).parents[2]
 
 
@@ -215,7 +216,7 @@ def test_a_replayed_table_has_its_indexes_again(talked: Given) -> None:
     assert talked.ask(names) == before
 
 
-class Computed:
+class Computed(Projection):
     """Tables of a kind that a user may make: a column that SQLite computes, no key, an index on both."""
 
     name: ClassVar[str] = "computed"
@@ -386,7 +387,7 @@ def test_a_replay_that_fails_at_the_swap_leaves_the_tables_as_they_were(
     def fail(*_: Any) -> None:
         raise LookupError
 
-    monkeypatch.setattr("agents_eventlog.projections.projector.set_checkpoint", fail)
+    monkeypatch.setattr("agents_eventlog.projections.build.set_checkpoint", fail)
     with pytest.raises(LookupError):
         replay(talked.log, BOTH)
     monkeypatch.undo()
@@ -490,7 +491,7 @@ def test_a_folder_that_takes_no_file_is_told_and_the_tables_stay(
         raise OSError(number, "refused")
 
     before = rows(talked)
-    monkeypatch.setattr(REPLAYING.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(SCRATCH.tempfile, "mkstemp", refuse)
     with pytest.raises(kind, match="beside") as caught:
         replay(talked.log, BOTH)
     assert caught.value.path == talked.log.path  # type: ignore[attr-defined]
@@ -504,7 +505,7 @@ def test_a_file_whose_owner_may_be_running_is_no_leftover(
     def refuse(pid: int, signal: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(REPLAYING.os, "kill", refuse)
+    monkeypatch.setattr(SCRATCH.os, "kill", refuse)
     kept = Path(f"{talked.log.path}-replay-{owner}")
     kept.write_text("mine")
     replay(talked.log, BOTH)

@@ -14,12 +14,14 @@ from agents_eventlog.eventlog import (
     append,
 )
 from agents_eventlog.eventlog.errors import NewerProjectionError, ProjectionError
+from agents_eventlog.eventlog.storage.sqlite import full_text
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import Search, background, projector, replay
-from agents_eventlog.projections.background import build_in_steps
+from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import plan
-from agents_eventlog.projections.search.searcher import Finder, Sought
+from agents_eventlog.projections.search.searcher import ItemQuery, Searcher
 from tests.projections.given import Given, added, on, popped
 
 if TYPE_CHECKING:
@@ -51,15 +53,15 @@ def behind(given: Given) -> Iterator[Given]:
     given.log.close()
 
 
-def find(given: Given, text: str | None, **which: Any) -> Finder:
-    finder = Finder(Sought(text=text, **which), limit=None)
-    while finder.take(given.log.store.read_sync(finder.look)):
+def find(given: Given, text: str | None, **which: Any) -> Searcher:
+    searcher = Searcher(ItemQuery(text=text, **which), limit=None)
+    while searcher.collect(given.log.store.read_sync(searcher.read_batch)):
         pass
-    return finder
+    return searcher
 
 
-def positions(finder: Finder) -> list[int]:
-    return [hit.ref.position for hit in finder.hits]
+def positions(searcher: Searcher) -> list[int]:
+    return [hit.ref.position for hit in searcher.hits]
 
 
 def rows(given: Given) -> list[tuple[int, str]]:
@@ -98,7 +100,7 @@ def test_what_is_erased_goes_from_the_file(indexed: Given) -> None:
 
 
 def test_the_tables_of_a_virtual_table_are_its_own_affair() -> None:
-    [table] = tables(Search())
+    [table] = tables(SQLITE, Search())
     assert (table.name, table.columns, table.key) == ("item_texts", ("rowid", "text"), ("rowid",))
 
 
@@ -131,7 +133,7 @@ def test_a_long_history_is_built_in_steps_with_room_for_writers(
             given(said("meanwhile"))
         seen.append(progress)
 
-    build_in_steps(given.log.store, Search(), write_between)
+    build_incrementally(given.log.store, Search(), write_between)
     assert [progress.events for progress in seen] == [2, 4, 6]
     assert len(rows(given)) == built_to(given) == 6
     given(said("later"))
@@ -158,9 +160,9 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_in_steps(given.log.store, Search(), die)
+        build_incrementally(given.log.store, Search(), die)
     assert built_to(given) == 2
-    build_in_steps(given.log.store, Search())
+    build_incrementally(given.log.store, Search())
     assert [position for position, _ in rows(given)] == [1, 2, 3, 4, 5]
 
 
@@ -170,7 +172,7 @@ def test_it_is_built_anew_when_its_version_is_higher(
     indexed(said("text"))
     monkeypatch.setattr(Search, "version", 2)
     assert built_to(indexed) is None
-    build_in_steps(indexed.log.store, Search())
+    build_incrementally(indexed.log.store, Search())
     assert rows(indexed) == [(1, "text")]
 
 
@@ -182,7 +184,7 @@ def test_that_of_a_newer_program_is_left_alone(
     assert built_to(indexed) is None
     assert positions(find(indexed, "text")) == [1]
     with pytest.raises(NewerProjectionError):
-        build_in_steps(indexed.log.store, Search())
+        build_incrementally(indexed.log.store, Search())
 
 
 def test_a_table_of_somebody_else_is_not_taken(given: Given) -> None:
@@ -214,16 +216,16 @@ def test_a_replay_gives_the_same_rows_and_a_check_names_what_differs(indexed: Gi
 
 def test_the_index_is_asked_where_it_can_help(indexed: Given) -> None:
     indexed(said("a refund"))
-    finder = find(indexed, "REFUND")
-    assert (positions(finder), finder.indexed, finder.scanned) == ([1], True, 0)
+    searcher = find(indexed, "REFUND")
+    assert (positions(searcher), searcher.indexed, searcher.scanned) == ([1], True, 0)
     for text in (None, "re"):
-        finder = find(indexed, text)
-        assert (positions(finder), finder.indexed, finder.scanned) == ([1], False, 1)
+        searcher = find(indexed, text)
+        assert (positions(searcher), searcher.indexed, searcher.scanned) == ([1], False, 1)
 
 
 def test_what_the_index_does_not_show_yet_is_scanned(behind: Given) -> None:
-    finder = find(behind, "the ")
-    assert (positions(finder), finder.indexed, finder.scanned) == ([2, 1], True, 1)
+    searcher = find(behind, "the ")
+    assert (positions(searcher), searcher.indexed, searcher.scanned) == ([2, 1], True, 1)
 
 
 def test_a_program_that_knows_the_index_catches_up(behind: Given) -> None:
@@ -237,11 +239,11 @@ def test_common_words_of_a_small_session_are_sought_in_its_events(
 ) -> None:
     monkeypatch.setattr(plan, "FEW_EVENTS", 3)
     indexed(*[on("main", said("the same"), f"s{number % 4}") for number in range(12)])
-    finder = find(indexed, "the", session_id="s1")
-    assert (positions(finder), finder.indexed) == ([10, 6, 2], False)
+    searcher = find(indexed, "the", session_id="s1")
+    assert (positions(searcher), searcher.indexed) == ([10, 6, 2], False)
     monkeypatch.setattr(plan, "SCOPED_EVENTS", 2)
-    finder = find(indexed, "the", session_id="s1")
-    assert (positions(finder), finder.indexed) == ([10, 6, 2], True)
+    searcher = find(indexed, "the", session_id="s1")
+    assert (positions(searcher), searcher.indexed) == ([10, 6, 2], True)
 
 
 @pytest.mark.parametrize(
@@ -278,9 +280,9 @@ def test_no_text_is_taken_for_syntax(indexed: Given, text: str) -> None:
 def test_a_step_of_a_find_is_bounded_however_common_the_word(
     indexed: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "STEP_EVENTS", 4)
+    monkeypatch.setattr(plan, "BATCH_EVENTS", 4)
     indexed(*[said("the same") for _ in range(30)])
-    looked = indexed.log.store.read_sync(Finder(Sought(text="the"), limit=1).look)
+    looked = indexed.log.store.read_sync(Searcher(ItemQuery(text="the"), limit=1).read_batch)
     assert [hit.ref.position for hit in looked.hits] == [30, 29, 28, 27]
 
 
@@ -288,8 +290,8 @@ def test_the_index_finds_by_its_trigrams_and_reads_no_more(indexed: Given) -> No
     expression = search_index.expression("the zebra")
     assert expression == '"the" " ze" "bra"'
     for sql, parameters in (
-        (search_index.FIND, (expression, 1, 9, 5)),
-        (search_index.COUNT, (expression, 5)),
+        (full_text.MATCHES, (expression, 1, 9, 5)),
+        (full_text.COUNT, (expression, 5)),
     ):
         plan = [step for *_, step in indexed.ask(f"EXPLAIN QUERY PLAN {sql}", *parameters)]
         assert any("VIRTUAL TABLE INDEX" in step and "M1" in step for step in plan)

@@ -15,11 +15,11 @@ from agents_eventlog.projections import default
 from agents_eventlog.projections.conversations.item_kind import (
     NAMED_BY_TYPE,
     TOOL_CALLS,
-    Shape,
+    ItemKind,
+    classify,
+    classify_items,
     json_text,
     outline,
-    shape,
-    shapes,
 )
 
 if TYPE_CHECKING:
@@ -32,32 +32,32 @@ NOT = {"is_tool_call": False}
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
-        ({"role": "user", "content": "x"}, Shape("user", None, **NOT)),
-        ({"role": "user", "type": "message"}, Shape("user", None, **NOT)),
-        ({"role": "user", "name": "ada"}, Shape("user", None, **NOT)),
-        ({"role": "assistant", "type": "message"}, Shape("assistant", None, **NOT)),
-        ({"role": "system", "type": "message"}, Shape("message", None, **NOT)),
-        ({"role": "developer", "content": []}, Shape("other", None, **NOT)),
-        ({"role": ["user"]}, Shape("other", None, **NOT)),
-        ({"type": "reasoning"}, Shape("reasoning", None, **NOT)),
-        ({"type": "function_call", "name": "look"}, Shape("function_call", "look", **CALL)),
+        ({"role": "user", "content": "x"}, ItemKind("user", None, **NOT)),
+        ({"role": "user", "type": "message"}, ItemKind("user", None, **NOT)),
+        ({"role": "user", "name": "ada"}, ItemKind("user", None, **NOT)),
+        ({"role": "assistant", "type": "message"}, ItemKind("assistant", None, **NOT)),
+        ({"role": "system", "type": "message"}, ItemKind("message", None, **NOT)),
+        ({"role": "developer", "content": []}, ItemKind("other", None, **NOT)),
+        ({"role": ["user"]}, ItemKind("other", None, **NOT)),
+        ({"type": "reasoning"}, ItemKind("reasoning", None, **NOT)),
+        ({"type": "function_call", "name": "look"}, ItemKind("function_call", "look", **CALL)),
         (
             {"type": "function_call", "name": "look", "namespace": "web"},
-            Shape("function_call", "web.look", **CALL),
+            ItemKind("function_call", "web.look", **CALL),
         ),
         (
             {"type": "function_call", "name": "look", "namespace": "look"},
-            Shape("function_call", "look", **CALL),
+            ItemKind("function_call", "look", **CALL),
         ),
-        ({"type": "function_call", "name": None}, Shape("function_call", None, **CALL)),
-        ({"type": "function_call"}, Shape("function_call", None, **CALL)),
+        ({"type": "function_call", "name": None}, ItemKind("function_call", None, **CALL)),
+        ({"type": "function_call"}, ItemKind("function_call", None, **CALL)),
         (
             {"type": "function_call_output", "output": "x"},
-            Shape("function_call_output", None, **NOT),
+            ItemKind("function_call_output", None, **NOT),
         ),
         (
             {"type": "mcp_call", "name": "find", "server_label": "docs"},
-            Shape("mcp_call", "docs.find", **CALL),
+            ItemKind("mcp_call", "docs.find", **CALL),
         ),
         (
             {
@@ -66,40 +66,43 @@ NOT = {"is_tool_call": False}
                 "server_label": "docs",
                 "approval_request_id": "1",
             },
-            Shape("mcp_call", "docs.find", **NOT),
+            ItemKind("mcp_call", "docs.find", **NOT),
         ),
-        ({"type": "mcp_approval_request", "name": "f"}, Shape("mcp_approval_request", "f", **CALL)),
+        (
+            {"type": "mcp_approval_request", "name": "f"},
+            ItemKind("mcp_approval_request", "f", **CALL),
+        ),
         (
             {"type": "mcp_approval_request", "name": "f", "server_label": "docs"},
-            Shape("mcp_approval_request", "docs.f", **CALL),
+            ItemKind("mcp_approval_request", "docs.f", **CALL),
         ),
         (
             {"type": "function_call", "name": "look", "server_label": "docs"},
-            Shape("function_call", "look", **CALL),
+            ItemKind("function_call", "look", **CALL),
         ),
-        ({"type": "web_search_call"}, Shape("web_search_call", "web_search_call", **CALL)),
-        ({"type": "tool_search_call"}, Shape("tool_search_call", "tool_search", **CALL)),
-        ({"type": "tool_search_output"}, Shape("tool_search_output", "tool_search", **NOT)),
-        ({"type": 7}, Shape("7", None, **NOT)),
-        ({"type": None}, Shape("other", None, **NOT)),
-        ({}, Shape("other", None, **NOT)),
-        (None, Shape("other", None, **NOT)),
-        ("user", Shape("other", None, **NOT)),
-        (["role", "user"], Shape("other", None, **NOT)),
+        ({"type": "web_search_call"}, ItemKind("web_search_call", "web_search_call", **CALL)),
+        ({"type": "tool_search_call"}, ItemKind("tool_search_call", "tool_search", **CALL)),
+        ({"type": "tool_search_output"}, ItemKind("tool_search_output", "tool_search", **NOT)),
+        ({"type": 7}, ItemKind("7", None, **NOT)),
+        ({"type": None}, ItemKind("other", None, **NOT)),
+        ({}, ItemKind("other", None, **NOT)),
+        (None, ItemKind("other", None, **NOT)),
+        ("user", ItemKind("other", None, **NOT)),
+        (["role", "user"], ItemKind("other", None, **NOT)),
     ],
 )
-def test_an_item_is_known_by_a_few_of_its_keys(item: Any, expected: Shape) -> None:
-    assert shape(item) == expected
-    both = [expected, Shape("user", None, is_tool_call=False)]
+def test_an_item_is_known_by_a_few_of_its_keys(item: Any, expected: ItemKind) -> None:
+    assert classify(item) == expected
+    both = [expected, ItemKind("user", None, is_tool_call=False)]
     data = json.dumps({"items": [item, {"role": "user"}]}).encode()
-    assert shapes(1, "items_added", 1, data) == both
+    assert classify_items(1, "items_added", 1, data) == both
     kept = json_text(outline(1, "items_added", 1, data)).encode()
-    assert shapes(1, "items_added", 1, kept) == both
+    assert classify_items(1, "items_added", 1, kept) == both
 
 
 @pytest.mark.parametrize("kind", sorted(TOOL_CALLS))
 def test_every_kind_of_call_counts_as_a_tool_s_use(kind: str) -> None:
-    found = shape({"type": kind, "name": "n"})
+    found = classify({"type": kind, "name": "n"})
     assert found.is_tool_call
     assert found.tool_name == (
         {"tool_search_call": "tool_search"}.get(kind, "n") if kind not in NAMED_BY_TYPE else kind
@@ -108,16 +111,16 @@ def test_every_kind_of_call_counts_as_a_tool_s_use(kind: str) -> None:
 
 def test_an_item_that_only_the_standard_library_reads_is_known_all_the_same() -> None:
     data = b'{"items":[{"role":"user","content":NaN},{"type":"function_call","name":"\\ud800x"}]}'
-    assert shapes(1, "items_added", 1, data) == [
-        Shape("user", None, is_tool_call=False),
-        Shape("function_call", "?x", is_tool_call=True),
+    assert classify_items(1, "items_added", 1, data) == [
+        ItemKind("user", None, is_tool_call=False),
+        ItemKind("function_call", "?x", is_tool_call=True),
     ]
 
 
 def test_the_content_never_decides() -> None:
-    assert shape({"content": {"role": "user"}, "summary": [{"type": "function_call"}]}) == Shape(
-        "other", None, is_tool_call=False
-    )
+    assert classify(
+        {"content": {"role": "user"}, "summary": [{"type": "function_call"}]}
+    ) == ItemKind("other", None, is_tool_call=False)
 
 
 # -- of an older release ----------------------------------------------------------------------
@@ -137,13 +140,13 @@ def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("later_release")
 def test_an_event_of_an_older_release_has_the_shapes_that_it_is_lifted_to() -> None:
-    user = [Shape("user", None, **NOT)]
-    assert shapes(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == user
+    user = [ItemKind("user", None, **NOT)]
+    assert classify_items(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == user
     assert outline(1, "items_added", 1, b'{"item":{"who":"user","said":"x"}}') == {
         "items": [{"role": "user"}]
     }
-    assert shapes(1, "items_added", 2, b'{"items":[{"role":"user"}]}') == user
-    assert shapes(1, "items_replaced", 1, b'{"items":[{"role":"user"}]}') == user
+    assert classify_items(1, "items_added", 2, b'{"items":[{"role":"user"}]}') == user
+    assert classify_items(1, "items_replaced", 1, b'{"items":[{"role":"user"}]}') == user
     with pytest.raises(UndecodableEventError, match="position 7"):
         outline(7, "items_added", 1, b'{"items":[]}')
 

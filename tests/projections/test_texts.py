@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agents_eventlog.eventlog import ItemsAdded, codec
+from agents_eventlog.eventlog import ItemsAdded, codec, payloads
+from agents_eventlog.eventlog.payloads import may_hold
 from agents_eventlog.projections.search import text as search_text
-from agents_eventlog.projections.search.text import folded, holding, snippet
+from agents_eventlog.projections.search.text import folded, snippet
 
 
 @pytest.mark.parametrize(
@@ -72,10 +73,12 @@ def test_folding_goes_character_by_character() -> None:
     assert folded("ΣΊΣΥΦΟΣ") == folded("σίσυφος")
 
 
-def test_only_what_nothing_else_folds_to_is_asked_of_sqlite(changed: dict[str, str]) -> None:
+def test_only_characters_that_nothing_else_folds_to_are_compared_by_sqlite(
+    changed: dict[str, str],
+) -> None:
     results = {part for c in changed if changed[c] != c for part in changed[c]}
     assert len(results) > 1_000
-    assert [part for part in results if search_text._pattern(part) != "%"] == []
+    assert [part for part in results if payloads._pattern(part) != "%"] == []
 
 
 @pytest.mark.parametrize(
@@ -94,16 +97,16 @@ def test_only_what_nothing_else_folds_to_is_asked_of_sqlite(changed: dict[str, s
 )
 def test_every_payload_that_holds_a_text_meets_its_condition(text: str) -> None:
     item = {"role": "user", "content": f"before {text} after"}
-    payloads = [
+    stored = [
         codec.encode(ItemsAdded(items=[item])).decode(),
         codec.encode_json({"items": [item]}).decode(),
     ]
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE events (data TEXT)")
-        connection.executemany("INSERT INTO events VALUES (?)", [(data,) for data in payloads])
+        connection.executemany("INSERT INTO events VALUES (?)", [(data,) for data in stored])
         for sought in (text, text.upper(), text.lower()):
-            condition, parameters = holding(sought)
-            sql = f"SELECT COUNT(*) FROM events WHERE 1 {condition}"
+            condition, parameters = may_hold(sought)
+            sql = f"SELECT COUNT(*) FROM events AS e WHERE 1 {condition}"
             assert connection.execute(sql, parameters).fetchone() == (2,)
 
 

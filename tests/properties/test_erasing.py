@@ -18,7 +18,7 @@ from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.projections import replay
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations.item_kind import shape, smallest
+from agents_eventlog.projections.conversations.item_kind import classify, smallest
 from agents_eventlog.projections.reference import State, fold
 from tests.history import meant, seen
 from tests.history import recorded as recorded_as
@@ -70,8 +70,8 @@ def check(log: EventLog) -> None:
 @given(ANY_ITEM)
 @examples(100)
 def test_the_structure_of_an_item_has_its_shape_and_nothing_else_of_it(item: Any) -> None:
-    kept = smallest(shape(item))
-    assert shape(kept) == shape(item)
+    kept = smallest(classify(item))
+    assert classify(kept) == classify(item)
     assert kept.keys() <= {"role", "type", "name", "approval_request_id"}
 
 

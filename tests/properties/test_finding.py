@@ -23,12 +23,12 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.appender import append_all, read_events
 from agents_eventlog.eventlog.erased_shapes import Structures
-from agents_eventlog.projections.conversations.item_kind import shape
+from agents_eventlog.projections.conversations.item_kind import classify
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.search import plan
-from agents_eventlog.projections.search.searcher import Finder, Sought, cursor
+from agents_eventlog.projections.search.searcher import ItemQuery, Searcher, cursor
 from tests import history
 from tests.history import Entry
 from tests.properties.profiles import examples
@@ -55,8 +55,8 @@ Place = tuple[str, ItemRef, tuple[str, ...]]
 def small_steps() -> Iterator[None]:
     """Let short histories take several steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "STEP_EVENTS", 3)
-        patch.setattr(plan, "STEP_POSITIONS", 7)
+        patch.setattr(plan, "BATCH_EVENTS", 3)
+        patch.setattr(plan, "BATCH_POSITIONS", 7)
         patch.setattr(plan, "FEW_EVENTS", 2)
         yield
 
@@ -65,7 +65,7 @@ class Talk(NamedTuple):
     """A history in which the items say something, and what is sought in it."""
 
     events: list[Recorded]
-    sought: Sought
+    sought: ItemQuery
 
 
 def few(pieces: Sequence[str]) -> st.SearchStrategy[list[str]]:
@@ -88,7 +88,7 @@ def talks(draw: Any) -> Talk:
     text = text[start : start + draw(st.sampled_from(LENGTHS))]
     text = with_case(text, draw(st.sampled_from([str, str.upper, str.lower, str.swapcase])))
     filters = draw(st.sampled_from(FILTERS))
-    return Talk(events, Sought(text=draw(st.sampled_from([text, text, text, None])), **filters))
+    return Talk(events, ItemQuery(text=draw(st.sampled_from([text, text, text, None])), **filters))
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -168,25 +168,25 @@ def write(log: EventLog, events: Sequence[Recorded]) -> None:
     log.store.write_sync(unit)
 
 
-def found(log: EventLog, sought: Sought, limit: int | None = None) -> list[Place]:
+def found(log: EventLog, sought: ItemQuery, limit: int | None = None) -> list[Place]:
     """Return what a find finds, page by page if there is a limit."""
     places: list[Place] = []
     after = None
     while True:
-        finder = Finder(sought, limit=limit, after=after)
-        while finder.take(log.store.read_sync(finder.look)):
+        searcher = Searcher(sought, limit=limit, after=after)
+        while searcher.collect(log.store.read_sync(searcher.read_batch)):
             pass
-        for hit in finder.hits:
+        for hit in searcher.hits:
             shown = hit.snippet.text[hit.snippet.start : hit.snippet.end]
             assert plain(sought.text or "").startswith(plain(shown))
             assert shown or not sought.text
             places.append((hit.session_id, hit.ref, hit.branch_ids))
-        if limit is None or len(finder.hits) < limit:
+        if limit is None or len(searcher.hits) < limit:
             return places
-        after = cursor(finder.hits[-1].ref)
+        after = cursor(searcher.hits[-1].ref)
 
 
-def expected(log: EventLog, sought: Sought) -> set[Place]:
+def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     """Look at every item of every live branch."""
     events = log.store.read_sync(lambda tx: read_events(tx, 0, structures=Structures()))
     present = {event.position: event for event in events}
@@ -209,10 +209,10 @@ def expected(log: EventLog, sought: Sought) -> set[Place]:
     }
 
 
-def is_sought(recorded: Recorded, index: int, sought: Sought) -> bool:
+def is_sought(recorded: Recorded, index: int, sought: ItemQuery) -> bool:
     """Look at an item, and at when it was said."""
     item = getattr(recorded.event, "items", [])[index]
-    kind = shape(item)
+    kind = classify(item)
     since, until = sought.since or 0, sought.until or 10**9
     return (
         since <= recorded.occurred_at < until
@@ -238,7 +238,7 @@ def one_by_one(*said: str, sought: str) -> Talk:
     """Return a talk in which a user says each in an event of its own."""
     entries = [Entry(ItemsAdded(items=[{"role": "user", "content": each}])) for each in said]
     return Talk(
-        [history.recorded(n, n, each) for n, each in enumerate(entries, 1)], Sought(text=sought)
+        [history.recorded(n, n, each) for n, each in enumerate(entries, 1)], ItemQuery(text=sought)
     )
 
 

@@ -19,6 +19,7 @@ from agents_eventlog.eventlog import (
     append,
 )
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import Conversations, Usage, replay
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree
@@ -110,7 +111,7 @@ def forget(path: Path) -> None:
     """Drop the projections' tables and their checkpoints."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for projection in BOTH:
-            for table in tables(projection):
+            for table in tables(SQLITE, projection):
                 connection.execute(f'DROP TABLE "{table.name}"')
         connection.execute("DELETE FROM checkpoints")
 

@@ -143,5 +143,5 @@ def says(session: Session, text: str, texts: dict[tuple[int, int], Any]) -> bool
         text.lower() in str(texts[item.ref.position, item.ref.index].get("content")).lower()
         for branch in session.branches.values()
         for item in branch.items
-        if item.shape.type in ("user", "assistant")
+        if item.kind.type in ("user", "assistant")
     )

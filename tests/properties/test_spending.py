@@ -14,7 +14,7 @@ from agents_eventlog.projections import Conversations, Usage
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import DAY, nanos, numbers
-from agents_eventlog.projections.usage.queries import BY, Spent, Wanted
+from agents_eventlog.projections.usage.queries import BY, UsageQuery, UsageTotals
 from tests.history import START, build, empty
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
@@ -35,7 +35,7 @@ TIMES = (
     | st.integers(0, 240).map(lambda hours: FIRST_DAY + hours * HOUR)
 )
 WANTED = st.builds(
-    Wanted,
+    UsageQuery,
     by=NAMES,
     since=TIMES,
     until=TIMES,
@@ -71,9 +71,9 @@ def requests(state: State) -> Iterator[tuple[str, Session, Used, bool]]:
             begun.add(used.run_id)
 
 
-def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
+def naive(state: State, wanted: UsageQuery) -> dict[tuple[Any, ...], UsageTotals]:
     """Add up what is wanted, request by request."""
-    sums: dict[tuple[Any, ...], Spent] = {}
+    sums: dict[tuple[Any, ...], UsageTotals] = {}
     for session_id, session, used, begins in requests(state):
         if (
             wanted.session_id not in (None, session_id)
@@ -85,13 +85,13 @@ def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
             continue
         key = tuple(KEYS[name](session_id, session, used) for name in wanted.by)
         cost = used.request.cost_usd
-        spent = Spent(
+        spent = UsageTotals(
             int(begins),
             *numbers(used.request),
             nanos(cost),
             used.request.requests if cost is None else 0,
         )
-        sums[key] = sums.get(key, Spent()) + spent
+        sums[key] = sums.get(key, UsageTotals()) + spent
     return sums
 
 
@@ -100,7 +100,7 @@ def naive(state: State, wanted: Wanted) -> dict[tuple[Any, ...], Spent]:
 )
 @examples(80)
 def test_every_grouping_adds_up_what_the_events_say(
-    events: list[Recorded], cuts: set[int], questions: list[Wanted]
+    events: list[Recorded], cuts: set[int], questions: list[UsageQuery]
 ) -> None:
     spread(events)
     tx = empty(BOTH)
@@ -109,11 +109,11 @@ def test_every_grouping_adds_up_what_the_events_say(
         for wanted in questions:
             found = usage_queries.groups(tx, wanted)
             expected = naive(fold(events), wanted)
-            assert {as_key(wanted, group.keys): group.spent for group in found} == expected
-            assert usage_queries.total(found) == sum(expected.values(), Spent())
+            assert {as_key(wanted, group.keys): group.totals for group in found} == expected
+            assert usage_queries.total(found) == sum(expected.values(), UsageTotals())
 
 
-def as_key(wanted: Wanted, keys: dict[str, Any]) -> tuple[Any, ...]:
+def as_key(wanted: UsageQuery, keys: dict[str, Any]) -> tuple[Any, ...]:
     """Return a group's keys in the order asked for, the day as its number."""
     return tuple(day_number(keys["day"]) if name == "day" else keys[BY[name]] for name in wanted.by)
 
@@ -129,7 +129,7 @@ def test_groups_come_in_the_order_of_their_keys(events: list[Recorded], by: list
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, spread(events))
-        found = usage_queries.groups(tx, Wanted(by=by))
+        found = usage_queries.groups(tx, UsageQuery(by=by))
     keys = [tuple((key is not None, key) for key in group.keys.values()) for group in found]
     assert keys == sorted(keys, key=lambda key: [(known, str(value)) for known, value in key])
     assert all(len(list(same)) == 1 for _, same in groupby(keys))

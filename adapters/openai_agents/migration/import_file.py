@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias, TypeVar
@@ -19,6 +18,7 @@ from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import (
     AppendError,
+    EventLogError,
     ForeignFileError,
     InvalidEventError,
     NoLogError,
@@ -35,8 +35,8 @@ from agents_eventlog.eventlog.jsonl.import_ import (
     place,
 )
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.storage.sqlite import connections, registry, schema
-from agents_eventlog.eventlog.storage.sqlite.store import system_clock
+from agents_eventlog.eventlog.storage.sqlite import files
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ async def import_file(
     """
     Import the histories of a file, whatever it is, and yield what became of each session.
 
-    path: JSON lines (see ``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
+    path: JSON Lines (``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
     tables: the names of the SDK's sessions table and messages table in it; when given, these are read
         even where the file holds a log, too.
@@ -69,14 +69,14 @@ async def import_file(
     The rest is as in ``eventlog.jsonl.import_.import_lines``. Raises an OpenError for a file that cannot be
     read, SourceError for one that is nothing of the kind.
     """
-    target = registry.resolve(path)
+    target = SQLITE.resolve(path)
     if not _is_database(target):
         _check_lines(target)
         with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line
             lines = _counted(file, on_progress)
             async for outcome in import_lines(log, lines, on_conflict=on_conflict, dry_run=dry_run):
                 yield outcome
-    elif tables is None and await asyncio.to_thread(_is_log, target):
+    elif tables is None and await asyncio.to_thread(files.is_log, target):
         async with EventLog.open(target, read_only=True) as source:
             async for outcome in import_lines(
                 log, _lines_of(source, on_progress), on_conflict=on_conflict, dry_run=dry_run
@@ -96,10 +96,10 @@ async def import_file(
 
 def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
     """Raise an OpenError or SourceError for a file that ``import_file`` cannot take."""
-    target = registry.resolve(path)
+    target = SQLITE.resolve(path)
     if not _is_database(target):
         _check_lines(target)
-    elif tables is not None or not _is_log(target):
+    elif tables is not None or not files.is_log(target):
         with _source(target, (tables or DEFAULT_TABLES).resolved()):
             return
 
@@ -115,14 +115,14 @@ def _check_lines(path: str) -> None:
 
 def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
     """Return an error that says what a file is which was found to hold no log, and what to do."""
-    target = registry.resolve(path)
+    target = SQLITE.resolve(path)
     try:
-        with closing(connections.connect_for_reading(target)) as connection:
-            if connection.execute("PRAGMA application_id").fetchone()[0]:
+        with files.reading(target) as tx:
+            if SQLITE.identify(tx, target):
                 return error
-            pair = sdk_tables.find_any(Transaction(connection, system_clock()))
-            names = schema.table_names(connection)
-    except sqlite3.Error:
+            pair = sdk_tables.find_any(tx)
+            names = tx.engine.table_names(tx)
+    except EventLogError:
         return error
     if pair is not None:
         command = f"eventlog import NEW.db {shlex.quote(target)}"
@@ -238,16 +238,11 @@ async def _foretell(
 @contextmanager
 def _source(path: str, pair: TablePair) -> Iterator[Source]:
     """Give the SDK's tables of a file, as of one moment. Raises SourceError when they are not there."""
-    try:
-        with closing(connections.connect_for_reading(path)) as connection:
-            connection.execute("BEGIN")
-            tx = Transaction(connection, system_clock())
-            found = _find_tables(tx, pair, path)
-            source = Source(tx, found.sessions, found.messages)
-            connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
-            yield source
-    except sqlite3.Error as error:
-        raise connections.translated(error, path) from error
+    with files.reading(path) as tx:
+        found = _find_tables(tx, pair, path)
+        source = Source(tx, found.sessions, found.messages)
+        tx.connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
+        yield source
 
 
 def _find_tables(tx: Transaction, pair: TablePair, path: str) -> TablePair:
@@ -255,16 +250,14 @@ def _find_tables(tx: Transaction, pair: TablePair, path: str) -> TablePair:
     if isinstance(found, Refusal):
         raise SourceError(f"{path} {found.reason}", path=path)
     if found is None:
-        no_log = "" if schema.identify(tx.connection, path) else "no log, and "
+        no_log = "" if tx.engine.identify(tx, path) else "no log, and "
         raise SourceError(f"{path} holds {no_log}no tables of the SDK's called {pair}", path=path)
     return found
 
 
 async def _in_thread(path: str, read: Callable[[], T]) -> T:
-    try:
+    with files.translating(path):
         return await asyncio.to_thread(read)
-    except sqlite3.Error as error:
-        raise connections.translated(error, path) from error
 
 
 def _counted(file: IO[bytes], on_progress: OnProgress | None) -> Iterator[bytes]:
@@ -292,19 +285,6 @@ def _is_database(path: str) -> bool:
         raise OpenError(f"there is no file {path}", path=path)
     if Path(path).stat().st_size == 0:
         raise SourceError(f"{path} is empty", path=path)
-    try:
-        if connections.is_beside_database(path):
-            raise SourceError(
-                f"{path} belongs to a SQLite database: import that instead", path=path
-            )
-        return connections.is_database(path)
-    except sqlite3.Error as error:
-        raise connections.translated(error, path) from error
-
-
-def _is_log(path: str) -> bool:
-    try:
-        with closing(connections.connect_for_reading(path)) as connection:
-            return schema.identify(connection, path)
-    except sqlite3.Error as error:
-        raise connections.translated(error, path) from error
+    if files.is_beside_database(path):
+        raise SourceError(f"{path} belongs to an SQLite database: import that instead", path=path)
+    return files.is_database(path)

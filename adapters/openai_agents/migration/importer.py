@@ -38,8 +38,8 @@ from agents_eventlog.eventlog.events import (
     RequestUsage,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.properties import set_property
 from agents_eventlog.eventlog.reader import microseconds
-from agents_eventlog.eventlog.storage.sqlite.schema import set_property, table_names
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -89,7 +89,7 @@ class Source:
         self.tx = tx
         self.sessions_table = quoted(sessions_table)
         self.messages_table = quoted(messages_table)
-        self.tables = table_names(tx.connection)
+        self.tables = tx.engine.table_names(tx)
 
     def sessions(self) -> list[tuple[str, int]]:
         """Return each session's id and when it began, the oldest first; also of one that is cleared."""
@@ -240,7 +240,7 @@ class SessionImport:
     def _number_turns(self, branch: _Branch) -> None:
         turn = 0
         for message_id, sdk_turn in zip(branch.message_ids, branch.sdk_turns, strict=True):
-            turn += item_kind.shape(self.messages[message_id].item).type == item_kind.USER
+            turn += item_kind.classify(self.messages[message_id].item).type == item_kind.USER
             branch.turns.setdefault(sdk_turn, turn)
 
     def run(self, tx: Transaction, into: str, created_at: int) -> Brought:

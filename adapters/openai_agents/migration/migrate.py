@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from agents_eventlog import projections
@@ -21,10 +18,11 @@ from agents_eventlog.adapters.conversations.sdk_tables import (
 )
 from agents_eventlog.adapters.openai_agents.migration import importer
 from agents_eventlog.adapters.openai_agents.migration.importer import Brought
-from agents_eventlog.eventlog import _logging
+from agents_eventlog.eventlog import _logging, properties
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
-from agents_eventlog.eventlog.storage.sqlite import connections, registry, schema
-from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.sqlite import files
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import tables as tables_of
 
@@ -49,7 +47,7 @@ def open_log(
     Raises an OpenError; WrongTablesError (also a ValueError) for a file claimed for other names.
     """
     pair = tables.resolved()
-    target = registry.resolve(path)
+    target = SQLITE.resolve(path)
     if not create and (target == MEMORY or not _holds_history(target)):
         raise NoLogError(
             f"there is no event log in {path}; construct the session with create_tables=True "
@@ -81,7 +79,7 @@ def open_log(
 def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
     """Take a file that nobody has claimed, and migrate the SDK's tables; return what was brought."""
     found = _to_migrate(tx, pair, path)
-    schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+    properties.set_property(tx, SDK_TABLES, json.dumps(pair))
     return [] if found is None else importer.migrate(tx, found.sessions, found.messages)
 
 
@@ -92,7 +90,7 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
         if found.owner is not None:
             raise _wrong_tables(path, found.owner, pair)
         raise ForeignFileError(f"{path} {found.reason}", path=path)
-    others = {folded(name) for name in schema.table_names(tx.connection)} - set(schema.TABLES)
+    others = {folded(name) for name in tx.engine.table_names(tx)} - set(tx.engine.log_tables)
     if others and found is None:
         raise ForeignFileError(
             f"{path} holds tables of another program and none called {pair}", path=path
@@ -100,7 +98,7 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
     own = {
         table.name
         for projection in projections.default().named([])
-        for table in tables_of(projection)
+        for table in tables_of(tx.engine, projection)
     }
     if clash := sorted(own & others):
         raise ForeignFileError(
@@ -126,9 +124,9 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
 
     With it, how many messages an old program has left in those tables since they were migrated.
     """
-    text = schema.get_property(tx, SDK_TABLES)
+    text = properties.get_property(tx, SDK_TABLES)
     if text is None:
-        schema.set_property(tx, SDK_TABLES, json.dumps(pair))
+        properties.set_property(tx, SDK_TABLES, json.dumps(pair))
         return pair, 0
     claimed = TablePair(*json.loads(text))
     return claimed, sdk_tables.not_migrated(tx, claimed.messages)
@@ -136,16 +134,12 @@ def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
 
 def _holds_history(path: str) -> bool:
     """Whether a file holds a log, or the SDK's tables with structure."""
-    connections.check_path(path, create=True)
-    file = Path(path)
-    if not file.exists() or file.stat().st_size == 0:
+    SQLITE.check_path(path, create=True)
+    if not SQLITE.exists(path):
         return False
-    try:
-        with closing(connections.connect_for_reading(path)) as connection:
-            names = schema.table_names(connection)
-            return schema.identify(connection, path) or sdk_tables.STRUCTURE in names
-    except sqlite3.Error as error:
-        raise connections.translated(error, path) from error
+    with files.reading(path) as tx:
+        names = tx.engine.table_names(tx)
+        return tx.engine.identify(tx, path) or sdk_tables.STRUCTURE in names
 
 
 def _wrong_tables(path: str, claimed: TablePair, asked: TablePair) -> WrongTablesError:

@@ -2,9 +2,9 @@
 Which requests of a run are recorded already: each is recorded once in a log.
 
 A run is known by its ``Usage`` object, which counts up through the run, through the runs of agents that
-it uses as tools, and through what it resumes; what is recorded of it is noted there. A run that was
-resumed from a serialised state has a new one: it is known by continuing, request by request, a run of
-the session that was recorded as waiting for an approval, or in the branch's last turn.
+it uses as tools, and through what it resumes; a ``RunTracker`` on it says what is recorded. A run that
+was resumed from a serialised state has a new object: it is recognised because its first requests equal
+those of a run that the session recorded as waiting for an approval, or in the branch's last turn.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
-from agents_eventlog.adapters.conversations.commands import Seat
-from agents_eventlog.adapters.openai_agents.request_origin import Answerer, Setting
+from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.openai_agents import sdk_internals
+from agents_eventlog.adapters.openai_agents.request_origin import ModelResolution, RequestOrigin
 from agents_eventlog.adapters.openai_agents.usage.snapshot import (
     NOTHING,
     Numbers,
-    Seen,
+    UsageSnapshot,
     continues,
     minus,
     of_numbers,
 )
-from agents_eventlog.eventlog.events import ItemRef, RequestUsage, UsageCorrection
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.events import ItemRef, RequestUsage
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import numbers
 
-_MARKS = "_eventlog_runs"
-
 LogName: TypeAlias = "str | weakref.ref[Store]"
-"""What tells a log from others. It is copied with the usage object, so it is nothing but a name."""
+"""Identifies a log. It is copied with the usage object, so it must not hold the store."""
 
 
-class Taken(NamedTuple):
+class RecordedRequest(NamedTuple):
     """A request that is recorded: where, when, and what is recorded of it."""
 
     ref: ItemRef
@@ -48,181 +47,183 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """
     What is recorded of a run.
 
-    taken: its requests, by session and index in the usage object's list.
-    rest: by session, the sum of what was recorded beside them.
+    requests: those that its usage object lists, by session and index in the list.
+    unitemised: by session, the sum of the usage that was recorded beside them.
     """
 
     run_id: str
-    taken: Mapping[tuple[str, int], Taken] = field(default_factory=dict)
-    rest: Mapping[str, Numbers] = field(default_factory=dict)
+    requests: Mapping[tuple[str, int], RecordedRequest] = field(default_factory=dict)
+    unitemised: Mapping[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass
-class Mark:
+class RunTracker:
     """
     What a log knows of the run that a usage object belongs to.
 
-    begins: by each session that the Runner feeds, from which request on it takes part.
-    before: how many requests there were when the Runner first showed it; they may stand in the log.
-    run: what is recorded; changed inside units of work only, and changed back when they are rolled back.
-    setting, told: what is known of who answers: by the run's configuration, and by hooks.
+    begins: by session that the Runner feeds, the index of the first request that may be its own.
+    before: how many requests there were when the Runner first showed the run; the log may hold them.
+    run: what is recorded; changed in units of work only, and changed back when they are rolled back.
+    resolution: what the run's configuration says of models.
+    origins: of requests, by index, what hooks learnt when the model answered.
     """
 
     begins: dict[str, int] = field(default_factory=dict)
     before: int | None = None
-    run: Run | None = None
-    setting: Setting | None = None
-    told: dict[int, Answerer] = field(default_factory=dict)
+    run: RunRecord | None = None
+    resolution: ModelResolution | None = None
+    origins: dict[int, RequestOrigin] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
         Note that the Runner feeds a session, when the run has made ``count`` requests.
 
-        What was used before belongs to a session that takes part already, or to the agent that uses
-        this run as a tool. Where there is neither it is this session's, and may be recorded.
+        Earlier requests belong to a session that takes part already, or to the agent that uses this
+        run as a tool. Where there is neither they are this session's, and may be recorded already.
         """
         if self.before is None:
             self.before = 0 if is_nested else count
         is_own = self.run is not None and any(
-            session == session_id for session, _ in self.run.taken
+            session == session_id for session, _ in self.run.requests
         )
         is_first = not self.begins and not is_nested
         self.begins.setdefault(session_id, 0 if is_own or is_first else count)
 
+    # Who records what of a run that sessions "a" and "b" have to do with:
+    #
+    # 1. The Runner feeds "a" alone: "a" records each request once, so the recorded ones are known.
+    # 2. The Runner feeds "b", too, from request n on (a tool's agent has its own session, a tool adds
+    #    items to another one): what either of them recorded is known to both, and the first n requests
+    #    are known to "b" for good: they are for "a" to record.
+    # 3. The Runner never fed "c", but ``c.store_run_usage(result)`` is called: the application wants all
+    #    of the run counted there, whatever others recorded; only what "c" recorded itself is known.
+
     def known(self, session_id: str) -> set[int]:
-        """Return the indexes of the requests that are not this session's to record."""
-        taken = () if self.run is None else self.run.taken
-        if session_id not in self.begins:  # it was given the result of others: it takes all of it
-            return {index for session, index in taken if session == session_id}
-        return {index for _, index in taken} | set(range(self.begins[session_id]))
+        """Return the indexes of the requests that the session must not record (again)."""
+        recorded = () if self.run is None else self.run.requests
+        if session_id not in self.begins:
+            return {index for session, index in recorded if session == session_id}
+        return {index for _, index in recorded} | set(range(self.begins[session_id]))
 
     def rest_known(self, session_id: str) -> Numbers:
-        """Return the sum of the rest that is not this session's to record."""
-        rest = {} if self.run is None else self.run.rest
+        """Return the sum of unitemised usage that the session must not record (again)."""
+        recorded = {} if self.run is None else self.run.unitemised
         if session_id not in self.begins:
-            return rest.get(session_id, NOTHING)
-        return tuple(map(sum, zip(*rest.values(), strict=True))) or NOTHING
+            return recorded.get(session_id, NOTHING)
+        return tuple(map(sum, zip(*recorded.values(), strict=True))) or NOTHING
 
 
-def log_name(store: Store) -> LogName:
-    """Return what a store's log is called."""
-    return weakref.ref(store) if store.is_memory else store.path
-
-
-def mark_of(usage: Any, log: LogName) -> Mark:
-    """Return what a log knows of a usage object's run; copies of the object take it along."""
-    try:
-        marks: dict[LogName, Mark] = usage.__dict__.setdefault(_MARKS, {})
-    except AttributeError:
-        return Mark()  # an object of the application's own that takes no attributes
-    return marks.setdefault(log, Mark())
+def tracker_of(usage: Any, store: Store) -> RunTracker:
+    """Return what a store's log knows of a usage object's run; copies of the object take it along."""
+    name: LogName = weakref.ref(store) if store.is_memory else store.path
+    trackers: dict[LogName, RunTracker] = sdk_internals.attached(usage)
+    return trackers.setdefault(name, RunTracker())
 
 
 def record(
     tx: Transaction,
-    seat: Seat,
-    mark: Mark,
-    seen: Seen,
+    context: SessionContext,
+    tracker: RunTracker,
+    snapshot: UsageSnapshot,
     *,
     interrupted: bool = False,
     approved: bool | None = None,
     even_nothing: bool = False,
-) -> Run:
+) -> RunRecord:
     """
-    Record what is new of a run on the last turn of the seat's branch; return what is recorded then.
+    Record what is new of a run on the last turn of the context's branch; return what is recorded then.
 
     approved: whether the run was given approvals, as one is that is resumed.
     even_nothing: record that nothing was used, if that is all there is.
     """
-    session_id = seat.session_id
-    before = mark.run
-    tx.on_rollback(lambda: setattr(mark, "run", before))
-    run = mark.run = (
-        before or _resumed(tx, seat, mark, seen, approved) or Run(secrets.token_hex(16))
+    session_id = context.session_id
+    before = tracker.run
+    tx.on_rollback(lambda: setattr(tracker, "run", before))
+    run = tracker.run = (
+        before
+        or _resumed(tx, context, tracker, snapshot, approved)
+        or RunRecord(secrets.token_hex(16))
     )
-    known = mark.known(session_id)
-    new = {index: request for index, request in seen.requests.items() if index not in known}
-    rest = tuple(max(0, n) for n in minus(numbers(seen.rest), mark.rest_known(session_id)))
+    known = tracker.known(session_id)
+    new = {index: request for index, request in snapshot.requests.items() if index not in known}
+    rest = tuple(max(0, n) for n in minus(numbers(snapshot.rest), tracker.rest_known(session_id)))
     requests = list(new.values())
-    if any(rest) or (even_nothing and not (run.taken or run.rest or requests)):
-        is_whole = rest == numbers(seen.rest)
-        requests.append(seen.rest if is_whole else of_numbers(rest))
+    if any(rest) or (even_nothing and not (run.requests or run.unitemised or requests)):
+        is_whole = rest == numbers(snapshot.rest)
+        requests.append(snapshot.rest if is_whole else of_numbers(rest))
     if not requests:
         return run
     position = commands.record_usage(
-        tx, seat, run_id=run.run_id, requests=requests, interrupted=interrupted
+        tx, context, run_id=run.run_id, requests=requests, interrupted=interrupted
     )
     taken = {
-        (session_id, index): Taken(ItemRef(position, place), tx.now, request)
+        (session_id, index): RecordedRequest(ItemRef(position, place), tx.now, request)
         for place, (index, request) in enumerate(new.items())
     }
-    run = replace(run, taken={**run.taken, **taken})
+    run = replace(run, requests={**run.requests, **taken})
     if len(requests) > len(new):
-        summed = minus(rest, tuple(-n for n in run.rest.get(session_id, NOTHING)))
-        run = replace(run, rest={**run.rest, session_id: summed})
-    mark.run = run
+        summed = minus(rest, tuple(-n for n in run.unitemised.get(session_id, NOTHING)))
+        run = replace(run, unitemised={**run.unitemised, session_id: summed})
+    tracker.run = run
     return run
 
 
 def _resumed(
-    tx: Transaction, seat: Seat, mark: Mark, seen: Seen, approved: bool | None
-) -> Run | None:
+    tx: Transaction,
+    context: SessionContext,
+    tracker: RunTracker,
+    snapshot: UsageSnapshot,
+    approved: bool | None,
+) -> RunRecord | None:
     """Return the run that these requests continue, of which another process recorded the first ones."""
-    if mark.before == 0 or (mark.before is None and approved is False):
+    if tracker.before == 0 or (tracker.before is None and approved is False):
         return None
-    entries = seen.entries[: mark.before]
-    for found in _candidates(tx, seat, mark, approved):
+    entries = snapshot.entries[: tracker.before]
+    for found in _candidates(tx, context, tracker, approved):
         if found.requests and continues(entries, [each.request for each in found.requests]):
             taken = {
-                (seat.session_id, index): Taken(each.ref, each.at, each.request)
+                (context.session_id, index): RecordedRequest(each.ref, each.at, each.request)
                 for index, each in enumerate(found.requests)
             }
-            return Run(found.run_id, taken)
+            return RunRecord(found.run_id, taken)
     return None
 
 
 def _candidates(
-    tx: Transaction, seat: Seat, mark: Mark, approved: bool | None
+    tx: Transaction, context: SessionContext, tracker: RunTracker, approved: bool | None
 ) -> list[usage_queries.RecordedRun]:
     """Return the runs that may go on: those that wait, and the last ones of the branch's last turn."""
-    session_id, branch_id = seat.session_id, seat.branch_id
+    session_id, branch_id = context.session_id, context.branch_id
     turn = conversation_queries.place(tx, session_id, branch_id).turn
     waiting = [] if approved is False else usage_queries.waiting_runs(tx, session_id)
     found = [run for run in waiting if approved or (run.branch_id, run.turn) == (branch_id, turn)]
     return found + (
-        usage_queries.runs_of_turn(tx, session_id, branch_id, turn) if mark.before else []
+        usage_queries.runs_of_turn(tx, session_id, branch_id, turn) if tracker.before else []
     )
 
 
 def correct(
-    tx: Transaction, seat: Seat, mark: Mark, better: Mapping[int, RequestUsage], reason: str
+    tx: Transaction,
+    context: SessionContext,
+    tracker: RunTracker,
+    better: Mapping[int, RequestUsage],
+    reason: str,
 ) -> None:
     """Record what was learnt of recorded requests, by their index in the run."""
-    before = mark.run
+    before = tracker.run
     if before is None:
         return
-    tx.on_rollback(lambda: setattr(mark, "run", before))
-    taken = dict(before.taken)
+    tx.on_rollback(lambda: setattr(tracker, "run", before))
+    taken = dict(before.requests)
     corrections = []
     for index, request in better.items():
-        known = taken[seat.session_id, index]
+        known = taken[context.session_id, index]
         if request != known.request:  # nobody else was faster
-            taken[seat.session_id, index] = known._replace(request=request)
-            corrections.append(correction(known.ref, known.request, request))
-    commands.correct_usage(tx, seat.session_id, corrections, reason)
-    mark.run = replace(before, taken=taken)
-
-
-def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
-    """Return what differs between what is recorded of a request and what is known now."""
-    names = ("response_id", "model", "agent", "cost_usd", "price_source")
-    learnt = {
-        name: value
-        for name in names
-        if (value := getattr(better, name)) is not None and value != getattr(known, name)
-    }
-    return UsageCorrection(request=ref, **learnt)
+            taken[context.session_id, index] = known._replace(request=request)
+            corrections.append(commands.correction(known.ref, known.request, request))
+    commands.correct_usage(tx, context.session_id, corrections, reason)
+    tracker.run = replace(before, requests=taken)

@@ -1,4 +1,4 @@
-"""What a run used, read from the SDK's objects."""
+"""Snapshots of the SDK's usage objects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NOTHING: Final[Numbers] = (0,) * 7
 _MOST: Final = 2**53
 
 
-class Seen(NamedTuple):
+class UsageSnapshot(NamedTuple):
     """
-    What a usage object tells at a moment.
+    What a usage object holds at a moment.
 
     entries: the numbers of each request that it lists, in order.
-    requests: those of them that were asked for, by their index.
-    rest: the sum of what the list does not account for, requests without tokens for one.
+    requests: those of them that the caller does not know yet, by their index.
+    rest: the sum of what the list does not account for, for example requests without tokens.
     total: the sum of all.
     """
 
@@ -32,12 +32,12 @@ class Seen(NamedTuple):
     total: Numbers
 
 
-def seen(usage: Any, known: Collection[int] = ()) -> Seen:
+def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
     """
     Read a usage object, without the requests that are known already.
 
-    Where its list of requests exceeds its totals, the list is not believed: all is rest. Raises
-    ValueError for what is no number of things.
+    A list of requests that exceeds the totals is ignored: all is rest then. Raises ValueError for
+    numbers that cannot be counts.
     """
     total = _numbers(usage, requests=usage.requests)
     listed = list(getattr(usage, "request_usage_entries", None) or ())
@@ -51,7 +51,7 @@ def seen(usage: Any, known: Collection[int] = ()) -> Seen:
         if index not in known
     }
     left = _request(usage, rest) if not listed else of_numbers(rest)
-    return Seen(entries, requests, left, total)
+    return UsageSnapshot(entries, requests, left, total)
 
 
 def size(usage: Any) -> tuple[Any, int]:
@@ -95,12 +95,6 @@ def of_numbers(
     )
 
 
-def was_resumed(wrapper: Any) -> bool | None:
-    """Return whether a run was given approvals, as one that was resumed was; None if none can tell."""
-    approvals = getattr(wrapper, "_approvals", None)
-    return bool(approvals) if isinstance(approvals, dict) else None
-
-
 def is_answer(item: Any) -> bool:
     """Whether a model made this item: it is neither an input nor the output of a tool."""
     if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
@@ -108,13 +102,6 @@ def is_answer(item: Any) -> bool:
     kind = item.get("type")
     return item.get("role") == "assistant" or (
         isinstance(kind, str) and not kind.endswith(("_output", "_response"))
-    )
-
-
-def are_opaque(items: Iterable[Any]) -> bool:
-    """Whether items tell nothing of what they are, as encrypted ones do."""
-    return not any(
-        isinstance(item, dict) and (item.get("role") or item.get("type")) for item in items
     )
 
 
@@ -153,7 +140,7 @@ def _numbers(usage: Any, *, requests: Any) -> Numbers:
         _count(written, "reasoning_tokens"),
     )
     if min(counted) < 0 or max(counted) > _MOST:
-        raise ValueError("usage is counted in numbers from 0 to 2**53")
+        raise ValueError("invalid usage: expected numbers from 0 to 2**53")
     return counted
 
 

@@ -21,16 +21,18 @@ from agents_eventlog.eventlog.errors import (
     ReadOnlyFileError,
     StoreError,
 )
-from agents_eventlog.eventlog.settings import settings
+
+BUSY_TIMEOUT_SECONDS = 5.0
+"""How long a statement waits for another process before it fails with BusyError."""
+
+BUSY_TIMEOUT_SECONDS = 5.0
+"""How long a statement waits for another process before it fails with BusyError. See ``configure``."""
 
 WAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 """To what size a write-ahead log is cut back once it has been checkpointed."""
 
 EMPTY_WAL_ATTEMPTS = 3
 """How often it is tried to empty a write-ahead log that readers hold."""
-
-UNEXPECTED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What code raises that meets a value of a type that cannot be there: damage, or a mistake."""
 
 SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page."""
@@ -97,7 +99,7 @@ def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=512,
-        timeout=settings.busy_timeout_seconds,
+        timeout=BUSY_TIMEOUT_SECONDS,
     )
     try:
         for statement in statements:
@@ -151,7 +153,7 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
     SQLite answers "locked" at once when several processes switch a new file together, whatever the
     busy timeout.
     """
-    deadline = time.monotonic() + settings.busy_timeout_seconds
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -259,7 +261,7 @@ def _mapped(error: sqlite3.Error, path: str) -> BaseException:
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return BusyError(
-            f"{path} was locked by another process for over {settings.busy_timeout_seconds:g} seconds",
+            f"{path} was locked by another process for over {BUSY_TIMEOUT_SECONDS:g} seconds",
             path=path,
         )
     if code == sqlite3.SQLITE_FULL:

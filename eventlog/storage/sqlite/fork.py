@@ -9,15 +9,10 @@ thread and its connection must stay.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
-_UNIT_MESSAGE = (
-    "eventlog: a unit of work forked, and its child tried to continue the unit: the transaction belongs "
-    "to the parent. Fork outside units of work, or end the child with os._exit().\n"
-)
-
-_EXIT_STATUS = 1
+_MESSAGE = "eventlog: a unit of work forked; its child process ends here, the transaction is the parent's\n"
+_EXIT_STATUS = 70
 
 _thread_of_unit: int | None = None  # in a child: the thread that runs on inside its parent's unit
 
@@ -37,6 +32,5 @@ def end_child_of_unit() -> None:
     the interpreter closes it. Only ``os._exit`` leaves the parent's transaction untouched.
     """
     if _thread_of_unit is not None and _thread_of_unit == threading.get_ident():
-        sys.stderr.write(_UNIT_MESSAGE)
-        sys.stderr.flush()
+        os.write(2, _MESSAGE.encode())
         os._exit(_EXIT_STATUS)

@@ -35,7 +35,7 @@ def rewrite(writer: Writer) -> bool:
 def _run_transaction(
     writer: Writer, connection: sqlite3.Connection, unit: Unit[None], now: int
 ) -> None:
-    tx = writer.tx = Transaction(connection, now)
+    tx = writer.tx = Transaction(connection, now, engine=writer.engine)
     connection.execute("BEGIN IMMEDIATE")
     try:
         try:

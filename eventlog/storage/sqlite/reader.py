@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from agents_eventlog.eventlog.storage.engine import Engine
 from agents_eventlog.eventlog.storage.sqlite import connections, fork
 from agents_eventlog.eventlog.storage.sqlite.lazy_connection import LazyConnection
 from agents_eventlog.eventlog.storage.sqlite.thread import Worker
@@ -18,7 +19,8 @@ T = TypeVar("T")
 class Reader:
     """A thread and a read-only connection, both started by the first read."""
 
-    def __init__(self, path: str, kind: str) -> None:
+    def __init__(self, path: str, engine: Engine, kind: str) -> None:
+        self._engine = engine
         self.tx: Transaction | None = None  # the one under way
         self.worker = Worker(f"eventlog {Path(path).name} {kind}")
         self.connection = LazyConnection(partial(connections.connect_for_reading, path))
@@ -27,7 +29,7 @@ class Reader:
     def run(self, unit: Unit[T], now: int) -> T:
         """Run a unit in a reading transaction; called on the thread."""
         connection = self.connection.get()
-        tx = self.tx = Transaction(connection, now)
+        tx = self.tx = Transaction(connection, now, engine=self._engine)
         try:
             connection.execute("BEGIN")
             tx.cache = self.connection.cache()

@@ -6,13 +6,49 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from agents_eventlog.eventlog.settings import settings
+from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Engine
+from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.connections import file_id
-from agents_eventlog.eventlog.storage.sqlite.store import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.sqlite.store import Store
+
+
+@dataclass
+class _Limits:
+    """What ``configure`` sets."""
+
+    idle_files: int = 8
+
+
+_limits = _Limits()
+
+
+def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | None = None) -> None:
+    """
+    Set limits of this process; None leaves one unchanged.
+
+    idle_files: how many files stay open that no log or session object uses any more (default 8). With
+        a file for each tenant, as many as there are tenants at work.
+    busy_timeout_seconds: how long a statement waits for another process's lock before it fails with
+        BusyError (default 5). Applies to files that are opened afterwards.
+
+    Raises ValueError for a negative number.
+    """
+    if idle_files is not None:
+        if idle_files < 0:
+            raise ValueError(f"invalid idle_files: expected 0 or greater, got {idle_files}")
+        _limits.idle_files = idle_files
+    if busy_timeout_seconds is not None:
+        if busy_timeout_seconds < 0:
+            raise ValueError(
+                f"invalid busy_timeout_seconds: expected 0 or greater, got {busy_timeout_seconds}"
+            )
+        connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
+
 
 EXIT_TIMEOUT_SECONDS = 2.0
 """How long a program that ends waits for its stores to finish."""
@@ -41,7 +77,12 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def acquire(
-    path: str, *, user: object, durability: Durability, prepare: Callable[[Store, bool], None]
+    path: str,
+    *,
+    engine: Engine,
+    user: object,
+    durability: Durability,
+    prepare: Callable[[Store, bool], None],
 ) -> Store:
     """
     Return the file's store, opened if need be, and note who uses it.
@@ -51,20 +92,21 @@ def acquire(
     """
     _hook()
     if path == MEMORY:
-        return private(Store(path, durability=durability), lambda store: prepare(store, True))
+        return private(
+            Store(path, engine=engine, durability=durability), lambda store: prepare(store, True)
+        )
     with _guard:
-        entry = _entries.pop(path, None) or _Entry()
-        _entries[path] = entry  # last: the entries are in the order of their last use
+        entry = _entries[path] = _entries.pop(path, _Entry())  # in the order of last use
         entry.users.add(user)
     try:
-        store = _opened(entry, path, durability, prepare)
+        store = _opened(entry, path, engine, durability, prepare)
     except BaseException:
         with _guard:
             entry.users.discard(user)  # which somebody may keep, with the error
         raise
     with _guard:
         _close_idle()
-        excess = list(_closing)[: max(0, len(_closing) - settings.idle_files)]
+        excess = list(_closing)[: max(0, len(_closing) - _limits.idle_files)]
     for (
         closing
     ) in excess:  # files are opened faster than closed: wait, or they might become too many
@@ -73,7 +115,11 @@ def acquire(
 
 
 def _opened(
-    entry: _Entry, path: str, durability: Durability, prepare: Callable[[Store, bool], None]
+    entry: _Entry,
+    path: str,
+    engine: Engine,
+    durability: Durability,
+    prepare: Callable[[Store, bool], None],
 ) -> Store:
     with entry.lock:
         if entry.store is not None and not _is_current(entry.store):
@@ -81,7 +127,8 @@ def _opened(
             entry.store = None
         if entry.store is None:
             entry.store = private(
-                Store(path, durability=durability), lambda store: prepare(store, True)
+                Store(path, engine=engine, durability=durability),
+                lambda store: prepare(store, True),
             )
             entry.store.file_id = file_id(path)
         else:
@@ -128,7 +175,7 @@ def _close_idle() -> None:
     """Close the surplus of idle stores, in the background. The guard is held."""
     _closing.difference_update([store for store in _closing if not store.is_working])
     idle = [entry for entry in _entries.values() if entry.store and not entry.users]
-    for entry in idle[: max(0, len(idle) - settings.idle_files)]:
+    for entry in idle[: max(0, len(idle) - _limits.idle_files)]:
         if entry.lock.acquire(blocking=False):  # or it is just being opened
             try:
                 if entry.store is not None:

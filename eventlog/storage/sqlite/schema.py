@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final
 
-from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError, NoLogError
+from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 APPLICATION_ID: Final = 0x65766C67  # "evlg"
@@ -83,20 +82,20 @@ PROPERTIES: Final = """
 TABLES: Final = ("events", "checkpoints", "log_properties")
 
 
-def identify(connection: sqlite3.Connection, path: str) -> bool:
+def identify(tx: Transaction, path: str) -> bool:
     """
     Return whether the file holds a log; False when nobody has claimed it yet.
 
     Raises ForeignFileError for another program's file, NewerFileError for a newer release's.
     """
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    application_id = _pragma(tx, "application_id")
     if application_id == 0:
         return False
     if application_id != APPLICATION_ID:
         raise ForeignFileError(
             f"{path} is another program's database (application id {application_id:#x})", path=path
         )
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _pragma(tx, "user_version")
     if version > USER_VERSION:
         raise NewerFileError(
             f"{path} has schema version {version}, this program knows {USER_VERSION}: "
@@ -108,13 +107,9 @@ def identify(connection: sqlite3.Connection, path: str) -> bool:
     return True
 
 
-def table_names(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of the file's tables and views, SQLite's own left out."""
-    rows = connection.execute(
-        "SELECT name FROM sqlite_schema "
-        "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    )
-    return {name for (name,) in rows}
+def _pragma(tx: Transaction, name: str) -> int:
+    row = tx.one(f"PRAGMA {name}")
+    return 0 if row is None else int(row[0])
 
 
 def create(tx: Transaction) -> None:
@@ -123,29 +118,3 @@ def create(tx: Transaction) -> None:
         tx.execute(statement)
     tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
     tx.execute(f"PRAGMA user_version={USER_VERSION}")
-
-
-def require_log(connection: sqlite3.Connection, path: str) -> None:
-    """Raise NoLogError, or another OpenError, unless the file holds a log."""
-    if not identify(connection, path):
-        raise NoLogError(f"there is no event log in {path}", path=path)
-
-
-def get_property(tx: Transaction, name: str) -> str | None:
-    """Return what the log remembers under this name."""
-    row = tx.one("SELECT value FROM log_properties WHERE name = ?", (name,))
-    return None if row is None else str(row[0])
-
-
-def set_property(tx: Transaction, name: str, value: str) -> None:
-    """Remember a value under this name."""
-    tx.execute(
-        "INSERT INTO log_properties (name, value) VALUES (?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (name, value),
-    )
-
-
-def delete_property(tx: Transaction, name: str) -> None:
-    """Forget what the log remembers under this name."""
-    tx.execute("DELETE FROM log_properties WHERE name = ?", (name,))

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from agents_eventlog.eventlog.errors import ReadOnlyFileError, StaleProjectionError
+from agents_eventlog.eventlog.errors import (
+    CorruptFileError,
+    ReadOnlyFileError,
+    StaleProjectionError,
+)
 from agents_eventlog.eventlog.recording_context import recorded_values
+from agents_eventlog.eventlog.storage.engine import MEMORY, Clock, Durability, Engine
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import (
     PendingUnit,
@@ -31,10 +35,6 @@ from agents_eventlog.eventlog.storage.sqlite.writer import Writer
 from agents_eventlog.eventlog.storage.transaction import Participant, Unit
 
 T = TypeVar("T")
-Durability: TypeAlias = Literal["full", "normal"]
-Clock: TypeAlias = Callable[[], int]
-
-MEMORY = ":memory:"
 
 
 def system_clock() -> int:
@@ -49,19 +49,23 @@ class Store:
         self,
         path: str,
         *,
+        engine: Engine,
         durability: Durability = "full",
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
         self.path = path
+        self.engine = engine
         self.is_memory = path == MEMORY
         self.read_only = read_only
         self.durability: Durability = durability
         self.file_id: connections.FileId | None = None  # set by the registry for a shared store
-        self._writer = Writer(path, durability=durability, is_memory=self.is_memory, clock=clock)
+        self._writer = Writer(
+            path, engine=engine, durability=durability, is_memory=self.is_memory, clock=clock
+        )
         # Two connections read: a question on the whole log takes long, and sessions must not wait for it.
-        self._reader = Reader(path, "reader")
-        self._scanner = Reader(path, "scanner")
+        self._reader = Reader(path, engine, "reader")
+        self._scanner = Reader(path, engine, "scanner")
 
     @property
     def clock(self) -> Clock:
@@ -83,7 +87,7 @@ class Store:
         return self._writer.participant
 
     @participant.setter
-    def participant(self, participant: Participant) -> None:
+    def participant(self, participant: Participant | None) -> None:
         self._writer.participant = participant
 
     # -- units of work ------------------------------------------------------------------------
@@ -92,28 +96,27 @@ class Store:
         """Run a unit in a writing transaction and return its result once that is committed."""
         outcome: UncancellableFuture[T] = UncancellableFuture()
         self.submit_write(unit, outcome)
-        return await wait_for(outcome, self.path)
+        return await wait_for(outcome, self.damage)
 
     async def read(self, unit: Unit[T], *, scan: bool = False) -> T:
         """
-        Run a unit in a reading transaction: it sees all that was committed before the call.
+        Run a unit in a reading transaction, which sees all earlier commits.
 
-        scan: for a unit that may take long, such as one that reads the whole log; it has a connection
-            of its own, so that other reads do not wait for it.
+        scan: whether it may read much of the log; it then runs where no session waits for it.
         """
         outcome: UncancellableFuture[T] = UncancellableFuture()
         self.submit_read(unit, outcome, scan=scan)
-        return await wait_for(outcome, self.path)
+        return await wait_for(outcome, self.damage)
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Do as ``write`` does, for callers without a running event loop. Blocks."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.submit_write(unit, future)
-        return wait_for_sync(future, self.path)
+        return wait_for_sync(future, self.damage)
 
     def read_sync(self, unit: Unit[T], *, scan: bool = False) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return wait_for_sync(self.read_ahead(unit, scan=scan), self.path)
+        return wait_for_sync(self.read_ahead(unit, scan=scan), self.damage)
 
     def read_ahead(self, unit: Unit[T], *, scan: bool = False) -> concurrent.futures.Future[T]:
         """Begin to read, for callers that do something else meanwhile."""
@@ -135,13 +138,13 @@ class Store:
         scan: bool = False,
     ) -> None:
         """Queue a unit for a reading connection."""
-        self.queue_read(PendingUnit(unit, outcome, recorded_values()), scan=scan)
+        self.queue_read(PendingUnit(unit, outcome, recorded_values(), scan=scan))
 
     def queue_write(self, pending: PendingUnit[Any]) -> None:
         """Queue a pending unit for the next commit."""
         self._writable().queue(pending)
 
-    def queue_read(self, pending: PendingUnit[Any], *, scan: bool = False) -> None:
+    def queue_read(self, pending: PendingUnit[Any]) -> None:
         """
         Queue a pending unit for a reading connection (for a database in memory: the writing one).
 
@@ -150,7 +153,9 @@ class Store:
         if self.is_memory:
             self._writer.queue(pending)
             return
-        reader = self._scanner if scan else self._reader
+        # Read-only stores have one connection: another would leave files beside a file at rest, see
+        # ``connect_for_reading``.
+        reader = self._scanner if pending.scan and not self.read_only else self._reader
         with self._writer.lock:
             self._writer.check_open()
             reader.worker.post(partial(self._run_read, reader, pending))
@@ -174,9 +179,13 @@ class Store:
             )
         return self._writer
 
+    def damage(self) -> CorruptFileError | None:
+        """Return the error for the first damage of the file; None if it is sound."""
+        return connections.damage(self.path)
+
     # -- the whole file -----------------------------------------------------------------------
 
-    def prepare_file(self) -> None:
+    def prepare_storage(self) -> None:
         """Switch a new file to its write-ahead log, before its first table."""
         if not self.is_memory:
             self._writer.call(connections.switch_to_wal)

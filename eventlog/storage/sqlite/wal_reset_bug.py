@@ -18,7 +18,7 @@ ADVICE = "one writing process is safe; with several, use SQLite 3.51.3 or newer"
 _warned: set[str] = set()
 
 
-def is_in(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
+def is_in(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
     """Whether this version of SQLite has the bug."""
     return FIRST_VERSION <= version <= LAST_VERSION
 

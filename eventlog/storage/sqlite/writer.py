@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agents_eventlog.eventlog.errors import ClosedError
+from agents_eventlog.eventlog.storage.engine import Clock, Engine
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import PendingUnit, deliver
 from agents_eventlog.eventlog.storage.sqlite import connections, fork, wal_reset_bug
@@ -40,9 +41,16 @@ class Writer:
     """The queue of units, the thread that runs them, and the one connection that writes."""
 
     def __init__(
-        self, path: str, *, durability: str, is_memory: bool, clock: Callable[[], int]
+        self,
+        path: str,
+        *,
+        engine: Engine,
+        durability: str,
+        is_memory: bool,
+        clock: Clock,
     ) -> None:
         self.path = path
+        self.engine = engine
         self.is_memory = is_memory
         self.participant: Participant | None = None
         self.notifier = Notifier()
@@ -140,7 +148,7 @@ class Writer:
     def _commit(self, batch: list[PendingUnit[Any]]) -> None:
         """Run units in one transaction. Raises _RunSeparately if several must run one by one."""
         connection = self.connection.get()
-        tx = self.tx = Transaction(connection, self.clock(), self.participant)
+        tx = self.tx = Transaction(connection, self.clock(), self.participant, engine=self.engine)
         start = tx.mark()
         written = tx.writes()
         try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.adapters.conversations.item_history import Fates
+from agents_eventlog.adapters.conversations.item_history import ItemHistory
 from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
@@ -161,9 +161,9 @@ def test_an_erased_event_is_marked(db: Path) -> None:
 @given(histories())
 @examples(80)
 def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorded]) -> None:
-    fates = Fates()
+    item_history = ItemHistory()
     for recorded in history:
-        fates.follow(recorded)
+        item_history.follow(recorded)
     state = fold(history)
     deleted = {name for name, session in state.sessions.items() if session.deleted_at is not None}
     brought = {
@@ -174,7 +174,7 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
     }
     for name in deleted:
         del state.sessions[name]
-    marked = {(ref.position, ref.index) for ref in fates.gone}
+    marked = {(ref.position, ref.index) for ref in item_history.gone}
     assert brought - marked == set(live_refs(state))
 
 

@@ -542,7 +542,7 @@ def test_the_package_gives_the_session_when_it_is_asked_for() -> None:
 
     assert (
         adapters.AdvancedSQLiteSession.__module__
-        == "agents_eventlog.adapters.openai_agents.session"
+        == "agents_eventlog.adapters.openai_agents.advanced_sqlite"
     )
     assert {"AdvancedSQLiteSession", "EventLogSession"} <= set(dir(adapters))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

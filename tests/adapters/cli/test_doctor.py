@@ -19,10 +19,9 @@ import pytest
 from agents import SQLiteSession
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.cli import doctor
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.adapters.conversations import doctor_checks
 from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted
+from agents_eventlog.eventlog.storage.sqlite import health
 from tests.adapters import child
 from tests.adapters.looking import (
     answer,
@@ -62,7 +61,7 @@ def findings(path: Path) -> dict[str, str]:
     text = run("doctor", path)
     assert (result.exit_code, text.exit_code) == (expected, expected), result.stderr
     assert one(result, "diagnosed")["ok"] is not bool(found)
-    assert ("nothing needs doing" in text.stdout) is not bool(found)
+    assert ("no problems found" in text.stdout) is not bool(found)
     assert text.stdout.count("finding  ") == len(documents(result, "finding"))
     return found
 
@@ -104,8 +103,8 @@ def test_what_the_file_is_and_holds_is_told(db: Path) -> None:
 def test_sizes_are_pages_where_sqlite_can_tell_and_estimates_where_not(path: Path) -> None:
     write(path, [("s", "main", items(user("x" * 100_000)))])
     with reading(path) as log:
-        exact = log.store.read_sync(doctor.table_sizes)
-        estimates = log.store.read_sync(doctor.estimated_sizes)
+        exact = log.store.read_sync(health.table_sizes)
+        estimates = log.store.read_sync(health.estimated_sizes)
     largest = estimates[0]
     assert (largest.table, largest.is_estimate) == ("events", True)
     assert 100_000 <= largest.bytes < 110_000
@@ -134,7 +133,7 @@ def test_an_empty_log_needs_nothing_done(path: Path) -> None:
 def test_the_wal_reset_bug_is_noted_for_the_versions_that_have_it(
     version: tuple[int, int, int], has_bug: bool
 ) -> None:
-    notes = list(doctor_checks.of_sqlite(version))
+    notes = list(health.version_problems(version))
     assert [note.is_note for note in notes] == [True] * has_bug
 
 
@@ -187,7 +186,7 @@ def test_a_large_write_ahead_log_is_a_finding(db: Path, monkeypatch: pytest.Monk
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("SELECT COUNT(*) FROM events").fetchone()
         write(db, [("s", "main", items(user("x" * 300_000)))])
-        monkeypatch.setattr(doctor_checks, "WAL_SIZE_LIMIT_BYTES", 100_000)
+        monkeypatch.setattr(health, "WAL_SIZE_LIMIT_BYTES", 100_000)
         assert "bytes" in findings(db)["write-ahead log"]
 
 
@@ -273,7 +272,7 @@ def test_a_folder_that_cannot_be_written_is_no_finding_and_hides_no_durability(
 ) -> None:
     support(public / "talk.db")
     printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
-    assert "nothing needs doing" in printed
+    assert "no problems found" in printed
     assert "journal mode wal" in printed
     assert [each for each in told if each["kind"] == "finding"] == []
     assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["wal"]
@@ -285,7 +284,7 @@ def test_another_journal_mode_is_found_even_in_a_folder_that_cannot_be_written(
     support(public / "talk.db")
     change(public / "talk.db", "PRAGMA journal_mode=DELETE")
     printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
-    assert "1 thing to do" in printed
+    assert "1 problem found" in printed
     assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["delete"]
 
 

@@ -98,7 +98,7 @@ async def test_at_every_version_it_reads_as_where_it_came_from(full: Path, tmp_p
     for path in (full, tmp_path / "new.db"):
         async with EventLog.open(path, read_only=True) as log:
             seen = [
-                repr(await past.ask(log, "t", version, lambda then: branches(then, "t")))
+                repr(await past.query_as_of(log, "t", version, lambda then: branches(then, "t")))
                 for version in range(await log.version("t") + 1)
             ]
         pictures.append(seen)
@@ -135,7 +135,7 @@ async def _moved(events: list[Recorded]) -> None:
         for session_id in session_ids:
             for version in range(await one.version(session_id) + 1):
                 first, second = [
-                    repr(await past.ask(log, session_id, version, _branches_of(session_id)))
+                    repr(await past.query_as_of(log, session_id, version, _branches_of(session_id)))
                     for log in (one, two)
                 ]
                 assert first == second
@@ -231,7 +231,7 @@ async def test_ten_megabytes_in_one_item_move(tmp_path: Path) -> None:
     async with EventLog.open(":memory:") as one, EventLog.open(":memory:") as two:
         await one.append("s", ItemsAdded(items=[text]))
         await brought(two, await lines_of(one))
-        assert await past.items(two, "s", 0) == []
+        assert await past.items_as_of(two, "s", 0) == []
         (event,) = [recorded.event async for recorded in two.read()]
         assert event == ItemsAdded(items=[text])
 

@@ -159,7 +159,7 @@ BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     ),
     "a branch is no text": (
         lambda s: [*s[:5], change(s[5], branch_id=7), *s[6:]],
-        "branch_id is of type int",
+        "invalid branch_id: expected a string",
     ),
     "a name is half a character": (
         lambda s: [
@@ -307,7 +307,7 @@ async def test_a_session_with_a_malformed_structure_is_told_as_broken_and_the_ot
         outcomes = await brought(log, lines, dry_run=dry_run)
     assert by_outcome(outcomes) == {"s": "imported", "erased": "broken", "u": "imported"}
     assert outcomes[1].problem == (
-        f"what is kept of version {version}, which was erased, does not fit its type"
+        f"the shape kept for version {version}, which was erased, does not match its type"
     )
 
 

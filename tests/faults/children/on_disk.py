@@ -34,7 +34,7 @@ FAILURES: list[Failure] = [
     ("sync fails", errno.EIO, DiskError),
 ]
 
-CHECKPOINTED = {"agents_eventlog.projections.replay"}
+CHECKPOINTED = {"projections.replay"}
 """Whose commit is so large that a checkpoint follows. If that fails, nothing is lost, and nobody told."""
 
 CHECKPOINTS: dict[str, Callable[[Stage], None]] = {

@@ -1,0 +1,93 @@
+"""
+The SDK's ``AdvancedSQLiteSession`` on an event log.
+
+``from agents_eventlog import AdvancedSQLiteSession`` takes the place of
+``from agents.extensions.memory import AdvancedSQLiteSession``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from agents.memory.session_settings import SessionSettings
+
+from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+from agents_eventlog.adapters.openai_agents.migration import migrate
+from agents_eventlog.adapters.openai_agents.session import EventLogSession
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage.engine import Durability
+from agents_eventlog.projections.conversations.builder import MAIN
+
+
+class AdvancedSQLiteSession(EventLogSession):
+    """
+    The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
+
+    session_id: any text, or a number for its text. A generated branch id opens the session that
+        it belongs to, on it: keep it as secret as the session's id.
+    db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
+    create_tables: False refuses a file that holds neither a log nor the SDK's tables.
+    durability: "full" survives power loss, "normal" may then lose the last commits.
+    search: keep a full-text index for ``find_items``; the first opening with it builds it.
+    sessions_table, messages_table: the names of the SDK's tables in a file that holds them; they are
+        adopted on first opening, and stay as they are.
+
+    The rest is as in ``EventLogSession``. Raises an OpenError, or ValueError for another pair of names.
+    """
+
+    def __init__(
+        self,
+        session_id: str | int,
+        db_path: str | os.PathLike[str] = ":memory:",
+        create_tables: bool = True,
+        *,
+        logger: logging.Logger | None = None,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
+        branch_id: str = MAIN,
+        resume: bool = False,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+        first_turn_number: int = 1,
+        auto_usage: bool = True,
+        prices: Prices = None,
+        durability: Durability = "full",
+        search: bool = False,
+        sessions_table: str = "agent_sessions",
+        messages_table: str = "agent_messages",
+    ) -> None:
+        log = migrate.open_log(
+            db_path,
+            tables=TablePair(sessions_table, messages_table),
+            create=create_tables,
+            durability=durability,
+            search=search,
+        )
+        try:
+            super().__init__(
+                str(session_id) if isinstance(session_id, int) else session_id,
+                log,
+                logger=logger,
+                session_settings=session_settings,
+                branch_id=branch_id,
+                resume=resume,
+                user_id=user_id,
+                metadata=metadata,
+                first_turn_number=first_turn_number,
+                auto_usage=auto_usage,
+                prices=prices,
+            )
+        except BaseException:
+            log.close()
+            raise
+        self.db_path = db_path
+        self.sessions_table = sessions_table
+        self.messages_table = messages_table
+
+    def close(self) -> None:
+        """Wait for what is under way and close; a file's last user closes its connections."""
+        super().close()
+        self.log.close()

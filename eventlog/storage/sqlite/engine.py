@@ -1,0 +1,137 @@
+"""The SQLite engine: everything that SQLite does differently, gathered from the modules beside it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import cast
+
+from agents_eventlog.eventlog.errors import CorruptFileError
+from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, Table, TableSize
+from agents_eventlog.eventlog.storage.sqlite import (
+    connections,
+    health,
+    registry,
+    schema,
+    scratch,
+    tables,
+)
+from agents_eventlog.eventlog.storage.sqlite.full_text import SQLiteFullText
+from agents_eventlog.eventlog.storage.sqlite.store import Store as SQLiteStore
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+LAST_POSITION = (
+    "(SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')"
+)
+
+
+class SQLiteEngine:
+    """One file for each log, one writing connection for each file and process."""
+
+    name = "SQLite"
+    log_tables: Sequence[str] = schema.TABLES
+    full_text = SQLiteFullText()
+    last_position = LAST_POSITION
+    value_too_long: type[Exception] = sqlite3.DataError
+
+    # -- opening ------------------------------------------------------------------------------
+
+    def resolve(self, path: str | os.PathLike[str]) -> str:
+        """Return a file's absolute path, with ``~`` expanded and links followed."""
+        return registry.resolve(path)
+
+    def check_path(self, path: str, *, create: bool) -> None:
+        """Raise an OpenError for a path that can never be a log."""
+        connections.check_path(path, create=create)
+
+    def acquire(
+        self,
+        path: str,
+        *,
+        user: object,
+        durability: Durability,
+        prepare: Callable[[Store, bool], None],
+    ) -> Store:
+        """Return the store of a file, opened if necessary, and register its user."""
+        return registry.acquire(
+            path, engine=self, user=user, durability=durability, prepare=prepare
+        )
+
+    def open_read_only(self, path: str, prepare: Callable[[Store], None]) -> Store:
+        """Return a store of its own that cannot write."""
+        store = SQLiteStore(path, engine=self, read_only=True)
+        return registry.private(store, prepare)
+
+    def release(self, store: Store, user: object) -> None:
+        """Unregister a user. The last one closes the store."""
+        registry.release(cast("SQLiteStore", store), user)
+
+    # -- the log's own tables -----------------------------------------------------------------
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file that is not empty."""
+        file = Path(path)
+        return file.exists() and file.stat().st_size > 0
+
+    def identify(self, tx: Transaction, path: str) -> bool:
+        """Return whether the file holds a log; False if nothing has claimed it yet."""
+        return schema.identify(tx, path)
+
+    def create_log(self, tx: Transaction) -> None:
+        """Create the log's own tables and claim the file."""
+        schema.create(tx)
+
+    # -- tables -------------------------------------------------------------------------------
+
+    def table_names(self, tx: Transaction) -> set[str]:
+        """Return the names of all tables and views, without SQLite's own."""
+        return tables.names(tx)
+
+    def create_statement(self, statement: str) -> str:
+        """Return a CREATE statement as SQLite takes it."""
+        return tables.create_statement(statement)
+
+    def tables(self, statements: Sequence[str]) -> tuple[Table, ...]:
+        """Return the tables that these statements create."""
+        return tables.tables(tuple(statements))
+
+    def scratch(self, path: str = "") -> AbstractContextManager[Transaction]:
+        """Open an empty database that may be lost; without a path, a temporary one."""
+        return scratch.scratch(self, path)
+
+    def scratch_file(self, store: Store) -> AbstractContextManager[str]:
+        """Provide a new file beside the log that ``Store.swap`` can attach."""
+        return scratch.scratch_file(store.path, is_memory=store.is_memory)
+
+    def leftovers(self, store: Store) -> list[Path]:
+        """Return the files that killed replays left beside the log."""
+        return [] if store.is_memory else scratch.leftovers(store.path)
+
+    # -- health -------------------------------------------------------------------------------
+
+    def damages(self, path: str, table: str | None = None) -> list[str]:
+        """Return what SQLite's integrity check finds in the file, or in one table."""
+        return connections.damages(path, table)
+
+    def damage(self, path: str) -> CorruptFileError | None:
+        """Return the error for the first of these damages; None if there are none."""
+        return connections.damage(path)
+
+    def problems(self, tx: Transaction) -> Iterator[Problem]:
+        """Yield what needs attention in the file, beside it, and in SQLite itself."""
+        return health.problems(tx)
+
+    def facts(self, tx: Transaction) -> dict[str, JSON]:
+        """Return what the file is and how large."""
+        return health.facts(tx)
+
+    def table_sizes(self, tx: Transaction) -> list[TableSize]:
+        """Return the size of each table, the largest first."""
+        return health.table_sizes(tx)
+
+
+SQLITE = SQLiteEngine()

@@ -1,0 +1,80 @@
+"""Tables as SQLite has them: how they are created, and what a schema contains."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+
+from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT, Table
+from agents_eventlog.eventlog.storage.sqlite import full_text
+from agents_eventlog.eventlog.storage.transaction import Transaction
+
+NAMES = """
+    SELECT name FROM sqlite_schema
+    WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+"""
+TABLES = """
+    SELECT made.name, known.type = 'virtual'
+    FROM sqlite_schema AS made
+    JOIN pragma_table_list AS known ON known.schema = 'main' AND known.name = made.name
+    WHERE known.type IN ('table', 'virtual')
+    ORDER BY made.rowid
+"""
+COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
+
+_PLAIN_TABLE = re.compile(r"\s*CREATE\s+TABLE\b.*\)\s*", re.IGNORECASE | re.DOTALL)
+_ROWID_KEY = re.compile(r"\bINTEGER\b[^,]*\bPRIMARY\s+KEY\b", re.IGNORECASE)
+_KEY = re.compile(r"\bPRIMARY\s+KEY\b", re.IGNORECASE)
+
+
+def names(tx: Transaction) -> set[str]:
+    """Return the names of the file's tables and views, without SQLite's own."""
+    return {name for (name,) in tx.execute(NAMES)}
+
+
+def create_statement(statement: str) -> str:
+    """
+    Return a CREATE statement as SQLite takes it.
+
+    A table becomes STRICT, and WITHOUT ROWID if it has a key that is not one integer. One that already says
+    how it is stored, after its closing parenthesis, is left unchanged.
+    """
+    if statement == CREATE_FULL_TEXT:
+        return full_text.CREATE
+    if not _PLAIN_TABLE.fullmatch(statement):
+        return statement
+    has_rowid = _ROWID_KEY.search(statement) or not _KEY.search(statement)
+    return f"{statement.rstrip()} {'STRICT' if has_rowid else 'STRICT, WITHOUT ROWID'}"
+
+
+@cache  # each new file asks several times, and parsing takes SQLite milliseconds
+def tables(schema: Sequence[str]) -> tuple[Table, ...]:
+    """
+    Return the tables of a schema, as SQLite parses it.
+
+    A virtual table has its columns and the rowid; SQLite's tables behind it are not listed.
+    """
+    scratch = sqlite3.connect(":memory:")
+    try:
+        for statement in schema:
+            scratch.execute(create_statement(statement))
+        return tuple(
+            _table(scratch, name, is_virtual=bool(is_virtual))
+            for name, is_virtual in scratch.execute(TABLES).fetchall()
+        )
+    finally:
+        scratch.close()
+
+
+def _table(connection: sqlite3.Connection, name: str, *, is_virtual: bool) -> Table:
+    info = connection.execute(COLUMNS, (name,)).fetchall()
+    columns = tuple(column for column, _, hidden in info if not hidden)
+    is_plain = len(columns) == len(info)
+    if is_virtual:
+        return Table(name, ("rowid", *columns), ("rowid",), is_plain)
+    key = tuple(
+        column for _, column in sorted((place, column) for column, place, _ in info if place)
+    )
+    return Table(name, columns, key or columns, is_plain)

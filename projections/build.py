@@ -1,0 +1,112 @@
+"""How projections are built: their tables, their checkpoints, and events applied to them in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, read_events
+from agents_eventlog.eventlog.errors import ProjectionError
+from agents_eventlog.eventlog.properties import get_property, set_property
+from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.base import Projection, tables
+
+CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
+SET_CHECKPOINT = """
+    INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
+    ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
+"""
+MAKERS = "table_makers"
+"""The property that remembers, as a JSON object, which projection made which table."""
+
+
+class Checkpoint(NamedTuple):
+    """Up to which position, and by which version of the builder, a projection was built."""
+
+    version: int
+    position: int
+
+
+@dataclass
+class Built:
+    """What a connection remembers of checkpoints."""
+
+    to: object = None  # which projections are built up to which position
+    is_all: bool = False  # whether there are no other checkpoints than theirs
+    fresh: object = None  # the projections that show all that the log holds, to a reader
+
+    def __len__(self) -> int:
+        return 1
+
+
+def usable_to(checkpoint: Checkpoint | None, projection: Projection) -> int:
+    """Return the position up to which this version of a projection can use its tables."""
+    if checkpoint is None or checkpoint.version < projection.version:
+        return 0
+    return checkpoint.position
+
+
+def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
+    """Return every projection's checkpoint."""
+    return {name: Checkpoint(version, at) for name, version, at in tx.execute(CHECKPOINTS)}
+
+
+def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
+    """Store the position up to which a projection is built."""
+    tx.cache.get(Built).is_all = False  # a checkpoint of another program may not advance
+    tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
+
+
+def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
+    """
+    Make a projection's tables; ``replace`` also drops every table of an earlier build.
+
+    Raises ProjectionError if another program's table has the same name.
+    """
+    names = [table.name for table in tables(tx.engine, projection)]
+    makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
+    earlier = {name for name, maker in makers.items() if maker == projection.name}
+    if replace:
+        for name in sorted({*names, *earlier}):
+            tx.execute(f'DROP TABLE IF EXISTS main."{name}"')
+    present = tx.engine.table_names(tx)
+    for name in names:
+        if name in present:
+            raise ProjectionError(
+                f"there is a table {name!r} already that projection {projection.name!r} "
+                "did not make",
+                projection=projection.name,
+            )
+    for statement in projection.schema:
+        tx.execute(tx.engine.create_statement(statement))
+    others = {name: maker for name, maker in makers.items() if name not in earlier}
+    made = {**others, **dict.fromkeys(names, projection.name)}
+    set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
+
+
+def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
+    """Apply all events after a position, in a unit of work; return the last one's position."""
+    while page := read_events(tx, position, limit=PAGE_EVENTS):
+        apply(tx, projections, page)
+        position = page[-1].position
+    return position
+
+
+def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
+    """
+    Apply a batch of events: each projection sees those that it handles, erased ones by their structure.
+
+    Raises UndecodableEventError for an event of a newer release; nothing is skipped in silence.
+    """
+    for recorded in events:
+        codec.check_known(recorded.type, recorded.schema_version, position=recorded.position)
+    events = [recorded.outlined() for recorded in events]
+    for projection in projections:
+        wanted = {kind.type_name() for kind in projection.handles}
+        batch = [recorded for recorded in events if recorded.type in wanted]
+        if batch:
+            projection.apply(tx, batch)
