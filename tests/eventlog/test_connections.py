@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from agents_eventlog.eventlog import (
     errors,
 )
 from agents_eventlog.eventlog.appender import session_version
-from agents_eventlog.eventlog.storage.sqlite import registry
+from agents_eventlog.eventlog.storage.sqlite import registry, wal_reset_bug
 from tests.eventlog.noting import NOTE, TABLE, note, written
 
 if TYPE_CHECKING:
@@ -270,3 +271,54 @@ async def test_the_end_of_a_process_closes_what_is_open(
     registry._at_exit()
     with pytest.raises(errors.ClosedError):
         await notes.write(note(2))
+
+
+# -- several writing processes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "has_it"),
+    [((3, 6, 9), False), ((3, 7, 0), True), ((3, 51, 2), True), ((3, 51, 3), False)],
+)
+def test_versions_of_sqlite_with_the_wal_reset_bug_are_known(
+    version: tuple[int, ...], has_it: bool
+) -> None:
+    assert wal_reset_bug.is_in(version) is has_it
+
+
+@pytest.mark.parametrize("has_bug", [True, False])
+def test_a_writer_warns_once_where_another_writes_and_sqlite_has_the_wal_reset_bug(
+    path: Path,
+    has_bug: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(wal_reset_bug, "is_in", lambda: has_bug)
+    with closing(EventLog.open_sync(path)) as log, closing(sqlite3.connect(path)) as other:
+        log.store.write_sync(lambda tx: append(tx, "a", ONE))
+        assert not caplog.records  # one process alone is safe
+        for number in range(3):
+            other.execute(f"CREATE TABLE other_{number} (id INTEGER)")
+            log.store.write_sync(lambda tx: append(tx, "a", ONE))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == has_bug
+    for message in messages:
+        assert message.startswith("store.several_writers")
+        assert str(path) in message
+        assert "use SQLite 3.51.3 or newer" in message
+
+
+# -- dropped -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["log.db", ":memory:"])
+def test_the_connections_of_a_store_that_is_dropped_are_closed(
+    path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EventLog.open_sync(path).close()
+    log = EventLog.open_sync(where if where == ":memory:" else path, read_only=where != ":memory:")
+    connection = log.store.read_sync(lambda tx: tx.connection)
+    del log
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

@@ -90,7 +90,7 @@ def test_so_many_rows_take_one_statement(tx: Transaction, count: int, statements
     "statement",
     [
         "INSERT INTO numbers (n, name) VALUES (?, ?) ON CONFLICT (n) DO UPDATE SET name = 'again'",
-        "UPDATE numbers SET n = ?1 WHERE name = ?2",
+        "UPDATE numbers SET n = ? WHERE name = ?",
         "DELETE FROM numbers WHERE n = ? AND name = ?",
     ],
 )

@@ -98,7 +98,7 @@ def error_of(opening: Callable[[Path], None], path: Path) -> Exception | None:
 
 def was_read_ahead(statements: Statements) -> bool:
     """Whether it was the read that a session's constructor starts, and does not wait for."""
-    return statements.hit_thread.endswith(" r")
+    return statements.hit_thread.endswith(" reader")
 
 
 def was_repeated(statements: Statements, kind: Kind) -> bool:

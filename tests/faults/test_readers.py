@@ -41,31 +41,6 @@ async def test_a_session_is_read_while_a_question_to_the_whole_log_is_under_way(
         assert await question == 1
 
 
-async def test_surplus_files_are_closed_on_another_thread_those_used_longest_ago_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configure(idle_files=1)
-    closed: list[tuple[str, bool]] = []
-    caller = threading.current_thread()
-    close = registry.Store.close
-
-    def noted(store: Any, timeout_seconds: float | None = None) -> None:
-        if Path(store.path).parent == tmp_path and "conversations" not in store.path:
-            closed.append((Path(store.path).name, threading.current_thread() is caller))
-        close(store, timeout_seconds)
-
-    monkeypatch.setattr(registry.Store, "close", noted)
-    for name in ("a.db", "b.db", "a.db", "c.db", "d.db"):
-        session: Any = AdvancedSQLiteSession("s", tmp_path / name)
-        await session.add_items([])
-        del session
-        for thread in threading.enumerate():
-            if thread.name == "eventlog idle":
-                await asyncio.to_thread(thread.join)
-    assert closed[0] == ("b.db", False)
-    assert not any(on_caller for _, on_caller in closed)
-
-
 def test_limits_of_the_process_can_be_set() -> None:
     configure(idle_files=3, busy_timeout_seconds=0.5)
     assert registry._limits.idle_files == 3
