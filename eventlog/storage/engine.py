@@ -230,7 +230,7 @@ class Engine(Protocol):
         """Return what is physically wrong with the storage, or one table. Takes a while."""
 
     def damage(self, path: str) -> CorruptFileError | None:
-        """Return the error for the first of these damages; None if there are none."""
+        """Return the error for the first of these damages; None if the storage is sound."""
 
     def problems(self, tx: Transaction) -> Iterator[Problem]:
         """Yield what needs attention in the storage and around it, for ``eventlog doctor``."""

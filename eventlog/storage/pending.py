@@ -1,4 +1,4 @@
-"""Units on their way to the store's threads, and how their outcomes come back."""
+"""Units of work that wait for a thread of the store, and how their results are delivered."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, Va
 
 class UncancellableFuture(asyncio.Future[T]):
     """
-    A future that whoever waits for it cannot cancel: the waiter learns the outcome first.
+    A future that its waiting task cannot cancel.
 
-    ``cancel`` refuses and remembers the first message, so the task waits on and is then cancelled.
+    ``cancel`` refuses and remembers the first message: the task waits for the outcome and is cancelled then.
     """
 
     cancelled_with: str | None = None
     was_cancelled = False
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Refuse; the work is under way and will be told."""
+        """Refuse: the unit may be committed already, so the task must not believe that it was not."""
         if not self.was_cancelled:
             self.was_cancelled, self.cancelled_with = True, msg
         return False
@@ -41,7 +41,7 @@ async def wait_for(outcome: UncancellableFuture[T], damage: FindDamage) -> T:
     """
     Wait for an outcome. A cancelled caller waits too, then gets its first CancelledError.
 
-    An error that damage may have caused is told as such where the file is damaged.
+    If the file is damaged, an error that the damage may have caused is raised as CorruptFileError.
     """
     try:
         return await outcome
@@ -51,12 +51,12 @@ async def wait_for(outcome: UncancellableFuture[T], damage: FindDamage) -> T:
         raise
     except asyncio.CancelledError:
         if not outcome.was_cancelled:
-            raise
+            raise  # the loop is shutting down, and cancels without asking the future
         message = outcome.cancelled_with
         raise asyncio.CancelledError(*(() if message is None else (message,))) from None
     finally:
         if outcome.done() and not outcome.cancelled():
-            outcome.exception()  # retrieved: a cancelled caller need not hear of it
+            outcome.exception()  # retrieved, or asyncio would log an error that a cancelled caller never sees
 
 
 def wait_for_sync(outcome: concurrent.futures.Future[T], damage: FindDamage) -> T:
@@ -71,7 +71,7 @@ def wait_for_sync(outcome: concurrent.futures.Future[T], damage: FindDamage) -> 
 
 class PendingUnit(Generic[T]):
     """
-    A unit on its way: what to run, for whom, and whom to tell.
+    A queued unit of work, the metadata recorded with its events, and the future to resolve.
 
     recording: what goes into the metadata of its events.
     scan: whether it reads much of the log, so that no session should wait for it.
@@ -92,14 +92,12 @@ class PendingUnit(Generic[T]):
         self.outcome = outcome
         self.loop = outcome.get_loop() if isinstance(outcome, UncancellableFuture) else None
         self.recording = recording
-        self.then: Callable[[], None] | None = (
-            None  # runs on the store's thread, before the telling
-        )
+        self.then: Callable[[], None] | None = None  # runs on the store's thread, before delivery
         self.result: Any = None
         self.error: BaseException | None = None
 
     def resolve(self) -> None:
-        """Tell whoever waits; runs on their loop's thread."""
+        """Resolve the future; call it on the thread of the future's loop."""
         if self.outcome.done():
             return
         if self.error is None:
@@ -111,7 +109,7 @@ class PendingUnit(Generic[T]):
             self.outcome.set_exception(error)
 
     def fail(self, error: Exception) -> None:
-        """Tell whoever waits that it did not even begin; may be called from any thread."""
+        """Resolve the future with an error, for a unit that did not run. Callable from any thread."""
         self.error = error
         if self.loop is None:
             self.resolve()
@@ -120,7 +118,7 @@ class PendingUnit(Generic[T]):
 
 
 def deliver(operations: Iterable[PendingUnit[Any]]) -> None:
-    """Resolve the outcomes, with one wake-up for each event loop; closed loops are passed over."""
+    """Resolve the futures, with one wake-up for each event loop; skip closed loops."""
     by_loop: dict[asyncio.AbstractEventLoop, list[PendingUnit[Any]]] = {}
     for operation in operations:
         if operation.then is not None:
@@ -137,7 +135,7 @@ def _resolve_on(loop: asyncio.AbstractEventLoop, operations: list[PendingUnit[An
     try:
         loop.call_soon_threadsafe(_resolve_all, operations)
     except RuntimeError:
-        return  # the loop was closed; nobody waits there any more
+        return  # the loop was closed, and its waiting tasks ended
 
 
 def _resolve_all(operations: list[PendingUnit[Any]]) -> None:

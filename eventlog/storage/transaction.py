@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 32
 """How many rows one INSERT writes; more gain nothing."""
 
 MAX_CURSORS: Final = 1_000
-"""After so many cursors, those that nobody holds any more are forgotten."""
+"""Number of cursors at which references to dropped cursors are removed."""
 
 
 class Lane(NamedTuple):
@@ -59,7 +59,7 @@ class Insert:
     """
     An INSERT of rows into a table, which many rows can share.
 
-    expressions: for a column that does not take its value as it is, what is written in place of "?".
+    expressions: for a column that needs more than its value, the SQL expression in place of "?".
     """
 
     __slots__ = ("many", "one")
@@ -94,7 +94,7 @@ R = TypeVar("R", bound=Remembered)
 
 class Cache:
     """
-    Rows in memory as they are, or will be once what is deferred is written.
+    Rows in memory, as the tables have them once the deferred rows are written.
 
     Each owner has an object of its own class in it. All are thrown away on a rollback, and when
     another connection has written.
@@ -205,7 +205,7 @@ class Transaction:
                 else:
                     self.connection.executemany(statement, rows)
         except BaseException as error:
-            self.broken = error  # its rows need not be those of whoever happens to run now
+            self.broken = error  # the rows may belong to another unit than the one that runs now
             raise
 
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
@@ -295,7 +295,7 @@ class _EndedCursor(sqlite3.Cursor):
 
 
 class _Ended:
-    """Stands in the place of an ended transaction's connection and rows."""
+    """Replaces the connection and the rows of an ended transaction."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _ended("transaction")

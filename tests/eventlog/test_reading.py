@@ -205,7 +205,7 @@ async def test_reading_a_log_at_rest_leaves_its_folder_as_it_was(tmp_path: Path)
 @pytest.mark.parametrize("way", ["read", "write"])
 def test_half_a_surrogate_pair_is_refused_by_name(log: EventLog, way: str) -> None:
     run = getattr(log.store, f"{way}_sync")
-    with pytest.raises(errors.InvalidQueryError, match="half a surrogate pair") as refused:
+    with pytest.raises(errors.InvalidQueryError, match="unpaired surrogate") as refused:
         run(lambda tx: tx.one("SELECT ?", ("\udcff",)))
     assert isinstance(refused.value.__cause__, UnicodeEncodeError)
 

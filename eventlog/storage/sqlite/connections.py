@@ -38,10 +38,10 @@ SMALLEST_DATABASE_BYTES = 512
 """SQLite's smallest page."""
 
 BESIDE = ("-wal", "-shm", "-journal")
-"""How the names of the files end that SQLite keeps beside a database."""
+"""The suffixes of the files that SQLite keeps beside a database."""
 
 FileId: TypeAlias = tuple[int, int]
-"""What tells a file from another that is put in its place."""
+"""Identifies a file, also after another was put in its place."""
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
@@ -61,24 +61,24 @@ def connect_for_reading(path: str) -> sqlite3.Connection:
     """
     Open a connection that cannot write.
 
-    SQLite makes two files beside a write-ahead log that nobody has open, and a connection that is opened
-    "ro" leaves them there. Where that would be so it is opened "rw" and only asked, and takes them away.
+    SQLite creates two files beside a database in WAL mode that no process has open, and a connection opened
+    "ro" leaves them behind. In that case the connection is opened "rw" and only reads; it removes them.
     """
     only_reads = ("PRAGMA query_only=ON", "SELECT 1 FROM sqlite_schema")
     try:
         return _connect(path, "rw" if _is_at_rest(path) else "ro", *only_reads)
     except sqlite3.OperationalError as error:
         no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        # An immutable file's journals are ignored: never, when there is one to be rolled back.
+        # "immutable" ignores journals: never use it when one has to be rolled back.
         is_whole = error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK
         if not (no_right and is_whole) or Path(f"{path}-wal").exists():
             raise
-        # A file in a folder that cannot be written, and nobody writes it: no -shm file is needed.
+        # Neither the folder nor the file can be written: no process writes, so no -shm file is needed.
         return _connect(path, "ro&immutable=1", *only_reads)
 
 
 def _is_at_rest(path: str) -> bool:
-    """Whether nobody has the file open, nothing is to be rolled back, and all of it can be written."""
+    """Whether no process has the file open, it needs no rollback, and it can be written."""
     file = Path(path)
     return (
         os.access(file, os.W_OK)
@@ -150,7 +150,7 @@ def switch_to_wal(connection: sqlite3.Connection) -> None:
     """
     Make the file use a write-ahead log, once, waiting for others that do the same.
 
-    SQLite answers "locked" at once when several processes switch a new file together, whatever the
+    When several processes switch a new file together, SQLite answers "locked" at once and ignores the
     busy timeout.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
@@ -171,7 +171,7 @@ def damages(path: str, table: str | None = None) -> list[str]:
     """
     Return what SQLite finds wrong with a file, or a table and its indexes; it takes a while.
 
-    Reads a connection of its own, so that nobody waits for it. Raises a documented error for a file that
+    Uses a connection of its own, so that no other read waits for it. Raises a documented error for a file that
     cannot be read at all.
     """
     try:
@@ -207,7 +207,7 @@ def empty_wal(connection: sqlite3.Connection) -> bool:
 
 
 def file_id(path: str) -> FileId | None:
-    """Return what tells this file from another at the same path, or None if there is none."""
+    """Return the identity of the file at this path; None if the path has no file."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -216,7 +216,7 @@ def file_id(path: str) -> FileId | None:
 
 
 def check_path(path: str, *, create: bool) -> None:
-    """Refuse, before SQLite is asked, what can never be a log. Raises an OpenError."""
+    """Raise an OpenError for a path that can never be a log, before SQLite opens it."""
     file = Path(path)
     if file.is_dir():
         raise NotADatabaseError(f"{path} is a folder, not a file", path=path)
@@ -233,17 +233,17 @@ def read_only_error(path: str) -> ReadOnlyFileError:
     """Return the error for writing where only reading is possible."""
     beside = [f"{path}{ending}" for ending in ("-wal", "-shm")]
     kept = [name for name in beside if Path(name).exists() and not os.access(name, os.W_OK)]
-    if kept:  # as SQLite leaves it that has read a file without the right to write it
+    if kept:  # left by an SQLite that read the file without permission to write it
         return ReadOnlyFileError(f"{kept[0]} cannot be written", path=path)
     return ReadOnlyFileError(f"{path} or its folder cannot be written", path=path)
 
 
 def translated(error: BaseException, path: str) -> BaseException:
-    """Return the documented error for one of sqlite3's, with that as its cause; others as they are."""
+    """Return the documented error for one of sqlite3's, with that as its cause; other errors unchanged."""
     if isinstance(error, sqlite3.Error):
         mapped = _mapped(error, path)
     elif isinstance(error, UnicodeEncodeError):
-        mapped = InvalidQueryError("half a surrogate pair is no text: nothing is called so")
+        mapped = InvalidQueryError("invalid text: it contains an unpaired surrogate")
     else:
         return error
     mapped.__cause__ = error

@@ -118,7 +118,7 @@ class SQLiteEngine:
         return connections.damages(path, table)
 
     def damage(self, path: str) -> CorruptFileError | None:
-        """Return the error for the first of these damages; None if there are none."""
+        """Return the error for the first of these damages; None if the file is sound."""
         return connections.damage(path)
 
     def problems(self, tx: Transaction) -> Iterator[Problem]:

@@ -55,7 +55,7 @@ EXIT_TIMEOUT_SECONDS = 2.0
 
 
 class _Entry:
-    """A file's store, and who uses it."""
+    """A file's store and its users."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -85,10 +85,10 @@ def acquire(
     prepare: Callable[[Store, bool], None],
 ) -> Store:
     """
-    Return the file's store, opened if need be, and note who uses it.
+    Return the file's store, opened if necessary, and register its user.
 
-    ``prepare(store, is_new)`` brings the file to where the user needs it, while no other opening of
-    this file goes on; when it raises, a store that was opened for it is closed again.
+    ``prepare(store, is_new)`` makes the file ready for the user; other openings of the same file wait. If
+    it raises, a store that was opened for it is closed again.
     """
     _hook()
     if path == MEMORY:
@@ -102,7 +102,7 @@ def acquire(
         store = _opened(entry, path, engine, durability, prepare)
     except BaseException:
         with _guard:
-            entry.users.discard(user)  # which somebody may keep, with the error
+            entry.users.discard(user)  # the error's traceback may keep the user alive
         raise
     with _guard:
         _close_idle()
@@ -151,7 +151,7 @@ def private(store: Store, prepare: Callable[[Store], None]) -> Store:
 
 
 def release(store: Store, user: object) -> None:
-    """Note that a user is done; the last one to say so closes the store."""
+    """Unregister a user; the last one closes the store."""
     if store.is_memory:
         store.close()
         return
@@ -193,7 +193,7 @@ def _close_idle() -> None:
 
 
 def _hook() -> None:
-    global _hooked  # noqa: PLW0603 - hooks cannot be taken off again
+    global _hooked  # noqa: PLW0603 - hooks cannot be unregistered
     with _guard:
         if _hooked:
             return

@@ -1,4 +1,4 @@
-"""The log's own tables, and how older files are brought up to date."""
+"""The log's own tables, and the migration of older files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ TABLES: Final = ("events", "checkpoints", "log_properties")
 
 def identify(tx: Transaction, path: str) -> bool:
     """
-    Return whether the file holds a log; False when nobody has claimed it yet.
+    Return whether the file holds a log; False if it was not claimed yet.
 
     Raises ForeignFileError for another program's file, NewerFileError for a newer release's.
     """

@@ -54,7 +54,7 @@ def tables(schema: Sequence[str]) -> tuple[Table, ...]:
     """
     Return the tables of a schema, as SQLite parses it.
 
-    A virtual table has its columns and the rowid; SQLite's tables behind it are not listed.
+    A virtual table has its columns and the rowid; the tables in which SQLite stores it are not listed.
     """
     scratch = sqlite3.connect(":memory:")
     try:
