@@ -24,7 +24,7 @@ class UncancellableFuture(asyncio.Future[T]):
     """
     A future that its waiting task cannot cancel.
 
-    ``cancel`` refuses and remembers the first message: the task waits for the outcome and is cancelled then.
+    ``cancel`` refuses and keeps the first message: the task waits for the outcome, then is cancelled.
     """
 
     cancelled_with: str | None = None
@@ -51,12 +51,12 @@ async def wait_for(outcome: UncancellableFuture[T], damage: FindDamage) -> T:
         raise
     except asyncio.CancelledError:
         if not outcome.was_cancelled:
-            raise  # the loop is shutting down, and cancels without asking the future
+            raise  # raised by the unit: nothing has cancelled this task
         message = outcome.cancelled_with
         raise asyncio.CancelledError(*(() if message is None else (message,))) from None
     finally:
         if outcome.done() and not outcome.cancelled():
-            outcome.exception()  # retrieved, or asyncio would log an error that a cancelled caller never sees
+            outcome.exception()  # retrieved, or asyncio would log what a cancelled caller never sees
 
 
 def wait_for_sync(outcome: concurrent.futures.Future[T], damage: FindDamage) -> T:

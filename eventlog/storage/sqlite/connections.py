@@ -171,8 +171,8 @@ def damages(path: str, table: str | None = None) -> list[str]:
     """
     Return what SQLite finds wrong with a file, or a table and its indexes; it takes a while.
 
-    Uses a connection of its own, so that no other read waits for it. Raises a documented error for a file that
-    cannot be read at all.
+    Uses a connection of its own, so that no other read waits for it. Raises a documented error for a file
+    that cannot be read at all.
     """
     try:
         with closing(connect_for_reading(path)) as connection:
