@@ -226,6 +226,14 @@ def test_a_connection_that_cannot_be_rolled_back_is_replaced_by_another(notes: E
     assert written(notes) == [1, 2]
 
 
+def test_a_database_in_memory_that_cannot_be_rolled_back_is_not_replaced_by_an_empty_one() -> None:
+    with closing(EventLog.open_sync(":memory:")) as log:
+        with pytest.raises(LookupError):
+            log.store.write_sync(cannot_be_rolled_back)
+        with pytest.raises(errors.StoreError, match="closed"):
+            log.store.read_sync(lambda tx: tx.all("SELECT 1"))
+
+
 def test_a_closed_log_is_one_file(path: Path) -> None:
     with closing(EventLog.open_sync(path)) as log:
         log.store.write_sync(lambda tx: append(tx, "a", ONE))

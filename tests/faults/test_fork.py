@@ -388,6 +388,7 @@ def test_a_child_of_a_unit_cannot_use_the_log(
     children: list[int] = []
 
     def unit(tx: Any) -> None:
+        tx.execute("SELECT 1")  # a cursor that is dropped at once
         cursor = tx.execute("SELECT 1")
         child = os.fork()
         if child:

@@ -246,6 +246,30 @@ def test_a_file_that_is_being_opened_is_not_closed_as_idle(
         assert not entry.store.is_closed
 
 
+def test_a_file_that_its_last_user_closes_at_the_same_time_is_closed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = idle(tmp_path, "closing.db")
+    entry = registry._entries[path]
+    store, lock = entry.store, threading.Lock()
+    assert store is not None
+
+    class Meanwhile:
+        """A lock that another thread held before, to close the store."""
+
+        release, locked = lock.release, lock.locked
+
+        def acquire(self, *, blocking: bool) -> bool:
+            entry.store = None
+            return lock.acquire(blocking=blocking)
+
+    monkeypatch.setattr(registry._limits, "idle_files", 0)
+    monkeypatch.setattr(entry, "lock", Meanwhile())
+    with closing(EventLog.open_sync(tmp_path / "other.db")):
+        assert store not in registry._closing
+        assert path not in registry._entries
+
+
 def test_a_file_that_is_being_closed_is_opened_again_after_that(tmp_path: Path) -> None:
     log = EventLog.open_sync(tmp_path / "slow.db")
     go_on = threading.Event()
