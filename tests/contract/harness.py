@@ -76,8 +76,14 @@ class World:
         return self.folder / f"{side}.db"
 
     def session_class(self, side: str) -> Any:
-        """Return the class that stands on a side."""
-        return SDKSession if side == "sdk" else self.second()
+        """Return a side's class; what it makes is closed with the world."""
+        kind = SDKSession if side == "sdk" else self.second()
+
+        def made(*args: Any, **keywords: Any) -> Any:
+            self.opened.append(kind(*args, **keywords))
+            return self.opened[-1]
+
+        return made
 
     def open(
         self, session_id: str = "conversation", *, memory: bool = False, **keywords: Any
@@ -87,9 +93,8 @@ class World:
         sessions = []
         for side in SIDES:
             path = ":memory:" if memory else self.path(side)
-            session = self.session_class(side)(session_id=session_id, db_path=path, **keywords)
-            self.opened.append(session)
-            sessions.append(session)
+            made = self.session_class(side)
+            sessions.append(made(session_id=session_id, db_path=path, **keywords))
         return Pair(self, session_id, *sessions)
 
     def close(self) -> None:
