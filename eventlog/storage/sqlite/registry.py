@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import atexit
+
+# Its fork hook takes a lock. Hooks run in reverse, so it has to be registered before ours: otherwise a
+# thread that waits in ours holds that lock, and a unit that forks meanwhile waits for it.
+import concurrent.futures.thread  # noqa: F401
 import os
 import threading
 from collections.abc import Callable
@@ -198,10 +202,6 @@ def _hook() -> None:
         if _hooked:
             return
         _hooked = True
-    # Its own hook takes a lock before a fork. Hooks run in reverse: it has to be registered before ours, or
-    # a thread that waits in ours would hold that lock, and a unit that forks meanwhile would wait for it.
-    import concurrent.futures.thread  # noqa: F401
-
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
