@@ -34,7 +34,7 @@ PROCESSES = 2
 AGAIN = "--again"
 OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0")
 
-_MOVING = ("tests/adapters/commands/test_export.py", "tests/adapters/commands/test_import.py")
+_MOVING = ("tests/adapters/cli/test_export.py", "tests/adapters/cli/test_import.py")
 _BUILDERS = (
     *("tests/projections/test_segments.py", "tests/projections/test_conversations.py"),
     "tests/properties/test_histories.py",
