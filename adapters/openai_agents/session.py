@@ -238,10 +238,10 @@ class EventLogSession:
 
         turn_number: the first turn that the branch leaves out. If turns are numbered from 1, turn 0 creates
             an empty branch.
-        branch_name: an id never used in this session; None makes one up, unique in the file.
-        include_turn: keep the turn itself, too.
+        branch_name: an id never used in this session; None generates one that is unique in the file.
+        include_turn: end the branch after the turn instead.
 
-        Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueError).
+        Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueErrors).
         """
         commands.check_branch_name(branch_name)
         number = commands.turn_number(turn_number)

@@ -135,7 +135,7 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
         )
     if names:
         return ForeignFileError(
-            f"{target} holds tables of another program, but not an event log", path=target
+            f"{target} holds tables of another program, but no event log", path=target
         )
     return error
 

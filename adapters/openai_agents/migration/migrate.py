@@ -50,7 +50,7 @@ def open_log(
     target = SQLITE.resolve(path)
     if not create and (target == MEMORY or not _holds_history(target)):
         raise NoLogError(
-            f"event log not found in {path}: construct the session with create_tables=True "
+            f"{path} contains no event log: construct the session with create_tables=True "
             "to create one",
             path=str(path),
         )
