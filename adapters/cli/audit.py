@@ -1,12 +1,12 @@
 """
-``eventlog audit``: what happened, when, by whom, and what became of it.
+``eventlog audit``: the audit trail, with actors and later removals.
 
-Documents of ``--json``, one a line: ``event`` (position, session_id, version, branch_id, type,
+Documents of ``--json``, one per line: ``event`` (position, session_id, version, branch_id, type,
 occurred_at, recorded_at, actor, trace_id, account, state: "whole", "erased" or "unreadable", items:
 account, gone: null or "popped", "replaced", "deleted", "cleared", gone_at: position or null), then
-``finding`` where the log is not as recorded or cannot be read on (position, problem), and ``integrity``
-(ok, session_id: null for the whole log, events, first_bad_position, head: position, digest). What is
-followed comes after that. With ``--session`` only that session's events are verified.
+``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``
+(ok, session_id: null for the whole log, events, first_bad_position, head: position, digest). Events
+of ``--follow`` come after that. With ``--session`` only that session's events are verified.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.recorded_event import Recorded
 
 BATCH_EVENTS = 200
-"""So many events are printed at once."""
+"""Number of events printed at once."""
 
 
-class Asked(NamedTuple):
-    """Which events are asked for; times in microseconds since 1970 UTC, ``until`` exclusive."""
+class Filters(NamedTuple):
+    """Event filters; times in microseconds since 1970 UTC, ``until`` exclusive."""
 
     session_id: str | None = None
     branch_id: str | None = None
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
     limit: int | None = None
 
     def fits(self, recorded: Recorded) -> bool:
-        """Whether an event is asked for."""
+        """Return whether an event matches all filters."""
         if self.session_id is not None and recorded.session_id != self.session_id:
             return False
         if self.types and recorded.type not in self.types:
@@ -72,7 +72,7 @@ class Asked(NamedTuple):
 
 
 def happened_at(recorded: Recorded) -> int:
-    """Return when an event happened; when it was recorded, if its metadata cannot be read."""
+    """Return the time of an event, or its recording time if its metadata is unreadable."""
     try:
         return recorded.occurred_at
     except (ValueError, RecursionError):
@@ -88,7 +88,7 @@ def _bound(recorded: Recorded, name: str) -> str | None:
 
 
 def _branches(recorded: Recorded) -> set[str | None]:
-    """Return the branches that an event happened on or names."""
+    """Return the branch of an event, and the branches that it names."""
     try:
         event = recorded.event
     except ValueError:
@@ -110,28 +110,30 @@ def run(
     follow: bool,
     as_json: bool,
 ) -> bool:
-    """Print the timeline; return whether the log is as recorded. Raises an EventLogError."""
+    """Print the timeline; return whether the log verifies. Raises an EventLogError."""
     if unknown := [name for name in types if name not in EVENT_TYPES]:
         known = ", ".join(EVENT_TYPES)
-        terminal.fail(terminal.ExitCode.USAGE, f"there is no type {unknown[0]!r}, only {known}")
+        terminal.fail(
+            terminal.ExitCode.USAGE, f"unknown event type {unknown[0]!r}; expected one of: {known}"
+        )
     try:
         start, end = timestamps.typed_period(since, until)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
-    asked = Asked(session_id, branch_id, start, end, types, actor, limit)
+    filters = Filters(session_id, branch_id, start, end, types, actor, limit)
     view = _View(terminal.console(), as_json=as_json, shows_session=session_id is None)
     with terminal.opened(path, read_only=True) as log:
         try:
-            if not follow:  # else they may come yet
-                asyncio.run(_require(log, asked))
+            if not follow:  # with --follow, they may still be created
+                asyncio.run(_require(log, filters))
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
-        return asyncio.run(_audit(log, asked, view, follow=follow))
+        return asyncio.run(_audit(log, filters, view, follow=follow))
 
 
-async def _require(log: EventLog, asked: Asked) -> None:
-    """Raise ConversationError when the session or the branch that is asked for never was."""
-    session_id, branch_id = asked.session_id, asked.branch_id
+async def _require(log: EventLog, filters: Filters) -> None:
+    """Raise ConversationError if the session or branch of the filters never existed."""
+    session_id, branch_id = filters.session_id, filters.branch_id
     if session_id is not None:
         await log.query(partial(terminal.require_session, session_id=session_id))
     if branch_id is None or branch_id == MAIN:
@@ -143,58 +145,60 @@ async def _require(log: EventLog, asked: Asked) -> None:
             if branch_id in _branches(created):
                 return
     except EventLogError:
-        return  # the timeline tells what cannot be read
+        return  # the timeline reports the unreadable event
     raise BranchNotFoundError(branch_id)
 
 
-async def _audit(log: EventLog, asked: Asked, view: _View, *, follow: bool) -> bool:
+async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) -> bool:
     history = ItemHistory()
     head = (await log.head()).position
     problem: str | None = None
     try:
-        chosen = await _newest(log, asked, head)
-        sessions = _sessions(asked, chosen, follow=follow)
+        chosen = await _newest(log, filters, head)
+        sessions = _sessions(filters, chosen, follow=follow)
         for session_id in sessions:
             async for recorded in log.read(session_id, until=head):
                 history.follow(recorded)
-        timeline = log.read(asked.session_id, until=head) if chosen is None else _each(chosen)
+        timeline = log.read(filters.session_id, until=head) if chosen is None else _each(chosen)
         async for recorded in timeline:
-            if chosen is not None or asked.fits(recorded):
+            if chosen is not None or filters.fits(recorded):
                 view.add(recorded, await _told(log, recorded, history))
     except EventLogError as error:
         problem = str(error)
     view.flush()
-    session_id = asked.session_id
+    session_id = filters.session_id
     verified = await (log.verify() if session_id is None else log.verify_session(session_id))
     view.integrity(verified, problem, session_id)
     if follow and problem is None:
-        async with aclosing(log.subscribe(asked.session_id, after=head)) as events:
+        async with aclosing(log.subscribe(filters.session_id, after=head)) as events:
             async for recorded in events:
                 history.follow(recorded)
-                if asked.fits(recorded):
+                if filters.fits(recorded):
                     view.add(recorded, await _told(log, recorded, history))
                     view.flush()
     return verified.ok and problem is None
 
 
-async def _newest(log: EventLog, asked: Asked, head: int) -> list[Recorded] | None:
-    """Return the newest events that are asked for, in order; None when all of them are."""
-    if asked.limit is None:
+async def _newest(log: EventLog, filters: Filters, head: int) -> list[Recorded] | None:
+    """Return the newest matching events, in order; None without a limit."""
+    if filters.limit is None:
         return None
     found: list[Recorded] = []
-    if asked.limit > 0:
-        async for recorded in log.read(asked.session_id, until=head, backward=True):
-            if asked.fits(recorded):
+    if filters.limit > 0:
+        async for recorded in log.read(filters.session_id, until=head, backward=True):
+            if filters.fits(recorded):
                 found.append(recorded)
-                if len(found) == asked.limit:
+                if len(found) == filters.limit:
                     break
     return found[::-1]
 
 
-def _sessions(asked: Asked, chosen: list[Recorded] | None, *, follow: bool) -> Sequence[str | None]:
+def _sessions(
+    filters: Filters, chosen: list[Recorded] | None, *, follow: bool
+) -> Sequence[str | None]:
     """Return the sessions whose whole histories are needed; [None] for all."""
-    if asked.session_id is not None:
-        return [asked.session_id]
+    if filters.session_id is not None:
+        return [filters.session_id]
     if chosen is None or follow:
         return [None]
     return list(dict.fromkeys(recorded.session_id for recorded in chosen))
@@ -211,12 +215,12 @@ async def _told(log: EventLog, recorded: Recorded, history: ItemHistory) -> Even
         if isinstance(recorded.event, ItemPopped):
             popped = await log.query(partial(conversation_queries.item, ref=recorded.event.item))
     except (EventLogError, IndexError):
-        popped = None  # erased, or not to be read
+        popped = None  # erased or unreadable
     return event_descriptions.describe_event(recorded, history.facts, history.gone, popped)
 
 
 class _View:
-    """Prints events, so many at once for people, or one document a line."""
+    """Prints events: in batches for people, or as one document per line."""
 
     def __init__(self, out: Console, *, as_json: bool, shows_session: bool) -> None:
         self._out = out
@@ -225,10 +229,10 @@ class _View:
         self._waiting: list[tuple[Recorded, EventDescription]] = []
         self._day: str | None = None
 
-    def add(self, recorded: Recorded, told: EventDescription) -> None:
-        """Print an event, now or with those that follow."""
+    def add(self, recorded: Recorded, described: EventDescription) -> None:
+        """Print an event, or queue it for the next batch."""
         if self._as_json:
-            terminal.print_json(_document(recorded, told))
+            terminal.print_json(_document(recorded, described))
             return
         day = timestamps.day(happened_at(recorded))
         if day != self._day or len(self._waiting) >= BATCH_EVENTS:
@@ -236,17 +240,17 @@ class _View:
         if day != self._day:
             self._out.print(Text(f"{day} UTC", style="bold"))
         self._day = day
-        self._waiting.append((recorded, told))
+        self._waiting.append((recorded, described))
 
     def flush(self) -> None:
-        """Print what waits."""
+        """Print the queued events."""
         if self._waiting:
             self._print_lines()
             self._waiting.clear()
         sys.stdout.flush()
 
     def integrity(self, verified: Verified, problem: str | None, session_id: str | None) -> None:
-        """Say in one line whether the log, or the session, is as recorded, up to where."""
+        """Print the result of the verification, and the verified head."""
         if self._as_json:
             for finding in verified.findings:
                 terminal.print_json({"kind": "finding", **finding._asdict()})
@@ -272,38 +276,40 @@ class _View:
             self._out.print(Text(printable(text), style="bold red"), soft_wrap=True)
 
     def _print_lines(self) -> None:
-        """Print what waits in columns, the last folded. A table of rich's takes nearly twice as long."""
+        """Print the queue in columns, the last one folded. A rich table takes nearly twice as long."""
         width = max(6, len(str(self._waiting[-1][0].position)))
         rows = []
-        for recorded, told in self._waiting:
+        for recorded, described in self._waiting:
             row = Text().append(f"{recorded.position:>{width}}  ", style="dim")
             row.append(f"{timestamps.clock(happened_at(recorded))}  ")
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
-            rows.append(terminal.folded(self._out, row, line(recorded, told)))
+            rows.append(terminal.folded(self._out, row, line(recorded, described)))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
 
 
 def _column(text: str, width: int, style: str = "") -> Text:
-    """Return a text cut or filled to a width, with two spaces after it."""
+    """Return a text cut or padded to a width, plus two spaces."""
     column = Text(printable(text), style=style)
     column.truncate(width, overflow="ellipsis", pad=True)
     return column.append("  ")
 
 
-def line(recorded: Recorded, told: EventDescription) -> Text:
-    """Return an event in words, with what became of its items, by whom it was done and in which trace."""
-    words = Text(printable(told.account), style="" if told.state == "whole" else "bold red")
-    shown = told.items[: event_descriptions.TOLD_ITEMS]
+def line(recorded: Recorded, described: EventDescription) -> Text:
+    """Return an event's description, with later removals of its items, its actor and its trace."""
+    words = Text(
+        printable(described.account), style="" if described.state == "whole" else "bold red"
+    )
+    shown = described.items[: event_descriptions.TOLD_ITEMS]
     for number, item in enumerate(shown):
-        words.append((" " if told.account == "added" else ": ") if number == 0 else "; ")
+        words.append((" " if described.account == "added" else ": ") if number == 0 else "; ")
         words.append(printable(item.account))
         if item.gone is not None:
             words.append(f" ({item.gone.how} at {item.gone.position})", style="red")
-    if left := len(told.items) - len(shown):
+    if left := len(described.items) - len(shown):
         words.append(f"; and {left:,} more")
-        if gone := sum(item.gone is not None for item in told.items[len(shown) :]):
+        if gone := sum(item.gone is not None for item in described.items[len(shown) :]):
             words.append(f" ({gone:,} no longer in any branch)", style="red")
     for name, label in (("actor", "by"), ("trace_id", "trace")):
         if (value := _bound(recorded, name)) is not None:
@@ -311,7 +317,7 @@ def line(recorded: Recorded, told: EventDescription) -> Text:
     return words
 
 
-def _document(recorded: Recorded, told: EventDescription) -> dict[str, JSON]:
+def _document(recorded: Recorded, described: EventDescription) -> dict[str, JSON]:
     return {
         "kind": "event",
         "position": recorded.position,
@@ -323,14 +329,14 @@ def _document(recorded: Recorded, told: EventDescription) -> dict[str, JSON]:
         "recorded_at": timestamps.iso(recorded.recorded_at),
         "actor": _bound(recorded, "actor"),
         "trace_id": _bound(recorded, "trace_id"),
-        "account": told.account,
-        "state": told.state,
+        "account": described.account,
+        "state": described.state,
         "items": [
             {
                 "account": item.account,
                 "gone": None if item.gone is None else item.gone.how,
                 "gone_at": None if item.gone is None else item.gone.position,
             }
-            for item in told.items
+            for item in described.items
         ],
     }

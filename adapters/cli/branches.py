@@ -1,10 +1,10 @@
 """
 ``eventlog branches``: the tree of a session's branches.
 
-Documents of ``--json``, one a line: ``branch`` (session_id, branch_id, from_branch_id, before_turn,
+Documents of ``--json``, one per line: ``branch`` (session_id, branch_id, from_branch_id, before_turn,
 last_item: [position, index] of the last item shared at the fork, items, own_items, turns, created_at,
 last_used_at, is_live, is_current, ended: "deleted" or "cleared", ended_at, last_version: of the
-session, in which it was there), in the order of creation.
+session, in which it existed), in the order of creation.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CURRENT = "SELECT branch_id, deleted_at FROM sessions"
 
 
 class Branch(NamedTuple):
-    """A branch of a session, where it left which other, its size, its use and its end."""
+    """A branch of a session: its fork point, size, last use and end."""
 
     branch_id: str
     from_branch_id: str | None
@@ -104,7 +104,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
 
 
 def branches(tx: Transaction, session_id: str) -> list[Branch]:
-    """Return all branches that a session ever had, in the order of their creation."""
+    """Return all branches that a session ever had, in order of creation."""
     forks, ends = _forks_and_ends(tx, session_id)
     with past.session_as_of(tx, session_id, session_version(tx, session_id)) as present:
         current, deleted_at = present.one(CURRENT) or (None, None)
@@ -141,7 +141,7 @@ def branches(tx: Transaction, session_id: str) -> list[Branch]:
 
 
 class _End(NamedTuple):
-    """The end of a branch, or of all for None."""
+    """End of a branch, or of all branches if ``branch_id`` is None."""
 
     branch_id: str | None
     how: str
@@ -181,7 +181,7 @@ def _pair(fork: BranchCreated | None) -> tuple[int, int] | None:
 
 
 def _own_items(tx: Transaction, pointer: Pointer, fork: BranchCreated | None) -> int:
-    """Count the items behind the fork; items stand in the order of their identity."""
+    """Count the items after the fork; a branch's items are sorted by position and index."""
     last = None if fork is None else fork.last_item
     if last is None:
         return pointer.length
@@ -202,7 +202,7 @@ def _tree(session_id: str, shown: list[Branch], found: list[Branch]) -> Tree:
 
 
 def _nearest(branch: Branch, by_id: Mapping[str, Branch], nodes: Mapping[str, Tree]) -> str | None:
-    """Return the nearest ancestor that is shown, None for the root."""
+    """Return the nearest ancestor that is shown, or None for the root."""
     passed = {branch.branch_id}
     name = branch.from_branch_id
     while name is not None and name not in passed and name in by_id:

@@ -1,10 +1,10 @@
 """
-``eventlog doctor``: what a file is and holds, and what needs doing.
+``eventlog doctor``: facts about a file, and its problems.
 
-Documents of ``--json``, one a line: ``file`` (path, bytes, wal_bytes, free_bytes, schema_version, events,
+Documents of ``--json``, one per line: ``file`` (path, bytes, wal_bytes, free_bytes, schema_version, events,
 sessions, first_recorded_at, last_recorded_at, head: position, digest, journal_mode, sqlite_version),
 ``events`` (type, events, bytes, erased), ``table`` (table, bytes, is_estimate), ``note`` and ``finding``
-(subject, problem, advice), and at the end ``diagnosed`` (ok). Only findings need something done.
+(subject, problem, advice), and at the end ``diagnosed`` (ok). Only findings need action.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RECORDED = """
 
 
 def run(path: Path, *, as_json: bool) -> bool:
-    """Print what a file is and what needs doing; return whether nothing does."""
+    """Print facts and problems of a file; return whether there are no findings."""
     with terminal.opened(path, read_only=True) as log:
         complaints = _complaints(log)
         facts: dict[str, JSON] = {}
@@ -153,9 +153,9 @@ def _print(
         out.print(Text(printable(f"  -> {complaint.advice}"), style="dim"))
     findings = sum(not complaint.is_note for complaint in complaints)
     if ok:
-        out.print(Text("nothing needs doing", style="green"))
+        out.print(Text("no problems found", style="green"))
     else:
-        out.print(Text(f"{summary.counted(findings, 'thing')} to do", style="bold red"))
+        out.print(Text(f"{summary.counted(findings, 'problem')} found", style="bold red"))
 
 
 def _print_facts(out: Console, facts: dict[str, JSON]) -> None:

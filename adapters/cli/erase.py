@@ -1,5 +1,5 @@
 """
-``eventlog erase``: blank contents for good; say first what would go, and ask.
+``eventlog erase``: erase content permanently, after a preview and a confirmation.
 
 The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete, dry_run).
 """
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 
 
-class Asked(NamedTuple):
-    """What is to be erased: exactly one of a session, deleted sessions, or what is on no branch."""
+class Selection(NamedTuple):
+    """Content to erase: exactly one of a session, deleted sessions, or items on no branch."""
 
     session_id: str | None
     deleted: bool
@@ -40,58 +40,60 @@ class Asked(NamedTuple):
     reason: str | None
 
 
-def asked(
+def selection(
     session_id: str | None,
     *,
     deleted: bool,
     older_than: str | None,
     popped: bool,
     reason: str | None,
-) -> Asked:
-    """Return what is asked for; end with a usage error if it is not one thing."""
+) -> Selection:
+    """Return the selected content; exit with USAGE unless exactly one option selects it."""
     if (session_id is not None) + deleted + popped != 1:
-        terminal.fail(terminal.ExitCode.USAGE, "say what: one of --session, --deleted and --popped")
+        terminal.fail(
+            terminal.ExitCode.USAGE, "choose exactly one of --session, --deleted or --popped"
+        )
     if older_than is not None and not deleted:
-        terminal.fail(terminal.ExitCode.USAGE, "--older-than goes with --deleted")
+        terminal.fail(terminal.ExitCode.USAGE, "--older-than requires --deleted")
     try:
         age = None if older_than is None else timestamps.duration(older_than)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
-    return Asked(session_id, deleted, age, popped, reason)
+    return Selection(session_id, deleted, age, popped, reason)
 
 
 def run(
-    path: Path, what: Asked, *, actor: str | None, dry_run: bool, yes: bool, as_json: bool
+    path: Path, selected: Selection, *, actor: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> bool:
-    """Erase; return whether nothing of it is left in the file. Raises an EventLogError."""
+    """Erase; return whether the file contains no copies. Raises an EventLogError."""
     with terminal.conversations(path, read_only=dry_run) as log:
-        terminal.check_session(log, what.session_id)
+        terminal.check_session(log, selected.session_id)
         with terminal.acting(actor):
-            return asyncio.run(_erase(log, what, dry_run=dry_run, yes=yes, as_json=as_json))
+            return asyncio.run(_erase(log, selected, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
 async def _erase(
-    log: ConversationLog, what: Asked, *, dry_run: bool, yes: bool, as_json: bool
+    log: ConversationLog, selected: Selection, *, dry_run: bool, yes: bool, as_json: bool
 ) -> bool:
-    would = await log.erase(**what._asdict(), dry_run=True)
+    would = await log.erase(**selected._asdict(), dry_run=True)
     if dry_run:
         _print(would, dry_run=True, as_json=as_json)
         return True
     if would.sessions and not yes:
         _confirm(would)
     with _progress(would.events, shown=not as_json) as on_progress:
-        erased = await log.erase(**what._asdict(), on_progress=on_progress)
+        erased = await log.erase(**selected._asdict(), on_progress=on_progress)
     _print(erased, dry_run=False, as_json=as_json)
     return erased.is_complete
 
 
 def _confirm(would: ErasureResult) -> None:
-    """Ask on a terminal; end with a usage error where nobody can answer, or the answer is no."""
+    """Ask on a terminal; exit with USAGE if stdin is not a terminal or the user declines."""
     if not sys.stdin.isatty():
         terminal.fail(
-            terminal.ExitCode.USAGE, f"this would erase {_amount(would)}: say --yes to do it"
+            terminal.ExitCode.USAGE, f"this would erase {_amount(would)}: pass --yes to confirm"
         )
-    question = f"Erase {_amount(would)}? It cannot be undone."
+    question = f"Erase {_amount(would)}? This cannot be undone."
     if not typer.confirm(question, err=True):
         terminal.fail(terminal.ExitCode.USAGE, "nothing was erased")
 
@@ -108,12 +110,16 @@ def _print(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
         return
     out = terminal.console()
     verb = "would erase" if dry_run else "erased"
-    said = f"{verb} {_amount(erased)}" if erased.sessions else "there is nothing to erase"
-    out.print(Text(said), soft_wrap=True)
+    outcome = f"{verb} {_amount(erased)}" if erased.sessions else "nothing to erase"
+    out.print(Text(outcome), soft_wrap=True)
     if erased.kept_items == 1:
-        out.print(Text("1 popped item stays: its event holds live items"), soft_wrap=True)
+        out.print(
+            Text("1 popped item is kept: its event also contains active items"), soft_wrap=True
+        )
     elif erased.kept_items:
-        kept = f"{erased.kept_items:,} popped items stay: their events hold live items"
+        kept = (
+            f"{erased.kept_items:,} popped items are kept: their events also contain active items"
+        )
         out.print(Text(kept), soft_wrap=True)
     if not erased.is_complete:
         _print_incomplete(out)
@@ -121,8 +127,8 @@ def _print(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
 
 def _print_incomplete(out: Console) -> None:
     text = (
-        "another process was using the file, which may still hold copies of what was erased: "
-        "run this again when it is idle"
+        "another process is using the file, which may still contain copies of the erased content: "
+        "run this command again later"
     )
     out.print(Text(text, style="bold red"), soft_wrap=True)
 

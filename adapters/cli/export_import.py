@@ -1,4 +1,4 @@
-"""``eventlog export`` and ``eventlog import``: histories out of a log, and into one."""
+"""``eventlog export`` and ``eventlog import``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 def export(
     path: Path, sessions: Sequence[str], *, markdown: bool, output: Path | None, as_json: bool
 ) -> None:
-    """Write a log's histories to a file, whole or not at all, or to stdout. Raises an EventLogError."""
+    """Write histories to stdout, or atomically to a file. Raises an EventLogError."""
     if output is not None:
         check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
@@ -62,7 +62,7 @@ def export(
 
 
 def check_output(path: Path, output: Path) -> None:
-    """End with a usage error for a file that must not be replaced: any database, and what is beside it."""
+    """Exit with USAGE if the output would replace a database or a file that belongs to one."""
     target = SQLITE.resolve(output)
     if target == SQLITE.resolve(path):
         terminal.fail(ExitCode.USAGE, f"{output} is the log itself")
@@ -77,7 +77,7 @@ def check_output(path: Path, output: Path) -> None:
 
 
 async def _write(texts: AsyncIterator[str], output: Path | None) -> None:
-    """Write texts, each on lines of its own."""
+    """Write texts, each with a line break at the end."""
     with _opened(output) as file:
         async for text in texts:
             file.write(text.encode() + b"\n")
@@ -86,7 +86,7 @@ async def _write(texts: AsyncIterator[str], output: Path | None) -> None:
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[IO[bytes]]:
-    """Open stdout, or a file that is there once it is whole."""
+    """Open stdout, or a file that appears only once it is complete."""
     if output is None:
         sys.stdout.flush()
         yield sys.stdout.buffer
@@ -140,22 +140,22 @@ def import_(
     actor: str | None,
     as_json: bool,
 ) -> bool:
-    """Import histories; return whether all of all sessions came in. Raises an EventLogError."""
+    """Import histories; return whether every session is complete. Raises an EventLogError."""
     try:
         if tables is not None:
             tables.resolved()
     except WrongTablesError as error:
         terminal.fail(ExitCode.USAGE, error)
-    check_source(source, tables)  # before a log is made for it
-    bring = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
+    check_source(source, tables)  # before creating a log
+    import_source = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
     outcomes: list[Imported] = []
     try:
-        is_tried = dry_run or (not _is_there(path) and _is_all_broken(bring))
+        is_tried = dry_run or (not _is_there(path) and _is_all_broken(import_source))
         with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
-            brought = bring(log, dry_run=is_tried, on_progress=show)
+            imported = import_source(log, dry_run=is_tried, on_progress=show)
             with terminal.acting(actor):
-                asyncio.run(_collect(brought, outcomes, as_json=as_json))
-    finally:  # what came in before an error stays
+                asyncio.run(_collect(imported, outcomes, as_json=as_json))
+    finally:  # sessions imported before an error stay
         _print_receipt(outcomes, path, dry_run=dry_run, as_json=as_json)
     return not any(
         outcome.outcome in {"refused", "broken"} or _is_incomplete(outcome) for outcome in outcomes
@@ -163,27 +163,27 @@ def import_(
 
 
 def _is_incomplete(outcome: Imported) -> bool:
-    """Whether a session came in, but for something that was left out."""
+    """Return whether a session was imported without some of its content."""
     return outcome.imported_as is not None and outcome.problem is not None
 
 
 async def _collect(
-    brought: AsyncIterator[Imported], outcomes: list[Imported], *, as_json: bool
+    imported: AsyncIterator[Imported], outcomes: list[Imported], *, as_json: bool
 ) -> None:
-    async for outcome in brought:
+    async for outcome in imported:
         outcomes.append(outcome)
         if as_json:
             terminal.print_json({"kind": "session", **outcome._asdict()})
 
 
-def _is_all_broken(bring: Callable[..., AsyncGenerator[Imported, None]]) -> bool:
-    """Whether a source has sessions, and none that a new log would be made for."""
+def _is_all_broken(import_source: Callable[..., AsyncGenerator[Imported, None]]) -> bool:
+    """Return whether a source has sessions and all of them are broken, so that no log is created."""
 
     async def found() -> set[bool]:
         seen = set()
         async with (
             EventLog.open(MEMORY) as log,
-            aclosing(bring(log, dry_run=True)) as outcomes,
+            aclosing(import_source(log, dry_run=True)) as outcomes,
         ):
             async for outcome in outcomes:
                 seen.add(outcome.outcome == "broken")
@@ -200,12 +200,12 @@ def _is_there(path: Path) -> bool:
 
 @contextmanager
 def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
-    """Open the log to import into, made if need be; in a dry run, nothing is made or written."""
+    """Open the target log, creating it if missing; a dry run creates and writes nothing."""
     if dry_run and _is_there(path):
-        with terminal.told_apart(path):
+        with terminal.explain_foreign_file(path):
             log = EventLog.open_sync(path, read_only=True)
     else:
-        with terminal.told_apart(path):
+        with terminal.explain_foreign_file(path):
             log = EventLog.open_sync(
                 MEMORY if dry_run else path, projections=None if dry_run else projections.default()
             )
@@ -219,7 +219,7 @@ def _print_receipt(
     outcomes: Sequence[Imported], path: Path, *, dry_run: bool, as_json: bool
 ) -> None:
     if not outcomes and sys.exc_info()[0] is not None:
-        return  # it failed before the first session
+        return  # the import failed before the first session
     counts = Counter(outcome.outcome for outcome in outcomes)
     numbers: dict[str, int] = {name: counts[name] for name in OUTCOMES}
     numbers["incomplete"] = sum(map(_is_incomplete, outcomes))
@@ -229,23 +229,23 @@ def _print_receipt(
         return
     out = terminal.console()
     for outcome in outcomes:
-        if (told := _told(outcome)) is not None:
-            out.print(Text(printable(f"{outcome.session_id}: {told}")), soft_wrap=True)
-    came = counted(numbers.pop("imported") + numbers["renamed"], "session")
+        if (remark := _remark(outcome)) is not None:
+            out.print(Text(printable(f"{outcome.session_id}: {remark}")), soft_wrap=True)
+    sessions = counted(numbers.pop("imported") + numbers["renamed"], "session")
     verb = "would import" if dry_run else "imported"
     rest = "".join(f"; {number:,} {name}" for name, number in numbers.items() if number)
-    line = f"{verb} {came}, {counted(events, 'event')} into {path}{rest}"
+    line = f"{verb} {sessions}, {counted(events, 'event')} into {path}{rest}"
     out.print(Text(printable(line)), soft_wrap=True)
 
 
-def _told(outcome: Imported) -> str | None:
-    """Return what is to be said of a session; nothing of one that came in as it was."""
-    told: list[str] = [] if outcome.outcome == "imported" else [outcome.outcome]
+def _remark(outcome: Imported) -> str | None:
+    """Return the line to print for a session; None if it was imported unchanged."""
+    remarks: list[str] = [] if outcome.outcome == "imported" else [outcome.outcome]
     if outcome.outcome == "renamed":
-        told = [f"renamed to {outcome.imported_as}"]
+        remarks = [f"renamed to {outcome.imported_as}"]
     if outcome.problem is not None:
-        told.append(outcome.problem)
-    return ": ".join(told) or None
+        remarks.append(outcome.problem)
+    return ": ".join(remarks) or None
 
 
 # -- both -------------------------------------------------------------------------------------
@@ -253,13 +253,13 @@ def _told(outcome: Imported) -> str | None:
 
 @contextmanager
 def _bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give what moves a bar on stderr while the block runs, if that is a terminal."""
+    """Yield the callback of a progress bar on stderr, or None if stderr is not a terminal."""
     err = terminal.console(stderr=True)
     if not (shown and err.is_terminal):
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    # The bar must not take stdout over: it may be a file.
+    # The bar must not redirect stdout, which may be a file.
     with Progress(
         *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as bar:

@@ -1,7 +1,7 @@
 """
 The command line: ``eventlog COMMAND``.
 
-Quiet when all is well, exact when not. Exit codes: 0 clean, 1 findings, 2 usage, 3 cannot open.
+Exit codes: 0 clean, 1 findings, 2 usage error, 3 cannot open the file.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(enabled: bool) -> None:
+    if enabled:
         from importlib.metadata import version
 
         typer.echo(f"eventlog {version(DISTRIBUTION)}")
         raise typer.Exit
 
 
-@app.callback(epilog="Exit codes: 0 clean, 1 findings, 2 usage, 3 cannot open.")
+@app.callback(epilog="Exit codes: 0 clean, 1 findings, 2 usage error, 3 cannot open the file.")
 def eventlog(
     show_version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and end."
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
     """
-    Conversations of LLM agents, as a log of events.
+    Inspect and maintain event logs of LLM agent conversations.
 
     Example: [bold]eventlog demo[/bold]
     """
@@ -76,19 +76,19 @@ def replay(
     db: Database,
     projection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this projection; may be given several times."),
+        typer.Option(metavar="NAME", help="Only this projection (repeatable)."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the tables, and change nothing.")
+        bool, typer.Option("--check", help="Only compare the tables with a replay.")
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
-    Build the projections' tables again from the first event, or check them.
+    Rebuild the projection tables from the events, or check them.
 
-    Programs may go on writing meanwhile. Safe to kill, and to run again.
+    Other programs can keep writing. An interrupted replay changes nothing; run it again.
 
-    A check names each row that differs; it exits with 1 if there is one.
+    [bold]--check[/bold] lists every row that differs, and exits with 1 if there are any.
 
     Example: [bold]eventlog replay conversations.db --check[/bold]
     """
@@ -104,16 +104,16 @@ def demo(
         typer.Option(
             "--db",
             metavar="PATH",
-            help="The log's file, made if need be. [dim]\\[default: in a temporary folder][/dim]",
+            help="Log file, created if missing. [dim]\\[default: in a temporary folder][/dim]",
         ),
     ] = None,
 ) -> bool:
     """
-    Show it: a conversation with a tool, branches and usage, its events, and a replay.
+    Run a demo: a conversation with a tool, branches and usage, its events, and a replay.
 
-    With OPENAI_API_KEY set, the SDK's default model answers; else a scripted one.
+    With OPENAI_API_KEY set, the SDK's default model answers, otherwise a scripted model.
 
-    It exits with 1 if anything reads differently after the replay.
+    Exits with 1 if any read returns a different result after the replay.
 
     Example: [bold]eventlog demo --db conversations.db[/bold]
     """
@@ -129,21 +129,22 @@ def verify(
         str | None,
         typer.Option(
             metavar="POSITION:DIGEST",
-            help="A head that was kept elsewhere; the log must contain it.",
+            help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
     head: Annotated[
-        bool, typer.Option("--head", help="Verify the log only, and print its head to be kept.")
+        bool, typer.Option("--head", help="Verify only the log, and print its head to save.")
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
-    Prove that the log is what was recorded, and that its tables are what the log says.
+    Verify the digest chain, and compare every projection table with a replay.
 
-    Recomputes every digest from what is read back, checks positions, versions and that each event
-    can be read, and replays each projection beside its tables. The first bad event is named.
+    Recomputes every digest, checks positions and versions, decodes every event, and names the first
+    bad event.
 
-    A tail that was cut off leaves no trace in the file: keep a head elsewhere, and expect it.
+    The file alone cannot show that its last events were cut off: save a head elsewhere, and pass it as
+    [bold]--expect-head[/bold].
 
     Example: [bold]eventlog verify conversations.db --head > head.txt[/bold]
     """
@@ -157,21 +158,21 @@ def show(
     db: Database,
     session: SessionId,
     branch: Annotated[
-        str | None, typer.Option(help="This branch, not the one last switched to.")
+        str | None, typer.Option(help="Branch to show. [dim]\\[default: the current one][/dim]")
     ] = None,
-    turns: Annotated[bool, typer.Option("--turns", help="A line for each turn.")] = False,
+    turns: Annotated[bool, typer.Option("--turns", help="One line per turn.")] = False,
     as_of: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="As it was then.")
+        str | None, typer.Option(metavar="VERSION|TIME", help="Show this point of the past.")
     ] = None,
     diff: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="What changed since then.")
+        str | None, typer.Option(metavar="VERSION|TIME", help="Show the changes since this point.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
     Show a conversation as the model saw it, now or at any point of its past.
 
-    A time is ISO 8601, in UTC unless it has a zone; a day alone is its end.
+    Times are ISO 8601, in UTC unless they have a zone. A date means the end of that day.
 
     Example: [bold]eventlog show conversations.db support-42 --as-of 2026-11-04[/bold]
     """
@@ -184,11 +185,11 @@ def show(
 def branches(
     db: Database,
     session: SessionId,
-    all_: Annotated[bool, typer.Option("--all", help="Deleted branches, too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Show the tree of a session's branches: where each left which, turns, items and last use.
+    Show the tree of a session's branches: fork points, turns, items and last use.
 
     Example: [bold]eventlog branches conversations.db support-42 --all[/bold]
     """
@@ -198,7 +199,7 @@ def branches(
 
 
 class Order(StrEnum):
-    """By which time sessions are listed."""
+    """Time by which sessions are sorted."""
 
     updated_at = "updated_at"
     created_at = "created_at"
@@ -208,21 +209,21 @@ class Order(StrEnum):
 @of_sessions
 def sessions(
     db: Database,
-    deleted: Annotated[
-        bool, typer.Option("--deleted", help="Those that were deleted, instead.")
-    ] = False,
-    order_by: Annotated[Order, typer.Option(help="The newest first by this.")] = Order.updated_at,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The oldest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted sessions.")] = False,
+    order_by: Annotated[
+        Order, typer.Option(help="Sort by this time, newest first.")
+    ] = Order.updated_at,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort oldest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of results.")] = 50,
     after: After = None,
     as_json: AsJson = False,
     **which: Unpack[Which],
 ) -> None:
     """
-    List sessions: all, or those that match, the last used first.
+    List the sessions that match all filters, most recently used first.
 
-    A cost with a plus does not count requests whose price is not known. A time is ISO 8601, in UTC
-    unless it has a zone; a day alone is its beginning.
+    A plus after a cost means that it excludes requests without a known price. Times are ISO 8601, in
+    UTC unless they have a zone. A date means the beginning of that day.
 
     Example: [bold]eventlog sessions conversations.db --user alice --updated-after 2026-11-01[/bold]
     """
@@ -244,18 +245,22 @@ def sessions(
 @of_sessions
 def delete(
     db: Database,
-    all_: Annotated[bool, typer.Option("--all", help="Without any filter: all of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it, and not only tell.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Delete every session; required without a filter.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete the sessions (default: only list them).")
+    ] = False,
     reason: Reason = None,
     actor: Actor = None,
     as_json: AsJson = False,
     **which: Unpack[Which],
 ) -> None:
     """
-    Delete the sessions that match: without [bold]--yes[/bold], only tell which.
+    Delete the sessions that match all filters; without [bold]--yes[/bold], only list them.
 
-    They are gone from every list and read; what they cost stays counted, and [bold]restore[/bold] brings
-    each back.
+    Deleted sessions disappear from lists and reads. Their usage stays counted, and [bold]restore[/bold]
+    undoes the deletion.
 
     Example: [bold]eventlog delete conversations.db --updated-before 2026-01-01[/bold]
     """
@@ -269,7 +274,7 @@ def delete(
 @app.command()
 def restore(db: Database, session: SessionId, actor: Actor = None, as_json: AsJson = False) -> None:
     """
-    Undo the deletion of a session: all that it held and was is back.
+    Restore a deleted session with all its items, branches and metadata.
 
     Example: [bold]eventlog restore conversations.db support-42[/bold]
     """
@@ -283,29 +288,29 @@ def audit(
     db: Database,
     session: Session = None,
     branch: Annotated[
-        str | None, typer.Option(help="Only what happened on this branch or to it.")
+        str | None, typer.Option(help="Only events on this branch or about it.")
     ] = None,
     since: Since = None,
     until: Until = None,
     type_: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Only this type; may be given several times."),
+        typer.Option("--type", metavar="TYPE", help="Only events of this type (repeatable)."),
     ] = None,
-    actor: Annotated[str | None, typer.Option(help="Only what this actor did.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only events by this actor.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Only the newest so many.")
+        int | None, typer.Option(min=0, metavar="N", help="Maximum number of events, the newest.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what is appended, by any process.")
+        bool, typer.Option("--follow", help="Keep printing new events from any process.")
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
-    Tell what happened: when, to which session and branch, by whom, and what became of it.
+    Show the audit trail: time, session, branch and actor of every event.
 
-    Items that are in no branch any more are marked. It ends with whether the log is as recorded.
+    Marks items that were later removed. The last line is the result of verifying the digest chain.
 
-    A time is ISO 8601, in UTC unless it has a zone.
+    Times are ISO 8601, in UTC unless they have a zone.
 
     Example: [bold]eventlog audit conversations.db --since 2026-11-04 --type branch_deleted[/bold]
     """
@@ -329,33 +334,34 @@ def audit(
 def search(
     db: Database,
     query: Annotated[
-        str | None, typer.Argument(metavar="QUERY", help="What it says, literally.")
+        str | None, typer.Argument(metavar="QUERY", help="Text to find, literally.")
     ] = None,
     type_: Annotated[
-        str | None, typer.Option("--type", help="Only this type: user, function_call ...")
+        str | None, typer.Option("--type", help="Only items of this type: user, function_call ...")
     ] = None,
     tool: Annotated[str | None, typer.Option(help="Only calls of this tool.")] = None,
     role: Annotated[str | None, typer.Option(help="Only messages of this role.")] = None,
     session: Session = None,
     user: User = None,
-    branch: Annotated[str | None, typer.Option(help="Only on this branch.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Only items on this branch.")] = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of results.")] = 20,
     after: After = None,
     index: Annotated[
         bool,
-        typer.Option("--index", help="First build the full-text index, or bring it up to date."),
+        typer.Option("--index", help="Build or update the full-text index first."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Find where something was said: in messages, calls, outputs and reasoning that stand on a branch.
+    Search active messages, tool calls, outputs and reasoning summaries.
 
-    Letters match in either case. Without QUERY, all that fits the options, the newest first.
+    The search is case-insensitive. Without QUERY, it lists the items that match all options, newest
+    first.
 
-    Of the newest 100 that are found the best come first. --index writes to the file; it asks for about
-    the room of the texts, twice.
+    The newest 100 matches are ranked by relevance. [bold]--index[/bold] writes to the file. The index
+    takes about twice the size of the indexed text.
 
     Example: [bold]eventlog search conversations.db refund --since 2026-11-04[/bold]
     """
@@ -380,7 +386,7 @@ def search(
 
 
 class ToolGroup(StrEnum):
-    """By what tool calls are counted."""
+    """What tool calls are grouped by."""
 
     tool = "tool"
     session = "session"
@@ -392,9 +398,7 @@ def tools(
     db: Database,
     by: Annotated[
         list[ToolGroup] | None,
-        typer.Option(
-            help="Count by this; may be given several times. [dim]\\[default: tool][/dim]"
-        ),
+        typer.Option(help="Group by this (repeatable). [dim]\\[default: tool][/dim]"),
     ] = None,
     session: Session = None,
     user: User = None,
@@ -403,7 +407,7 @@ def tools(
     as_json: AsJson = False,
 ) -> None:
     """
-    Count tool calls that stand on a branch: how many, how many failed, and how many wait for an output.
+    Count active tool calls: all, failed, and without an output.
 
     Example: [bold]eventlog tools conversations.db --by day --by tool[/bold]
     """
@@ -423,9 +427,9 @@ def tools(
 @app.command()
 def doctor(db: Database, as_json: AsJson = False) -> bool:
     """
-    Examine a file: what it is and holds, what is wrong with it, and what to do about that.
+    Examine a file: its contents, its problems, and how to fix each.
 
-    It exits with 1 when something needs doing; a note needs nothing.
+    Exits with 1 if there are findings. A note needs no action.
 
     Example: [bold]eventlog doctor conversations.db[/bold]
     """
@@ -441,7 +445,7 @@ def usage(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="In groups: session, user, model, agent, day, run, turn, branch; several by commas."
+            help="Group by session, user, model, agent, day, run, turn or branch (comma-separated)."
             " [dim]\\[default: model][/dim]",
         ),
     ] = None,
@@ -450,17 +454,17 @@ def usage(
     user: User = None,
     session: Session = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Not what was popped, deleted or cleared.")
+        bool, typer.Option("--live", help="Only active turns: not popped, deleted or cleared.")
     ] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
 ) -> None:
     """
-    Tell what was spent: tokens, and USD of what has a known price; the rest is counted.
+    Show usage: tokens, cost in USD, and requests without a known price.
 
-    A run counts in the group where its first request does. By day, a terminal shows bars.
+    A run counts in the group of its first request. Grouped by day, a terminal shows bars.
 
-    A time is ISO 8601, in UTC unless it has a zone.
+    Times are ISO 8601, in UTC unless they have a zone.
 
     Example: [bold]eventlog usage conversations.db --by user,model --since 2026-11-01[/bold]
     """
@@ -487,17 +491,17 @@ def reprice(
     session: Session = None,
     model: Annotated[str | None, typer.Option(help="Only this model's requests.")] = None,
     only_unpriced: Annotated[
-        bool, typer.Option("--only-unpriced", help="Only requests that have no cost yet.")
+        bool, typer.Option("--only-unpriced", help="Only requests without a cost.")
     ] = False,
     actor: Actor = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Price recorded requests again, each at its time, with the prices that genai-prices brings along.
+    Reprice recorded requests with the installed genai-prices, each as of its time.
 
-    What costs something else is recorded as a correction; nothing is overwritten. What an
-    application priced itself stays. Safe to kill, and to run again.
+    Changed costs are recorded as corrections; nothing is overwritten. Costs that an application set
+    stay. If interrupted, run it again.
 
     Example: [bold]eventlog reprice conversations.db --only-unpriced --dry-run[/bold]
     """
@@ -517,14 +521,14 @@ def reprice(
 
 
 class Format(StrEnum):
-    """In which form histories are exported."""
+    """Output format of an export."""
 
     jsonl = "jsonl"
     markdown = "markdown"
 
 
 class Conflict(StrEnum):
-    """What to do about a session that exists already."""
+    """Action for a session that already exists."""
 
     refuse = "refuse"
     skip = "skip"
@@ -536,22 +540,23 @@ def export(
     db: Database,
     session: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Only this session; may be given several times."),
+        typer.Option(metavar="ID", help="Only this session (repeatable)."),
     ] = None,
     form: Annotated[
-        Format, typer.Option("--format", help="The events as JSON lines, or Markdown for people.")
+        Format, typer.Option("--format", help="Events as JSON lines, or readable Markdown.")
     ] = Format.jsonl,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Output file. [dim]\\[default: stdout][/dim]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Write histories out: complete, as JSON lines that [bold]import[/bold] takes in again.
+    Export complete histories as JSON lines for [bold]import[/bold].
 
-    Or as Markdown, the present conversations with their branches, turns and tools.
+    Markdown contains the current conversations, with branches, turns and tools.
 
-    --json tells of the written file: kind ("exported"), sessions, events, output.
+    --json describes the written file: kind ("exported"), sessions, events, output.
 
     Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
     """
@@ -564,38 +569,40 @@ def export(
 @app.command("import")
 def import_(
     db: Database,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="What to import.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File to import.")],
     on_conflict: Annotated[
-        Conflict, typer.Option("--on-conflict", help="What to do about a session that exists.")
+        Conflict, typer.Option("--on-conflict", help="Action for a session that already exists.")
     ] = Conflict.refuse,
     dry_run: DryRun = False,
     sessions_table: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The SDK's sessions table in SOURCE. [dim]\\[default: agent_sessions][/dim]",
+            help="Name of the SDK's sessions table in SOURCE. [dim]\\[default: agent_sessions][/dim]",
         ),
     ] = None,
     messages_table: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
+            help="Name of the SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
         ),
     ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
 ) -> bool:
     """
-    Bring histories in: each session whole or not at all.
+    Import histories: each session completely or not at all.
 
-    SOURCE is what [bold]export[/bold] wrote, another log, or a file of the SDK's SQLiteSession or
-    AdvancedSQLiteSession. It stays as it is; DB is made if need be. A dry run checks all of it.
+    SOURCE is an export as JSON lines, another log, or a file of the SDK's SQLiteSession or
+    AdvancedSQLiteSession. The import does not change it, and creates DB if it is missing. A dry run
+    checks all of SOURCE.
 
-    Of a SOURCE that holds both a log and the SDK's tables, the log is read; the tables if one is named.
+    If SOURCE contains both a log and the SDK's tables, the import reads the log. To read the tables,
+    name one of them.
 
-    It exits with 1 if a session was refused, because it exists, or is broken, or if it is incomplete: what
-    of the SDK's cannot be read is left out, and told as its problem.
+    Exits with 1 if a session is refused, broken or incomplete. Damaged messages and usage of the SDK's
+    are skipped, and make a session incomplete.
 
     --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
     refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
@@ -624,33 +631,31 @@ def import_(
 def erase(
     db: Database,
     session: Annotated[
-        str | None, typer.Option(metavar="ID", help="All of this session; it is deleted.")
+        str | None, typer.Option(metavar="ID", help="Delete and erase this session.")
     ] = None,
-    deleted: Annotated[
-        bool, typer.Option("--deleted", help="All of every session that was deleted.")
-    ] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Erase all deleted sessions.")] = False,
     older_than: Annotated[
         str | None,
         typer.Option(
-            metavar="AGE", help="Of the deleted, only those deleted at least so long ago: 30d, 12h."
+            metavar="AGE", help="Minimum age of the deletion: 30d, 12h. Requires --deleted."
         ),
     ] = None,
     popped: Annotated[
-        bool, typer.Option("--popped", help="What is on no branch any more, in every session.")
+        bool, typer.Option("--popped", help="Erase items that are no longer on any branch.")
     ] = False,
     reason: Reason = None,
     actor: Actor = None,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
-    Blank contents for good: no byte of them stays in the file or its write-ahead log.
+    Erase content permanently from the file and its write-ahead log.
 
-    Places, digests and what was spent stay, and who erased what, when and why is recorded. The file
-    is rewritten at the end; writers wait meanwhile.
+    Positions, digests and usage stay. The log records who erased what, when and why. Writers wait while
+    the file is rewritten at the end.
 
-    It exits with 1 if another process kept the file from being rewritten; run it again then.
+    Exits with 1 if another process prevented the rewrite; run it again later.
 
     --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
 
@@ -658,17 +663,17 @@ def erase(
     """
     from agents_eventlog.adapters.cli import erase
 
-    what = erase.asked(
+    selection = erase.selection(
         session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
-    return erase.run(db, what, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+    return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # for every terminal encoding
     try:
         app(args=None if arguments is None else list(arguments), prog_name="eventlog")
     except SystemExit as end:

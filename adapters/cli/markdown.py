@@ -1,8 +1,8 @@
 """
 Conversations as Markdown, for people: sessions, branches, turns, tools.
 
-All text of a conversation stands in fences or code spans that it cannot end, its control characters and
-those that turn the direction of writing shown: no heading, link, image or tag of it comes alive.
+Conversation text is in fences or code spans that it cannot close, so its headings, links, images and
+tags are never rendered. Control and bidirectional characters are escaped.
 """
 
 from __future__ import annotations
@@ -43,9 +43,15 @@ async def export_markdown(
     on_progress: Callable[[Exported], None] | None = None,
 ) -> AsyncIterator[str]:
     """
-    Yield a log's present conversations as Markdown, session after session.
+    Yield a log's current conversations as Markdown, one session at a time.
 
-    session_ids: only these; none given means all. Raises ConversationError for one that there is not.
+    Args:
+        log: The log to export.
+        session_ids: Only these sessions; all if empty.
+        on_progress: Called after each session.
+
+    Raises:
+        ConversationError: A session does not exist.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     total, done = sum(heading.events for heading in chosen.headings), 0
@@ -62,7 +68,7 @@ def _session(session_id: str, tx: Transaction) -> str:
         return ""
     lines = [f"# Session {span(session_id)}", ""]
     began, used = timestamps.minute(session.created_at), timestamps.minute(session.updated_at)
-    lines += [f"- began {began}, last used {used} (UTC)"]
+    lines += [f"- created {began}, last used {used} (UTC)"]
     if session.user_id is not None:
         lines += [f"- user {span(session.user_id)}"]
     if session.metadata is not None:
@@ -94,7 +100,7 @@ def _branch(
             conversation_queries.refs(tx, parent), conversation_queries.refs(tx, pointer)
         )
         shared = summary.counted(kept, "item") if kept else "nothing"
-        yield f"It left {span(parent_id)}, with which it shares {shared}."
+        yield f"Forked from {span(parent_id)}, with which it shares {shared}."
         yield ""
     times = {user.turn: user.occurred_at for user in conversation_queries.user_items(tx, pointer)}
     before = -1
@@ -115,12 +121,14 @@ def _branch(
 
 
 def _item(item: JSON) -> Iterator[str]:
-    label, text = _told(item) if isinstance(item, Mapping) else ("**item**", _pretty(item))
+    label, text = (
+        _heading_and_text(item) if isinstance(item, Mapping) else ("**item**", _pretty(item))
+    )
     yield from (label, "", fence(text), "")
 
 
-def _told(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what an item is called, and its text; of what has more than text, all of it."""
+def _heading_and_text(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the heading and text of an item; the text is JSON if the item has other content."""
     kind, role = item.get("type"), item.get("role")
     if kind == "function_call":
         name = span(str(item.get("name")))
@@ -143,14 +151,14 @@ def _pretty(value: JSON) -> str:
 
 
 def span(text: str) -> str:
-    """Return a text as a code span that it cannot end, on one line."""
+    """Return a text as a one-line code span that it cannot close."""
     shown = printable(text)
     ticks = "`" * (_longest_run(shown) + 1)
     return f"{ticks} {shown} {ticks}" if "`" in shown or not shown.strip() else f"`{shown}`"
 
 
 def fence(text: str) -> str:
-    """Return a text in a fence that it cannot end."""
+    """Return a text in a fence that it cannot close."""
     shown = printable(text, lines=True)
     ticks = "`" * max(3, _longest_run(shown) + 1)
     return f"{ticks}text\n{shown}\n{ticks}"

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands take, each declared once."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,53 +13,60 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound="Callable[..., object]")
 
-Database = Annotated[Path, typer.Argument(metavar="DB", help="The log's file.")]
-SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
+Database = Annotated[Path, typer.Argument(metavar="DB", help="Log file.")]
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Session id.")]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Tell what would happen, and change nothing.")
+    bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
 ]
 After = Annotated[
-    str | None, typer.Option(metavar="CURSOR", help="Go on behind the one with this cursor.")
+    str | None,
+    typer.Option(metavar="CURSOR", help="Start after this cursor, from the previous page."),
 ]
-Reason = Annotated[str | None, typer.Option(help="Why, to be recorded.")]
+Reason = Annotated[str | None, typer.Option(help="Reason to record.")]
 Actor = Annotated[
     str | None,
-    typer.Option(help="Who, to be recorded. [dim]\\[default: your login name][/dim]"),
+    typer.Option(help="Actor to record. [dim]\\[default: your login name][/dim]"),
 ]
 Session = Annotated[str | None, typer.Option(metavar="ID", help="Only this session.")]
 User = Annotated[str | None, typer.Option(metavar="ID", help="Only this user's sessions.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="Start time (inclusive).")]
 Until = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Only before then; a day alone counts whole.")
+    str | None, typer.Option(metavar="TIME", help="End time (exclusive); a date includes that day.")
 ]
 
 
 class Which(TypedDict):
-    """Which sessions are meant: those to which all that is given applies."""
+    """Session filters; a session must match all of them."""
 
     user: User
     metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Labelled with each of these, nested or not.")
+        str | None, typer.Option(metavar="JSON", help="Metadata to match, nested or not.")
     ]
-    created_after: Annotated[str | None, typer.Option(metavar="TIME", help="Begun then or later.")]
-    created_before: Annotated[str | None, typer.Option(metavar="TIME", help="Begun before then.")]
+    created_after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Created at this time or later.")
+    ]
+    created_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Created before this time.")
+    ]
     updated_after: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Last used then or later.")
+        str | None, typer.Option(metavar="TIME", help="Last used at this time or later.")
     ]
-    updated_before: Annotated[str | None, typer.Option(metavar="TIME", help="Not used since then.")]
+    updated_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Last used before this time.")
+    ]
     text: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="In which the user or the assistant says so."),
+        typer.Option(metavar="TEXT", help="Text of a user or assistant message."),
     ]
     min_items: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of so many items or more.")
+        int | None, typer.Option(min=0, metavar="N", help="Minimum number of items.")
     ]
 
 
 def of_sessions(command: Command) -> Command:
-    """Let typer see a command's ``**which: Unpack[Which]`` as options of its own, first in its help."""
+    """Expand a command's ``**which: Unpack[Which]`` into options for typer, first in its help."""
     signature = inspect.signature(command, eval_str=True)
     db, *own, _ = signature.parameters.values()
     which = [

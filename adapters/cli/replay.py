@@ -1,4 +1,4 @@
-"""``eventlog replay``: progress while it runs, a line for each table, each row that differs."""
+"""``eventlog replay``: prints progress, one line per table, and each row that differs."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def run(path: Path, names: Sequence[str], *, check: bool, as_json: bool) -> bool
             bar.stop()
             print_difference(out, difference, as_json=as_json)
 
-        wanted = known if names else log.store.read_sync(projections.kept).named([])
+        selected = known if names else log.store.read_sync(projections.kept).named([])
         tables = projections.replay(
-            log, wanted, check=check, on_progress=bar.show, on_difference=differs
+            log, selected, check=check, on_progress=bar.show, on_difference=differs
         )
     print_tables(out, tables, check=check, as_json=as_json)
     return not any(table.differences for table in tables)
 
 
 def print_difference(out: Console, difference: Difference, *, as_json: bool) -> None:
-    """Print a row that a replay gives differently."""
+    """Print a row that differs from the replay."""
     if as_json:
         terminal.print_json({"kind": "difference", **difference._asdict()})
     else:
@@ -58,7 +58,7 @@ def print_difference(out: Console, difference: Difference, *, as_json: bool) -> 
 
 
 def print_tables(out: Console, tables: list[ReplayResult], *, check: bool, as_json: bool) -> None:
-    """Print a line for each table."""
+    """Print one line per table."""
     names = max(len(table.table) for table in tables)
     numbers = max(len(f"{table.rows:,}") for table in tables)
     for table in tables:
@@ -70,7 +70,7 @@ def print_tables(out: Console, tables: list[ReplayResult], *, check: bool, as_js
 
 
 def outcome(table: ReplayResult, *, check: bool) -> Text:
-    """Return what became of a table, in a word or two."""
+    """Return the result for a table in one or two words."""
     if not check:
         return Text("replayed", style="green")
     if not table.differences:
@@ -80,7 +80,7 @@ def outcome(table: ReplayResult, *, check: bool) -> Text:
 
 
 class _Shown:
-    """A progress bar, or none."""
+    """A progress bar that may be hidden."""
 
     def __init__(self, bar: Bar | None, what: str) -> None:
         self._bar = bar
@@ -96,13 +96,13 @@ class _Shown:
             self._bar.update(self._task, completed=progress.events, total=progress.total, rate=rate)
 
     def stop(self) -> None:
-        """Take the bar away; it does not come back."""
+        """Remove the bar for the rest of the command."""
         if self._bar is not None:
             self._bar.stop()
 
 
 class _Rate(ProgressColumn):
-    """Events in a second, on the average of the whole replay."""
+    """Events per second, averaged over the whole replay."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.fields['rate']:,.0f} events/s", style="progress.data.speed")
@@ -110,7 +110,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(what: str, *, shown: bool) -> Iterator[_Shown]:
-    """Show a bar on stderr while the block runs, if that is a terminal."""
+    """Show a bar on stderr while the block runs, if stderr is a terminal."""
     err = terminal.console(stderr=True)
     if not (shown and err.is_terminal):
         yield _Shown(None, what)
@@ -122,7 +122,7 @@ def progress(what: str, *, shown: bool) -> Iterator[_Shown]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    # The bar must not take stdout over: it may be a file.
+    # The bar must not redirect stdout, which may be a file.
     with Bar(
         *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as bar:

@@ -1,8 +1,8 @@
 """
-``eventlog search``: where something was said, and by whom.
+``eventlog search``: search items by text and by filters.
 
-Documents of ``--json``, one a line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
-tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), the newest first, and at the end
+Documents of ``--json``, one per line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
+tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), newest first, and at the end
 ``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
 """
 
@@ -44,14 +44,14 @@ def run(
     as_json: bool,
     **which: Any,
 ) -> None:
-    """Find, and print. Raises an EventLogError."""
+    """Search, and print the results. Raises an EventLogError."""
     which.update(since=terminal.time(since), until=terminal.time(until, end_of_day=True))
-    asks_nothing = text is None and not any(which.values())
+    has_no_query = text is None and not any(which.values())
     with terminal.conversations(path, read_only=not index) as log:
         terminal.check_session(log, which["session_id"])
         if index:
             build_index(log, shown=not as_json)
-        if index and asks_nothing:
+        if index and has_no_query:
             return
         try:
             found = asyncio.run(log.find_items(text, limit=limit, after=after, **which))
@@ -66,11 +66,11 @@ def run(
     if account := _account(found, text):
         aside.print(Text(account, style="dim"), soft_wrap=True)
     if found.cursor is not None:
-        aside.print(Text(f"there are more: --after {found.cursor}", style="dim"), soft_wrap=True)
+        aside.print(Text(f"next page: --after {found.cursor}", style="dim"), soft_wrap=True)
 
 
 def build_index(log: ConversationLog, *, shown: bool) -> None:
-    """Bring the full-text index of a file up to date, and its other tables; make it, if need be."""
+    """Build or update the full-text index and the other tables of a file."""
     from agents_eventlog.adapters.cli import replay
 
     with replay.progress("indexing", shown=shown) as bar:
@@ -79,19 +79,19 @@ def build_index(log: ConversationLog, *, shown: bool) -> None:
 
 
 def _account(found: SearchResults, text: str | None) -> str:
-    """Return how many events were scanned, and how they would be found faster."""
+    """Return the number of scanned events, and how to make the search faster."""
     if not found.scanned:
         return ""
     account = f"scanned {summary.counted(found.scanned, 'event')}"
     if text is None or search_index.expression(text) is None:
         return account  # no index helps
-    return f"{account} (eventlog search --index builds the full-text index, or updates it)"
+    return f"{account} (eventlog search --index builds or updates the full-text index)"
 
 
 def _print_json(found: SearchResults) -> None:
     for row in found:
-        said_at = row["occurred_at"].replace(" ", "T") + "Z"
-        terminal.print_json({"kind": "item", **row, "occurred_at": said_at})
+        occurred_at = row["occurred_at"].replace(" ", "T") + "Z"
+        terminal.print_json({"kind": "item", **row, "occurred_at": occurred_at})
     terminal.print_json(
         {
             "kind": "searched",
@@ -104,7 +104,7 @@ def _print_json(found: SearchResults) -> None:
 
 
 def _print_row(out: Console, row: ItemHit) -> None:
-    """Print where an item stands, who says it, and below that what it says."""
+    """Print the place and role of an item, and a snippet below."""
     first, *others = (printable(branch_id) for branch_id in row["branch_ids"])
     also = f" and {summary.counted(len(others), 'other')}" if others else ""
     where = Text(printable(row["session_id"]), style="bold")
@@ -116,7 +116,7 @@ def _print_row(out: Console, row: ItemHit) -> None:
 
 
 def _snippet(text: str, start: int, end: int) -> Text:
-    """Return a snippet on one line, with what was found in it marked."""
+    """Return a snippet on one line, with the match highlighted."""
     before, hit, after = (_on_one_line(t) for t in (text[:start], text[start:end], text[end:]))
     return Text.assemble(before, (hit, "bold reverse"), after)
 

@@ -1,10 +1,10 @@
 """
-``eventlog sessions``, ``delete`` and ``restore``: which sessions there are, and which shall be.
+``eventlog sessions``, ``delete`` and ``restore``: list, delete and restore sessions.
 
-Documents of ``--json``, one a line. Of ``sessions``: ``session`` (what ``list_sessions`` tells of each, its
-``cursor`` among it, for ``--after``), in order. Of ``delete``: ``session`` (session_id), oldest first, then
-``receipt`` (sessions, items, total_tokens, total_cost, unpriced_requests, dry_run). Of ``restore``:
-``restored`` (session_id).
+Documents of ``--json``, one per line. ``sessions``: ``session`` (a row of ``list_sessions``, with its
+``cursor`` for ``--after``), in order. ``delete``: ``session`` (session_id), oldest first, then ``receipt``
+(sessions, items, total_tokens, total_cost, unpriced_requests, dry_run). ``restore``: ``restored``
+(session_id).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 NAMED = 20
-"""How many deleted sessions are named for people."""
+"""Maximum number of deleted sessions printed for people."""
 
 
 def _filters(which: Which) -> SessionFilters:
-    """Return the filters that were typed; ends with USAGE for what is no time or no JSON."""
+    """Return the parsed filters; exit with USAGE for an invalid time or JSON."""
     metadata = which["metadata"]
     return {
         "user_id": which["user"],
@@ -57,7 +57,9 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        terminal.fail(terminal.ExitCode.USAGE, f"--metadata is a JSON object, not {text!r}")
+        terminal.fail(
+            terminal.ExitCode.USAGE, f"invalid --metadata: expected a JSON object, got {text!r}"
+        )
 
 
 # -- listing ------------------------------------------------------------------------------------
@@ -80,7 +82,7 @@ def run(
         try:
             rows = asyncio.run(
                 log.sessions(
-                    limit=limit + 1,  # one more, to know whether there are more
+                    limit=limit + 1,  # one more, to detect a next page
                     after=after,
                     order_by=order_by,
                     reverse=reverse,
@@ -98,7 +100,7 @@ def run(
     if shown:
         terminal.console().print(_table(shown, deleted=deleted))
     if shown and len(rows) > limit:
-        more = Text(f"more with --after {shown[-1]['cursor']}", style="dim")
+        more = Text(f"next page: --after {shown[-1]['cursor']}", style="dim")
         terminal.console().print(more, soft_wrap=True)
 
 
@@ -133,7 +135,7 @@ def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
 
 
 def _cost(cost: float, unpriced_requests: int) -> str:
-    """Return a sum of prices; with a plus where some requests have none."""
+    """Return a cost, with a plus if some requests have no known price."""
     return f"${summary.usd(cost)}{'+' if unpriced_requests else ''}"
 
 
@@ -150,7 +152,7 @@ def delete(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Delete the sessions that match, or tell which they are. Raises an EventLogError."""
+    """Delete the sessions that match, or only list them. Raises an EventLogError."""
     filters = _filters(which)
     with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
         try:
@@ -160,8 +162,8 @@ def delete(
                 )
             )
         except InvalidQueryError as error:
-            wanted = str(error).replace("all_sessions=True", "--all")
-            terminal.fail(terminal.ExitCode.USAGE, wanted)
+            problem = str(error).replace("all_sessions=True", "--all")
+            terminal.fail(terminal.ExitCode.USAGE, problem)
         except UnserialisableError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     (_print_documents if as_json else _print_deletion)(deletion)
@@ -184,10 +186,10 @@ def _print_deletion(deletion: Deletion) -> None:
     cost = _cost(deletion.total_cost, deletion.unpriced_requests)
     what = f"{summary.counted(len(deletion.session_ids), 'session')}, "
     what += f"{summary.counted(deletion.items, 'item')}"
-    spent = f"{summary.counted(deletion.total_tokens, 'token')} ({cost}) spent stay counted"
-    out.print(f"{'would delete' if deletion.dry_run else 'deleted'} {what}; {spent}")
+    usage = f"{summary.counted(deletion.total_tokens, 'token')} ({cost}) stay in the usage totals"
+    out.print(f"{'would delete' if deletion.dry_run else 'deleted'} {what}; {usage}")
     if deletion.dry_run and deletion.session_ids:
-        out.print("nothing was done yet: --yes does it", style="dim")
+        out.print("nothing was deleted: pass --yes to delete", style="dim")
 
 
 def restore(path: Path, session_id: str, *, actor: str | None, as_json: bool) -> None:

@@ -1,11 +1,11 @@
 """
 ``eventlog show``: a conversation as the model saw it, now or at any point of its past.
 
-Documents of ``--json``, one a line: first ``conversation`` (session_id, branch_id, version, is_deleted,
+Documents of ``--json``, one per line: first ``conversation`` (session_id, branch_id, version, is_deleted,
 is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
 position, index, type, occurred_at, item: null once erased, is_erased) in order; with ``--turns`` instead
 ``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
-the fields of ``item``. An item is whole there; for people long ones are cut.
+the fields of ``item``. Items are complete here; the output for people cuts long ones.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ if TYPE_CHECKING:
     from agents_eventlog.projections.conversations.as_of import AsOf
 
 SHOWN_CHARACTERS = 2_000
-"""How much of an item is printed for people."""
+"""Maximum number of characters of an item printed for people."""
 
 ERASED = object()
-"""Stands for an item whose content was erased."""
+"""Placeholder for an item whose content was erased."""
 
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
 
 WHO_CELLS = 9, 16
-"""How wide the column of who speaks is, at least and at most."""
+"""Minimum and maximum width of the speaker column."""
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
 
 
 class Entry(NamedTuple):
-    """An item of a branch: its number there, its turn, which it is, and its content."""
+    """An item of a branch: its number, turn, reference and content."""
 
     number: int
     turn: int
@@ -98,7 +98,7 @@ class Conversation(NamedTuple):
     entries: list[Entry]
 
     def document(self) -> dict[str, JSON]:
-        """Return what stands above the entries, for programs."""
+        """Return the header for programs."""
         return {
             "kind": "conversation",
             "session_id": self.session_id,
@@ -123,7 +123,7 @@ def run(
 ) -> None:
     """Print a conversation. Raises an EventLogError."""
     if turns and diff is not None:
-        terminal.fail(terminal.ExitCode.USAGE, "--turns and --diff do not go together")
+        terminal.fail(terminal.ExitCode.USAGE, "--turns and --diff cannot be combined")
     when = None if as_of is None else point(as_of)
     earlier = None if diff is None else point(diff)
 
@@ -155,7 +155,7 @@ def run(
 
 
 def point(text: str) -> AsOf:
-    """Return a version or a time that was typed; a day alone is its end."""
+    """Parse a version or a time; a date means the end of that day."""
     if text.isascii() and text.isdigit():
         return int(text)
     try:
@@ -175,9 +175,11 @@ def conversation(
     may_lack: bool = False,
 ) -> Conversation:
     """
-    Return a branch as it was, by default the one that the session was last switched to.
+    Return a branch at a point of the past, by default the session's current branch.
 
-    Raises VersionNotFoundError, and BranchNotFoundError unless the branch may be lacking.
+    Raises:
+        VersionNotFoundError: The session never had this version.
+        BranchNotFoundError: The branch does not exist, and ``may_lack`` is false.
     """
     now = session_version(tx, session_id)
     version = past.version_at(tx, session_id, now if as_of is None else as_of)
@@ -190,11 +192,11 @@ def conversation(
         if is_missing and not may_lack:
             raise BranchNotFoundError(name)
         refs = conversation_queries.refs(then, place.pointer)
-        wanted = {ref.position for ref in refs}
+        positions = {ref.position for ref in refs}
         times = {
             position: occurred_at(recorded_at, metadata, position)
             for position, recorded_at, metadata in then.execute(TIMES, (session_id,))
-            if position in wanted
+            if position in positions
         }
         rows = zip(
             refs,
@@ -212,7 +214,7 @@ def conversation(
 
 
 def _is_fresh(tx: Transaction) -> bool:
-    """Whether the tables show all that the log holds; if not, the log alone does."""
+    """Return whether the tables are up to date with the log."""
     try:
         Projections(conversations.Conversations()).require_fresh(tx)
     except StaleProjectionError:
@@ -279,12 +281,12 @@ def _print_heading(out: Console, shown: Conversation, before: Conversation | Non
     if shown.is_erased:
         heading.append("  the session was erased", style="not bold red")
     elif shown.is_deleted:
-        heading.append("  the session was deleted; --as-of shows what was", style="not bold red")
+        heading.append("  the session was deleted; --as-of shows its past", style="not bold red")
     out.print(heading)
 
 
 def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> None:
-    """Print entries with a mark before each, turn by turn. A table of rich's takes ten times as long."""
+    """Print marked entries, turn by turn. A rich table takes ten times as long."""
     for turn, group in groupby(marked, key=lambda each: each[2].turn):
         entries = list(group)
         time = timestamps.minute(entries[0][2].occurred_at)
@@ -314,7 +316,7 @@ def _said(entry: Entry) -> tuple[str, str]:
 
 
 def said(item: JSON) -> tuple[str, str]:
-    """Return who speaks in an item, or what it does, and its text."""
+    """Return the speaker or action of an item, and its text."""
     if not isinstance(item, Mapping):
         return "?", summary.json_or_text(item)
     kind = item.get("type")
@@ -330,11 +332,11 @@ def said(item: JSON) -> tuple[str, str]:
 
 
 def cut(text: str) -> str:
-    """Return so much of a text as a person may want to read, and how much there is besides."""
+    """Return the beginning of a text, and the number of characters omitted."""
     if len(text) <= SHOWN_CHARACTERS:
         return text
     left = len(text) - SHOWN_CHARACTERS
-    return f"{text[:SHOWN_CHARACTERS]}… ({left:,} characters more: --json has all)"
+    return f"{text[:SHOWN_CHARACTERS]}… ({left:,} more characters: --json prints all)"
 
 
 def _print_difference(out: Console, shown: Conversation, before: Conversation) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, consoles, one document a line, errors, opening a log."""
+"""Shared by the commands: exit codes, consoles, JSON output, errors, and opening a log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 WIDEST = 100
-"""Lines longer than this are hard to read, however wide the terminal is."""
+"""Maximum line width, because longer lines are hard to read on any terminal."""
 
 _SHOWN = {"Cc", "Cs", "Zl", "Zp"}
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -53,7 +53,7 @@ _opened: ContextVar[Path | None] = ContextVar("_opened", default=None)
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """Exit codes of the commands."""
 
     CLEAN = 0
     FINDINGS = 1
@@ -65,9 +65,9 @@ class ExitCode(IntEnum):
 
 class _Unconverted:
     """
-    Takes the value of a parameter that is of its type as it stands; leaves the others to typer.
+    Passes parameter values that already have their type; typer converts the others.
 
-    Typer converts all of them by pydantic, and importing that takes longer than most commands.
+    Typer converts with pydantic, whose import takes longer than most commands.
     """
 
     def __init__(self, typers_own: Callable[[], Any]) -> None:
@@ -88,7 +88,9 @@ class _Unconverted:
 
 def _convert_less(command: Any, ctx: Any) -> None:
     for parameter in command.get_params(ctx):
-        typers_own = getattr(parameter, "get_runtime_param", None)  # not in each release of typer
+        typers_own = getattr(
+            parameter, "get_runtime_param", None
+        )  # missing in some releases of typer
         if typers_own is not None:
             vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
 
@@ -99,33 +101,33 @@ def _can_be_opened(path: str) -> bool:
 
 class Commands(TyperGroup):
     """
-    The commands, with one way to end for all of them.
+    The commands, with shared exit codes and error handling.
 
-    A command that answers False has found something, or left something undone.
+    A command that returns False has findings, or is incomplete.
 
-    An error of the log or the file is one line on stderr; Ctrl-C and a reader that went away end in
-    silence. Values that can never be are told as damage, where that made them. Anything else is a defect
-    of the program and keeps its traceback.
+    An error of the log or the file is one line on stderr. Ctrl-C and a closed pipe end silently.
+    Impossible values are reported as damage if the file is damaged. Any other exception is a bug and
+    keeps its traceback.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse what stands before the command's name."""
+        """Parse the arguments before the command's name."""
         _convert_less(self, ctx)
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None."""
+        """Return a command, or None if it does not exist."""
         command = super().get_command(ctx, cmd_name)
         if command is not None:
             _convert_less(command, ctx)
         return command
 
     def invoke(self, ctx: Any) -> None:
-        """Run the command that was asked for."""
+        """Run the selected command."""
         _opened.set(None)
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # while a reader that went away can still be noticed
+            sys.stdout.flush()  # while a closed pipe still raises
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
@@ -144,7 +146,7 @@ class Commands(TyperGroup):
 
 
 def fail(code: ExitCode, why: object) -> NoReturn:
-    """Say why on stderr, in one line, and end."""
+    """Print an error on stderr, in one line, and exit."""
     from rich.text import Text
 
     line = Text.assemble(("error: ", "bold red"), printable(str(why)))
@@ -153,7 +155,7 @@ def fail(code: ExitCode, why: object) -> NoReturn:
 
 
 def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
-    """Return a time that was typed; ends with USAGE for what is none."""
+    """Parse a time; exit with USAGE if it is invalid."""
     if text is None:
         return None
     try:
@@ -164,11 +166,11 @@ def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console for text that is data: no markup, no emoji codes, nothing highlighted."""
+    """Return a console that prints text literally: no markup, emoji codes or highlighting."""
     from rich.console import Console
 
     class Leaving(Console):
-        """Leaves it to the commands how to end when its reader went away."""
+        """Raises BrokenPipeError, which the commands handle, if the pipe is closed."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -179,7 +181,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def folded(out: Console, row: Text, words: Text) -> Text:
-    """Return a row with words at its end, folded below each other where they are too many."""
+    """Return a row with words appended, folded at the console's width."""
     indent, room = row.cell_len, max(out.width - row.cell_len, 20)
     fits = words.cell_len <= room and "\n" not in words.plain
     for number, line in enumerate([words] if fits else words.wrap(out, room, overflow="fold")):
@@ -191,13 +193,12 @@ def folded(out: Console, row: Text, words: Text) -> Text:
 
 def printable(text: str, *, lines: bool = False) -> str:
     """
-    Return a text in which control characters and terminal escapes are shown, not obeyed.
+    Escape control characters, terminal escapes, bidirectional characters and lone surrogates.
 
-    So are characters that turn the direction of writing, and halves of surrogate pairs. ``lines``
-    keeps line breaks.
+    ``lines`` keeps line breaks.
     """
     if text.isprintable():
-        return text  # nearly always
+        return text  # the common case
     return "".join(
         character
         if not _is_shown(character) or (lines and character == "\n")
@@ -211,7 +212,7 @@ def _is_shown(character: str) -> bool:
 
 
 def print_json(document: dict[str, JSON]) -> None:
-    """Print a document on a line of its own, in ASCII."""
+    """Print a document on one line, in ASCII."""
     text = json.dumps(document, default=_as_json).replace("\x7f", "\\u007f")
     sys.stdout.write(f"{text}\n")
 
@@ -222,10 +223,10 @@ def _as_json(value: Any) -> str:
 
 @contextmanager
 def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
-    """Open a log that exists, by default without its projections. Raises an OpenError."""
+    """Open an existing log, by default without its projections. Raises an OpenError."""
     kept = projections.default() if with_projections else None
     _opened.set(path)
-    with told_apart(path):
+    with explain_foreign_file(path):
         log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
     try:
         yield log
@@ -235,12 +236,12 @@ def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> It
 
 @contextmanager
 def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
-    """Open a log of conversations that exists; to be written, with its projections."""
+    """Open an existing conversation log; with its projections unless read-only."""
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.projections import default
 
     _opened.set(path)
-    with told_apart(path):
+    with explain_foreign_file(path):
         log = ConversationLog.open_sync(
             path,
             create=False,
@@ -254,17 +255,17 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
 
 
 def require_session(tx: Transaction, session_id: str) -> None:
-    """Raise SessionNotFoundError when there never was such a session."""
+    """Raise SessionNotFoundError if the session never existed."""
     try:
         version = session_version(tx, session_id)
     except UnicodeEncodeError:
-        version = 0  # the id is no text
+        version = 0  # the id contains an unpaired surrogate
     if not version:
         raise SessionNotFoundError(session_id)
 
 
 def check_session(log: EventLog, session_id: str | None) -> None:
-    """End with USAGE when a session is asked for that never was; one that was deleted is one."""
+    """Exit with USAGE if the session never existed; deleted sessions are accepted."""
     if session_id is not None:
         try:
             log.store.read_sync(lambda tx: require_session(tx, session_id))
@@ -274,7 +275,7 @@ def check_session(log: EventLog, session_id: str | None) -> None:
 
 @contextmanager
 def acting(actor: str | None) -> Iterator[None]:
-    """Record who does what is written in the block: by default who is logged in."""
+    """Record the actor of all writes in the block, by default the login name."""
     with recording(actor=actor or _login_name()):
         yield
 
@@ -287,8 +288,8 @@ def _login_name() -> str | None:
 
 
 @contextmanager
-def told_apart(path: Path) -> Iterator[None]:
-    """Say what a file is, in the same words wherever it is opened, when it turns out to be no log."""
+def explain_foreign_file(path: Path) -> Iterator[None]:
+    """Raise an error that names the kind of file if it does not contain a log."""
     try:
         yield
     except (NoLogError, ForeignFileError) as error:
@@ -300,7 +301,7 @@ def told_apart(path: Path) -> Iterator[None]:
 
 
 def _damage() -> EventLogError | None:
-    """Return what is wrong with the file that the command opened; it takes a while."""
+    """Check the file that the command opened, which is slow; return its damage."""
     path = _opened.get()
     try:
         return None if path is None else engine_for(path).damage(str(path))
@@ -309,10 +310,10 @@ def _damage() -> EventLogError | None:
 
 
 def _forget_stdout() -> None:
-    """Let what is left in the buffer go nowhere, or Python complains when it ends."""
+    """Discard buffered output, which Python would otherwise fail to flush at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
     except (OSError, ValueError):
-        return  # stdout is no file
+        return  # stdout is not a file

@@ -1,8 +1,8 @@
 """
-``eventlog tools``: how tools were used, and how often they failed.
+``eventlog tools``: count tool calls and failures.
 
-Documents of ``--json``, one a line: ``tool`` (tool_name, session_id, day: those that are asked for; calls,
-failures, unanswered), in the order in which they are printed.
+Documents of ``--json``, one per line: ``tool`` (tool_name, session_id and day as selected by ``--by``;
+calls, failures, unanswered), in the order of the table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run(
     until: str | None,
     as_json: bool,
 ) -> None:
-    """Print how tools were used. Raises an EventLogError."""
+    """Print the counts of tool calls. Raises an EventLogError."""
     first, last = terminal.time(since), terminal.time(until, end_of_day=True)
     try:
         with terminal.conversations(path, read_only=True) as log:

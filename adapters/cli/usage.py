@@ -1,7 +1,7 @@
 """
-``eventlog usage`` and ``eventlog reprice``: what was spent, and what it costs by today's price list.
+``eventlog usage`` and ``eventlog reprice``: show usage and cost, and update costs.
 
-Documents of ``--json``, one a line: ``usage`` for each group (its keys, then total_runs, total_requests,
+Documents of ``--json``, one per line: ``usage`` for each group (its keys, then total_runs, total_requests,
 total_tokens, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
 total_cost in USD, unpriced_requests), then ``total`` with the same sums. ``repriced``: requests, changed,
 sessions, unpriced, cost_before, cost_after, is_dry.
@@ -62,18 +62,16 @@ def usage(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Print what was spent. Raises an EventLogError."""
+    """Print usage and cost. Raises an EventLogError."""
     if as_json and as_csv:
-        terminal.fail(terminal.ExitCode.USAGE, "--json and --csv do not go together")
+        terminal.fail(terminal.ExitCode.USAGE, "--json and --csv cannot be combined")
     names = [name.strip() for each in by for name in each.split(",")] or ["model"]
-    wanted = _wanted(names, since, until)._replace(
-        user_id=user_id, session_id=session_id, live=live
-    )
+    query = _query(names, since, until)._replace(user_id=user_id, session_id=session_id, live=live)
     with terminal.opened(path, read_only=True) as log:
         terminal.check_session(log, session_id)
-        answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, wanted))
+        answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, query))
     groups: list[dict[str, JSON]] = answer.pop("groups")
-    keys = [BY[name] for name in wanted.by]
+    keys = [BY[name] for name in query.by]
     if as_json:
         for group in groups:
             terminal.print_json({"kind": "usage", **group})
@@ -98,10 +96,10 @@ def reprice(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Price recorded requests again; print how much changed. Raises an EventLogError."""
+    """Reprice recorded requests; print a summary. Raises an EventLogError."""
     from agents_eventlog.adapters.conversations import repricing
 
-    wanted = _wanted((), since, until)._replace(session_id=session_id)
+    query = _query((), since, until)._replace(session_id=session_id)
     with (
         terminal.opened(path, read_only=dry_run, with_projections=not dry_run) as log,
         terminal.acting(actor),
@@ -115,7 +113,7 @@ def reprice(
 
         done = repricing.reprice(
             log.store,
-            wanted,
+            query,
             model=model,
             prices=None,
             only_unpriced=only_unpriced,
@@ -137,8 +135,8 @@ def _sentence(done: RepriceResult) -> str:
     return f"{changed} in {sessions}: {costs}{left}"
 
 
-def _wanted(by: Sequence[str], since: str | None, until: str | None) -> UsageQuery:
-    """Return which spend is asked for, or end with exit code 2."""
+def _query(by: Sequence[str], since: str | None, until: str | None) -> UsageQuery:
+    """Return the usage query; exit with USAGE if it is invalid."""
     try:
         start, end = timestamps.typed_period(since, until)
         return UsageQuery(by=usage_queries.check_by(by), since=start, until=end)
@@ -183,7 +181,7 @@ def _weight(group: dict[str, JSON]) -> tuple[float, int]:
 
 
 def _bars(groups: list[dict[str, JSON]]) -> list[str]:
-    """Return a bar for each group, as long as its part of the largest: of the cost, else the tokens."""
+    """Return a bar for each group, proportional to its cost, or to its tokens without costs."""
     measure = "total_cost" if any(group["total_cost"] for group in groups) else "total_tokens"
     most = max((group[measure] for group in groups), default=0) or 1
     return ["█" * round(BAR_CELLS * group[measure] / most) for group in groups]
@@ -196,7 +194,7 @@ def _shown(name: str, sums: dict[str, JSON]) -> str:
 
 @contextmanager
 def _status(*, shown: bool) -> Iterator[Status | None]:
-    """Show how far it is on stderr while the block runs, if that is a terminal."""
+    """Show progress on stderr while the block runs, if stderr is a terminal."""
     err = terminal.console(stderr=True)
     if not (shown and err.is_terminal):
         yield None

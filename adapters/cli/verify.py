@@ -1,10 +1,10 @@
 """
-``eventlog verify``: whether the log is what was recorded, and its tables what the log says.
+``eventlog verify``: verify the digest chain, and compare the tables with a replay.
 
-Documents of ``--json``, one a line: ``finding`` (where: "log" or "projection", position or null,
+Documents of ``--json``, one per line: ``finding`` (where: "log" or "projection", position or null,
 problem), ``difference`` and ``table`` as ``eventlog replay --check`` prints them, and at the end
-``verified`` (ok, events, first_bad_position or null, head: position, digest). With ``--head`` there is
-no ``table``, for the tables are not looked at.
+``verified`` (ok, events, first_bad_position or null, head: position, digest). ``--head`` skips the
+tables, and prints no ``table``.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from agents_eventlog.projections.base import Projection
 
 SHOWN_FINDINGS = 20
-"""How many findings are printed for people; ``--json`` has all of them."""
+"""Maximum number of findings printed for people; ``--json`` prints all of them."""
 
 _UNREADABLE = (EventLogError, ValueError, TypeError, KeyError)
 
 
 class Tables(NamedTuple):
-    """What was found about the projections: problems, and a line for each table that was compared."""
+    """Result for the projections: problems, and one entry per compared table."""
 
     problems: list[str]
     replayed: list[ReplayResult]
 
 
 def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:
-    """Verify; return whether nothing was found. Raises an EventLogError."""
+    """Verify; return whether there are no findings. Raises an EventLogError."""
     expected = None if expect_head is None else _head(expect_head)
     out = terminal.console()
     with terminal.opened(path, read_only=True) as log:
@@ -77,11 +77,13 @@ def _head(text: str) -> Head:
     try:
         return Head.parse(text)
     except (ValueError, OverflowError):
-        terminal.fail(terminal.ExitCode.USAGE, f"{text!r} is not POSITION:DIGEST")
+        terminal.fail(
+            terminal.ExitCode.USAGE, f"invalid head: expected POSITION:DIGEST, got {text!r}"
+        )
 
 
 def chain_document(verified: Verified) -> dict[str, JSON]:
-    """Return what was verified of the log, for programs."""
+    """Return the result for the log, for programs."""
     first = verified.findings[0].position if verified.findings else None
     return {
         "events": verified.events,
@@ -91,7 +93,7 @@ def chain_document(verified: Verified) -> dict[str, JSON]:
 
 
 def print_chain(out: Console, verified: Verified) -> None:
-    """Print in a line whether the log is whole; if not, the first bad event and what is wrong."""
+    """Print the result for the log, with the first bad event and the findings."""
     line = Text(f"log   {summary.counted(verified.events, 'event')}   ")
     if verified.ok:
         out.print(line.append("as recorded", style="green"), soft_wrap=True)
@@ -107,21 +109,23 @@ def print_chain(out: Console, verified: Verified) -> None:
         out.print(Text(f"  {terminal.printable(text)}"), soft_wrap=True)
     left = len(verified.findings) - SHOWN_FINDINGS
     if left > 0:
-        out.print(Text(f"  and {left:,} more: --json shows all"))
+        out.print(Text(f"  and {left:,} more: --json prints all"))
 
 
 def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
-    """Compare each projection with its replay, and print a line for each table."""
+    """Compare each projection with its replay, and print one line per table."""
     problems: list[str] = []
 
     def differs(difference: Difference) -> None:
         replay.print_difference(out, difference, as_json=as_json)
 
     try:
-        wanted, problems = log.store.read_sync(doctor_checks.to_compare)
-        problems += _damages(log, wanted)
+        comparable, problems = log.store.read_sync(doctor_checks.to_compare)
+        problems += _damages(log, comparable)
         replayed = (
-            projections.replay(log, wanted, check=True, on_difference=differs) if wanted else []
+            projections.replay(log, comparable, check=True, on_difference=differs)
+            if comparable
+            else []
         )
     except _UNREADABLE as error:
         why = str(error) if isinstance(error, EventLogError) else type(error).__name__
@@ -132,10 +136,10 @@ def check_tables(log: EventLog, out: Console, *, as_json: bool) -> Tables:
 
 
 def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
-    """Return what SQLite finds wrong with the tables and their indexes, which a replay does not compare."""
+    """Return the damage that SQLite finds in tables and indexes, which a replay does not compare."""
     present = log.store.read_sync(lambda tx: tx.engine.table_names(tx))
     return [
-        f"table {table.name!r} is damaged: {problem}; `eventlog replay` makes it anew"
+        f"table {table.name!r} is damaged: {problem}; `eventlog replay` rebuilds it"
         for projection in compared
         for table in tables_of(log.store.engine, projection)
         if table.name in present

@@ -99,16 +99,20 @@ class Store(Protocol):
     async def write(self, unit: Unit[T]) -> T:
         """Run a unit in a writing transaction; return its result once that is committed."""
 
-    async def read(self, unit: Unit[T]) -> T:
-        """Run a unit in a reading transaction, which sees all earlier commits."""
+    async def read(self, unit: Unit[T], *, scan: bool = False) -> T:
+        """
+        Run a unit in a reading transaction, which sees all earlier commits.
+
+        scan: whether it may read much of the log; it then runs where no session waits for it.
+        """
 
     def write_sync(self, unit: Unit[T]) -> T:
         """Write without an event loop. Blocks."""
 
-    def read_sync(self, unit: Unit[T]) -> T:
+    def read_sync(self, unit: Unit[T], *, scan: bool = False) -> T:
         """Read without an event loop. Blocks."""
 
-    def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
+    def read_ahead(self, unit: Unit[T], *, scan: bool = False) -> concurrent.futures.Future[T]:
         """Start to read, and return at once."""
 
     def prepare_storage(self) -> None:

@@ -37,7 +37,7 @@ def test_a_difference_that_is_not_in_the_table_cannot_be_shown() -> None:
         shows("nothing of the kind")
 
 
-@shows("how a session is made")
+@shows("how a session is created")
 async def test_ours_is_made_by_place_as_well(world: World) -> None:
     with pytest.raises(TypeError, match="positional"):
         world.session_class("sdk")("s", world.path("sdk"), True)

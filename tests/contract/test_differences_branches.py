@@ -144,7 +144,7 @@ async def test_ours_never_brings_a_deleted_branch_back(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("content", [None, [{"type": "input_text", "text": None}]])
-@shows("searching turns whose content is null, a number, or parts that are no objects")
+@shows("searching turns whose content is null, a number, or parts other than objects")
 async def test_ours_searches_past_a_null(pair: Pair, content: Any) -> None:
     await pair.add_items([user("a null"), user(content), user("nothing")])
     with pytest.raises(TypeError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
-@shows("the name of who wrote a message")
+@shows("the author name of a message")
 async def test_ours_takes_no_author_for_a_tool(pair: Pair, role: str) -> None:
     await pair.add_items([{"role": role, "content": "hello", "name": "ada"}])
     (theirs,) = (await pair.sdk.get_conversation_by_turns()).values()
@@ -28,7 +28,7 @@ async def test_ours_takes_no_author_for_a_tool(pair: Pair, role: str) -> None:
     assert await pair.get_tool_usage() == []
 
 
-@shows("an MCP call that was asked approval for")
+@shows("an MCP call with an approval request")
 async def test_ours_counts_an_approved_call_once(pair: Pair) -> None:
     named = {"server_label": "docs", "name": "search"}
     request = {"type": "mcp_approval_request", "id": "mcpr_1", **named}
@@ -66,7 +66,7 @@ async def test_ours_names_the_place_of_what_is_no_json(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("given", ["hello", user("one")])
-@shows("one item, or a text, in place of a list of items")
+@shows("one item, or a string, instead of a list of items")
 async def test_ours_takes_a_list_of_items_only(pair: Pair, given: Any) -> None:
     await pair.sdk.add_items(given)
     assert await pair.sdk.get_items() == list(given)
@@ -83,7 +83,7 @@ async def test_ours_adds_items_from_a_generator(pair: Pair) -> None:
     assert await pair.ours.get_items() == [user("a"), user("b")]
 
 
-@shows("a limit that is no whole number")
+@shows("a limit that is not an integer")
 async def test_ours_refuses_half_an_item(pair: Pair) -> None:
     await pair.add_items([user("a"), user("b")])
     with pytest.raises(sqlite3.IntegrityError, match="datatype mismatch"):

@@ -37,7 +37,7 @@ async def test_ours_adds_up_the_runs_of_a_turn(pair: Pair) -> None:
     assert (await pair.ours.get_session_usage())["requests"] == 3
 
 
-@shows("details of usage that only some providers send")
+@shows("usage details that only some providers send")
 async def test_ours_keeps_the_details_that_a_provider_adds(pair: Pair) -> None:
     await pair.add_items(turns("one"))
     spent = usage(1, 10, 5)
@@ -51,7 +51,7 @@ async def test_ours_keeps_the_details_that_a_provider_adds(pair: Pair) -> None:
     assert ours["input_tokens_details"]["cached_tokens"] == 4
 
 
-@shows("what was spent on what is gone")
+@shows("the usage of removed items")
 async def test_ours_remembers_what_was_spent_on_what_is_gone(pair: Pair) -> None:
     await pair.add_items(turns("one", "two"))
     await pair.store_run_usage(ran(1, 10, 5))
@@ -68,7 +68,7 @@ async def test_ours_remembers_what_was_spent_on_what_is_gone(pair: Pair) -> None
     assert (stats["total_runs"], stats["total_tokens"]) == (2, 40)
 
 
-@shows("the usage of a run that nobody stored")
+@shows("the usage of a run that was not stored")
 async def test_ours_records_what_a_run_used_by_itself(pair: Pair) -> None:
     agent = Agent(name="Host", model=ScriptedModel(["Hi"], usage=usage(1, 10, 5)))
     for session in (pair.sdk, pair.ours):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,11 @@ class Gate:
         self._opened = threading.Event()
         self._reached = threading.Semaphore(0)
         self._held: list[Future[None]] = []
-        for submit in (store.submit_write, store.submit_read):
+        for submit in (
+            store.submit_write,
+            store.submit_read,
+            partial(store.submit_read, scan=True),
+        ):
             future: Future[None] = Future()
             submit(self._hold, future)
             self._held.append(future)

@@ -117,6 +117,6 @@ def test_the_command_exits_with_1_when_the_file_is_held(
         reader.execute("SELECT COUNT(*) FROM events").fetchone()
         result = run("erase", path, "--session", "s", "--yes")
         assert result.exit_code == ExitCode.FINDINGS
-        assert "run this again" in result.stdout
+        assert "run this command again" in result.stdout
     assert run("erase", path, "--session", "s", "--yes").exit_code == ExitCode.CLEAN
     assert not is_left(path)

@@ -149,8 +149,10 @@ def watched(log: EventLog) -> Iterator[list[str]]:
     seen: list[str] = []
     store = log.store
     store.write_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append))
+    for scan in (False, True):
+        store.read_sync(lambda tx: tx.connection.set_trace_callback(seen.append), scan=scan)
     seen.clear()
     yield seen
     store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
-    store.read_sync(lambda tx: tx.connection.set_trace_callback(None))
+    for scan in (False, True):
+        store.read_sync(lambda tx: tx.connection.set_trace_callback(None), scan=scan)

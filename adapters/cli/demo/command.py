@@ -1,9 +1,8 @@
 """
-``eventlog demo``: one conversation, from ``Runner.run`` to a replay of all that it left.
+``eventlog demo``: one conversation, from ``Runner.run`` to a replay of its events.
 
-A session on a file; a run with a tool; an exchange that is taken back; two branches; the usage.
-Then the events that were recorded, and the proof: the projections' tables are dropped and built
-again from them, and everything reads as before.
+The conversation has a run with a tool, a popped exchange, two branches, and usage. Then the demo
+prints the recorded events, drops the projection tables, rebuilds them, and compares every read.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def run(path: Path | None) -> bool:
-    """Show it all; return whether everything was the same after the replay. Raises an OpenError."""
+    """Run the demo; return whether every read is the same after the replay. Raises an OpenError."""
     view = View(terminal.console())
     live = demo_script.has_key()
     agent, model = demo_script.make_agent(live=live)
@@ -67,7 +66,7 @@ async def _show(view: View, file: Path, agent: Agent[Any], model: str, config: R
 
 
 class Demo:
-    """The conversation, told while it goes on."""
+    """The conversation, printed while it runs."""
 
     def __init__(
         self, view: View, session: AdvancedSQLiteSession, agent: Agent[Any], config: RunConfig
@@ -78,7 +77,7 @@ class Demo:
         self._config = config
 
     async def talk(self) -> None:
-        """Talk on main, take one exchange back, and go on along two branches."""
+        """Talk on main, pop one exchange, and continue on two branches."""
         session, view = self._session, self._view
         view.step("await Runner.run(agent, question, session=session)")
         await self._ask(demo_script.CHOICE)
@@ -105,7 +104,7 @@ class Demo:
         await self._session.store_run_usage(result)
 
     async def _take_back(self) -> None:
-        """Take items off until the question is off, too."""
+        """Pop items up to and including the last question."""
         while (item := await self._session.pop_item()) is not None:
             self._view.taken_back(item)
             if item.get("role") == "user":
@@ -113,7 +112,7 @@ class Demo:
 
 
 async def open_unused(file: Path) -> AdvancedSQLiteSession:
-    """Open a session that the file has not seen: a demo never goes on with another's talk."""
+    """Open a session that is new in the file, so that a demo never continues an earlier one."""
     number = 1
     while True:
         session = AdvancedSQLiteSession("demo" if number == 1 else f"demo-{number}", file)
@@ -124,7 +123,7 @@ async def open_unused(file: Path) -> AdvancedSQLiteSession:
 
 
 async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
-    """Return what every reading method of the session answers, for every branch."""
+    """Return the result of every reading method of the session, for every branch."""
     branches = await session.list_branches()
     ids = [branch["branch_id"] for branch in branches]
     return {
@@ -146,7 +145,7 @@ async def reads(session: AdvancedSQLiteSession) -> dict[str, Any]:
 
 
 async def drop_and_replay(view: View, log: EventLog) -> list[ReplayResult]:
-    """Drop the projections' tables, build them again from the events, and check them."""
+    """Drop the projection tables, rebuild them from the events, and check them."""
     everything = projections.default().named([])
     names = [
         table.name for projection in everything for table in tables(log.store.engine, projection)

@@ -1,4 +1,4 @@
-"""How the demo looks: sections of a page that is at most 100 columns wide."""
+"""Layout of the demo: sections of a page at most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class View:
         self._console = console
 
     def opening(self, file: Path, session_id: str, model: str) -> None:
-        """Say what is about to be shown, and who answers."""
+        """Print the file, the session and the model."""
         grid = _grid()
         grid.add_row("file", _plain(str(file)))
         grid.add_row("session", _plain(session_id))
@@ -51,16 +51,16 @@ class View:
     # -- the conversation ---------------------------------------------------------------------
 
     def step(self, code: str) -> None:
-        """Show the call that comes next."""
+        """Print the next call."""
         self._console.print()
         self._console.print(Text(code, style="dim italic"), soft_wrap=True)
 
     def user(self, text: str) -> None:
-        """Show what the user says."""
+        """Print a user message."""
         self._say("user", "bold cyan", text)
 
     def item(self, item: Mapping[str, Any]) -> None:
-        """Show what came of a run."""
+        """Print an item of a run."""
         kind = item.get("type")
         if kind == "function_call":
             self._say("calls", "yellow", summary.call(item))
@@ -70,7 +70,7 @@ class View:
             self._say("agent", "bold green", text)
 
     def taken_back(self, item: Mapping[str, Any]) -> None:
-        """Show an item that was popped."""
+        """Print a popped item."""
         self._say("popped", "red", summary.brief(item))
 
     def _say(self, who: str, style: str, text: str) -> None:
@@ -86,7 +86,7 @@ class View:
         listed: Sequence[Mapping[str, Any]],
         turns: Mapping[str, Sequence[Mapping[str, Any]]],
     ) -> None:
-        """Show which branch left which, and the turns that each has of its own."""
+        """Print the tree of branches, each with its own turns."""
         self._section("The branches", "a branch points into its parent; nothing is copied")
         created = [event.event for event in events if isinstance(event.event, BranchCreated)]
         parents = {event.branch_id: event for event in created}
@@ -104,21 +104,21 @@ class View:
     def usage(
         self, sessions: Mapping[str, Mapping[str, int] | None], stats: Mapping[str, Any]
     ) -> None:
-        """Show what each branch used, and what was spent in all."""
-        self._section("The usage", "what was taken back is still paid for")
-        titles = ("", "requests", "tokens in", "tokens out", "in all", "cost")
+        """Print the usage of each branch, and the total usage and cost."""
+        self._section("The usage", "popped turns stay in the total")
+        titles = ("", "requests", "input tokens", "output tokens", "total", "cost")
         table = _table(*titles, numbers_from=1)
         for branch_id, used in sessions.items():
             table.add_row(_plain(branch_id), *_numbers(used or {}, "requests"))
         table.add_section()
-        spent = [Text(number, style="bold") for number in _numbers(stats, "total_requests")]
+        totals = [Text(number, style="bold") for number in _numbers(stats, "total_requests")]
         cost = f"${summary.usd(stats['total_cost'])}{'+' if stats['unpriced_requests'] else ''}"
-        table.add_row(Text("ever spent", style="bold"), *spent, Text(cost, style="bold"))
+        table.add_row(Text("all recorded", style="bold"), *totals, Text(cost, style="bold"))
         self._console.print(table)
 
     def events(self, events: Sequence[Recorded]) -> None:
-        """Show what was recorded."""
-        self._section("The events", "all that is kept; the tables are derived from them")
+        """Print the recorded events."""
+        self._section("The events", "the only source of truth; all tables are derived from them")
         table = _table("position", "version", "type", "branch", "what happened", numbers_from=0)
         for column in table.columns[2:]:
             column.justify = "left"
@@ -150,14 +150,14 @@ class View:
     # -- the replay ---------------------------------------------------------------------------
 
     def dropped(self, names: Sequence[str]) -> None:
-        """Say which tables are gone."""
-        self._section("The replay", "the tables are dropped, and built again from the events")
+        """Print the names of the dropped tables."""
+        self._section("The replay", "the tables are dropped and rebuilt from the events")
         grid = _grid()
         grid.add_row(Text("dropped", style="red"), ", ".join(names))
         self._console.print(grid)
 
     def replayed(self, events: int, seconds: float) -> None:
-        """Say how long it took."""
+        """Print the duration of the replay."""
         grid = _grid()
         took = f"{summary.counted(events, 'event')} in {seconds * 1000:,.0f} ms"
         grid.add_row(Text("replayed", style="green"), took)
@@ -166,7 +166,7 @@ class View:
     def compared(
         self, checked: Sequence[ReplayResult], before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> bool:
-        """Show each table and each read, before and after; return whether all are the same."""
+        """Print the comparison of tables and reads; return whether all are the same."""
         rows = _table("table", "rows", "replay --check", numbers_from=1)
         for table in checked:
             rows.add_row(table.table, f"{table.rows:,}", outcome(table, check=True))
@@ -184,16 +184,16 @@ class View:
         return same
 
     def closing(self, file: Path, *, same: bool) -> None:
-        """Say how it went, where the file is, and what to try next."""
+        """Print the result, and commands to try next."""
         quoted = shlex.quote(str(file))
         verdict = (
-            Text("Everything reads as before.", style="bold green")
+            Text("Every read returns the same result as before.", style="bold green")
             if same
-            else Text("Not everything reads as before: this is a defect.", style="bold red")
+            else Text("Some reads return a different result: this is a bug.", style="bold red")
         )
         self._console.print()
         self._console.print(Panel(Group(verdict), box=box.ROUNDED))
-        self._console.print(_plain("The file stays. To try next:"))
+        self._console.print(_plain("The demo keeps the file. Try next:"))
         for line in (
             f"eventlog replay {quoted} --check",
             f"eventlog demo --db {quoted}",
@@ -203,11 +203,11 @@ class View:
             self._console.print(Text(f"  {printable(line)}", style="bold"), soft_wrap=True)
 
     def failed(self, error: Exception, file: Path) -> None:
-        """Say that the model did not answer."""
+        """Report an error of the model."""
         self._console.print()
         self._console.print(Text(printable(f"The model did not answer: {error}"), style="red"))
-        self._console.print(_plain("Without OPENAI_API_KEY, a scripted one answers."))
-        self._console.print(_plain(f"What was said so far is in {file}"), soft_wrap=True)
+        self._console.print(_plain("Without OPENAI_API_KEY, a scripted model answers."))
+        self._console.print(_plain(f"The conversation so far is in {file}"), soft_wrap=True)
 
     def _section(self, title: str, aside: str = "") -> None:
         heading = Text(f" {title} ", style="bold")
@@ -236,7 +236,7 @@ def _own_turns(
     parents: Mapping[str, BranchCreated],
     turns: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[Mapping[str, Any]]:
-    """Return the turns that a branch does not share with the one that it left."""
+    """Return the turns that a branch does not share with its parent."""
     created = parents.get(name)
     if created is None:
         return list(turns[name])

@@ -1,4 +1,4 @@
-"""What the demo talks about: an agent with a tool, what is asked, and a script of answers."""
+"""Script of the demo: an agent with a tool, the questions, and scripted answers."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ INSTRUCTIONS: Final = (
 )
 
 PRICED_AS: Final = "gpt-4.1-mini"
-"""Whose prices the script's made-up tokens are given."""
+"""Model whose prices apply to the scripted token counts."""
 
 REPORTS: Final = {"lisbon": "24 degrees, sunny", "oslo": "9 degrees, rain"}
 
 
 @function_tool
 def get_weather(city: str) -> str:
-    """Tell the weather of a city at the weekend."""
+    """Return the weekend weather of a city."""
     return REPORTS.get(city.lower(), "no report")
 
 
 def script() -> list[Step]:
-    """Return the answers, in the order of the requests."""
+    """Return the scripted answers, in order of the requests."""
     return [
         together(
             call("get_weather", {"city": "Oslo"}),
@@ -69,20 +69,20 @@ def script() -> list[Step]:
 
 
 def has_key() -> bool:
-    """Whether the SDK's default model can be asked."""
+    """Return whether an API key for the SDK's default model is set."""
     return bool(os.environ.get("OPENAI_API_KEY", "").strip())
 
 
 def make_agent(*, live: bool) -> tuple[Agent[Any], str]:
-    """Return the agent, and what to call its model."""
+    """Return the agent, and a description of its model."""
     if live:
         agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather])
-        return agent, f"{get_default_model()} of OpenAI, as OPENAI_API_KEY is set"
+        return agent, f"{get_default_model()} (OPENAI_API_KEY is set)"
     model = ScriptedModel(script(), model=PRICED_AS)
     agent = Agent[Any](name="Planner", instructions=INSTRUCTIONS, tools=[get_weather], model=model)
-    return agent, f"a scripted one, as OPENAI_API_KEY is not set; priced like {PRICED_AS}"
+    return agent, f"scripted (OPENAI_API_KEY is not set), priced like {PRICED_AS}"
 
 
 def run_config(*, live: bool) -> RunConfig:
-    """Return how to run: without a key nothing is traced, as nothing could take the traces."""
+    """Return the run configuration; without a key, tracing is disabled because uploads would fail."""
     return RunConfig(workflow_name="eventlog demo", tracing_disabled=not live)

@@ -103,9 +103,9 @@ def acquire(
         with _guard:
             entry.users.discard(user)  # which somebody may keep, with the error
         raise
-    if (
-        _surplus()
-    ):  # on a thread of its own: closing takes milliseconds, and this may be an event loop
+    _forget_closed()
+    if _surplus():
+        # On a thread of its own: closing takes milliseconds, and the caller may be an event loop.
         threading.Thread(target=_close_idle, name="eventlog idle", daemon=True).start()
     return store
 
@@ -180,6 +180,11 @@ def _close_idle() -> None:
             if entry.store is not None and not entry.users:
                 entry.store.close()
                 entry.store = None
+    _forget_closed()
+
+
+def _forget_closed() -> None:
+    """Forget the files that have neither a store nor users."""
     with _guard:
         for path in [path for path, entry in _entries.items() if not (entry.store or entry.users)]:
             if not _entries[path].lock.locked():

@@ -166,10 +166,14 @@ class Store:
         self.submit_write(unit, outcome)
         return await settle(outcome, self.damage)
 
-    async def read(self, unit: Unit[T]) -> T:
-        """Run a unit in a reading transaction: it sees all that was committed before the call."""
+    async def read(self, unit: Unit[T], *, scan: bool = False) -> T:
+        """
+        Run a unit in a reading transaction, which sees all earlier commits.
+
+        scan: whether it may read much of the log; it then runs where no session waits for it.
+        """
         outcome: Outcome[T] = Outcome()
-        self.submit_read(unit, outcome)
+        self.submit_read(unit, outcome, scan=scan)
         return await settle(outcome, self.damage)
 
     def write_sync(self, unit: Unit[T]) -> T:
@@ -178,14 +182,14 @@ class Store:
         self.submit_write(unit, future)
         return settle_sync(future, self.damage)
 
-    def read_sync(self, unit: Unit[T]) -> T:
+    def read_sync(self, unit: Unit[T], *, scan: bool = False) -> T:
         """Do as ``read`` does, for callers without a running event loop. Blocks."""
-        return settle_sync(self.read_ahead(unit), self.damage)
+        return settle_sync(self.read_ahead(unit, scan=scan), self.damage)
 
-    def read_ahead(self, unit: Unit[T]) -> concurrent.futures.Future[T]:
-        """Begin to read, for callers that have something else to do meanwhile."""
+    def read_ahead(self, unit: Unit[T], *, scan: bool = False) -> concurrent.futures.Future[T]:
+        """Start to read, and return at once."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self.submit_read(unit, future)
+        self.submit_read(unit, future, scan=scan)
         return future
 
     def damage(self) -> CorruptFileError | None:
@@ -275,10 +279,14 @@ class Store:
         self.queue_write(Operation(unit, outcome, recorded_values()))
 
     def submit_read(
-        self, unit: Unit[T], outcome: Outcome[T] | concurrent.futures.Future[T]
+        self,
+        unit: Unit[T],
+        outcome: Outcome[T] | concurrent.futures.Future[T],
+        *,
+        scan: bool = False,
     ) -> None:
-        """Queue a unit for the connection that reads for the whole log."""
-        self.queue_read(Operation(unit, outcome, recorded_values(), scan=True))
+        """Queue a unit for a reading connection."""
+        self.queue_read(Operation(unit, outcome, recorded_values(), scan=scan))
 
     def queue_write(self, operation: Operation[Any]) -> None:
         """Queue an operation for the next commit."""
@@ -316,7 +324,8 @@ class Store:
             return
         with self._lock:
             self._check_open()
-            reader = self._reader(scan=operation.scan)
+            # One connection where nothing may be left beside the file: see connect_for_reading.
+            reader = self._reader(scan=operation.scan and not self.read_only)
             reader.worker.post(partial(self._run_read, reader, operation))
 
     # -- on the threads -----------------------------------------------------------------------

@@ -62,10 +62,10 @@ def test_the_demo_shows_the_main_job_and_ends_with_0(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (ExitCode.CLEAN, "")
     places = [done.stdout.index(title) for title in TITLES]
     assert places == sorted(places)
-    assert "scripted one, as OPENAI_API_KEY is not set" in done.stdout
+    assert "scripted (OPENAI_API_KEY is not set), priced like" in done.stdout
     assert 'get_weather(city="Lisbon")' in done.stdout
     assert "rainy-oslo" in done.stdout
-    assert "Everything reads as before." in done.stdout
+    assert "Every read returns the same result as before." in done.stdout
     assert "differ" not in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines()[:60])) <= 100
@@ -79,13 +79,13 @@ def test_the_demo_shows_the_main_job_and_ends_with_0(tmp_path: Path) -> None:
 def test_the_scripted_demo_shows_what_it_would_have_cost(tmp_path: Path) -> None:
     path = tmp_path / "talk.db"
     shown = show(path).stdout
-    assert "as OPENAI_API_KEY is not set; priced like gpt-4.1-mini" in shown
+    assert "(OPENAI_API_KEY is not set), priced like gpt-4.1-mini" in shown
     requests = stored(path, "SELECT model, cost_usd FROM usage")
     assert {model for model, _ in requests} == {"gpt-4.1-mini"}
     total = sum(cost for _, cost in requests)
     assert total > 0
-    (spent,) = (line for line in shown.splitlines() if "ever spent" in line)
-    assert spent.split()[-1] == f"${summary.usd(total)}"
+    (totals,) = (line for line in shown.splitlines() if "all recorded" in line)
+    assert totals.split()[-1] == f"${summary.usd(total)}"
 
 
 def test_the_demo_never_asks_the_network_without_a_key(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_demo_exits_with_1_when_something_reads_differently(
     }
     assert verdicts["get_usage_stats"] == "differs"
     assert verdicts["get_items"] == "same"
-    assert "Not everything reads as before" in result.stdout
+    assert "Some reads return a different result" in result.stdout
 
 
 def test_a_file_that_cannot_be_opened_is_one_line_on_stderr(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def findings(path: Path) -> dict[str, str]:
     text = run("doctor", path)
     assert (result.exit_code, text.exit_code) == (expected, expected), result.stderr
     assert one(result, "diagnosed")["ok"] is not bool(found)
-    assert ("nothing needs doing" in text.stdout) is not bool(found)
+    assert ("no problems found" in text.stdout) is not bool(found)
     assert text.stdout.count("finding  ") == len(documents(result, "finding"))
     return found
 
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_written_is_no_finding_and_hides_no_durability(
 ) -> None:
     support(public / "talk.db")
     printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
-    assert "nothing needs doing" in printed
+    assert "no problems found" in printed
     assert "journal mode wal" in printed
     assert [each for each in told if each["kind"] == "finding"] == []
     assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["wal"]
@@ -284,7 +284,7 @@ def test_another_journal_mode_is_found_even_in_a_folder_that_cannot_be_written(
     support(public / "talk.db")
     change(public / "talk.db", "PRAGMA journal_mode=DELETE")
     printed, told = in_a_folder_that_cannot_be_written(public / "talk.db")
-    assert "1 thing to do" in printed
+    assert "1 problem found" in printed
     assert [each["journal_mode"] for each in told if each["kind"] == "file"] == ["delete"]
 
 

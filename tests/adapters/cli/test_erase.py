@@ -357,11 +357,11 @@ def test_the_command_tells_what_it_erased(db: Path) -> None:
     result = run("erase", db, "--popped", "--dry-run")
     assert result.stdout.splitlines() == [
         "would erase the content of 1 event (52 bytes) in 1 session",
-        "1 popped item stays: its event holds live items",
+        "1 popped item is kept: its event also contains active items",
     ]
     assert run("erase", db, "--popped", "--yes", "--reason", "tidy", "--actor", "me").exit_code == 0
     result = run("erase", db, "--popped", "--yes")
-    assert result.stdout.splitlines()[0] == "there is nothing to erase"
+    assert result.stdout.splitlines()[0] == "nothing to erase"
     (event,) = documents(run("audit", db, "--json", "--type", "content_erased"), "event")
     assert (event["actor"], event["account"]) == ("me", "erased the content of 1 event: tidy")
 
@@ -383,7 +383,7 @@ def test_documents_have_stable_fields(db: Path) -> None:
 def test_nothing_is_erased_unless_somebody_says_yes(db: Path) -> None:
     result = run("erase", db, "--session", "support-42")
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
-    assert "say --yes" in result.stderr
+    assert "pass --yes" in result.stderr
     assert all(payloads(db).values())
 
 

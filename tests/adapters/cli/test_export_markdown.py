@@ -55,7 +55,7 @@ async def test_markdown_tells_turns_tools_and_branches(tmp_path: Path) -> None:
         "### Turn 2",
         *["**user**", "```text", "and now?", "```"],
         "## Branch `draft`",
-        "It left `main`, with which it shares 4 items.",
+        "Forked from `main`, with which it shares 4 items.",
         "### Turn 2",
         *["**user**", "```text", "instead", "```"],
     ]

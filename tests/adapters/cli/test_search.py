@@ -23,7 +23,7 @@ def test_it_shows_where_something_was_said_and_how_it_was_found(db: Path) -> Non
     assert lines[2].startswith("support-42  main  turn 2  20")
     assert lines[3:] == ["  refund me"]
     assert shown.stderr == (
-        "scanned 10 events (eventlog search --index builds the full-text index, or updates it)\n"
+        "scanned 10 events (eventlog search --index builds or updates the full-text index)\n"
     )
 
 
@@ -46,7 +46,7 @@ def test_an_index_that_is_behind_is_used_as_far_as_it_goes(db: Path) -> None:
     found = run("search", db, "refund")
     assert len(found.stdout.splitlines()) == 6
     assert found.stderr == (
-        "scanned 1 event (eventlog search --index builds the full-text index, or updates it)\n"
+        "scanned 1 event (eventlog search --index builds or updates the full-text index)\n"
     )
     assert run("verify", db).exit_code == ExitCode.CLEAN
     assert run("replay", db, "--check").exit_code == ExitCode.CLEAN
@@ -74,8 +74,8 @@ def test_programs_get_a_document_a_hit_and_one_about_the_find(db: Path) -> None:
 
 
 def test_that_there_are_more_is_said(db: Path) -> None:
-    assert "there are more: --after " in run("search", db, "refund", "--limit", 1).stderr
-    assert "there are more" not in run("search", db, "refund", "--limit", 2).stderr
+    assert "next page: --after " in run("search", db, "refund", "--limit", 1).stderr
+    assert "next page" not in run("search", db, "refund", "--limit", 2).stderr
 
 
 def test_options_leave_what_matches_all_of_them(db: Path) -> None:

@@ -52,7 +52,7 @@ def test_sessions_are_listed_the_last_used_first(db: Path, capsys: Any) -> None:
     )
     assert "\x1b[31m" not in ran.out
     assert "\\x1b[31m" in ran.out
-    assert "more with" not in ran.out
+    assert "next page" not in ran.out
     assert Ran(capsys, "sessions", db, "--reverse", "--json").ids == ["one", "two", "three"]
 
 
@@ -74,7 +74,7 @@ def test_filters_are_typed_as_options(db: Path, capsys: Any) -> None:
 
 def test_a_page_tells_how_to_go_on(db: Path, capsys: Any) -> None:
     first = Ran(capsys, "sessions", db, "--limit", 2)
-    after = first.out.split("more with --after ")[1].strip()
+    after = first.out.split("next page: --after ")[1].strip()
     rest = Ran(capsys, "sessions", db, "--limit", 2, "--after", after, "--json")
     assert rest.ids == ["one"]
     [row] = rest.documents
@@ -104,8 +104,8 @@ def test_nothing_is_deleted_without_yes_and_all_is_restored_one_by_one(
 ) -> None:
     ran = Ran(capsys, "delete", db, "--user", "bob")
     assert ran.code == 0
-    assert "would delete 2 sessions, 2 items; 0 tokens ($0.00) spent stay counted" in ran.out
-    assert "--yes does it" in ran.out
+    assert "would delete 2 sessions, 2 items; 0 tokens ($0.00) stay in the usage totals" in ran.out
+    assert "pass --yes to delete" in ran.out
     assert len(Ran(capsys, "sessions", db, "--json").ids) == 3
     done = Ran(capsys, "delete", db, "--user", "bob", "--yes", "--reason", "left", "--json")
     assert done.ids == ["two", "three"]

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 def test_two_forms_at_once_are_wrong_usage(db: Path) -> None:
     result = run("usage", db, "--csv", "--json")
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
-    assert "--json and --csv do not go together" in result.stderr
+    assert "--json and --csv cannot be combined" in result.stderr

@@ -235,6 +235,6 @@ def test_a_log_that_never_had_projections_is_clean(tmp_path: Path) -> None:
 def test_many_findings_are_cut_for_people_and_whole_for_programs(db: Path) -> None:
     write(db, [("s", "main", ItemsAdded(items=[user("x")]))] * 40)
     tampered(db, "UPDATE events SET recorded_at = 1")
-    assert "more: --json shows all" in run("verify", db).stdout
+    assert "more: --json prints all" in run("verify", db).stdout
     count = last_position(db)
     assert len(documents(run("verify", db, "--json"), "finding")) == count
