@@ -1,1 +1,1 @@
-"""The application: what every adapter and the command line call. It knows no SDK."""
+"""The application layer, shared by all adapters and the command line. It does not depend on an SDK."""

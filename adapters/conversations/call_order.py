@@ -1,4 +1,4 @@
-"""One session's operations, in the order they were called, over the store's two connections."""
+"""Execution of one session object's operations in call order, on the store's two connections."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _first_call = threading.Lock()
 
 class SerialExecutor:
     """
-    Keeps call order between reads and writes of one session object, and nothing more.
+    Runs the reads and writes of one session object in call order.
 
-    Writes follow each other in the store's queue, reads in the reader's. A read that is called while a
-    write is under way runs behind it on the writing connection; a write that is called while a read is
-    under way waits for that read. Other sessions are never waited for.
+    The store's queue orders the writes, the reader's queue orders the reads. A read that is submitted
+    during a write runs after it, on the writing connection. A write that is submitted during a read waits
+    for it. Operations never wait for those of other session objects.
     """
 
     def __init__(self, store: Store) -> None:
@@ -33,13 +33,13 @@ class SerialExecutor:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._waiters = 0
-        self._reads = 0  # under way
+        self._reads = 0  # queued or running
         self._writes = 0
         self._waiting: deque[tuple[Kind, PendingUnit[Any]]] = deque()
         self._pid = os.getpid()
 
     def submit(self, kind: Kind, operation: PendingUnit[Any]) -> None:
-        """Run an operation after everything that was submitted before it."""
+        """Run an operation after all operations that were submitted before it."""
         if self._pid != os.getpid():
             self._forget_parent()
         with self._lock:
@@ -47,7 +47,7 @@ class SerialExecutor:
                 self._waiting.append((kind, operation))
 
     def wait(self) -> None:
-        """Block until nothing is under way."""
+        """Block until all submitted operations have finished."""
         self._forget_parent()
         with self._lock:
             self._waiters += 1
@@ -55,7 +55,7 @@ class SerialExecutor:
             self._waiters -= 1
 
     def _start(self, kind: Kind, operation: PendingUnit[Any]) -> bool:
-        """Hand an operation to the store, unless it has to wait; the lock is held."""
+        """Queue an operation in the store; return False if it must wait. The caller holds the lock."""
         if kind == "read" and not self._writes:
             self._reads += 1
             operation.then = self._read_is_done
@@ -67,7 +67,7 @@ class SerialExecutor:
             return True
         if kind == "write" and self._reads:
             return False
-        self._writes += 1  # a read behind writes sees them where they are
+        self._writes += 1  # a read after writes runs on the writing connection, which sees them
         operation.then = self._write_is_done
         try:
             self._store.queue_write(operation)
@@ -87,7 +87,7 @@ class SerialExecutor:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Start what waited and may go now; the lock is held."""
+        """Start the waiting operations that may run now. The caller holds the lock."""
         while self._waiting and self._start_or_fail(*self._waiting[0]):
             self._waiting.popleft()
         if self._waiters:
@@ -101,7 +101,7 @@ class SerialExecutor:
             return True
 
     def _forget_parent(self) -> None:
-        """In a forked child, begin anew: the lock, and what is under way, are the parent's."""
+        """In a forked child, reset the state: the lock and the operations belong to the parent."""
         if self._pid == os.getpid():
             return
         with _first_call:

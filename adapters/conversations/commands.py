@@ -1,8 +1,8 @@
 """
-The commands on a conversation: read, decide, append. They know no SDK.
+Commands on a conversation: read, decide, append. They do not depend on an SDK.
 
-Each is a plain function of an open transaction and of a context, the place of one live session object.
-Turns are numbered from 1 here; 0 is what stands before the first user item.
+Each command is a plain function of an open transaction and the context of a session object.
+Turns are numbered from 1 here; turn 0 holds the items before the first user item.
 """
 
 from __future__ import annotations
@@ -52,21 +52,23 @@ RANDOM_BYTES: Final = 8
 
 OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RANDOM_BYTES}}}")
 """
-The form of generated branch ids that open their session. The SDK's have no random part: a turn and a second
-are soon guessed, and would open a session whose own id is a secret.
+The form of generated branch ids that open their session. Branch ids of the SDK do not match: they have no
+random part, so that an attacker could guess one and open a session whose own id is a secret.
 """
 
 MOST_CORRECTIONS: Final = 500
-"""How many corrections one event holds."""
+"""Maximum number of corrections in one event."""
 
 SELECT_LABELS = "SELECT user_id, metadata FROM sessions WHERE session_id = ?"
 
 
 class SessionContext:
     """
-    Where one live session object stands: its branch, and the last clearing it knows of.
+    The state of one session object: its current branch, and the last clearing that it has seen.
 
-    Changed only inside units of work, and changed back when they are rolled back.
+    ``labels``: the user id and the metadata that the first write records, or None.
+
+    Only units of work change it; a rollback restores the former values.
     """
 
     __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
@@ -83,11 +85,11 @@ class SessionContext:
         self.labels = labels
 
     def missed_clearing(self, here: Place) -> bool:
-        """Whether the session was cleared by somebody else since this context was last used."""
+        """Whether another session object cleared the session since this context was last used."""
         return self.cleared_version not in (None, here.cleared_version)
 
     def move(self, tx: Transaction, branch_id: str, cleared_version: int | None) -> None:
-        """Stand on another branch; undone if the transaction is rolled back."""
+        """Make another branch the current one; a rollback restores the former one."""
         before = self.branch_id, self.cleared_version
 
         def back() -> None:
@@ -97,11 +99,11 @@ class SessionContext:
         self.branch_id, self.cleared_version = branch_id, cleared_version
 
 
-# -- where a context stands ----------------------------------------------------------------------
+# -- the current branch --------------------------------------------------------------------------
 
 
 def look(tx: Transaction, context: SessionContext) -> Place:
-    """Return the place of a context's branch; a context that missed a clearing is on main now."""
+    """Return the place of the current branch; a context that missed a clearing moves to main."""
     here = conversation_queries.place(tx, context.session_id, context.branch_id)
     if context.missed_clearing(here):
         context.move(tx, MAIN, here.cleared_version)
@@ -112,14 +114,18 @@ def look(tx: Transaction, context: SessionContext) -> Place:
 
 
 def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> Place:
-    """Return the place of a given branch, or of the context's own for None."""
+    """Return the place of a branch; None is the current one."""
     if branch_id is None:
         return look(tx, context)
     return conversation_queries.place(tx, context.session_id, branch_id)
 
 
 def writable(tx: Transaction, context: SessionContext) -> Place:
-    """Return the context's place for writing. A deleted branch or session is never brought back."""
+    """
+    Return the place of the current branch for writing, and record pending metadata.
+
+    Raises SessionDeletedError and BranchNotFoundError: a write never restores a session or a branch.
+    """
     here = look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
@@ -134,14 +140,15 @@ def check_labels(
     user_id: str | None, metadata: Mapping[str, JSON] | None
 ) -> tuple[str | None, dict[str, JSON] | None]:
     """
-    Return labels as they are recorded.
+    Return a user id and metadata in the form in which they are recorded.
 
-    Raises InvalidEventError, TypeError for no mapping, and UnserialisableError for what JSON cannot hold.
+    Raises InvalidEventError for an invalid user id, TypeError for metadata that is not a mapping, and
+    UnserialisableError for values that JSON cannot represent.
     """
     if user_id is not None:
         codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is of type {type(metadata).__name__}, not a mapping")
+        raise TypeError(f"invalid metadata: expected a mapping, got {type(metadata).__name__}")
     if metadata is None:
         return user_id, None
     codec.encode_json(dict(metadata))
@@ -151,8 +158,8 @@ def check_labels(
 def record_labels(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Label the context's session, unless it is labelled so already; what is empty takes a label away."""
-    made_with, context.labels = context.labels, None  # which these take the place of
+    """Record a user id and metadata if they differ from the stored ones; empty values remove them."""
+    made_with, context.labels = context.labels, None  # the new values replace them
     tx.on_rollback(lambda: setattr(context, "labels", made_with))
     before = tx.one(SELECT_LABELS, (context.session_id,)) or (None, None)
     after = (
@@ -171,14 +178,14 @@ def _json_text(metadata: dict[str, JSON]) -> str | None:
 
 
 def add_items(tx: Transaction, context: SessionContext, event: ItemsAdded, data: bytes) -> None:
-    """Add items at the end of the context's branch, all or none."""
+    """Append items to the current branch, all or none."""
     writable(tx, context)
     append_all(tx, context.session_id, ((event, data),), branch_id=context.branch_id)
 
 
 def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
     """
-    Take the newest item off the context's branch and return it; None when the branch is empty.
+    Remove the newest item from the current branch and return it; None if the branch is empty.
 
     The item stays in the log, and on every other branch that shares it.
     """
@@ -186,7 +193,7 @@ def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
     newest, before = branch_tree.tail(tx, here.pointer)
     if newest is None:
         return None
-    if before is None:  # it stands in the parent segment, if there is one
+    if before is None:  # the parent segment holds it, if there is one
         before = branch_tree.newest(
             tx, branch_tree.at_length(tx, here.pointer, here.pointer.length - 1)
         )
@@ -205,9 +212,11 @@ def replace_items(
     expected: Sequence[ItemRef],
 ) -> bool:
     """
-    Put other items in place of those from ``event.first_item`` on; no other branch is touched.
+    Replace the items of the current branch from ``event.first_item`` to its end.
 
-    Returns False, and changes nothing, unless the branch still ends with the expected items.
+    expected: the items that the branch must end with; () accepts any.
+
+    Other branches do not change. Returns False, without a change, if the branch ends with other items.
     """
     here = writable(tx, context)
     if expected and conversation_queries.refs(tx, here.pointer, len(expected)) != list(expected):
@@ -217,7 +226,7 @@ def replace_items(
 
 
 def clear_session(tx: Transaction, context: SessionContext) -> None:
-    """Empty and delete all branches and stand on main; ids and what was spent stay."""
+    """Delete all items and branches, and move to main; branch ids stay reserved, usage stays counted."""
     here = look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
@@ -230,7 +239,7 @@ def clear_session(tx: Transaction, context: SessionContext) -> None:
 def get_items(
     tx: Transaction, context: SessionContext, branch_id: str | None, limit: int | None
 ) -> list[JSON]:
-    """Return a branch's items, all or the newest so many; a negative limit is none."""
+    """Return a branch's items, oldest first: all, or the newest ``limit``; a negative limit means all."""
     pointer = look_at(tx, context, branch_id).pointer
     if limit == 0:
         return []
@@ -244,7 +253,7 @@ def get_past_items(
     limit: int | None,
     as_of: past.AsOf,
 ) -> list[JSON]:
-    """Return a branch's items as they were; of a branch that was not there, none."""
+    """Return a branch's items at a version or time; an empty list if the branch did not exist then."""
     look(tx, context)
     branch_id = context.branch_id if branch_id is None else branch_id
     with past.session_as_of(tx, context.session_id, as_of) as then:
@@ -255,7 +264,7 @@ def get_past_items(
 
 
 def check_branch_name(name: str | None) -> None:
-    """Raise InvalidBranchError for a name that is blank, or no text."""
+    """Raise InvalidBranchError for a name that is blank or is not valid text."""
     if name is None:
         return
     try:
@@ -267,7 +276,7 @@ def check_branch_name(name: str | None) -> None:
 
 
 def check_branch_id(branch_id: str) -> None:
-    """Raise BranchNotFoundError for what no branch can be called; SQLite would take 7 for "7"."""
+    """Raise BranchNotFoundError for an id that is not valid text; SQLite would match 7 with "7"."""
     try:
         codec.check_text("branch id", branch_id)
     except InvalidEventError:
@@ -275,7 +284,7 @@ def check_branch_id(branch_id: str) -> None:
 
 
 def create_branch(tx: Transaction, context: SessionContext, name: str | None, label: int) -> str:
-    """Branch off at the end of the context's branch and stand on the new one; return its id."""
+    """Create a branch at the end of the current one, make it the current one, and return its id."""
     here = writable(tx, context)
     return _branch_off(tx, context, here.pointer, None, name, label + here.turn)
 
@@ -290,9 +299,11 @@ def create_branch_from_turn(
     label: int,
 ) -> str:
     """
-    Branch off before a turn, or after it, and stand on the new branch; return its id.
+    Create a branch that ends before a turn, make it the current one, and return its id.
 
-    Turn 0 is the very beginning. ``label`` is what the caller calls the turn.
+    turn: 0 creates an empty branch.
+    include_turn: end after the turn instead.
+    ``label``: the turn's number in the caller's numbering, for the generated id and for errors.
     """
     here = writable(tx, context)
     pointer = Pointer(None, 0) if turn == 0 else None
@@ -333,12 +344,12 @@ def _branch_off(
 
 
 def _generated_id(tx: Transaction, label: int) -> str:
-    """Return an id that nothing else in the file has, and that nobody can guess."""
+    """Return an id that is unique in the file and cannot be guessed."""
     return f"branch_from_turn_{label}_{tx.now // 1_000_000}_{secrets.token_hex(RANDOM_BYTES)}"
 
 
 def switch_to_branch(tx: Transaction, context: SessionContext, branch_id: str) -> str:
-    """Stand on another branch; return the one left. Main can always be switched to."""
+    """Make another branch the current one, and return the former one; main always exists."""
     check_branch_id(branch_id)
     here = look(tx, context)
     if here.is_deleted:
@@ -357,7 +368,7 @@ def switch_to_branch(tx: Transaction, context: SessionContext, branch_id: str) -
 
 
 def delete_branch(tx: Transaction, context: SessionContext, branch_id: str, *, force: bool) -> None:
-    """Delete a branch; its id stays taken, shared items stay where they are shared."""
+    """Delete a branch; its id stays reserved, shared items stay on the other branches."""
     here = look(tx, context)
     if not branch_id or not str(branch_id).strip():
         raise InvalidBranchError("Branch ID cannot be empty")
@@ -379,7 +390,7 @@ def delete_branch(tx: Transaction, context: SessionContext, branch_id: str, *, f
 
 
 def list_branches(tx: Transaction, context: SessionContext) -> list[tuple[str, int, int, int]]:
-    """Return (id, items, user turns, created at) of the live branches; none of an empty session."""
+    """Return (id, items, user turns, created at) of each live branch; [] for an empty session."""
     if look(tx, context).is_deleted:
         return []
     rows: list[Any] = tx.all(conversation_queries.BRANCHES, (context.session_id,))
@@ -391,7 +402,7 @@ def list_branches(tx: Transaction, context: SessionContext) -> list[tuple[str, i
 
 
 def turn_number(given: Any) -> int | None:
-    """Return a turn's number as SQLite takes it: 2.0 and "2" are 2; None for what is no whole number."""
+    """Parse a turn number as SQLite would (2.0 and "2" mean 2); return None if it is not an integer."""
     try:
         number = int(given)
         return number if number == float(given) else None
@@ -403,12 +414,12 @@ def find_turns(
     tx: Transaction, context: SessionContext, branch_id: str | None, term: str
 ) -> list[UserItem]:
     """
-    Return a branch's turns whose user text contains the term; ASCII letters match either case.
+    Return a branch's turns whose user text contains the term; ASCII letters are case-insensitive.
 
-    Raises TypeError for a term that is no text.
+    Raises TypeError for a term that is not a str.
     """
     if not isinstance(term, str):
-        raise TypeError(f"a search term is a text, not of type {type(term).__name__}")
+        raise TypeError(f"invalid search term: expected a str, got {type(term).__name__}")
     needle = ascii_folded(term)
     pointer = look_at(tx, context, branch_id).pointer
     return [
@@ -419,7 +430,7 @@ def find_turns(
 
 
 def first_turn_with(tx: Transaction, context: SessionContext, term: str) -> int:
-    """Return the earliest turn whose user text contains the term. Raises ConversationError."""
+    """Return the earliest turn whose user text contains the term. Raises ConversationError without one."""
     found = find_turns(tx, context, None, term)
     if not found:
         raise ConversationError(f"No user turns found containing '{term}'")
@@ -429,7 +440,7 @@ def first_turn_with(tx: Transaction, context: SessionContext, term: str) -> int:
 def count_tools(
     tx: Transaction, context: SessionContext, branch_id: str | None
 ) -> list[tuple[Any, int, int]]:
-    """Return (tool name, count, turn) by turn; a tool search counts by its call, or its output."""
+    """Return (tool name, count, turn) by turn; a tool search without a call counts by its output."""
     rows = conversation_queries.tool_calls(tx, look_at(tx, context, branch_id).pointer)
     searched = {turn for turn, _, kind, _ in rows if kind == "tool_search_call"}
     counts: dict[tuple[int, str | None], int] = {}
@@ -451,9 +462,9 @@ def record_usage(
     interrupted: bool,
 ) -> int:
     """
-    Record what a run's requests used, on the last turn of the context's branch; return its position.
+    Record the usage of a run's requests on the last turn of the current branch; return the position.
 
-    What was spent is recorded even when that turn is gone: then it belongs to none.
+    Without such a turn, or after a clearing, the usage is recorded without a turn.
     """
     branch_id = context.branch_id
     was_cleared = context.missed_clearing(
@@ -471,7 +482,7 @@ def record_usage(
 
 
 def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
-    """Return the correction of a recorded request: the fields that are known better now."""
+    """Return the correction of a recorded request: the fields with a new, known value."""
     names = ("response_id", "model", "agent", "cost_usd", "price_source")
     learnt = {
         name: value
@@ -484,7 +495,7 @@ def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> Usage
 def correct_usage(
     tx: Transaction, session_id: str, corrections: Sequence[UsageCorrection], reason: str | None
 ) -> None:
-    """Record what was learnt of a session's recorded requests, in events of bounded size."""
+    """Record corrections of a session's requests, in events of bounded size."""
     for start in range(0, len(corrections), MOST_CORRECTIONS):
         part = list(corrections[start : start + MOST_CORRECTIONS])
         append(tx, session_id, UsageCorrected(requests=part, reason=reason))
@@ -492,10 +503,10 @@ def correct_usage(
 
 def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:
     """
-    Return the session that a generated branch id belongs to; None if it is a session's own id.
+    Return the session that a generated branch id belongs to; None if it is not such an id.
 
-    Raises BranchNotFoundError if that branch was deleted; InvalidBranchError if several sessions have
-    such a branch, as a history that was imported twice has.
+    Raises BranchNotFoundError if the branch was deleted, and InvalidBranchError if several sessions have
+    the branch, because a history was imported twice.
     """
     if not OPENABLE_ID.fullmatch(branch_id) or tx.one(
         conversation_queries.SESSION_EXISTS, (branch_id,)
@@ -509,7 +520,7 @@ def owner_of_branch(tx: Transaction, branch_id: str) -> str | None:
         raise BranchNotFoundError(branch_id)
     if len(live) > 1:
         raise InvalidBranchError(
-            f"{len(live)} sessions have a branch {branch_id!r}: "
-            "open the one that is meant, with branch_id="
+            f"ambiguous branch {branch_id!r}: expected one session, got {len(live)}; "
+            "open the session by its own id, with branch_id="
         )
     return str(live[0])

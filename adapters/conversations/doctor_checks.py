@@ -1,4 +1,4 @@
-"""What may be wrong with a log's file, its tables and its sessions, and what to do about it."""
+"""Checks of a log's file, tables and sessions; each problem comes with a remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ITEM_EVENTS = """
 
 
 def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
-    """Return the projections that a replay can be compared with, and what keeps the others back."""
+    """Return the projections that can be compared with a replay, and the problems found."""
     wanted: list[Projection] = []
     problems: list[str] = []
     head = read_head(tx).position
@@ -43,27 +43,27 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     for name, projection in projections.kept(tx).by_name.items():
         checkpoint = built.get(name)
         if checkpoint is None:
-            # Nobody asked for it yet, and nothing can be wrong; but tables without are nobody's.
+            # Not built yet, which is fine; but tables without a checkpoint cannot be explained.
             if present & {table.name for table in tables_of(tx.engine, projection)}:
                 problems.append(f"projection {name!r} has tables, but no checkpoint")
             continue
         if checkpoint.version != projection.version:
             problems.append(
                 f"projection {name!r} was built by version {checkpoint.version} of its builder, "
-                f"this program has {projection.version}: it cannot be compared"
+                f"this program has version {projection.version}: they cannot be compared"
             )
             continue
         if checkpoint.position != head:
             problems.append(
                 f"projection {name!r} is built up to event {checkpoint.position}, not {head}: "
-                "whoever opens the log with it brings it up to date, or `eventlog replay`"
+                "open the log with it, or run `eventlog replay`, to update it"
             )
         wanted.append(projection)
     return wanted, problems
 
 
 def of_projections(tx: Transaction) -> Iterator[Problem]:
-    """Look at whether the tables are there and up to date."""
+    """Check that all projection tables exist and are up to date."""
     _, problems = to_compare(tx)
     for problem in problems:
         yield Problem("projections", problem, "run `eventlog replay`")
@@ -75,8 +75,8 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
         yield Problem(
             "projections",
             f"the full-text index shows the log up to event {built[search_index.Search.name].position:,}, "
-            f"not {head:,}: what it does not show is scanned",
-            "`eventlog search --index` brings it up to date",
+            f"not {head:,}: searches scan the rest",
+            "run `eventlog search --index` to update it",
             is_note=True,
         )
     for name, projection in projections.kept(tx).by_name.items():
@@ -98,18 +98,18 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
 
 
 def of_erasing(tx: Transaction) -> Iterator[Problem]:
-    """Look at whether the file was rewritten since something was erased."""
+    """Check that the file was rewritten after the last erasure."""
     if erasure.is_rewrite_due(tx):
         yield Problem(
             "erasing",
-            "it was stopped before the file was rewritten, which may still hold copies of what was "
-            "erased",
-            "run the same `eventlog erase` again while nothing else uses the file: it goes on",
+            "an erasure stopped before it rewrote the file, which may still hold copies of the erased "
+            "content",
+            "run the same `eventlog erase` again, while no other program uses the file, to finish it",
         )
 
 
 def of_sdk_tables(tx: Transaction, path: str) -> Iterator[Problem]:
-    """Look at whether an old program still writes into the SDK's tables."""
+    """Check that no program has written to the SDK's tables since their migration."""
     claimed = properties.get_property(tx, SDK_TABLES)
     if claimed is None:
         return
@@ -118,17 +118,17 @@ def of_sdk_tables(tx: Transaction, path: str) -> Iterator[Problem]:
         source = shlex.quote(path)
         yield Problem(
             "the SDK's tables",
-            f"{summary.counted(late, 'message')} came to {pair.messages!r} after it was adopted",
-            "move the program that writes there to this library, then bring all that it wrote "
-            f"into a log of its own: eventlog import NEW.db {source} {pair.options()}",
+            f"found {summary.counted(late, 'message')} added to {pair.messages!r} after its migration",
+            "move the program that writes there to this library, then import all its messages "
+            f"into a new log: eventlog import NEW.db {source} {pair.options()}",
         )
 
 
 def of_sessions(tx: Transaction) -> Iterator[Problem]:
-    """Look at whether every session can be read, and every tool call has its output."""
+    """Check that all sessions can be read, and that every tool call has an output."""
     wanted, _ = to_compare(tx)
     if "conversations" not in {projection.name for projection in wanted}:
-        return  # there are no tables to look at, which is told already
+        return  # there are no tables to check, which of_projections reports
     calls = ToolCalls()
     for session_id, position, *stored in payloads.stored(
         tx, ITEM_EVENTS, columns="s.session_id, i.position"
@@ -137,7 +137,9 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
         if stored[0] is None:
             problem = f"event {position} is missing"
         elif stored[-1] is None:
-            problem = f"the content of event {position} was erased, but its items are listed"
+            problem = (
+                f"the content of event {position} was erased, but the tables still list its items"
+            )
         else:
             try:
                 calls.note(position, codec.decode_items([tuple(stored)])[0])
@@ -146,8 +148,8 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
         if problem is not None:
             yield Problem(
                 f"session {session_id!r}",
-                f"it cannot be read: {problem}",
-                "run `eventlog verify`, and `eventlog replay` if the log is as recorded",
+                f"the session cannot be read: {problem}",
+                "run `eventlog verify`, then `eventlog replay` if the log is undamaged",
             )
     for missing in calls.unanswered(tx):
         names = ", ".join(missing.calls)
@@ -155,15 +157,15 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
             f"session {missing.session_id!r}",
             f"on branch {missing.branch_id!r}, "
             f"{summary.counted(len(missing.calls), 'tool call')} without output: {names}",
-            "resume the run if it waits for an approval; else pop these items, "
-            "for the model refuses such a history",
+            "resume the run if it waits for an approval; otherwise pop these items, "
+            "because models reject such a history",
         )
 
 
 def guarded(check: Callable[[], list[Problem]], subject: str) -> list[Problem]:
-    """Return what a check finds; that it could not be made is a complaint, too."""
+    """Return the problems that a check finds; a check that fails is itself a problem."""
     try:
         return check()
     except (EventLogError, ValueError, TypeError) as error:
         why = str(error) if isinstance(error, EventLogError) else type(error).__name__
-        return [Problem(subject, f"it cannot be looked at: {why}", "run `eventlog verify`")]
+        return [Problem(subject, f"check failed: {why}", "run `eventlog verify`")]

@@ -1,4 +1,4 @@
-"""What happened, in domain words: one line for each event of an audit."""
+"""Descriptions of events for the audit trail: one line for each event."""
 
 from __future__ import annotations
 
@@ -32,22 +32,28 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.recorded_event import Recorded
 
 TOLD_ITEMS = 3
-"""Of how many items of one event the account tells."""
+"""Maximum number of items that the description of an event shows."""
 TOLD_CHARACTERS = 160
-"""How long a part of an account may be."""
+"""Maximum length of a part of a description, in characters."""
 
 NO_FACTS = EventEffect(items=0, branches=0)
 
 
 class ItemTold(NamedTuple):
-    """An item that an event brought, in a few words, and what became of it."""
+    """A short description of an item that an event added, and how the item was removed, if it was."""
 
     account: str
     gone: Removal | None
 
 
 class EventDescription(NamedTuple):
-    """An event in words; the items that it brought; whether its content is there to be read."""
+    """
+    The description of an event.
+
+    account: the event in words.
+    items: the items that it added.
+    state: "whole", "erased" or "unreadable": whether its content can be read.
+    """
 
     account: str
     items: list[ItemTold]
@@ -61,15 +67,16 @@ def describe_event(
     popped: JSON = None,
 ) -> EventDescription:
     """
-    Return an event in words; they may hold control characters.
+    Return the description of an event; its texts may contain control characters.
 
-    popped: the content of the item that it took off, if it is a pop and the content is known.
-    state: "whole", "erased", or "unreadable".
+    facts: the effects of events, by position.
+    gone: the removals of items.
+    popped: the content of the item that a pop removed, if it is known.
     """
     try:
         event = recorded.event
     except UndecodableEventError:
-        return EventDescription(f"{recorded.type} that cannot be read", [], "unreadable")
+        return EventDescription(f"{recorded.type}: its content cannot be read", [], "unreadable")
     if event is None:
         return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
@@ -84,7 +91,7 @@ def describe_event(
 
 
 def brief(item: JSON) -> str:
-    """Return an item in a few words, a message's text in quotes."""
+    """Return a short description of an item, with a message's text in quotes."""
     role = item.get("role") if isinstance(item, Mapping) else None
     if isinstance(item, Mapping) and isinstance(role, str):
         return _short(f"{role}: '{summary.shortened(summary.content(item))}'")
@@ -138,10 +145,10 @@ def _restored(_event: SessionRestored, _facts: EventEffect) -> str:
 
 
 def _labelled(event: MetadataSet, _facts: EventEffect) -> str:
-    labels = [] if event.user_id is None else [f"user '{event.user_id}'"]
+    parts = [] if event.user_id is None else [f"user id '{event.user_id}'"]
     if event.metadata is not None:
-        labels.append(f"metadata {', '.join(event.metadata) or '(none)'}")
-    return f"labelled the session: {'; '.join(labels) or 'nothing'}"
+        parts.append(f"metadata {', '.join(event.metadata) or '(none)'}")
+    return f"set {'; '.join(parts) or 'nothing'}"
 
 
 def _used(event: UsageRecorded, _facts: EventEffect) -> str:
@@ -167,10 +174,10 @@ def _erased(event: ContentErased, _facts: EventEffect) -> str:
 
 
 def _imported(event: HistoryImported, _facts: EventEffect) -> str:
-    brought = ", ".join(
+    counts = ", ".join(
         f"{number:,} {what.replace('_', ' ')}" for what, number in event.counts.items()
     )
-    return f"imported from {event.source}: {brought or 'nothing'}"
+    return f"imported from {event.source}: {counts or 'nothing'}"
 
 
 _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {

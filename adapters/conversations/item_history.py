@@ -1,4 +1,4 @@
-"""What became of each item, and what events did beyond what they say: told from whole histories."""
+"""The removal of each item, and the effect of each event, computed from whole histories."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _HOW: dict[type[Event], str] = {
     BranchDeleted: "deleted",
     SessionCleared: "cleared",
     SessionDeleted: "deleted",
-    BranchCreated: "replaced",  # only of a branch that is there already, which no command does
+    BranchCreated: "replaced",  # only if the branch exists already, which no command does
 }
 _ABOUT_NO_ITEM = {kind.type_name() for kind in (MetadataSet, UsageRecorded, UsageCorrected)}
 
 
 class Removal(NamedTuple):
-    """How an item left the last branch that held it, and the position of the event that did it."""
+    """How an item was removed from the last branch that held it, and the position of the event."""
 
     how: str
     position: int
 
 
 class EventEffect(NamedTuple):
-    """What an event took away: items, from how many branches; of a popped one, its number there."""
+    """What an event removed: numbers of items and of branches; a popped item's number on its branch."""
 
     items: int
     branches: int
@@ -54,9 +54,9 @@ class EventEffect(NamedTuple):
 
 class ItemHistory:
     """
-    Follows sessions from their first event on, by the reference meaning of a history.
+    Follows sessions from their first event, using the reference implementation of a history.
 
-    Memory grows with the items that are on branches and those that have gone.
+    Memory use grows with the number of active and removed items.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class ItemHistory:
         self._state = State()
 
     def follow(self, recorded: Recorded) -> None:
-        """Take a session's next event; one that cannot be read changes nothing."""
+        """Apply a session's next event; an event that cannot be read is ignored."""
         if recorded.type in _ABOUT_NO_ITEM:
             return
         recorded = recorded.outlined()
@@ -99,7 +99,7 @@ class ItemHistory:
                 self.gone.pop(item.ref, None)
 
     def _touched(self, recorded: Recorded, event: Event) -> dict[str, list[Item]]:
-        """Return the items of the live branches that an event may take items from."""
+        """Return the items of the live branches that an event may remove items from."""
         session = self._state.sessions.get(recorded.session_id)
         if session is None:
             return {}
@@ -109,12 +109,12 @@ class ItemHistory:
         elif isinstance(event, SessionCleared | SessionDeleted):
             names = set(session.branches)
         found = {name: session.branches[name] for name in names if name in session.branches}
-        # Lists of items that stay are grown; those that lose items are made anew.
+        # A branch that gains items keeps its list; one that loses items gets a new list.
         return {name: branch.items for name, branch in found.items() if branch.is_live}
 
 
 def _left(before: list[Item], now: list[Item]) -> Iterable[ItemRef]:
-    """Return the items that are not on a branch any more: a tail of it."""
+    """Return the items that were removed from a branch: a suffix of it."""
     kept = len(now)
     while kept and (kept > len(before) or now[kept - 1] is not before[kept - 1]):
         kept -= 1
@@ -122,7 +122,7 @@ def _left(before: list[Item], now: list[Item]) -> Iterable[ItemRef]:
 
 
 def _stands(branches: Iterable[Branch], ref: ItemRef) -> bool:
-    """Whether an item is on a branch; the items of a branch stand in the order of their identity."""
+    """Whether an item is on one of the branches, whose items are sorted by their refs."""
     for branch in branches:
         place = bisect_left(branch.items, ref, key=lambda item: item.ref)
         if place < len(branch.items) and branch.items[place].ref == ref:

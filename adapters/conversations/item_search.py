@@ -1,4 +1,4 @@
-"""Finding items, for session objects and logs: what is asked, checked, and rows as callers get them."""
+"""Item search for session objects and logs: checks of the filters, and the rows that callers get."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ log = _logging.get_logger("eventlog.search")
 
 class ItemFilters(TypedDict, total=False):
     """
-    Which items; None does not filter. An item must match all that are given.
+    Filters for items; None does not filter. An item must match all of them.
 
     type: as in ``get_conversation_by_turns``: "user", "assistant", "function_call" ...
-    tool_name: which tool it calls. role: a message's own.
-    session_id, user_id: of this session; of the sessions that are labelled with this user.
-    branch_id: on this live branch.
-    since, until: said from then on, said before then; without a zone it is UTC, a day alone counts whole.
+    tool_name: the tool that the item calls.
+    role: the role of a message.
+    session_id: the session of the item.
+    user_id: the user id of the item's session.
+    branch_id: a live branch that holds the item.
+    since, until: times, ``since`` inclusive, ``until`` exclusive; without a zone they are UTC. A date means
+        the whole day.
     """
 
     type: str | None
@@ -45,12 +48,13 @@ class ItemFilters(TypedDict, total=False):
 
 class ItemHit(TypedDict):
     """
-    An item that was found.
+    An item that matches a search.
 
-    branch_ids: the live branches that it is on, in the order they were made.
-    position, index: which event holds it, and where in the event.
-    snippet, hit: ``snippet[hit[0]:hit[1]]`` is what was found.
-    occurred_at: UTC. cursor: for ``after=``, to resume behind this item.
+    branch_ids: the live branches that hold the item, in the order of their creation.
+    position, index: the event that holds the item, and the item's index in it.
+    snippet, hit: ``snippet[hit[0]:hit[1]]`` is the match.
+    occurred_at: UTC, ``YYYY-MM-DD HH:MM:SS``.
+    cursor: pass it as ``after=`` to continue after this item.
     """
 
     session_id: str
@@ -71,11 +75,11 @@ class ItemHit(TypedDict):
 @dataclass(frozen=True, kw_only=True)
 class SearchResults(Sequence[ItemHit]):
     """
-    The items that were found, the newest first: a sequence of its rows.
+    The items that match a search, newest first: a sequence of rows.
 
-    cursor: for ``after=``, to get the next page; None if there are no more items.
-    indexed: whether the full-text index was asked.
-    scanned: how many events were read without it: all, or those that the index does not show yet.
+    cursor: pass it as ``after=`` to get the next page; None on the last page.
+    indexed: whether the search used the full-text index.
+    scanned: the number of events that were read without the index.
     """
 
     rows: tuple[ItemHit, ...]
@@ -88,11 +92,11 @@ class SearchResults(Sequence[ItemHit]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[ItemHit]: ...
     def __getitem__(self, index: int | slice) -> ItemHit | Sequence[ItemHit]:
-        """Return a row, or several."""
+        """Return a row, or a sequence of rows for a slice."""
         return self.rows[index]
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         return len(self.rows)
 
 
@@ -105,7 +109,7 @@ async def find_items(
     first_turn: int = 1,
     **which: Unpack[ItemFilters],
 ) -> SearchResults:
-    """Return the items that are sought. Raises InvalidQueryError."""
+    """Return the items that match, as ``ConversationLog.find_items`` does. Raises InvalidQueryError."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}"[:200])
     # One more than is returned shows whether there are more.
@@ -126,12 +130,13 @@ async def find_items(
 
 
 def sought(text: str | None, **which: Unpack[ItemFilters]) -> ItemQuery:
-    """Return what is sought, checked. Raises InvalidQueryError, TypeError for an unknown filter."""
+    """Check filters and return the query. Raises InvalidQueryError, TypeError for an unknown filter."""
     if unknown := which.keys() - ItemFilters.__annotations__.keys():
-        raise TypeError(f"there is no filter {min(unknown)!r}")
+        expected = ", ".join(ItemFilters.__annotations__)
+        raise TypeError(f"unknown filter {min(unknown)!r}: expected one of {expected}")
     for name, value in (("text", text), *which.items()):
         if name not in {"since", "until"} and not isinstance(value, str | None):
-            raise InvalidQueryError(f"{name} is of type {type(value).__name__}, not a string")
+            raise InvalidQueryError(f"invalid {name}: expected a str, got {type(value).__name__}")
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
     start, end = timestamps.period(which.get("since"), which.get("until"))
@@ -149,7 +154,7 @@ def sought(text: str | None, **which: Unpack[ItemFilters]) -> ItemQuery:
 
 
 def check_filter(name: str, value: object) -> None:
-    """Raise InvalidQueryError unless a value is None or text that a row can hold."""
+    """Raise InvalidQueryError unless a value is None or valid text."""
     if value is not None:
         try:
             codec.check_text(name, value)
@@ -158,7 +163,7 @@ def check_filter(name: str, value: object) -> None:
 
 
 def row(hit: Hit, first_turn: int = 1) -> ItemHit:
-    """Return a hit as callers get it."""
+    """Return the row of a hit."""
     return {
         "session_id": hit.session_id,
         "branch_ids": list(hit.branch_ids),

@@ -1,4 +1,4 @@
-"""A log of conversations: what is asked, and done, across all of its sessions."""
+"""A log of conversations, with queries and operations across all sessions."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 class ConversationLog(EventLog):
     """
-    An ``EventLog`` whose sessions, spend and contents can be asked for, and managed, all at once.
+    An ``EventLog`` with queries and operations across all sessions.
 
-    ``async with ConversationLog.open("conversations.db") as log``; of a session object
-    that opened a path, ``session.log``.
+    Open it with ``async with ConversationLog.open("conversations.db") as log``, or use ``session.log`` of
+    a session object that opened a path.
     """
 
     @classmethod
@@ -58,7 +58,7 @@ class ConversationLog(EventLog):
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
-        search: keep a full-text index for ``find_items``, too; the first opening with it builds it.
+        search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
         """
         default = tables.default(search=search)
         return super().open(
@@ -80,15 +80,15 @@ class ConversationLog(EventLog):
         live: bool = False,
     ) -> dict[str, Any]:
         """
-        Return what was spent, of all sessions, of a user's or of one.
+        Return usage and cost of all sessions, of one user's sessions, or of one session.
 
-        by: "session", "user", "model", "agent", "day", "run", "turn" or "branch", or several: under
-            "groups" then stands a dict for each, with its keys (session_id, user_id, run_id, branch_id,
-            the others as they are called; None where it is not known) and its sums.
-        since, until: only what was used in this time (without a zone: UTC; a day alone counts whole).
-        live: only what still stands, not what was popped, deleted or cleared.
+        by: "session", "user", "model", "agent", "day", "run", "turn" or "branch", or several. "groups"
+            then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or the
+            name itself; None if unknown) and its sums.
+        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        live: only usage of active turns: those that were not popped, deleted or cleared.
 
-        The sums: as in ``session.get_usage_stats``. Raises ValueError for a group that there is not.
+        The sums are those of ``session.get_usage_stats``. Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
@@ -107,12 +107,12 @@ class ConversationLog(EventLog):
         dry_run: bool = False,
     ) -> RepriceResult:
         """
-        Price recorded requests again, each at its time, and record what costs something else.
+        Price recorded requests again, each at its time, and record the costs that changed.
 
-        prices: as of a session; by default those that genai-prices brings along, for all requests but
+        prices: as for a session. The default is the list included in genai-prices, for all requests except
             those that an application priced itself. A callable is called from a thread.
         since, until, session_id, model, only_unpriced: only these requests.
-        dry_run: tell what would change, and record nothing.
+        dry_run: return the changes without recording them.
         """
         from agents_eventlog.adapters.conversations import repricing
 
@@ -140,9 +140,9 @@ class ConversationLog(EventLog):
         **which: Unpack[SessionFilters],
     ) -> list[dict[str, Any]]:
         """
-        Return sessions, all or those that match, as a session object's ``list_sessions`` does.
+        Return all sessions, or those that match the filters, as a session object's ``list_sessions``.
 
-        deleted: those that were deleted, instead of those that stand.
+        deleted: return deleted sessions instead of the others.
         """
         query = filters.parse(
             limit=limit, after=after, order_by=order_by, reverse=reverse, deleted=deleted, **which
@@ -150,11 +150,11 @@ class ConversationLog(EventLog):
         return await sessions.list_sessions(self._ask, query)
 
     async def delete_session(self, session_id: str, *, reason: str | None = None) -> None:
-        """Delete a session; its cost stays counted. Raises SessionNotFoundError (a ValueError)."""
+        """Delete a session; its usage stays counted. Raises SessionNotFoundError (a ValueError)."""
         await self.write(lambda tx: sessions.delete_session(tx, session_id, reason))
 
     async def restore_session(self, session_id: str) -> None:
-        """Undo a session's deletion, if it is deleted. Raises SessionNotFoundError (a ValueError)."""
+        """Restore a session if it is deleted. Raises SessionNotFoundError (a ValueError)."""
         await self.write(lambda tx: sessions.restore_session(tx, session_id))
 
     async def delete_sessions(
@@ -166,12 +166,12 @@ class ConversationLog(EventLog):
         **which: Unpack[SessionFilters],
     ) -> Deletion:
         """
-        Tell which sessions match and would be deleted; with ``dry_run=False``, delete them.
+        Return the sessions that match the filters; with ``dry_run=False``, delete them.
 
-        all_sessions: needed to delete without any filter.
+        all_sessions: required without a filter.
 
-        Goes in units of work of 100 sessions, each all or none; a session that begins, or stops to
-        match, meanwhile is left alone. Raises InvalidQueryError (a ValueError).
+        Deletes in units of work of 100 sessions, each all or none. Sessions that are created meanwhile, or
+        no longer match, are not deleted. Raises InvalidQueryError (a ValueError).
         """
         query = filters.parse(**which)
         run = self._ask if dry_run else self.write
@@ -195,9 +195,9 @@ class ConversationLog(EventLog):
         **which: Unpack[ItemFilters],
     ) -> SearchResults:
         """
-        Return live items by what they say and what they are, of all sessions or of those asked for.
+        Return the active items that contain a text and match the filters, in all sessions.
 
-        As a session object's ``find_items`` does; see there.
+        The parameters and the result are those of a session object's ``find_items``.
         """
         return await item_search.find_items(self._ask, text, limit=limit, after=after, **which)
 
@@ -205,14 +205,15 @@ class ConversationLog(EventLog):
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
     ) -> list[ToolCounts]:
         """
-        Return how tools were used: the calls that stand on a live branch, each once.
+        Count the tool calls on live branches, each call once.
 
-        by: "tool", "session" or "day", or several; a row has ``tool_name``, ``session_id``, ``day``.
+        by: "tool", "session" or "day", or several; the keys of a row are ``tool_name``, ``session_id`` and
+            ``day``.
         which: session_id, user_id, since, until; see ``ToolFilters``.
 
-        Rows also hold ``calls``, ``failures``: those whose output tells that they failed, and
-        ``unanswered``: those that wait for an output. The most calls come first, within each day if
-        by day. Reads all calls and outputs. Raises InvalidQueryError (a ValueError).
+        Each row also has ``calls``, ``failures`` (calls whose output reports a failure) and ``unanswered``
+        (calls without an output). Rows with the most calls come first, within each day if grouped by day.
+        Reads all calls and outputs. Raises InvalidQueryError (a ValueError).
         """
         return await tools.count(self._ask, by, **which)
 
@@ -230,25 +231,28 @@ class ConversationLog(EventLog):
         on_progress: OnProgress | None = None,
     ) -> ErasureResult:
         """
-        Blank contents for good, so that no byte of them is left in the file or its write-ahead log.
+        Erase contents, so that no byte of them is left in the file or its write-ahead log.
 
-        Exactly one of these:
+        Pass exactly one of these:
 
-        session_id: all of this session, which is deleted first if it is live.
-        deleted: all of every deleted session, or of those deleted longer ago than ``older_than``.
-        popped: what is on no branch any more, in every session, and labels that were replaced.
+        session_id: erase this session, and delete it first if it is not deleted.
+        deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
+        popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
 
-        In a file that was migrated from the SDK's class, what its tables hold of that goes, too.
+        dry_run: return what would be erased, without writing.
+        on_progress: called after each step.
 
-        dry_run: tell what would go, and write nothing.
-
-        Structure, digests and what was spent stay; a session that was erased cannot be restored. The
-        file is rewritten at the end, during which writers wait. Raises SessionNotFoundError.
+        Structure, digests and usage stay. In a file that was migrated from the SDK's class, the same
+        contents are deleted from the SDK's tables. An erased session cannot be restored. At the end the
+        file is rewritten; writers wait meanwhile. Raises SessionNotFoundError, and ValueError for another
+        combination of parameters.
         """
         if (session_id is not None) + deleted + popped != 1:
-            raise ValueError("give exactly one of session_id, deleted and popped")
+            raise ValueError(
+                "invalid scope: expected exactly one of session_id, deleted and popped"
+            )
         if older_than is not None and not deleted:
-            raise ValueError("older_than goes with deleted")
+            raise ValueError("invalid older_than: expected it only with deleted=True")
         scope: Scope = PoppedItems()
         if session_id is not None:
             scope = SessionScope(session_id)
@@ -267,7 +271,7 @@ class ConversationLog(EventLog):
     # -- units of work ------------------------------------------------------------------------
 
     async def _ask(self, unit: Unit[T]) -> T:
-        """Run a reading unit on tables that show all that the log holds."""
+        """Run a reading unit on tables that are up to date with the log. Raises StaleProjectionError."""
 
         def fresh(tx: Transaction) -> T:
             tables.default().require_fresh(tx)

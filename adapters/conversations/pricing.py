@@ -1,8 +1,8 @@
 """
-What a request costs, in USD, at the time it is made.
+The cost of a request, in USD, at the time of the request.
 
-By default with the prices that genai-prices brings along: no network, and nothing is looked up twice.
-A model that is not in the list costs None, which is counted as unpriced, never as nothing.
+The default prices are the list included in genai-prices, without network access. A request to a model
+that is not in the list costs None: it is counted as unpriced, not as free.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
 MILLION: Final = 1_000_000
 ROUTERS: Final = ("litellm/", "any-llm/")
-"""Prefixes of model names by which the SDK chooses a client, not a model."""
+"""Prefixes of model names that select a client of the SDK, not a model."""
 
 APPLICATION: Final = "application"
-"""The price source of prices that the application gave."""
+"""The price source of costs that the application computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """
-    What a model costs, in USD per million tokens.
+    The price of a model, in USD per million tokens.
 
-    Cached input and cache writes are parts of the input; without a price of their own they cost what
-    input does.
+    Cached input and cache writes are part of the input. Without a price of their own they have its price.
     """
 
     input: float
@@ -44,7 +43,7 @@ class Price:
     cache_write: float | None = None
 
     def cost(self, request: RequestUsage) -> float:
-        """Return what a request costs."""
+        """Return the cost of a request, in USD."""
         cached, written = request.cached_input_tokens, request.cache_write_tokens
         plain = max(0, request.input_tokens - cached - written)
         dollars = (
@@ -57,29 +56,33 @@ class Price:
 
 
 Prices: TypeAlias = "Mapping[str, Price] | Callable[[RequestUsage, datetime], float | None] | None"
-"""A price list by model; or what tells a request's cost at a time; or None: genai-prices."""
+"""A price list by model, a callable that returns a request's cost at a time, or None for genai-prices."""
 
 
 def checked(prices: Prices) -> Prices:
-    """Return prices as they were given. Raises TypeError for what tells no prices."""
+    """Return prices unchanged. Raises TypeError for other types than ``Prices``."""
     if prices is None or callable(prices):
         return prices
     if not isinstance(prices, Mapping):
-        raise TypeError(f"prices are a mapping or a callable, not of type {type(prices).__name__}")
+        raise TypeError(
+            f"invalid prices: expected a mapping or a callable, got {type(prices).__name__}"
+        )
     for model, price in prices.items():
         if not isinstance(price, Price):
             raise TypeError(
-                f"the price of {model!r} is a Price, not of type {type(price).__name__}"
+                f"invalid price of {model!r}: expected a Price, got {type(price).__name__}"
             )
     return prices
 
 
 def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
     """
-    Return a request with its cost and where that comes from, or as it is where no price is known.
+    Return a request with its cost and the source of the price; unchanged if the price is unknown.
 
-    at: microseconds since 1970 UTC. Raises what a callable of the application raises, and ValueError
-    for what it returns that is no amount of money.
+    at: the time of the request, in microseconds since 1970 UTC.
+    prices: a callable's exceptions are not caught.
+
+    Raises ValueError if the callable returns a cost that is not a finite number.
     """
     source = APPLICATION
     if prices is None:
@@ -93,15 +96,15 @@ def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
     if cost is None:
         return request
     if not math.isfinite(float(cost)):
-        raise ValueError(f"a cost is a number of USD, not {cost!r}")
+        raise ValueError(f"invalid cost: expected a finite number of USD, got {cost!r}")
     return msgspec.structs.replace(request, cost_usd=float(cost), price_source=source)
 
 
 def bundled(request: RequestUsage, at: datetime) -> float | None:
     """
-    Return what a request costs by the prices that genai-prices brings along; None if it has none.
+    Return the cost of a request by the list included in genai-prices; None if it has no price.
 
-    Of a sum of several requests it cannot tell: prices may depend on the size of each.
+    The sum of several requests has no price: a price may depend on the size of each request.
     """
     if not request.model or request.requests != 1:
         return None
@@ -125,21 +128,21 @@ def bundled(request: RequestUsage, at: datetime) -> float | None:
 
 @cache
 def bundled_source() -> str:
-    """Return the price source of what ``bundled`` tells: the package and its version."""
+    """Return the price source of ``bundled``: the package and its version."""
     genai_prices: Any = importlib.import_module("genai_prices")
     return f"genai-prices {genai_prices.__version__}"
 
 
 @cache
 def prepare() -> None:
-    """Load the price list beside the program's work: that takes a moment, which no request waits for."""
+    """Load the price list in a background thread, so that no request waits for it."""
     threading.Thread(
         target=importlib.import_module, args=("genai_prices",), name="eventlog-prices", daemon=True
     ).start()
 
 
 def _names(model: str) -> list[tuple[str, str | None]]:
-    """Return what a model may be called in the price list, and by which provider."""
+    """Return the names that a model may have in the price list, each with its provider or None."""
     for router in ROUTERS:
         model = model.removeprefix(router)
     provider, slash, name = model.partition("/")

@@ -1,4 +1,4 @@
-"""What recorded requests cost by a price list, at their time; recorded as corrections."""
+"""Repricing of recorded requests, each at its time; changed costs are recorded as corrections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agents_eventlog.projections.usage.builder import NANOS, nanos
 from agents_eventlog.projections.usage.queries import RecordedRequest, UsageQuery
 
 SESSIONS_IN_A_UNIT = 100
-"""How many sessions are corrected in one transaction."""
+"""Maximum number of sessions that one transaction corrects."""
 
 Corrections: TypeAlias = dict[str, list[UsageCorrection]]
 
@@ -26,11 +26,12 @@ Corrections: TypeAlias = dict[str, list[UsageCorrection]]
 @dataclass(frozen=True)
 class RepriceResult:
     """
-    What repricing did, or would do.
+    The result of repricing, or of its dry run.
 
-    requests: how many were looked at; changed: how many of them cost something else now.
-    unpriced: how many of them have no price still.
-    cost_before, cost_after: of all that were looked at, in USD.
+    requests: the number of requests that were checked.
+    changed: the number of requests whose cost changed; sessions: the number of their sessions.
+    unpriced: the number of requests that still have no price.
+    cost_before, cost_after: the cost of all checked requests, in USD.
     """
 
     requests: int = 0
@@ -64,10 +65,10 @@ def reprice(
     on_progress: Callable[[RepriceResult], None] | None = None,
 ) -> RepriceResult:
     """
-    Price the requests that are asked for again, and record what costs something else. Blocks.
+    Price the requests of a query again, and record the costs that changed. Blocks.
 
-    What an application priced itself is left alone, unless ``prices`` are given. A model without a
-    price keeps the cost that is recorded. May be ended at any time, and run again.
+    Costs that an application computed stay, unless ``prices`` is not None. Requests to a model without a
+    price keep their recorded cost. The call may be interrupted at any time and repeated.
     """
     done = RepriceResult(is_dry=dry_run)
     counts = _Counts()
@@ -90,7 +91,7 @@ def reprice(
 
 
 def _sessions(store: Store, session_id: str | None) -> Iterator[list[str]]:
-    """Return the sessions that used anything, some at a time."""
+    """Yield the ids of the sessions with usage, a batch at a time."""
     if session_id is not None:
         yield [session_id]
         return

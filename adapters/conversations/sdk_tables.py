@@ -1,4 +1,4 @@
-"""The tables that the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file."""
+"""The tables of the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` in a file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ USAGE = "turn_usage"
 RESERVATIONS = "branch_reservations"
 CLEARINGS = "session_clear_generations"
 MIGRATED = "adopted_message_id"
-"""The property that remembers the SDK's last message that was migrated."""
+"""The property that holds the id of the last migrated message of the SDK."""
 
 SDK_TABLES = "sdk_tables"
-"""The property that remembers which pair of the SDK's tables a file is claimed for."""
+"""The property that holds the pair of the SDK's tables that the file belongs to."""
 
 _QUOTED = {'"': '"', "`": "`", "[": "]"}
 _PLAIN = re.compile(r"[^\W\d][\w$]*")
@@ -36,7 +36,7 @@ REFERRING = """
     JOIN sqlite_schema AS p ON p.name = f."table" COLLATE NOCASE AND p.type = 'table'
     WHERE m.type = 'table' AND f."from" = 'session_id' ORDER BY m.rowid
 """
-"""Each table that refers to another one's sessions."""
+"""Each pair of a table with a foreign key for session ids, and the table that the key references."""
 
 _SESSION_COLUMNS = {"session_id", "created_at"}
 _MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
@@ -49,11 +49,11 @@ class TablePair(NamedTuple):
     messages: str
 
     def resolved(self) -> TablePair:
-        """Return the names without quotes. Raises WrongTablesError for what is no identifier."""
+        """Return the names without quotes. Raises WrongTablesError for an invalid identifier."""
         return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
 
     def options(self) -> str:
-        """Return resolved names as ``eventlog import`` takes them, for a shell."""
+        """Return resolved names as options of ``eventlog import``, quoted for a shell."""
         sessions, messages = (shlex.quote(_as_identifier(name)) for name in self)
         return f"--sessions-table {sessions} --messages-table {messages}"
 
@@ -62,18 +62,20 @@ class TablePair(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a file has no tables of the SDK's to read under the names asked for."""
+    """Why the file's tables cannot be read under the given names."""
 
     reason: str
     owner: TablePair | None = None
-    """The pair of tables that the SDK's structure in the file refers to instead."""
+    """The pair of tables that the SDK's structure in the file references instead."""
 
 
 def find(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
-    """Return the SDK's tables of these names, as the file spells them; None if they are missing."""
+    """Return the SDK's tables with these names, as spelled in the file; None if they are missing."""
     owner = _structure_owner(tx)
     if owner is not None and not same(owner, pair):
-        return Refusal(f"holds the SDK's sessions in the tables {owner}, not in {pair}", owner)
+        return Refusal(
+            f"has the SDK's sessions in other tables: expected {pair}, got {owner}", owner
+        )
     return _called(tx, pair)
 
 
@@ -83,12 +85,12 @@ def _called(tx: Transaction, pair: TablePair) -> TablePair | Refusal | None:
         return None
     found = TablePair(*(names[folded(name)] for name in pair))
     if not _are_of_the_sdk(tx, found):
-        return Refusal(f"holds tables called {found} that are another program's")
+        return Refusal(f"has tables named {found} that belong to another program")
     return found
 
 
 def _structure_owner(tx: Transaction) -> TablePair | None:
-    """Return the pair of tables that the SDK's structure in this file refers to, if there is one."""
+    """Return the pair of tables that the SDK's structure in this file references; None without one."""
     owners = {
         column: table
         for table, column in tx.execute(
@@ -101,7 +103,7 @@ def _structure_owner(tx: Transaction) -> TablePair | None:
 
 
 def _are_of_the_sdk(tx: Transaction, pair: TablePair) -> bool:
-    """Whether two tables have the columns that the SDK's have."""
+    """Whether two tables have the columns of the SDK's tables."""
     needed = ((pair.sessions, _SESSION_COLUMNS), (pair.messages, _MESSAGE_COLUMNS))
     return all(
         columns
@@ -111,7 +113,7 @@ def _are_of_the_sdk(tx: Transaction, pair: TablePair) -> bool:
 
 
 def find_any(tx: Transaction) -> TablePair | None:
-    """Return the SDK's sessions table and messages table in this file, whatever they are called."""
+    """Return the SDK's sessions table and messages table, under any names; None without them."""
     for pair in map(TablePair._make, tx.all(REFERRING)):
         if _are_of_the_sdk(tx, pair):
             return pair
@@ -119,7 +121,7 @@ def find_any(tx: Transaction) -> TablePair | None:
 
 
 def not_migrated(tx: Transaction, messages_table: str) -> int:
-    """Return how many messages an old program has left in the SDK's table since the migration."""
+    """Return the number of messages that were added to the SDK's table after the migration."""
     if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):
         return 0
     sql = f"SELECT COUNT(*) FROM {quoted(messages_table)} WHERE id > ?"
@@ -129,9 +131,9 @@ def not_migrated(tx: Transaction, messages_table: str) -> int:
 
 def forget(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> None:
     """
-    Delete, in a unit of work, what the SDK's tables of a migrated file hold of a session.
+    Delete a session, or some of its messages, from the SDK's tables of a migrated file.
 
-    items: only migrated messages that say the same as one of these; None for all there is.
+    items: delete only migrated messages that equal one of these items; None deletes all of the session.
     """
     text = get_property(tx, SDK_TABLES)
     found = None if text is None else _called(tx, TablePair(*json.loads(text)))
@@ -144,7 +146,7 @@ def forget(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> No
 
 
 def _forget_session(tx: Transaction, pair: TablePair, session_id: str) -> None:
-    """Delete what the SDK's tables hold of a session, where they are still there."""
+    """Delete a session's rows from those of the SDK's tables that exist."""
     there = tx.engine.table_names(tx)
     for name in (STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, pair.messages, pair.sessions):
         if name in there:
@@ -154,7 +156,7 @@ def _forget_session(tx: Transaction, pair: TablePair, session_id: str) -> None:
 def _forget_items(
     tx: Transaction, messages_table: str, session_id: str, items: Iterable[JSON]
 ) -> None:
-    """Delete the migrated messages of a session that say the same as one of these items."""
+    """Delete a session's migrated messages that equal one of these items."""
     gone = {codec.encode_json(item) for item in items}
     if not gone:
         return
@@ -172,12 +174,12 @@ def _forget_items(
 
 
 def quoted(name: str) -> str:
-    """Return a name as an SQL identifier."""
+    """Quote a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def decoded_item(data: Any) -> tuple[JSON, bytes] | None:
-    """Return a message's item, and as it is encoded; None for what cannot be read."""
+    """Return a message's item and its encoding; None if the message cannot be decoded."""
     try:
         item = json.loads(data)
         return item, codec.encode_json(item)
@@ -186,7 +188,7 @@ def decoded_item(data: Any) -> tuple[JSON, bytes] | None:
 
 
 def same(left: TablePair, right: TablePair) -> bool:
-    """Whether SQLite takes two pairs of names for the same tables."""
+    """Whether two pairs of names mean the same tables in SQLite."""
     return [folded(name) for name in left] == [folded(name) for name in right]
 
 
@@ -207,4 +209,6 @@ def _unquoted(identifier: str) -> str:
             return inner
     elif _PLAIN.fullmatch(identifier):
         return identifier
-    raise WrongTablesError(f"{identifier!r} is no name of a table", path="")
+    raise WrongTablesError(
+        f"invalid table name: expected an SQL identifier, got {identifier!r}", path=""
+    )

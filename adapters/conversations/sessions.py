@@ -1,4 +1,4 @@
-"""Sessions as a whole: listed, labelled, deleted and restored, one or many. Knows no SDK."""
+"""Operations on whole sessions: list, set metadata, delete, restore. Does not depend on an SDK."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from agents_eventlog.projections.sessions.queries import Session, SessionUsage
 from agents_eventlog.projections.usage.builder import NANOS
 
 TOLD_AT_ONCE = 500
-"""Of how many sessions the first messages are in memory at once."""
+"""Maximum number of sessions whose first messages are in memory at the same time."""
 
 DELETED_AT_ONCE = 100
-"""How many sessions one unit of work deletes: all of these, or none."""
+"""Maximum number of sessions that one unit of work deletes, all or none."""
 
 
 class Deletion(NamedTuple):
-    """What a bulk deletion deleted, or would: the sessions' ids, and what they hold and cost."""
+    """The sessions that a bulk deletion deleted or would delete: ids, items, tokens, and cost in USD."""
 
     session_ids: list[str]
     items: int
@@ -46,7 +46,7 @@ class Deletion(NamedTuple):
 
 
 async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, Any]]:
-    """Return the sessions that a query asks for; a search for text goes in several reads."""
+    """Return the sessions that match a query; a text search may take several reads."""
 
     def unit(tx: Transaction) -> tuple[list[dict[str, Any]], SessionCursor | None]:
         found, after = session_queries.page(tx, query)
@@ -64,7 +64,7 @@ async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, An
 
 
 def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dict[str, Any]]:
-    """Return sessions as callers get them."""
+    """Return the rows of sessions, with titles, usage and cursors."""
     told = []
     for start in range(0, len(found), TOLD_AT_ONCE):
         some = found[start : start + TOLD_AT_ONCE]
@@ -103,13 +103,13 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
     return None if text is None else codec.decode_metadata(text)
 
 
-# -- labels -------------------------------------------------------------------------------------
+# -- metadata -----------------------------------------------------------------------------------
 
 
 def set_metadata(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Label the context's session, with what its object was made with where nothing else is given."""
+    """Record a user id and metadata; None means the constructor's, an empty value removes it."""
     if look(tx, context).is_deleted:
         raise SessionDeletedError(context.session_id)
     first_user_id, first_metadata = context.labels or (None, None)
@@ -122,7 +122,7 @@ def set_metadata(
 
 
 def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
-    """Return the labels of the context's session, with those that its next write will record."""
+    """Return the session's user id and metadata, including those that the next write records."""
     session = conversations.session(tx, context.session_id)
     if session is not None and session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
@@ -137,7 +137,7 @@ def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
 
 
 def delete_session(tx: Transaction, session_id: str, reason: str | None = None) -> None:
-    """Delete a session; what it cost stays. Raises SessionNotFoundError, also for one deleted before."""
+    """Delete a session; usage stays. Raises SessionNotFoundError, also if it is deleted already."""
     session = conversations.session(tx, session_id)
     if session is None or session.deleted_at is not None:
         raise SessionNotFoundError(session_id)
@@ -146,9 +146,9 @@ def delete_session(tx: Transaction, session_id: str, reason: str | None = None) 
 
 def restore_session(tx: Transaction, session_id: str) -> None:
     """
-    Undo a session's deletion; of one that is not deleted, nothing.
+    Restore a deleted session; a session that is not deleted does not change.
 
-    Raises SessionNotFoundError, and SessionErasedError for one that was erased since.
+    Raises SessionNotFoundError, and SessionErasedError for an erased session.
     """
     session = conversations.session(tx, session_id)
     if session is None:
@@ -169,13 +169,18 @@ async def delete_sessions(
     everything: bool,
 ) -> Deletion:
     """
-    Delete the sessions that a query asks for, oldest first, in units of bounded size.
+    Delete the sessions that match a query, oldest first, in units of bounded size.
 
     run: runs the units: a log's write, or its read for a dry run.
-    before: sessions that begin after this time are left alone, so that it comes to an end.
+    before: a time in microseconds since 1970 UTC. Later sessions are not deleted, so that the call ends.
+    everything: accept a query without filters.
+
+    Raises InvalidQueryError for a query without filters.
     """
     if query.matches_all and not everything:
-        raise InvalidQueryError("no filter is given: all_sessions=True means all of them")
+        raise InvalidQueryError(
+            "refusing to delete every session: expected a filter or all_sessions=True"
+        )
 
     def unit(tx: Transaction) -> tuple[list[Session], list[SessionUsage], SessionCursor | None]:
         found, after = session_queries.page(tx, query)

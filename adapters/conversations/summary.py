@@ -1,4 +1,4 @@
-"""Items in words: what a person is told of them, in one line."""
+"""Short texts for people: items, numbers and costs, each in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHORT_CHARACTERS = 48
 
 
 def brief(item: JSON) -> str:
-    """Return an item in a few words; not made printable yet."""
+    """Return a short description of an item; it may contain control characters."""
     if not isinstance(item, Mapping):
         return shortened(str(item))
     kind = item.get("type")
@@ -26,7 +26,7 @@ def brief(item: JSON) -> str:
 
 
 def call(item: Mapping[str, Any]) -> str:
-    """Return a tool call as code would write it."""
+    """Return a tool call in the form ``name(argument=value)``."""
     arguments = item.get("arguments")
     try:
         given = json.loads(arguments) if isinstance(arguments, str) else None
@@ -41,26 +41,26 @@ def call(item: Mapping[str, Any]) -> str:
 
 
 def content(item: Mapping[str, Any]) -> str:
-    """Return the text of a message: its own, or that of its parts."""
+    """Return the text of a message, or of its parts."""
     return "\n".join(filter(None, message_texts(dict(item))))
 
 
 def json_or_text(value: JSON) -> str:
-    """Return a text as it is, anything else as JSON."""
+    """Return a str unchanged, any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def shortened(text: str) -> str:
-    """Return a text on one line, cut with an ellipsis where it is long."""
+    """Return a text on one line; a long text is truncated with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= SHORT_CHARACTERS else f"{line[: SHORT_CHARACTERS - 1]}…"
 
 
 def usd(cost: float) -> str:
-    """Return a cost to the cent, a small one as exactly as it takes to see it."""
+    """Return a cost with two decimals, or with six if it is below 1 USD."""
     return f"{cost:,.2f}" if cost == 0 or abs(cost) >= 1 else f"{cost:.6f}"
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number with its noun."""
+    """Return a number and its noun, in the plural except for 1."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

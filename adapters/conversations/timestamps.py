@@ -1,4 +1,4 @@
-"""Times as people write and read them; UTC throughout."""
+"""Times as people write and read them, always in UTC."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _UNITS = {
 
 def instant(text: str, *, end_of_day: bool = False) -> int:
     """
-    Return a time that was typed, in microseconds since 1970 UTC.
+    Parse an ISO 8601 date or time; return microseconds since 1970 UTC.
 
-    ISO 8601, a day or a time of day on it; without a zone it is UTC. A day alone is its beginning,
-    or with ``end_of_day`` the beginning of the next. Raises ValueError.
+    A time without a zone is UTC. A date means its first moment, or with ``end_of_day`` the first moment of
+    the next day. Raises ValueError.
     """
     try:
         day = date.fromisoformat(text)
@@ -33,7 +33,8 @@ def instant(text: str, *, end_of_day: bool = False) -> int:
             return microseconds(datetime.fromisoformat(text))
         except (ValueError, OverflowError):
             raise ValueError(
-                f"{text!r} is no time: write 2026-11-04 or 2026-11-04T09:30:00"
+                "invalid time: expected ISO 8601, for example 2026-11-04 or 2026-11-04T09:30:00, "
+                f"got {text!r}"
             ) from None
     return _of_day(day, end=end_of_day)
 
@@ -50,21 +51,23 @@ def _moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
         return microseconds(at)
     if isinstance(at, date):
         return _of_day(at, end=end_of_day)
-    raise InvalidQueryError(f"{name} is of type {type(at).__name__}, not a datetime or a date")
+    raise InvalidQueryError(
+        f"invalid {name}: expected a datetime or a date, got {type(at).__name__}"
+    )
 
 
 def period(since: object, until: object) -> tuple[int | None, int | None]:
     """
-    Return from when to when a caller asks, in microseconds since 1970 UTC; the end is not part of it.
+    Return the start and the exclusive end of a period, in microseconds since 1970 UTC; None is open.
 
-    A time without a zone is UTC; a day alone counts whole. Raises InvalidQueryError, also for an end
-    that is not after the beginning.
+    A time without a zone is UTC; a date means the whole day. Raises InvalidQueryError for other types, and
+    if the end is not after the start.
     """
     return _in_order(_moment("since", since), _moment("until", until, end_of_day=True))
 
 
 def typed_period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
-    """Do as ``period`` does for times that were typed. Raises ValueError."""
+    """Parse the start and the end of a period, as ``period`` does. Raises ValueError."""
     return _in_order(
         None if since is None else instant(since),
         None if until is None else instant(until, end_of_day=True),
@@ -73,40 +76,40 @@ def typed_period(since: str | None, until: str | None) -> tuple[int | None, int 
 
 def _in_order(start: int | None, end: int | None) -> tuple[int | None, int | None]:
     if start is not None and end is not None and start >= end:
-        raise InvalidQueryError("until is not after since")
+        raise InvalidQueryError("invalid period: until must be after since")
     return start, end
 
 
 def duration(text: str) -> timedelta:
-    """Return a length of time that was typed: a number and s, m, h, d or w. Raises ValueError."""
+    """Parse a duration: a number and s, m, h, d or w. Raises ValueError."""
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
     if found is None:
-        raise ValueError(f"{text!r} is no length of time: write 30d, 12h or 2w")
+        raise ValueError(f"invalid duration: expected for example 30d, 12h or 2w, got {text!r}")
     return int(found[1]) * _UNITS[found[2]]
 
 
 def iso(time: int) -> str:
-    """Return a time for programs: ISO 8601 with microseconds, in UTC."""
+    """Format a time for programs: ISO 8601 with microseconds, in UTC."""
     return _datetime(time).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def as_text(time: int) -> str:
-    """Return a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    return _datetime(time).isoformat(" ", "seconds")[:19]  # half the time of a format
+    """Format a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
+    return _datetime(time).isoformat(" ", "seconds")[:19]  # takes half the time of strftime
 
 
 def day(time: int) -> str:
-    """Return the day of a time."""
+    """Format the date of a time: ``YYYY-MM-DD``."""
     return f"{_datetime(time):%Y-%m-%d}"
 
 
 def clock(time: int) -> str:
-    """Return the time of day, to the second."""
+    """Format the time of day: ``HH:MM:SS``."""
     return f"{_datetime(time):%H:%M:%S}"
 
 
 def minute(time: int) -> str:
-    """Return a day and a time of day, to the minute."""
+    """Format a time to the minute: ``YYYY-MM-DD HH:MM``."""
     return f"{_datetime(time):%Y-%m-%d %H:%M}"
 
 

@@ -1,4 +1,4 @@
-"""Tool calls and their outputs: which of them a branch lacks."""
+"""Search for tool calls without an output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUTS: Final = {
     "local_shell_call": "local_shell_call_output",
     "apply_patch_call": "apply_patch_call_output",
 }
-"""Calls that the program answers, each with the type of its answer. Others the model answers."""
+"""The types of calls that the program answers, with the types of their outputs."""
 
 LIVE_BRANCHES = """
     SELECT b.session_id, b.branch_id, b.segment_id, b.length
@@ -33,7 +33,7 @@ LIVE_BRANCHES = """
 
 
 class Unanswered(NamedTuple):
-    """A branch with tool calls that have no output; each call as its name and id."""
+    """A branch with tool calls that have no output; each call in the form ``name (call id)``."""
 
     session_id: str
     branch_id: str
@@ -41,19 +41,19 @@ class Unanswered(NamedTuple):
 
 
 class ToolCalls:
-    """The tool calls and outputs among a log's items; nothing else of the items is kept."""
+    """Collector of tool calls and outputs among a log's items; it does not keep the items."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int], tuple[str, str, str]] = {}
 
     def note(self, position: int, items: Sequence[object]) -> None:
-        """Take the items of an event."""
+        """Collect the calls and outputs among an event's items."""
         for index, item in enumerate(items):
             if (found := _paired(item)) is not None:
                 self._found[position, index] = found
 
     def unanswered(self, tx: Transaction) -> Iterator[Unanswered]:
-        """Find the branches that hold calls without outputs."""
+        """Yield the live branches that have calls without outputs."""
         for session_id, branch_id, *pointer in tx.all(LIVE_BRANCHES) if self._found else ():
             refs = conversation_queries.refs(tx, Pointer(*pointer))
             keys = ((ref.position, ref.index) for ref in refs)
@@ -69,7 +69,7 @@ class ToolCalls:
 
 
 def _paired(item: object) -> tuple[str, str, str] | None:
-    """Return the type, the call's id and the tool's name of a call or an output."""
+    """Return the type, the call id and the tool name of a call or an output; None for other items."""
     if not isinstance(item, Mapping):
         return None
     kind, call_id = item.get("type"), item.get("call_id")

@@ -1,9 +1,9 @@
 """
-How tools were used: calls, those that failed, those that nobody answered; by tool, session and day.
+Counts of tool calls, failures and unanswered calls, by tool, session and day.
 
-Every call that stands on a live branch of a session that is not deleted counts once, however many branches
-share it. Whether it failed its output tells: a status, an exit code, an error, or the text that the
-Agents SDK gives the model instead of a result.
+Each call on a live branch of a session that is not deleted counts once, even if several branches share it.
+A call failed if its output has a failed status, an exit code or an error, or is the text that the Agents
+SDK sends to the model instead of a result.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, RunUnit, Transaction
 
 GROUPS: Final = {"tool": "tool_name", "session": "session_id", "day": "day"}
-"""By what calls can be counted, and under which key a row tells it."""
+"""The groups that calls can be counted by, and their keys in a row."""
 
 SESSIONS_AT_ONCE: Final = 50
-"""How many sessions one unit of work reads."""
+"""Maximum number of sessions that one unit of work reads."""
 
 SESSIONS = """
     SELECT session_id, user_id FROM sessions
@@ -56,7 +56,7 @@ FAILED: Final = frozenset({"failed", "incomplete"})
 SDK_FAILURES: Final = re.compile(
     r"An error occurred while running the tool\b|Tool '.*' (not found\.|timed out after )"
 )
-"""How the texts begin that the Agents SDK puts in place of an output."""
+"""The beginnings of the texts that the Agents SDK sends instead of an output."""
 
 ANSWERS: Final = {output: call for call, output in OUTPUTS.items()}
 
@@ -65,10 +65,12 @@ Counts: TypeAlias = dict[tuple[str | None, ...], "Counter[str]"]
 
 class ToolFilters(TypedDict, total=False):
     """
-    Which calls; None does not filter.
+    Filters for calls; None does not filter. A call must match all of them.
 
-    session_id, user_id: of this session; of the sessions that are labelled with this user.
-    since, until: made in this time; without a zone it is UTC, a day alone counts whole.
+    session_id: the session of the call.
+    user_id: the user id of the call's session.
+    since, until: times, ``since`` inclusive, ``until`` exclusive; without a zone they are UTC. A date means
+        the whole day.
     """
 
     session_id: str | None
@@ -79,9 +81,9 @@ class ToolFilters(TypedDict, total=False):
 
 class ToolCounts(TypedDict):
     """
-    How many calls there were, how many of them failed, and how many have no output.
+    The numbers of calls, of failed calls, and of calls without an output.
 
-    tool_name, session_id, day: of which calls, as far as they are counted by these.
+    tool_name, session_id, day: the group's keys, if the calls are grouped by them.
     """
 
     tool_name: NotRequired[str | None]
@@ -93,7 +95,7 @@ class ToolCounts(TypedDict):
 
 
 class WantedCalls(NamedTuple):
-    """What is to be counted; times in microseconds since 1970 UTC, ``until`` exclusive."""
+    """Filters and groups of calls; times in microseconds since 1970 UTC, ``until`` exclusive."""
 
     by: tuple[str, ...]
     session_id: str | None
@@ -102,13 +104,13 @@ class WantedCalls(NamedTuple):
     until: int | None
 
     def includes(self, time: int) -> bool:
-        """Whether calls of this time are counted."""
+        """Whether the period includes a time."""
         is_late = self.until is not None and time >= self.until
         return not is_late and (self.since is None or self.since <= time)
 
 
 class _Call:
-    """A call, until it is known what became of it."""
+    """A call, whose output may still follow."""
 
     def __init__(self, key: tuple[str | None, ...], *, waits: bool, failed: bool) -> None:
         self.key = key
@@ -119,7 +121,7 @@ class _Call:
 async def count(
     read: RunUnit, by: Iterable[str] | str, **which: Unpack[ToolFilters]
 ) -> list[ToolCounts]:
-    """Return the counts as ``ConversationLog.tools`` does. Raises InvalidQueryError."""
+    """Count calls as ``ConversationLog.tools`` does. Raises InvalidQueryError."""
     wanted = parse(by, **which)
     counts: Counts = {}
     after: str | None = ""
@@ -135,13 +137,16 @@ async def count(
 
 
 def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> WantedCalls:
-    """Return what is to be counted, checked. Raises InvalidQueryError, TypeError."""
+    """Check filters and groups. Raises InvalidQueryError, TypeError for an unknown filter."""
     if unknown := which.keys() - ToolFilters.__annotations__.keys():
-        raise TypeError(f"there is no filter {min(unknown)!r}")
+        expected = ", ".join(ToolFilters.__annotations__)
+        raise TypeError(f"unknown filter {min(unknown)!r}: expected one of {expected}")
     groups = (by,) if isinstance(by, str) else tuple(by)
     for group in groups:
         if group not in GROUPS:
-            raise InvalidQueryError(f"calls are counted by {', '.join(GROUPS)}, not by {group!r}")
+            raise InvalidQueryError(
+                f"invalid group: expected one of {', '.join(GROUPS)}, got {group!r}"
+            )
     for name in ("session_id", "user_id"):
         check_filter(name, which.get(name))
     start, end = timestamps.period(which.get("since"), which.get("until"))
@@ -155,7 +160,7 @@ def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> WantedCalls:
 
 
 def _page(tx: Transaction, wanted: WantedCalls, after: str) -> tuple[Counts, str | None]:
-    """Count the calls of the next sessions; return with the counts behind which to go on, if at all."""
+    """Count the calls of the next sessions; return the counts and the last session, None at the end."""
     if wanted.session_id is not None:
         sessions, last = tx.all(SESSION, (wanted.session_id,)), None
     else:
@@ -173,7 +178,7 @@ def _page(tx: Transaction, wanted: WantedCalls, after: str) -> tuple[Counts, str
 
 
 def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]:
-    """Return a session's calls, each with what became of it."""
+    """Return a session's calls, each with its outcome."""
     calls: list[_Call] = []
     waiting: dict[tuple[str, str], _Call] = {}  # the last call of each kind and id
     for (segment_id,) in tx.all(SEGMENTS, (session_id,)):
@@ -195,7 +200,7 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
 
 
 def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
-    """Return a segment's calls and outputs: rows and contents; each event is decoded once."""
+    """Yield the row and the content of each call and output of a segment; decode each event once."""
     found = payloads.stored(tx, TOOL_ITEMS, (segment_id,), columns=TOOL_ITEM_COLUMNS)
     for _, group in groupby(found, key=itemgetter(0)):
         rows = list(group)
@@ -208,16 +213,16 @@ def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str,
 
 
 def _answered(kind: str, item: Mapping[str, JSON]) -> tuple[str, str]:
-    """Return the kind and the id of the call that an item answers."""
+    """Return the type and the id of the call that an item answers."""
     if kind in {"mcp_call", "mcp_approval_response"}:
         return "mcp_approval_request", str(item.get("approval_request_id"))
     return ANSWERS.get(kind, ""), str(item.get("call_id"))
 
 
 def failed(item: Mapping[str, JSON]) -> bool:
-    """Whether an output, or a call that the model's side runs, tells that the call failed."""
+    """Whether an output, or a call that the provider runs, reports a failure."""
     if item.get("type") == "function_call":
-        return False  # its status tells of the call's own text
+        return False  # its status describes the text of the call, not the execution
     if item.get("status") in FAILED or (item.get("type") == "mcp_call" and item.get("error")):
         return True
     output = item.get("output")
@@ -228,7 +233,7 @@ def failed(item: Mapping[str, JSON]) -> bool:
 
 
 def _part_failed(part: Mapping[str, JSON]) -> bool:
-    """Whether a command of a shell call ended with an error, or not in time."""
+    """Whether a command of a shell call failed or timed out."""
     outcome = part.get("outcome")
     if not isinstance(outcome, Mapping):
         return False
@@ -236,7 +241,7 @@ def _part_failed(part: Mapping[str, JSON]) -> bool:
 
 
 def _rows(counts: Counts, wanted: WantedCalls) -> list[ToolCounts]:
-    """Return the counts as callers get them: days in their order, else the most calls first."""
+    """Return the rows of counts: by day if grouped by day, then the most calls first."""
     names = [GROUPS[group] for group in wanted.by]
     if not wanted.by and not counts:
         counts = {(): Counter()}

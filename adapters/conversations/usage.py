@@ -1,4 +1,4 @@
-"""What was spent, as programs ask for it and get it."""
+"""Usage and cost: checks of a query, and the dicts that callers get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wanted(
     session_id: str | None = None,
     live: bool = False,
 ) -> UsageQuery:
-    """Return which spend is asked for. Raises InvalidQueryError for a group or a time that is none."""
+    """Check the parameters of a usage query and return the query. Raises InvalidQueryError."""
     checked = usage_queries.check_by(by)
     check_filter("user_id", user_id)
     check_filter("session_id", session_id)
@@ -39,13 +39,13 @@ def wanted(
 
 
 def ask(tx: Transaction, asked: UsageQuery) -> dict[str, Any]:
-    """Return what was spent, as ``ConversationLog.usage`` does. Raises StaleProjectionError."""
+    """Return usage and cost as ``ConversationLog.usage`` does. Raises StaleProjectionError."""
     projections.default().require_fresh(tx)
     return answer(usage_queries.groups(tx, asked), asked.by)
 
 
 def answer(found: Sequence[Group], by: Sequence[str]) -> dict[str, Any]:
-    """Return the sums of all groups and, where groups were asked for, each of them."""
+    """Return the sums of all groups and, if ``by`` is not empty, of each group."""
     totals = as_dict(usage_queries.total(found))
     if not by:
         return totals
@@ -53,7 +53,7 @@ def answer(found: Sequence[Group], by: Sequence[str]) -> dict[str, Any]:
 
 
 def as_dict(spent: UsageTotals) -> dict[str, Any]:
-    """Return sums under the names that users know."""
+    """Return sums under their public names."""
     return {
         "total_runs": spent.runs,
         "total_requests": spent.requests,

@@ -1,7 +1,7 @@
 """
 The SDK's ``AdvancedSQLiteSession`` on an event log.
 
-``from agents_eventlog import AdvancedSQLiteSession`` takes the place of
+``from agents_eventlog import AdvancedSQLiteSession`` replaces
 ``from agents.extensions.memory import AdvancedSQLiteSession``.
 """
 
@@ -25,18 +25,19 @@ from agents_eventlog.projections.conversations.builder import MAIN
 
 class AdvancedSQLiteSession(EventLogSession):
     """
-    The SDK's ``AdvancedSQLiteSession`` on an event log: the same calls, one import to change.
+    The SDK's ``AdvancedSQLiteSession`` on an event log, with the same methods.
 
-    session_id: any text, or a number for its text. A generated branch id opens the session that
-        it belongs to, on it: keep it as secret as the session's id.
+    session_id: a text, or an int that is converted to one. A generated branch id opens its session on that
+        branch: keep it as secret as the session's id.
     db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
-    create_tables: False refuses a file that holds neither a log nor the SDK's tables.
-    durability: "full" survives power loss, "normal" may then lose the last commits.
-    search: keep a full-text index for ``find_items``; the first opening with it builds it.
-    sessions_table, messages_table: the names of the SDK's tables in a file that holds them; they are
-        adopted on first opening, and stay as they are.
+    create_tables: False raises NoLogError for a file that holds neither a log nor the SDK's tables.
+    durability: "full" survives a power loss; "normal" may lose the last commits in one.
+    search: maintain a full-text index for ``find_items``; the first opening with it builds it.
+    sessions_table, messages_table: the names of the SDK's tables in the file. The first opening migrates
+        their contents; the tables do not change.
 
-    The rest is as in ``EventLogSession``. Raises an OpenError, or ValueError for another pair of names.
+    The other parameters are those of ``EventLogSession``. Raises an OpenError; WrongTablesError (also a
+    ValueError) if the file belongs to another pair of tables.
     """
 
     def __init__(
@@ -88,6 +89,6 @@ class AdvancedSQLiteSession(EventLogSession):
         self.messages_table = messages_table
 
     def close(self) -> None:
-        """Wait for what is under way and close; a file's last user closes its connections."""
+        """Wait for running operations and close; the file's last session closes its connections."""
         super().close()
         self.log.close()

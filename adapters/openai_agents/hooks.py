@@ -1,4 +1,4 @@
-"""Run hooks that record who answered each request, when it is answered."""
+"""Run hooks that record each request with its agent and model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 class UsageHooks(RunHooks[Any]):
     """
-    Record each model request of a run at once, with its agent, its model and its response id.
+    Records each model request of a run immediately, with its agent, its model and its response id.
 
-    ``Runner.run(agent, question, session=session, hooks=UsageHooks(session))``; an application with
-    hooks of its own derives them from this class, and awaits ``super()``'s. It works without
-    ``session=``, and where the session is wrapped in another one.
+    Use it as ``Runner.run(agent, question, session=session, hooks=UsageHooks(session))``. An application
+    with other hooks derives them from this class and awaits the methods of ``super()``. The hooks also work
+    without ``session=``, and with a session that wraps this one.
 
-    run_config: the run's, if it names a model and the Runner is not given the session itself.
+    run_config: the run's configuration; needed if it names a model and the Runner does not get the
+        session itself.
     """
 
     def __init__(self, session: EventLogSession, *, run_config: RunConfig | None = None) -> None:
@@ -35,7 +36,7 @@ class UsageHooks(RunHooks[Any]):
         input_items: list[TResponseInputItem],
     ) -> None:
         """Track the run."""
-        self._session._usage.track(context, always=True)  # noqa: SLF001 - one part of the adapter to another
+        self._session._usage.track(context, always=True)  # noqa: SLF001 - private to the adapter
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse

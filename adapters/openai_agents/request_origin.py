@@ -1,8 +1,8 @@
 """
-The origin of a request: which agent made it, and which model answered it.
+The origin of a request: the agent that made it, and the model that answered it.
 
-The current span names the agent, even where tracing is off. Its model is its own or the run's. What is
-not found where it is expected stays unknown; nothing is guessed.
+The current span names the agent, even if tracing is disabled. The model is that of the agent or of the
+run. A value that is not found stays unknown; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agents_eventlog.adapters.openai_agents.usage.snapshot import entry_numbers
 
 
 class RequestOrigin(NamedTuple):
-    """The agent and the model of a request, and the provider's id of the response, as far as known."""
+    """The agent and the model of a request, and the provider's id of the response; None if unknown."""
 
     agent: str | None = None
     model: str | None = None
@@ -29,10 +29,11 @@ class RequestOrigin(NamedTuple):
 
 class ModelResolution(NamedTuple):
     """
-    What a run's configuration says of models.
+    The model settings of a run's configuration.
 
-    overrides, model: whether one model answers for all agents, and its name.
-    has_default: whether an agent without a model gets the SDK's default.
+    overrides: whether one model replaces the models of all agents.
+    model: the name of that model; None if unknown.
+    has_default: whether an agent without a model gets the SDK's default model.
     """
 
     overrides: bool = False
@@ -45,7 +46,7 @@ NO_CONFIG: Final = ModelResolution()
 
 
 def resolution_of(config: RunConfig) -> ModelResolution:
-    """Return what a run's configuration says of models."""
+    """Return the model settings of a run's configuration."""
     return ModelResolution(
         config.model is not None,
         _name(config.model),
@@ -54,13 +55,13 @@ def resolution_of(config: RunConfig) -> ModelResolution:
 
 
 def current_resolution() -> ModelResolution | None:
-    """Return what the configuration of the current run says of models; None if it is unknown."""
+    """Return the model settings of the current run; None if they are unknown."""
     config = sdk_internals.runner_state().config
     return None if config is None else resolution_of(config)
 
 
 def current_origin(resolution: ModelResolution | None) -> RequestOrigin:
-    """Return the agent at work in the current run, and the model that answers it."""
+    """Return the current agent of the current run, and its model."""
     data = getattr(get_current_span(), "span_data", None)
     if not isinstance(data, AgentSpanData) or not isinstance(data.name, str):
         return UNKNOWN
@@ -69,7 +70,7 @@ def current_origin(resolution: ModelResolution | None) -> RequestOrigin:
 
 
 def model_of(agent: Any, resolution: ModelResolution | None) -> str | None:
-    """Return the name of the model that answers an agent; None if it is unknown."""
+    """Return the name of an agent's model; None if it is unknown."""
     model = getattr(agent, "model", None)
     if resolution is None:
         return None
@@ -89,10 +90,12 @@ def origins_from_result(
     result: Any, numbers: Sequence[tuple[int, ...]], resolution: ModelResolution | None
 ) -> list[RequestOrigin]:
     """
-    Return the origin of each of a run's requests, given their numbers of tokens, from its result.
+    Match the responses of a run's result with its requests; return the origin of each request.
 
-    A result lists the responses of its own agents only, not those of agents that were used as tools.
-    Where the numbers fit several requests, the origin stays unknown.
+    numbers: the usage numbers of each request.
+
+    A result lists only the responses of its own agents, not those of agents used as tools. If the numbers
+    of a response match several requests, their origin stays unknown.
     """
     responses = list(getattr(result, "raw_responses", None) or ())
     answers = [UNKNOWN] * len(numbers)
@@ -110,7 +113,7 @@ def origins_from_result(
 
 
 def _aligned(responses: Sequence[Any], numbers: Sequence[tuple[int, ...]]) -> list[int | None]:
-    """Return which request each response answered, in order; None where there are two ways."""
+    """Return the index of each response's request, in order; None if it is ambiguous."""
     wanted = [entry_numbers(response.usage) for response in responses]
     if wanted == numbers:
         return [*range(len(wanted))]
@@ -125,7 +128,7 @@ def _aligned(responses: Sequence[Any], numbers: Sequence[tuple[int, ...]]) -> li
 def _matched(
     wanted: Sequence[tuple[int, ...]], numbers: Sequence[tuple[int, ...]]
 ) -> list[int | None]:
-    """Return for each wanted entry the next one that is equal."""
+    """Return for each wanted entry the index of the next equal one; None without one."""
     found: list[int | None] = []
     start = 0
     for each in wanted:
@@ -136,7 +139,7 @@ def _matched(
 
 
 def _agents_of(result: Any) -> dict[Any, Any]:
-    """Return the agent that each item of a result came from, by the item's identity and its ids."""
+    """Return the agents of a result's items, by the identity and the call id of the item."""
     agents: dict[Any, Any] = {}
     for item in getattr(result, "new_items", None) or ():
         agent = getattr(item, "agent", None)

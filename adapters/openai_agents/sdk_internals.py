@@ -1,8 +1,8 @@
 """
-Every private name of the Agents SDK that the adapter uses, and what is done where the SDK lacks it.
+All private names of the Agents SDK that the adapter uses, with a fallback for each.
 
-The names are looked up when they are first needed. Where the installed SDK lacks one, a fallback takes
-its place and one warning is logged for the process; docs/sdk-versions.md lists what each version lacks.
+A name is looked up when it is first needed. If the installed SDK lacks it, the fallback is used, and one
+warning is logged in the process. docs/sdk-versions.md lists the names that each version lacks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("eventlog.session")
 
 
 class CompactionSnapshot(NamedTuple):
-    """Takes the place of the SDK's class of this name where the SDK has none, and so never asks for it."""
+    """Replacement for the SDK's class of this name, for versions that lack it and never request it."""
 
     items: list[TResponseInputItem]
     complete: bool
@@ -34,7 +34,7 @@ class CompactionSnapshot(NamedTuple):
 
 
 class RunnerState(NamedTuple):
-    """What the Runner works with at a moment, None where it is not known."""
+    """The configuration and the agent of the Runner at one moment; None if unknown."""
 
     config: RunConfig | None = None
     agent: Any = None
@@ -42,7 +42,7 @@ class RunnerState(NamedTuple):
 
 @cache
 def lookup(module: str, name: str, lost: str) -> Any:
-    """Return a private object of the SDK; None where it is missing, with one warning of what is lost."""
+    """Return a private object of the SDK; if it is missing, warn once of the lost feature, return None."""
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -55,19 +55,19 @@ def lookup(module: str, name: str, lost: str) -> Any:
 
 @cache
 def warn_once(name: str, lost: str) -> None:
-    """Warn that the SDK lacks a name."""
+    """Warn once that the SDK lacks a name, and which feature is lost."""
     _log.warning("The installed openai-agents has no %s: %s", name, lost)
 
 
-# -- who is running ---------------------------------------------------------------------------
+# -- the current run -------------------------------------------------------------------------
 
 
 def runner_state() -> RunnerState:
     """
-    Return the configuration and the agent of the innermost run that this is called from.
+    Return the configuration and the agent of the innermost run on the call stack.
 
-    The SDK hands neither to a session: they are found only as local variables of the functions that run
-    agents, from which every call to a session comes.
+    The SDK does not pass them to a session. They exist only as local variables of the functions that run
+    agents, which call the session.
     """
     functions = _runner_functions()
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
@@ -84,7 +84,7 @@ def runner_state() -> RunnerState:
 
 @cache
 def _runner_functions() -> frozenset[CodeType]:
-    """Return the code of the functions that run an agent; their local variables are part of the check."""
+    """Return the code objects of the functions that run an agent and have the expected local variables."""
     found = []
     for module, names in (
         ("agents.run", ("AgentRunner._run_impl", "AgentRunner.run")),  # "run" itself in 0.18
@@ -97,7 +97,7 @@ def _runner_functions() -> frozenset[CodeType]:
             if code and {"run_config", "current_agent"} <= {*code.co_varnames, *code.co_cellvars}
         ]
         if not usable:
-            lost = "requests that it runs are recorded without the model, and are not priced"
+            lost = "its requests are recorded without a model, and are not priced"
             warn_once(f"{module}.{names[0]}", lost)
         found += usable
     return frozenset(found)
@@ -115,7 +115,7 @@ def _code(module: str, name: str) -> CodeType | None:
 
 
 def agent_named(name: str) -> Any:
-    """Return the one agent of this name in the current run; None if it is unknown."""
+    """Return the agent with this name in the current run; None if it is unknown or ambiguous."""
     current = lookup(
         "agents.run_internal.agent_tool_configuration",
         "_current_run",
@@ -130,29 +130,29 @@ def agent_named(name: str) -> Any:
 
 
 def check_run_context() -> None:
-    """Warn if the Runner does not hand its run context to a session."""
+    """Warn if the Runner does not pass its run context to a session."""
     lookup(
         "agents.memory.session",
         "_call_session_method",
-        "usage is not recorded by itself: use UsageHooks or store_run_usage",
+        "usage is not recorded automatically: use UsageHooks or store_run_usage",
     )
 
 
-# -- what a run knows -------------------------------------------------------------------------
+# -- the state of a run -----------------------------------------------------------------------
 
 
 def has_approvals(wrapper: Any) -> bool | None:
-    """Return whether a run was given approvals, as a resumed one was; None where nothing can tell."""
+    """Whether a run has approvals, as a resumed run does; None if unknown."""
     approvals = getattr(wrapper, "_approvals", None)
     return bool(approvals) if isinstance(approvals, dict) else None
 
 
 def attached(usage: Any) -> dict[Any, Any]:
     """
-    Return the adapter's own values on a usage object; copies of the object take them along.
+    Return the adapter's values that are attached to a usage object; its copies share them.
 
-    The SDK copies a run's ``Usage`` with all its attributes when the run is resumed in the same process;
-    no public object of the run lives as long. An object without attributes gets a new dict each time.
+    The SDK copies a run's ``Usage`` with all attributes when it resumes the run in the same process. No
+    public object of the run lives as long. An object without a ``__dict__`` gets a new dict each time.
     """
     try:
         values: dict[Any, Any] = usage.__dict__.setdefault(_MARKS, {})
@@ -165,7 +165,7 @@ def attached(usage: Any) -> dict[Any, Any]:
 
 
 def settings_of(value: SessionSettings | dict[str, Any] | None) -> SessionSettings:
-    """Return the SDK's settings of a session, checked where the SDK checks them."""
+    """Convert session settings to the SDK's class. Raises the SDK's error for invalid settings."""
     if value is None:
         return SessionSettings()
     coerce = getattr(session_settings, "coerce_session_settings", None)  # not in 0.18
@@ -176,7 +176,7 @@ def settings_of(value: SessionSettings | dict[str, Any] | None) -> SessionSettin
 
 
 def may_log_model_data() -> bool:
-    """Return whether the SDK's settings let texts of a conversation be logged; False where unknown."""
+    """Whether the SDK's settings allow logging texts of a conversation; False if unknown."""
     return _may_log("DONT_LOG_MODEL_DATA")
 
 
@@ -194,8 +194,9 @@ def log_error(
     **details: str,
 ) -> None:
     """
-    Log an error as the SDK does: its text and traceback only where model (and tool) data may be logged.
+    Log an error as the SDK does: with text and traceback only if model data may be logged.
 
+    has_tool_data: also require that tool data may be logged.
     details: identifiers to log with the text.
     """
     if may_log_model_data() and (not has_tool_data or _may_log("DONT_LOG_TOOL_DATA")):
@@ -217,11 +218,11 @@ def compaction_snapshot(
     *,
     complete: bool,
 ) -> Any:
-    """Return what the SDK's compaction asks a session for."""
+    """Return a snapshot for the SDK's compaction."""
     kind = lookup(
         "agents.memory.session",
         "_CompactionSnapshot",
-        "a session's compaction snapshot is of a class of the adapter's own",
+        "compaction snapshots are instances of the adapter's own class",
     )
     kind = CompactionSnapshot if kind is None else kind
     return kind(items=items, complete=complete, replace_suffix=replace_suffix)

@@ -51,23 +51,24 @@ LOGGED_CHARACTERS = 50
 
 class EventLogSession:
     """
-    A conversation on an event log, as the Agents SDK's ``Session``.
+    A conversation on an event log, with the interface of the Agents SDK's ``Session``.
 
-    log: an open ``EventLog``; the session's projections are added to it.
-    branch_id, resume: the branch to stand on: a given one, or the one last switched to.
-    user_id, metadata: labels of the session, recorded with its first write.
-    first_turn_number: how the first turn is called in every call and result, 1 or 0.
-    auto_usage: record what the Runner's requests use as they happen; without, only what is given to
-        ``store_run_usage``.
-    prices: what requests cost: a ``Price`` for each model, or a callable(request, time) that returns USD
-        or None; by default the prices that genai-prices brings along. {} prices nothing.
-    session_settings: the SDK's; ``limit`` bounds what ``get_items()`` returns.
-    logger: where to log instead of "eventlog.session".
+    log: an open ``EventLog``; the constructor adds the session's projections to it.
+    logger: a logger to use instead of "eventlog.session".
+    session_settings: the SDK's settings; ``limit`` limits the items that ``get_items()`` returns.
+    branch_id: the current branch.
+    resume: start on the branch that was last switched to, if ``branch_id`` is "main".
+    user_id, metadata: recorded for the session with its first write.
+    first_turn_number: the number of the first turn in all calls and results, 1 or 0.
+    auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
+        ``store_run_usage`` record usage.
+    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. The default
+        is the price list included in genai-prices; {} disables prices.
 
-    All methods may be called from any task, loop and thread; those of one object run in call order.
-    A cancelled call waits for its outcome. Nothing needs to be closed. Writing raises
-    BranchNotFoundError on a deleted branch, SessionDeletedError on a deleted session, a StoreError
-    when SQLite fails; nothing of the operation was written then.
+    All methods may be called from any task, event loop and thread; calls of one object run in call order.
+    A cancelled call waits for its outcome. The session needs no ``close()``. Writes raise
+    BranchNotFoundError on a deleted branch, SessionDeletedError on a deleted session, and a StoreError if
+    SQLite fails; a write that raises has written nothing.
     """
 
     session_settings: SessionSettings | None
@@ -88,7 +89,9 @@ class EventLogSession:
         prices: Prices = None,
     ) -> None:
         if first_turn_number not in (0, 1):
-            raise ValueError(f"first_turn_number is 0 or 1, not {first_turn_number!r}")
+            raise ValueError(
+                f"invalid first_turn_number: expected 0 or 1, got {first_turn_number!r}"
+            )
         codec.check_text("session_id", session_id)
         commands.check_branch_id(branch_id)
         self.session_settings = sdk_internals.settings_of(session_settings)
@@ -114,7 +117,7 @@ class EventLogSession:
         self.session_id = self._context.session_id
 
     def _resolve_branch(self, *, resume: bool) -> None:
-        """Find the branch to stand on, where that takes a look at the file."""
+        """Determine the current branch. Raises BranchNotFoundError if it does not exist."""
         context, runner = self._context, self._runner
         if commands.OPENABLE_ID.fullmatch(context.session_id):
             owner = runner.read_sync(lambda tx: commands.owner_of_branch(tx, context.session_id))
@@ -130,12 +133,12 @@ class EventLogSession:
             elif not here.branch_exists:
                 raise BranchNotFoundError(context.branch_id)
         else:
-            # Not waited for: the calls of this object run behind it, and see an error of it themselves.
+            # The constructor does not wait: later calls run after this read, and raise its error.
             runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:
-        """The id of the branch that this object stands on."""
+        """The id of the current branch."""
         return self._context.branch_id
 
     @property
@@ -156,13 +159,14 @@ class EventLogSession:
         Return a branch's items, oldest first: all, or the newest ``limit``.
 
         branch_id: None for the current branch; an unknown one has no items.
-        as_of: a version of the session or a time (without a zone: UTC), for the items as they were
-            then. Raises VersionNotFoundError (a ValueError) for a version that never was.
+        as_of: return the items at a version of the session, or at a time (without a zone: UTC).
+
+        Raises VersionNotFoundError (a ValueError) for a version that the session never had.
         """
         self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
         if newest is not None and not isinstance(newest, int):
-            raise TypeError(f"limit is a whole number, not of type {type(newest).__name__}")
+            raise TypeError(f"invalid limit: expected an int, got {type(newest).__name__}")
         if as_of is not None:
             return await self._runner.read(
                 lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
@@ -175,16 +179,16 @@ class EventLogSession:
         self, items: list[TResponseInputItem], *, wrapper: Wrapper | None = None
     ) -> None:
         """
-        Add items at the end of the current branch, all or none.
+        Append items to the current branch, all or none.
 
-        Raises UnserialisableError (a TypeError) for what JSON cannot hold, InvalidEventError for an item
-        that stands in no list.
+        Raises UnserialisableError (a TypeError) for values that JSON cannot represent, and
+        InvalidEventError if ``items`` is a single item instead of a list.
         """
         self._runner.check_not_closed()
         if not items:
             return
         if isinstance(items, (str, bytes, Mapping)):
-            raise InvalidEventError(f"items are a list, not a {type(items).__name__}")
+            raise InvalidEventError(f"invalid items: expected a list, got {type(items).__name__}")
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
@@ -200,26 +204,26 @@ class EventLogSession:
             raise
 
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
-        """Take the newest item off the current branch and return it; None when it is empty."""
+        """Remove the newest item from the current branch and return it; None if the branch is empty."""
         popped: TResponseInputItem | None = await self._usage.write(
             lambda tx: commands.pop_item(tx, self._context), self._usage.track(wrapper)
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
-        """Empty and delete all branches; ids stay taken, what was spent stays counted."""
+        """Delete all items and branches; branch ids stay reserved, usage stays counted."""
         run = self._usage.track(wrapper)
         await self._usage.write(lambda tx: commands.clear_session(tx, self._context), run)
 
     def close(self) -> None:
-        """Wait for what is under way and close. Idempotent; later calls raise RuntimeError."""
+        """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
         if self._runner.close():
             self._usage.close()
 
     # -- branches -----------------------------------------------------------------------------
 
     async def create_branch(self, branch_name: str | None = None) -> str:
-        """Branch off at the end of the current branch, move there, and return the new id."""
+        """Create a branch at the end of the current branch, switch to it, and return its id."""
         commands.check_branch_name(branch_name)
         label = self._first_turn - 1
         return await self._usage.write(
@@ -230,14 +234,14 @@ class EventLogSession:
         self, turn_number: int, branch_name: str | None = None, *, include_turn: bool = False
     ) -> str:
         """
-        Branch off before a turn of the current branch, move there, and return the new id.
+        Create a branch before a turn of the current branch, switch to it, and return its id.
 
-        turn_number: the turn that is left out with all after it; numbering from 1, turn 0 is the very
-            beginning.
-        branch_name: an id never used in this session; None makes one up, unique in the file.
-        include_turn: keep the turn itself, too.
+        turn_number: the first turn that the branch leaves out. If turns are numbered from 1, turn 0 creates
+            an empty branch.
+        branch_name: an id never used in this session; None generates one that is unique in the file.
+        include_turn: end the branch after the turn instead.
 
-        Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueError).
+        Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueErrors).
         """
         commands.check_branch_name(branch_name)
         number = commands.turn_number(turn_number)
@@ -252,9 +256,10 @@ class EventLogSession:
         self, search_term: str, branch_name: str | None = None
     ) -> str:
         """
-        Branch off before the earliest turn whose user text contains a term; return the new id.
+        Create a branch before the earliest turn whose user text contains a term; return its id.
 
-        Raises ConversationError (a ValueError) when there is none; else as ``create_branch_from_turn``.
+        Raises ConversationError (a ValueError) if no turn matches, and the errors of
+        ``create_branch_from_turn``.
         """
         return await self._branch_before(
             lambda tx: commands.first_turn_with(tx, self._context, search_term), branch_name
@@ -283,7 +288,7 @@ class EventLogSession:
         return branch_id
 
     def _preview(self, tx: Transaction, turn: int) -> str:
-        """Return the beginning of a turn's text for the log, where model data may be logged."""
+        """Return the beginning of a turn's text for the log; "" if model data must not be logged."""
         if not sdk_internals.may_log_model_data():
             return ""
         pointer = commands.look(tx, self._context).pointer
@@ -293,7 +298,7 @@ class EventLogSession:
         return "" if opening is None else f" ('{_text(opening.item, LOGGED_CHARACTERS)}')"
 
     async def switch_to_branch(self, branch_id: str) -> None:
-        """Move to another branch. Raises BranchNotFoundError; main can always be switched to."""
+        """Switch to another branch; main always exists. Raises BranchNotFoundError (a ValueError)."""
         before = await self._usage.write(
             lambda tx: commands.switch_to_branch(tx, self._context, branch_id)
         )
@@ -301,11 +306,11 @@ class EventLogSession:
 
     async def delete_branch(self, branch_id: str, force: bool = False) -> None:
         """
-        Delete a branch; its id stays taken.
+        Delete a branch; its id stays reserved.
 
-        force: delete it even if this object stands on it, which is on main then.
+        force: also delete the current branch, and switch to main.
 
-        Raises InvalidBranchError, BranchNotFoundError (both ValueError).
+        Raises InvalidBranchError and BranchNotFoundError (both ValueErrors).
         """
         await self._usage.write(
             lambda tx: commands.delete_branch(tx, self._context, branch_id, force=force)
@@ -313,7 +318,7 @@ class EventLogSession:
         self._events.info(f"Deleted branch '{branch_id}'")
 
     async def list_branches(self) -> list[dict[str, Any]]:
-        """Return the branches in the order they were made, with the numbers of items and turns."""
+        """Return the branches in the order of their creation, with the numbers of items and turns."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
             rows = commands.list_branches(tx, self._context)
@@ -351,7 +356,7 @@ class EventLogSession:
     async def find_turns_by_content(
         self, search_term: str, branch_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the turns whose user text contains a term, literally; ASCII in either case."""
+        """Return the turns whose user text contains a term; ASCII letters are case-insensitive."""
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
@@ -385,18 +390,20 @@ class EventLogSession:
 
     async def store_run_usage(self, result: Any, *, run_config: RunConfig | None = None) -> None:
         """
-        Record what a run used, on the current branch's last turn; each request counts once.
+        Record a run's usage on the last turn of the current branch; each request counts once.
 
-        Of requests that were recorded by themselves, what only the result knows is added.
+        Requests that were recorded automatically gain the details that only the result has.
 
-        result: a ``RunResult``, or anything with ``.context_wrapper.usage``. Never raises an
-            Exception; failures are logged.
-        run_config: the run's, if it named a model and usage is not recorded by itself.
+        result: a ``RunResult``, or another object with ``.context_wrapper.usage``.
+        run_config: the run's configuration; needed if it names a model and usage is not recorded
+            automatically.
+
+        Never raises an Exception; failures are logged.
         """
         await self._usage.store_run_usage(result, run_config)
 
     async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
-        """Return the tokens of all live turns, of one branch or (None) of all; None if there are none."""
+        """Return the tokens of all active turns of one branch, or (None) of all; None without usage."""
 
         def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
             if commands.look(tx, self._context).is_deleted:
@@ -410,7 +417,7 @@ class EventLogSession:
     async def get_turn_usage(
         self, user_turn_number: int | None = None, branch_id: str | None = None
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """Return the tokens of one live turn ({} if there are none), or (None) a list of all turns'."""
+        """Return the tokens of one active turn ({} without usage), or (None) a list for all turns."""
 
         def unit(tx: Transaction) -> dict[int, usage_queries.Tokens]:
             if commands.look_at(tx, self._context, branch_id).is_deleted:
@@ -437,14 +444,15 @@ class EventLogSession:
         live: bool = False,
     ) -> dict[str, Any]:
         """
-        Return all that the session ever used, whatever was popped, deleted or cleared since.
+        Return the session's total usage, including that of popped, deleted and cleared turns.
 
-        by: "run", "turn", "branch", "model", "agent" or "day", or several: under "groups" then stands
-            a dict for each, with its keys (run_id, branch_id, the others as they are called) and sums.
-        since, until: only what was used in this time (without a zone: UTC; a day alone counts whole).
-        live: only what still stands.
+        by: "run", "turn", "branch", "model", "agent" or "day", or several. "groups" then holds a dict for
+            each group: its keys (run_id, branch_id, or the name itself) and its sums.
+        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        live: only usage of active turns.
 
-        ``total_cost`` is in USD, the sum of what is priced; ``unpriced_requests`` counts the rest.
+        ``total_cost`` is the cost of the priced requests, in USD; ``unpriced_requests`` counts the others.
+        Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
             by, since=since, until=until, session_id=self._context.session_id, live=live
@@ -461,18 +469,19 @@ class EventLogSession:
         self, metadata: Mapping[str, JSON] | None = None, *, user_id: str | None = None
     ) -> None:
         """
-        Label this session; it begins with that, if need be.
+        Set the session's metadata and user id; create the session if it does not exist.
 
-        metadata: replaces what was, as a whole; {} takes it away; None leaves it.
-        user_id: replaces what was; "" takes it away; None leaves it.
+        metadata: replaces the whole metadata; {} removes it; None keeps it.
+        user_id: replaces the user id; "" removes it; None keeps it.
 
-        Raises UnserialisableError (a TypeError) for what is no JSON, SessionDeletedError.
+        Raises UnserialisableError (a TypeError) for values that JSON cannot represent, and
+        SessionDeletedError.
         """
         labels = commands.check_labels(user_id, metadata)
         await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
 
     async def get_metadata(self) -> dict[str, Any]:
-        """Return this session's labels, ``user_id`` and ``metadata``; None for what it has not."""
+        """Return this session's ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
         return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
 
     async def list_sessions(
@@ -485,16 +494,19 @@ class EventLogSession:
         **which: Unpack[SessionFilters],
     ) -> list[dict[str, Any]]:
         """
-        Return sessions of the file: all, or those that match the filters; the last used first.
+        Return the sessions of the file: all, or those that match the filters.
 
-        limit, after: a page of so many, behind the session whose ``cursor`` this is.
-        order_by, reverse: "updated_at" or "created_at", the newest first, or the oldest.
+        limit: maximum number of sessions.
+        after: the ``cursor`` of a row, to continue after it.
+        order_by: "updated_at" or "created_at", newest first.
+        reverse: oldest first.
         which: user_id, metadata, created_after, created_before, updated_after, updated_before, text,
             min_items; see ``SessionFilters``.
 
-        A row's ``title`` is the first user message on the branch last switched to, ``total_tokens`` and
-        ``total_cost`` are all that was ever spent; times are UTC. Pages by "created_at" give each session
-        once. By "updated_at", one that is used meanwhile moves to the front, and may be missed.
+        A row's ``title`` is the first user message on the branch that was last switched to.
+        ``total_tokens`` and ``total_cost`` include removed turns. Times are UTC. Pages in the order of
+        "created_at" contain each session once. In the order of "updated_at", a session that is used
+        between two pages moves to the front, and may be missed.
 
         Raises InvalidQueryError (a ValueError).
         """
@@ -503,10 +515,10 @@ class EventLogSession:
 
     async def delete_session(self, session_id: str | None = None) -> None:
         """
-        Delete a session, by default this one: gone from every list and read, its cost stays counted.
+        Delete a session, by default this one: lists and reads exclude it, its usage stays counted.
 
-        Its id is not used again: writing to it raises SessionDeletedError. ``restore_session`` undoes it.
-        Raises SessionNotFoundError (a ValueError) when there is no other session of this id.
+        The id stays reserved: writes to it raise SessionDeletedError until ``restore_session``. Raises
+        SessionNotFoundError (a ValueError) if another session with this id does not exist.
         """
         target = self.session_id if session_id is None else session_id
 
@@ -524,9 +536,10 @@ class EventLogSession:
 
     async def restore_session(self, session_id: str | None = None) -> None:
         """
-        Undo the deletion of a session, by default this one: all that it held and was is back.
+        Restore a deleted session, by default this one, with all its items, branches and metadata.
 
-        Of a session that is not deleted, nothing changes. Raises SessionNotFoundError (a ValueError).
+        A session that is not deleted does not change. Raises SessionNotFoundError (a ValueError), and
+        SessionErasedError for an erased session.
         """
         target = self.session_id if session_id is None else session_id
         await self._usage.write(lambda tx: sessions.restore_session(tx, target))
@@ -542,7 +555,7 @@ class EventLogSession:
         **which: Unpack[ItemFilters],
     ) -> SearchResults:
         """
-        Return live items by what they say and what they are: of this session, on any of its branches.
+        Return the active items of this session that contain a text and match the filters.
 
         text: a substring of one of the item's texts (a message, a call's arguments, an output, a reasoning
             summary), case-insensitive.
@@ -560,16 +573,16 @@ class EventLogSession:
             self._runner.scan, text, limit=limit, after=after, first_turn=self._first_turn, **which
         )
 
-    # -- what the SDK's compaction asks for -----------------------------------------------------
+    # -- the SDK's compaction -------------------------------------------------------------------
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
-        """Replace the current branch's items in one action; no other branch, no usage is touched."""
+        """Replace all items of the current branch atomically; other branches and usage do not change."""
         return not self._is_transformed() and await self._replace(None, items, ())
 
     async def _get_compaction_snapshot(
         self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
     ) -> Any:
-        """Return the newest items, and how to replace some of them if nothing changed meanwhile."""
+        """Return the newest items, and a function that replaces some of them if they are unchanged."""
         if self._is_transformed():
             return None
 
@@ -600,14 +613,14 @@ class EventLogSession:
         )
 
     def _is_transformed(self) -> bool:
-        """Whether a subclass changes what goes in or out, which a replacement would bypass."""
+        """Whether a subclass overrides reading or adding items, which a replacement would bypass."""
         kind = type(self)
         return (kind.get_items, kind.add_items) != (
             EventLogSession.get_items,
             EventLogSession.add_items,
         )
 
-    # -- in the SDK's words ---------------------------------------------------------------------
+    # -- the SDK's formats ----------------------------------------------------------------------
 
     def _internal(self, turn: int) -> int:
         return turn - self._first_turn + 1
@@ -626,7 +639,7 @@ class EventLogSession:
 
 
 def _text(item: dict[str, JSON], limit: int | None) -> str:
-    """Return a user item's content as text, cut after so many characters."""
+    """Return a user item's content as text, truncated after ``limit`` characters."""
     content = item.get("content", "")
     text = content if isinstance(content, str) else codec.readable(content)
     return text if limit is None or len(text) <= limit else text[:limit] + "..."

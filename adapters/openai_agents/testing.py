@@ -1,14 +1,14 @@
 """
-A model that answers from a script: for tests, demos and examples, with no network.
+A model that answers from a script, for tests, demos and examples without network access.
 
     model = ScriptedModel([call("get_weather", {"city": "Oslo"}), "Sunny, 21 degrees."])
     agent = Agent(name="Weather", model=model, tools=[get_weather])
     await Runner.run(agent, "How is Oslo?")
-    model.inputs[1]  # what the model was sent after the tool had run
-    model.assert_complete()  # nothing of the script is left
+    model.inputs[1]  # the input of the request after the tool call
+    model.assert_complete()  # the script has no further steps
 
-It is the model double of `agents.testing` (whose `calls`, `remaining_steps`, `assert_complete` and
-streamed events it inherits) with shorter ways to write a step, ids that count up, and a fallback.
+It extends the scripted model of `agents.testing` (with `calls`, `remaining_steps`, `assert_complete` and
+streamed events) by shorter ways to write a step, numbered ids, and a fallback.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "ScriptedModel", "UnexpectedModelCall", "call", "reply", "together", "tokens"]
 
-_UNNAMED = ""  # the id of an item that is to be numbered when it is played
+_UNNAMED = ""  # the id of an item that is numbered when the step runs
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response; where usage or id is None the model fills in its own."""
+    """One response; the model fills in a usage or id that is None."""
 
     items: tuple[TResponseOutputItem, ...]
     usage: Usage | None = None
@@ -44,18 +44,20 @@ class Answer:
 
 
 Told: TypeAlias = str | Answer | ModelScriptItem
-"""What a step comes to: an exception is raised, everything else is given as the response."""
+"""The result of a step: an exception is raised, any other value is returned as the response."""
 Step: TypeAlias = Told | Callable[[list[TResponseInputItem]], Told | Awaitable[Told]]
-"""A step: told now, or by a function of the model's input, async or not, when its turn comes."""
+"""A step: a result, or a function (async or not) that computes it from the model's input."""
 
 
 def tokens(
     read: int, written: int, *, cached: int = 0, cache_write: int = 0, reasoning: int = 0
 ) -> Usage:
     """
-    Return the usage of one request: input tokens, then output tokens.
+    Return the usage of one request.
 
-    As with a provider, `cached` and `cache_write` are part of the input, `reasoning` of the output.
+    read, written: numbers of input and output tokens.
+    cached, cache_write: parts of the input tokens, as with a provider.
+    reasoning: part of the output tokens.
     """
     details = InputTokensDetails(cached_tokens=cached, cache_write_tokens=cache_write)
     return Usage(
@@ -69,7 +71,7 @@ def tokens(
 
 
 def reply(content: Any, *, usage: Usage | None = None, response_id: str | None = None) -> Answer:
-    """Answer with a text; what is not a `str` is written as JSON, for an `output_type`."""
+    """Answer with a text; other values than a `str` are encoded as JSON, for an `output_type`."""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     return Answer((assistant_message(text, item_id=_UNNAMED),), usage, response_id)
 
@@ -83,10 +85,11 @@ def call(
     response_id: str | None = None,
 ) -> Answer:
     """
-    Call a tool, or hand over: `call("transfer_to_billing")`.
+    Call a tool, or make a handoff: `call("transfer_to_billing")`.
 
-    `arguments` as a `str` are sent as they are, so that a test can send what is not JSON. Without a
-    `call_id` calls are numbered like the responses: `call_1`.
+    arguments: a mapping is encoded as JSON. A `str` is sent unchanged, so that a test can send invalid
+        JSON.
+    call_id: by default numbered like the responses, for example `call_1`.
     """
     text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {}))
     item = ResponseFunctionToolCall(
@@ -103,7 +106,7 @@ def call(
 def together(
     *answers: Answer, usage: Usage | None = None, response_id: str | None = None
 ) -> Answer:
-    """Give several answers in one response, as a model does that calls tools in parallel."""
+    """Combine several answers in one response, as a model that calls tools in parallel does."""
     return Answer(tuple(item for one in answers for item in one.items), usage, response_id)
 
 
@@ -111,17 +114,15 @@ class ScriptedModel(SDKScriptedModel):
     """
     Answers each request with the next step of a script.
 
-    `usage` is what a step costs that names none of its own; by default one request, no tokens.
-    `model` is the name under which that is recorded and priced; without one it has no price.
-
-    `response_id` is a pattern: `{n}` is the number of the answer, counted from `first`. A pattern
-    without it is a constant id, None is none, as some providers have it. Messages and tool calls
-    count the same way: `msg_1`, `call_1`, and a second call in one response is `call_1_2`. The SDK
-    takes two tool calls of one id for the same call, so models that take turns in one session must
-    count apart: give the second a higher `first`.
-
-    When the script is used up, every further request gets `fallback`; without one it raises
-    `UnexpectedModelCall`.
+    usage: the usage of steps without their own; by default one request and no tokens.
+    model: the name that is recorded and priced; without one the requests have no price.
+    response_id: a pattern, in which `{n}` is the number of the answer. A pattern without it is a constant
+        id; None means no id, as with some providers.
+    first: the number of the first answer. Messages and tool calls are numbered in the same way: `msg_1`,
+        `call_1`, and `call_1_2` for the second call of a response. The SDK treats two tool calls with the
+        same id as one call: if several models answer in one session, their numbers must differ.
+    fallback: the step for each request after the end of the script; without one, such a request raises
+        `UnexpectedModelCall`.
     """
 
     def __init__(
@@ -143,11 +144,11 @@ class ScriptedModel(SDKScriptedModel):
 
     @property
     def inputs(self) -> list[list[TResponseInputItem]]:
-        """The input of every request so far, each as it was when it was sent."""
+        """The input of each request so far, at the time of the request."""
         return [ItemHelpers.input_to_new_input_list(each.input) for each in self.calls]
 
     def enqueue(self, step: Step) -> None:
-        """Append one step."""
+        """Append a step to the script."""
         super().enqueue(ModelStep.respond(self._player(step)))
 
     def extend(self, steps: Iterable[Step]) -> None:
@@ -161,7 +162,7 @@ class ScriptedModel(SDKScriptedModel):
         return await super().get_response(*args, **kwargs)
 
     def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[TResponseStreamEvent]:
-        """Answer with the next step, in the events that a provider would stream."""
+        """Answer with the next step, as the events that a provider would stream."""
         self._ensure_step()
         return super().stream_response(*args, **kwargs)
 

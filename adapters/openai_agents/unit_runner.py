@@ -23,9 +23,10 @@ T = TypeVar("T")
 
 class UnitRunner:
     """
-    Runs a session object's units of work, in call order.
+    Runs a session object's units of work in call order.
 
-    Each call is one hop to the store's thread. A read is checked never to show less than the log holds.
+    Each call is one hop to the store's thread. Reads raise StaleProjectionError if the tables are not up to
+    date with the log.
     """
 
     def __init__(self, log: EventLog, projections: Projections) -> None:
@@ -35,27 +36,27 @@ class UnitRunner:
         self._closed = False
 
     def write(self, unit: Unit[T]) -> Awaitable[T]:
-        """Submit a writing unit at once; the result waits for its outcome."""
+        """Submit a writing unit immediately; await the result for its outcome."""
         return self._run("write", unit)
 
     def read(self, unit: Unit[T]) -> Awaitable[T]:
-        """Submit a reading unit at once; the result waits for its outcome."""
+        """Submit a reading unit immediately; await the result for its outcome."""
         return self._run("read", self._fresh(unit))
 
     def scan(self, unit: Unit[T]) -> Awaitable[T]:
-        """Read as ``read`` does, on the connection for questions to the whole log."""
+        """Submit a reading unit as ``read`` does, on the connection for reads of the whole log."""
         return self._run("read", self._fresh(unit), scan=True)
 
     def read_sync(self, unit: Unit[T]) -> T:
-        """Read from the constructor, where no event loop need be running."""
+        """Run a reading unit and block; for the constructor, which may run without an event loop."""
         return self.log.store.read_sync(self._fresh(unit))
 
     def read_ahead(self, unit: Unit[object]) -> None:
-        """Submit a reading unit whose outcome nobody waits for; later calls run behind it."""
+        """Submit a reading unit and ignore its outcome; later calls run after it."""
         self._executor.submit("read", PendingUnit(self._fresh(unit), Future(), {}))
 
     def close(self) -> bool:
-        """Refuse further units and wait for those under way; return False if it was closed already."""
+        """Reject further units and wait for the submitted ones; return False if already closed."""
         if self._closed:
             return False
         self._closed = True
@@ -63,7 +64,7 @@ class UnitRunner:
         return True
 
     def check_not_closed(self) -> None:
-        """Raise ClosedError if the session was closed."""
+        """Raise ClosedError if the session is closed."""
         if self._closed:
             raise ClosedError("SQLiteSession is closed")
 
@@ -82,7 +83,7 @@ class UnitRunner:
 
 
 def _recording() -> Mapping[str, JSON]:
-    """Return what is recorded with the events: what the caller bound, and the SDK's trace."""
+    """Return the metadata to record with the events: the caller's values, and the SDK's trace id."""
     recording = recorded_values()
     trace = get_current_trace()
     if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:

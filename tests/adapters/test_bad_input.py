@@ -324,7 +324,7 @@ async def test_a_deleted_session_takes_no_more_and_its_neighbours_do(path: Path)
 
 @pytest.mark.parametrize("number", [2, -1, None, "1"])
 def test_a_first_turn_number_that_is_neither_0_nor_1_is_refused(path: Path, number: Any) -> None:
-    with pytest.raises(ValueError, match="first_turn_number is 0 or 1, not"):
+    with pytest.raises(ValueError, match="invalid first_turn_number: expected 0 or 1, got"):
         ours(path, first_turn_number=number)
 
 
@@ -346,7 +346,7 @@ def test_session_settings_that_there_are_not_are_refused(path: Path, settings: A
 def test_a_table_name_that_is_no_identifier_is_refused(path: Path, name: str) -> None:
     pairs: list[dict[str, Any]] = [{"sessions_table": name}, {"messages_table": name}]
     for names in pairs:
-        with pytest.raises(errors.WrongTablesError, match="is no name of a table"):
+        with pytest.raises(errors.WrongTablesError, match="invalid table name"):
             ours(path, **names)
     assert not path.exists()
 
@@ -359,9 +359,7 @@ async def test_labels_that_are_not_json_are_refused_and_nothing_is_written(path:
 
 @pytest.mark.parametrize("prices", [[1], 0.5, {"gpt": 0.5}, {"gpt": None}])
 def test_what_tells_no_prices_is_refused(path: Path, prices: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"prices are a mapping or a callable|is a Price, not of type"
-    ):
+    with pytest.raises(TypeError, match=r"expected a mapping or a callable|expected a Price"):
         ours(path, prices=prices)
 
 
@@ -373,7 +371,9 @@ async def test_a_group_of_usage_that_there_is_not_is_refused(session: Any, by: A
 
 @pytest.mark.parametrize("name", ["since", "until"])
 async def test_a_time_of_usage_that_is_no_time_is_refused(session: Any, name: str) -> None:
-    with pytest.raises(errors.InvalidQueryError, match=f"{name} is of type str, not a datetime"):
+    with pytest.raises(
+        errors.InvalidQueryError, match=f"invalid {name}: expected a datetime or a date, got str"
+    ):
         await session.get_usage_stats(**{name: "2026-01-01"})
 
 
@@ -389,7 +389,7 @@ async def test_a_name_whose_usage_is_asked_for_is_a_text(path: Path, name: str, 
 async def test_prices_that_are_none_are_refused_before_anything_is_repriced(
     session: Any, prices: Any
 ) -> None:
-    with pytest.raises(TypeError, match=r"prices are|is a Price"):
+    with pytest.raises(TypeError, match=r"expected a mapping or a callable|expected a Price"):
         await session.log.reprice(prices=prices)
 
 
@@ -404,7 +404,7 @@ async def test_prices_that_are_none_are_refused_before_anything_is_repriced(
 async def test_a_time_that_ends_before_it_begins_is_refused(
     session: Any, since: date, until: date
 ) -> None:
-    refused = pytest.raises(errors.InvalidQueryError, match="until is not after since")
+    refused = pytest.raises(errors.InvalidQueryError, match="until must be after since")
     with refused:
         await session.get_usage_stats(since=since, until=until)
     async with ConversationLog.open(session.db_path) as log:

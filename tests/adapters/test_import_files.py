@@ -88,7 +88,7 @@ async def test_a_text_that_is_not_utf8_breaks_its_session_and_no_other(
     )
     assert (talk.session_id, talk.outcome) == ("talk", "imported")
     assert (broken.outcome, broken.events) == ("broken", 0)
-    assert broken.problem in {"a text of it is not UTF-8", "its id is no text in UTF-8"}
+    assert broken.problem in {"one of its texts is not valid UTF-8", "its id is not valid UTF-8"}
     assert "ab" not in str(broken.problem)
 
 
@@ -190,10 +190,10 @@ async def test_another_log_can_be_the_source(full: Path, new: Path) -> None:
 async def test_a_file_of_another_program_is_refused(tmp_path: Path, new: Path) -> None:
     source = tmp_path / "other.db"
     execute(source, "CREATE TABLE recipes (name)")
-    with pytest.raises(SourceError, match="holds no log, and no tables of the SDK's"):
+    with pytest.raises(SourceError, match="does not hold a log or the SDK's tables"):
         await from_file(new, source)
     execute(source, "CREATE TABLE agent_sessions (a)", "CREATE TABLE agent_messages (b)")
-    with pytest.raises(SourceError, match="another program's"):
+    with pytest.raises(SourceError, match="belong to another program"):
         await from_file(new, source)
 
 
@@ -201,8 +201,8 @@ async def test_a_source_that_is_not_there_or_is_a_folder_is_an_error(
     tmp_path: Path, new: Path
 ) -> None:
     for source, problem in (
-        (tmp_path / "none", "there is no file"),
-        (tmp_path, "is a folder, not"),
+        (tmp_path / "none", "file not found"),
+        (tmp_path, "expected a file, got a folder"),
     ):
         with pytest.raises(OpenError, match=problem):
             await from_file(new, source)

@@ -392,9 +392,9 @@ async def test_labels_that_are_none_are_refused_and_nothing_is_written(file: Fil
     talk = file.session("talk")
     wrong: Any
     for wrong in (["plan"], "plan", 0):
-        with pytest.raises(TypeError, match="not a mapping"):
+        with pytest.raises(TypeError, match="expected a mapping"):
             await talk.set_metadata(wrong)
-        with pytest.raises(TypeError, match="not a mapping"):
+        with pytest.raises(TypeError, match="expected a mapping"):
             file.session("talk", metadata=wrong)
     for wrong in (0, "\ud800"):
         with pytest.raises(InvalidEventError, match="user_id"):

@@ -1,1 +1,1 @@
-"""Histories in the tables of the SDK's own session classes."""
+"""Migration of histories from the tables of the SDK's session classes."""

@@ -1,4 +1,4 @@
-"""Histories in other files: the SDK's sessions, or another log. Each session whole or not at all."""
+"""Import of histories from other files: the SDK's sessions, or another log. Sessions import all or none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
-"""Told how much of the source has been read, and how much there is."""
+"""A callable that receives the amount of the source that was read, and the total amount."""
 
 DEFAULT_TABLES = TablePair("agent_sessions", "agent_messages")
 
@@ -56,18 +56,18 @@ async def import_file(
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[Imported, None]:
     """
-    Import the histories of a file, whatever it is, and yield what became of each session.
+    Import the histories of a file, and yield the outcome of each session.
 
     path: JSON Lines (``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
-        ``AdvancedSQLiteSession``: items, branches, turns, usage and times. It is only read.
-    tables: the names of the SDK's sessions table and messages table in it; when given, these are read
-        even where the file holds a log, too.
+        ``AdvancedSQLiteSession``: items, branches, turns, usage and times. The file is only read.
+    tables: the names of the SDK's sessions table and messages table in the file. If given, these tables are
+        read even if the file also holds a log.
 
-    What of the SDK's cannot be read is left out: ``problem`` then tells how much, beside an ``outcome``
-    that is "imported" or "renamed".
+    Unreadable rows of the SDK's tables are left out. ``problem`` then states their number, with an
+    ``outcome`` of "imported" or "renamed".
 
-    The rest is as in ``eventlog.jsonl.import_.import_lines``. Raises an OpenError for a file that cannot be
-    read, SourceError for one that is nothing of the kind.
+    The other parameters are those of ``eventlog.jsonl.import_.import_lines``. Raises an OpenError for an
+    unreadable file, and SourceError for a file in another format.
     """
     target = SQLITE.resolve(path)
     if not _is_database(target):
@@ -95,7 +95,7 @@ async def import_file(
 
 
 def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
-    """Raise an OpenError or SourceError for a file that ``import_file`` cannot take."""
+    """Raise an OpenError or SourceError for a file that ``import_file`` cannot import."""
     target = SQLITE.resolve(path)
     if not _is_database(target):
         _check_lines(target)
@@ -114,7 +114,7 @@ def _check_lines(path: str) -> None:
 
 
 def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
-    """Return an error that says what a file is which was found to hold no log, and what to do."""
+    """Return a more precise error for a file without a log, which names its contents and a remedy."""
     target = SQLITE.resolve(path)
     try:
         with files.reading(target) as tx:
@@ -135,7 +135,7 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
         )
     if names:
         return ForeignFileError(
-            f"{target} holds tables of another program, and no event log", path=target
+            f"{target} holds tables of another program, but no event log", path=target
         )
     return error
 
@@ -149,7 +149,7 @@ async def import_sdk_file(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[Imported, None]:
-    """Import the sessions of a file that the SDK's classes wrote; as ``import_file``."""
+    """Import the sessions of a file of the SDK's classes, as ``import_file`` does."""
     pair = tables.resolved()
     taken: set[str] = set()
     with _source(path, pair) as source:
@@ -161,10 +161,10 @@ async def import_sdk_file(
                 codec.check_text("session_id", session_id)
                 found = await _in_thread(path, partial(SessionImport, session_id, source))
             except InvalidEventError:
-                yield Imported(str(session_id), "broken", None, 0, "its id is no text in UTF-8")
+                yield Imported(str(session_id), "broken", None, 0, "its id is not valid UTF-8")
                 continue
             except UnicodeDecodeError:
-                yield Imported(session_id, "broken", None, 0, "a text of it is not UTF-8")
+                yield Imported(session_id, "broken", None, 0, "one of its texts is not valid UTF-8")
                 continue
             if dry_run:
                 outcome = await _foretell(log, found, created_at, on_conflict, taken)
@@ -177,7 +177,7 @@ async def import_sdk_file(
 
 
 def _sessions(source: Source) -> list[tuple[str, int]]:
-    """Return the sessions, those with an id that is no text as well: that stays as bytes."""
+    """Return all sessions; an id that is not valid UTF-8 stays bytes."""
     connection = source.tx.connection
     strict = connection.text_factory
     connection.text_factory = _decoded
@@ -201,7 +201,7 @@ async def _write(
     on_conflict: OnConflict,
     placed: Imported | None = None,
 ) -> tuple[Imported, Brought | None]:
-    """Write a session, and return what became of it; where it was written, also what was brought."""
+    """Write a session; return its outcome and, if it was written, its import counts."""
 
     def unit(tx: Transaction) -> tuple[Imported, Brought | None]:
         outcome = placed or place(tx, found.session_id, 0, on_conflict)
@@ -226,7 +226,7 @@ async def _foretell(
     on_conflict: OnConflict,
     taken: set[str],
 ) -> Imported:
-    """Tell what would become of a session, by writing it into a log that nobody sees."""
+    """Return the outcome of a dry run: write the session into a temporary log in memory."""
     placed = await log.query(
         lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
     )
@@ -237,11 +237,13 @@ async def _foretell(
 
 @contextmanager
 def _source(path: str, pair: TablePair) -> Iterator[Source]:
-    """Give the SDK's tables of a file, as of one moment. Raises SourceError when they are not there."""
+    """Open a snapshot of the SDK's tables in a file. Raises SourceError if they are missing."""
     with files.reading(path) as tx:
         found = _find_tables(tx, pair, path)
         source = Source(tx, found.sessions, found.messages)
-        tx.connection.text_factory = bytes.decode  # raises an error that sqlite3's own hides
+        tx.connection.text_factory = (
+            bytes.decode
+        )  # raises UnicodeDecodeError, which sqlite3's default hides
         yield source
 
 
@@ -250,8 +252,8 @@ def _find_tables(tx: Transaction, pair: TablePair, path: str) -> TablePair:
     if isinstance(found, Refusal):
         raise SourceError(f"{path} {found.reason}", path=path)
     if found is None:
-        no_log = "" if tx.engine.identify(tx, path) else "no log, and "
-        raise SourceError(f"{path} holds {no_log}no tables of the SDK's called {pair}", path=path)
+        what = "" if tx.engine.identify(tx, path) else "a log or "
+        raise SourceError(f"{path} does not hold {what}the SDK's tables {pair}", path=path)
     return found
 
 
@@ -280,9 +282,9 @@ async def _lines_of(source: EventLog, on_progress: OnProgress | None) -> AsyncIt
 
 def _is_database(path: str) -> bool:
     if Path(path).is_dir():
-        raise OpenError(f"{path} is a folder, not a file", path=path)
+        raise OpenError(f"invalid source {path}: expected a file, got a folder", path=path)
     if not Path(path).is_file():
-        raise OpenError(f"there is no file {path}", path=path)
+        raise OpenError(f"file not found: {path}", path=path)
     if Path(path).stat().st_size == 0:
         raise SourceError(f"{path} is empty", path=path)
     if files.is_beside_database(path):

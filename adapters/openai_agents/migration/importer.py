@@ -1,8 +1,8 @@
 """
-Histories from elsewhere, turned into events.
+Conversion of the SDK's histories to events.
 
-``migrate`` takes in what the SDK's ``SQLiteSession`` or ``AdvancedSQLiteSession`` left in a file: items,
-branches, turns, usage and times. The SDK's tables stay as they are.
+``migrate`` imports the items, branches, turns, usage and times that the SDK's ``SQLiteSession`` or
+``AdvancedSQLiteSession`` stored in a file. It does not change the SDK's tables.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ class _Message(NamedTuple):
 
 @dataclass
 class _Branch:
-    """A branch of the SDK's: which messages it shows, and the turn that each stands in."""
+    """A branch of the SDK's: the messages that it shows, and the turn of each."""
 
     message_ids: list[int] = field(default_factory=list)
     sdk_turns: list[int] = field(default_factory=list)
     created_at: int | None = None
     refs: list[ItemRef] = field(default_factory=list)
     turns: dict[int, int] = field(default_factory=dict)
-    """Our number of each of the SDK's turns; they differ where hidden messages opened turns."""
+    """The log's number of each of the SDK's turns; they differ if hidden messages started turns."""
 
 
 def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
     """
-    Append the histories of all the SDK's sessions in this file, in the transaction at hand.
+    Append the histories of all the SDK's sessions in this file, in the current transaction.
 
-    Returns what was brought of each, to be logged once it is committed.
+    Returns the import counts of each session; the caller logs them after the commit.
     """
     source = Source(tx, sessions_table, messages_table)
     brought = [
@@ -92,7 +92,7 @@ class Source:
         self.tables = tx.engine.table_names(tx)
 
     def sessions(self) -> list[tuple[str, int]]:
-        """Return each session's id and when it began, the oldest first; also of one that is cleared."""
+        """Return the id and the start of each session, oldest first, including cleared sessions."""
         reserved = (
             f"UNION ALL SELECT session_id, NULL FROM {RESERVATIONS} WHERE branch_id != '{MAIN}'"
             if RESERVATIONS in self.tables
@@ -107,12 +107,12 @@ class Source:
         return [(session_id, self.time(created_at)) for session_id, created_at in rows]
 
     def last_message_id(self) -> int:
-        """Return the newest message's id; 0 when there is none."""
+        """Return the newest message's id; 0 without messages."""
         row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")
         return 0 if row is None or row[0] is None else int(row[0])
 
     def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
-        """Return a session's messages by id, and how many could not be read."""
+        """Return a session's messages by id, and the number of unreadable ones."""
         found: dict[int, _Message] = {}
         unreadable = 0
         rows = self.tx.execute(
@@ -129,7 +129,7 @@ class Source:
         return found, unreadable
 
     def branches(self, session_id: str) -> dict[str, _Branch]:
-        """Return a session's branches as the SDK's structure tells them, main first."""
+        """Return a session's branches according to the SDK's structure, main first."""
         branches = {MAIN: _Branch()}
         if STRUCTURE in self.tables:
             rows = self.tx.execute(
@@ -158,7 +158,7 @@ class Source:
         )
 
     def reserved_ids(self, session_id: str) -> list[str]:
-        """Return all branch ids that the session ever used."""
+        """Return all branch ids that the session has ever used."""
         if RESERVATIONS not in self.tables:
             return []
         rows = self.tx.all(
@@ -168,7 +168,7 @@ class Source:
         return [branch_id for (branch_id,) in rows if type(branch_id) is str]
 
     def time(self, text: Any) -> int:
-        """Return one of the SDK's times, which are UTC; of what is none, the present."""
+        """Convert one of the SDK's times, which are UTC; an invalid time becomes the current time."""
         try:
             return microseconds(datetime.fromisoformat(text).replace(tzinfo=UTC))
         except (TypeError, ValueError):
@@ -176,7 +176,7 @@ class Source:
 
 
 class Brought(NamedTuple):
-    """What was brought of a session, and how much of it was left out, in numbers."""
+    """The numbers of imported objects of a session, and of those that were left out."""
 
     session_id: str
     items: int
@@ -185,28 +185,28 @@ class Brought(NamedTuple):
     unreadable: int
     """Messages that cannot be read."""
     unreadable_usage: int
-    """Rows of usage that count nothing possible."""
+    """Usage rows with impossible counts."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers by their names."""
+        """All numbers, by name."""
         return {name: number for name, number in self._asdict().items() if name != "session_id"}
 
     @property
     def left_out(self) -> str | None:
-        """What was left out, in words; None if nothing was."""
+        """A description of the objects that were left out; None if all were imported."""
         found = ((self.unreadable, "message"), (self.unreadable_usage, "usage row"))
         told = [summary.counted(number, what) for number, what in found if number]
         return ", ".join(told) or None
 
     def log(self) -> None:
-        """Log it; to be called when it is committed."""
+        """Log the import; call it after the commit."""
         log_line = log.info if self.left_out is None else log.warning
         log_line("history.imported", session_id=self.session_id, **self.counts)
 
 
 class SessionImport:
-    """One session on its way into a log: read whole from the source, then written whole."""
+    """The import of one session, which is first read from the source as a whole, then written."""
 
     tx: Transaction
     into: str
@@ -223,7 +223,7 @@ class SessionImport:
         self._show_hidden()
 
     def _show_hidden(self) -> None:
-        """Put messages without structure, which the SDK's class hides, on main in their order."""
+        """Add messages without structure, which the SDK's class hides, to main in their order."""
         shown = {mid for branch in self.branches.values() for mid in branch.message_ids}
         hidden = self.messages.keys() - shown
         main = self.branches[MAIN]
@@ -244,7 +244,7 @@ class SessionImport:
             branch.turns.setdefault(sdk_turn, turn)
 
     def run(self, tx: Transaction, into: str, created_at: int) -> Brought:
-        """Append the session's history under this id; return what was brought."""
+        """Append the session's history under this id; return its import counts."""
         self.tx, self.into = tx, into
         for branch in self.branches.values():
             branch.refs = []  # a unit of work may run twice
@@ -277,7 +277,7 @@ class SessionImport:
             self._record_usage(row)
 
     def _branch_off(self, branch_id: str, branch: _Branch, done: dict[str, _Branch]) -> int:
-        """Make a branch off the one that it shares the most with; return how many items it shares."""
+        """Create a branch from the one with the most shared items; return their number."""
         parent_id, kept = MAIN, 0
         for other_id, other in done.items():
             shared = shared_length(other.message_ids, branch.message_ids)
@@ -300,7 +300,7 @@ class SessionImport:
                 branch.refs += [ItemRef(position, index) for index in range(len(items))]
 
     def _reserve(self, branch_id: str, occurred_at: int) -> None:
-        """Keep an id taken whose branch the SDK has deleted, emptied or never filled."""
+        """Reserve the id of a branch that is deleted or empty in the SDK's tables."""
         created = BranchCreated(branch_id=branch_id, from_branch_id=MAIN, last_item=None)
         self._append(created, MAIN, occurred_at)
         self._append(BranchDeleted(branch_id=branch_id), branch_id, occurred_at)
@@ -335,7 +335,7 @@ class SessionImport:
 
 @contextmanager
 def _unattributed(tx: Transaction) -> Iterator[None]:
-    """Record none of the caller's values: whoever imports has not done what was done elsewhere."""
+    """Append events without the caller's values: the importing caller did not cause the events."""
     bound, tx.recording = tx.recording, {}
     try:
         yield
@@ -344,7 +344,7 @@ def _unattributed(tx: Transaction) -> Iterator[None]:
 
 
 def shared_length(left: Sequence[object], right: Sequence[object]) -> int:
-    """Return how many elements two sequences share from their beginning."""
+    """Return the length of the common prefix of two sequences."""
     count = 0
     for a, b in zip(left, right, strict=False):
         if a != b:
@@ -367,7 +367,7 @@ def _loaded(text: Any) -> dict[str, JSON] | None:
 
 
 def _is_countable(row: tuple[Any, ...]) -> bool:
-    """Whether a row of usage counts something: on a branch, whole numbers from 0, or nothing."""
+    """Whether a usage row has a branch, and counts that are None or non-negative integers."""
     counts = row[3:7]
     return type(row[1]) is str and all(
         count is None or (type(count) is int and 0 <= count <= 2**53) for count in counts

@@ -1,4 +1,4 @@
-"""Opening a file as the SDK's class does: by path and table names, migrating what the SDK left there."""
+"""Opening of files by path and table names, as in the SDK's class, with migration of the SDK's tables."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def open_log(
     search: bool = False,
 ) -> ConversationLog:
     """
-    Open the log of a file for sessions, claiming a new file for a pair of table names.
+    Open the log of a file for sessions; assign a new file to a pair of table names.
 
-    search: keep a full-text index, too.
+    search: also maintain a full-text index.
 
-    Raises an OpenError; WrongTablesError (also a ValueError) for a file claimed for other names.
+    Raises an OpenError; WrongTablesError (also a ValueError) if the file belongs to another pair.
     """
     pair = tables.resolved()
     target = SQLITE.resolve(path)
     if not create and (target == MEMORY or not _holds_history(target)):
         raise NoLogError(
-            f"there is no event log in {path}; construct the session with create_tables=True "
-            "to make one",
+            f"{path} contains no event log: construct the session with create_tables=True "
+            "to create one",
             path=str(path),
         )
     migrated: list[Brought] = []
@@ -77,14 +77,14 @@ def open_log(
 
 
 def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
-    """Take a file that nobody has claimed, and migrate the SDK's tables; return what was brought."""
+    """Assign a new file to a pair, and migrate the SDK's tables; return the import counts."""
     found = _to_migrate(tx, pair, path)
     properties.set_property(tx, SDK_TABLES, json.dumps(pair))
     return [] if found is None else importer.migrate(tx, found.sessions, found.messages)
 
 
 def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None:
-    """Return the SDK's tables in a file that holds no log yet; refuse a file of anybody else's."""
+    """Return the SDK's tables in a file without a log. Raises an OpenError for another program's file."""
     found = sdk_tables.find(tx, pair)
     if isinstance(found, Refusal):
         if found.owner is not None:
@@ -92,9 +92,7 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
         raise ForeignFileError(f"{path} {found.reason}", path=path)
     others = {folded(name) for name in tx.engine.table_names(tx)} - set(tx.engine.log_tables)
     if others and found is None:
-        raise ForeignFileError(
-            f"{path} holds tables of another program and none called {pair}", path=path
-        )
+        raise ForeignFileError(f"{path} holds tables of another program, but not {pair}", path=path)
     own = {
         table.name
         for projection in projections.default().named([])
@@ -102,7 +100,7 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
     }
     if clash := sorted(own & others):
         raise ForeignFileError(
-            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
+            f"{path} has a table {clash[0]!r} already, but the log needs this name", path=path
         )
     return found
 
@@ -120,9 +118,9 @@ def _check_pair(log: ConversationLog, pair: TablePair) -> None:
 
 def _claimed_pair(tx: Transaction, pair: TablePair) -> tuple[TablePair, int]:
     """
-    Return the pair that the log is claimed for; one made without a session is claimed now.
+    Return the pair that the log belongs to, and the number of messages added to it since its migration.
 
-    With it, how many messages an old program has left in those tables since they were migrated.
+    A log that was created without a session is assigned to ``pair``.
     """
     text = properties.get_property(tx, SDK_TABLES)
     if text is None:

@@ -1,14 +1,14 @@
 """
-The recorder of what a session's runs use, by itself, as they use it.
+The recorder of the usage of a session's runs.
 
-The SDK hands a session no usage. But the Runner passes its run context along with each call, and the
-context holds one usage object, which grows by one entry with each request of the run. So each call that
-writes first compares the usage object with what is recorded, and records the rest in its own
-transaction. A worked example, the session "talk" and an agent Desk with a tool that asks an agent Expert:
+The SDK does not pass usage to a session. The Runner passes its run context with each call instead, and the
+context holds one usage object, which gains an entry with each request of the run. Each writing call
+compares the usage object with the recorded requests, and records the new ones in its own transaction.
+An example: the session "talk", and an agent Desk with a tool that runs an agent Expert:
 
     call of the Runner             entries of the usage object   recorded in the same transaction
-    get_items()                    none                          nothing: reading never writes
-    add_items([question])          none                          nothing; turn 1 begins
+    get_items()                    none                          nothing: reads never write
+    add_items([question])          none                          nothing; turn 1 starts
     (Desk answers: call the tool)  0
     (Expert answers the tool)      0 1
     add_items([call, its output])  0 1                           0: run r, turn 1, Desk and its model
@@ -16,18 +16,18 @@ transaction. A worked example, the session "talk" and an agent Desk with a tool 
     (Desk answers)                 0 1 2
     add_items([answer])            0 1 2                         2: run r, turn 1, Desk and its model
 
-Run: the usage object is the run (see ``recorded_runs``); Expert's run shares Desk's. Turn: requests are
-recorded before the items of the call, so they get the turn that they answered, also where the next items
-begin a new one. Agent and model: the current agent made the first new request if the items hold something
-that a model wrote; what other requests came from is known from hooks (``UsageHooks``) or from the result
-(``store_run_usage``), and unknown else.
+Run: the usage object identifies the run (see ``usage.runs``); Expert's run shares that of Desk. Turn:
+requests are recorded before the items of the call. They get the turn that they answered, even if the new
+items start another turn. Agent and model: if the items contain output of a model, the current agent made
+the first new request. For other requests, hooks (``UsageHooks``) or the result (``store_run_usage``)
+supply the agent and the model; otherwise they are unknown.
 
-If a tool raises or a guardrail refuses, the items of a request never come. Such a request is recorded
+If a tool raises or a guardrail trips, the SDK never adds the items of a request. Such a request is recorded
 
-- when the task that the run was part of ends, in the background;
-- with the next call of the session object from the same task, which shows that the run is over;
-- when the session object is thrown away: as soon as the event loop goes on, at the latest before the next
-  write of any session in the process;
+- in the background, when the task of the run ends;
+- with the next call of the session object from the same task, which means that the run has ended;
+- after the session object is garbage-collected: when the event loop continues, at the latest before the
+  next write of any session in the process;
 - on ``close()``, and at the latest when the program ends.
 """
 
@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Account:
-    """Where a session object's usage is recorded, and how it is priced. Does not hold the object."""
+    """The store, context and prices for a session object's usage. Does not reference the object."""
 
     store: Store
     context: SessionContext
@@ -78,7 +78,7 @@ class _Account:
     def complete(
         self, requests: Mapping[int, RequestUsage], origins: Mapping[int, RequestOrigin]
     ) -> dict[int, RequestUsage]:
-        """Return requests with their origins and costs, where those are known."""
+        """Return requests with their origins and costs, if these are known."""
         now = self.store.clock()
         return {
             index: self.priced(_with_origin(request, origins.get(index)), now)
@@ -88,7 +88,7 @@ class _Account:
     def priced(self, request: RequestUsage, at: int) -> RequestUsage:
         try:
             return pricing.priced(request, at, self.prices)
-        except Exception as error:  # the application's prices
+        except Exception as error:  # raised by the application's prices
             self.log_error(error, "Failed to price a request")
             return request
 
@@ -99,12 +99,13 @@ class _Account:
 @dataclass(eq=False)
 class TrackedRun:
     """
-    A run that the Runner feeds to a session object, until its usage is recorded and its task has ended.
+    A run of the Runner with a session object, until its usage is recorded and its task has ended.
 
-    recorded_size: the size of the usage object up to which it is recorded.
-    is_late: whether the run had made requests when it was first seen: its next items bring their turn.
-    task: the task that the Runner works in.
-    pid: the process; a forked child leaves to its parent what the parent's runs used.
+    is_late: whether the run had made requests before its first call: its next items start their turn.
+    approved: whether the run has approvals; None if unknown.
+    recorded_size: the size of the usage object when it was last recorded.
+    task: the task of the Runner.
+    pid: the id of the process; a forked child does not record the usage of its parent's runs.
     """
 
     account: _Account
@@ -117,15 +118,15 @@ class TrackedRun:
     pid: int = field(default_factory=os.getpid)
 
     def is_under_way(self) -> bool:
-        """Whether another task is in the middle of this run: it records what it uses itself."""
+        """Whether another task still executes this run, and will record its usage."""
         return self.task is not None and not self.task.done() and self.task is not _current_task()
 
     def has_unrecorded(self) -> bool:
-        """Whether the run has used more than is recorded."""
+        """Whether the run has unrecorded usage."""
         return usage_snapshot.size(self.usage) != self.recorded_size and self.pid == os.getpid()
 
     def recording(self, items: Sequence[Any] = ()) -> Unit[None] | None:
-        """Read now what the run has used; return the unit that records it, None if it cannot be read."""
+        """Read the run's usage; return the unit that records it, or None if the usage cannot be read."""
         try:
             return self._recording(items)
         except Exception as error:
@@ -138,7 +139,7 @@ class TrackedRun:
         snapshot = usage_snapshot.snapshot(self.usage, tracker.known(context.session_id))
         origins = dict(tracker.origins)
         if snapshot.requests and any(usage_snapshot.is_answer(item) for item in items):
-            # The first one: those of agents that were used as tools came after it.
+            # The first request only: requests of agents used as tools follow it.
             origins.setdefault(
                 min(snapshot.requests), request_origin.current_origin(tracker.resolution)
             )
@@ -160,7 +161,7 @@ class UsageRecorder:
     """
     Records the usage and cost of the runs of one session object.
 
-    is_automatic: record what the Runner shows; otherwise only hooks and results.
+    is_automatic: record usage from the Runner's calls; otherwise only from hooks and results.
     """
 
     def __init__(
@@ -182,7 +183,11 @@ class UsageRecorder:
         ] = {}  # by id of the usage object, which the run keeps alive
 
     def track(self, wrapper: Any, *, always: bool = False) -> TrackedRun | None:
-        """Return the run of a run context, tracked from now on; None if there is none. Never raises."""
+        """
+        Track the run of a run context and return it; None without one. Never raises an Exception.
+
+        always: track it even if recording is not automatic.
+        """
         if wrapper is None:
             return None
         try:
@@ -207,7 +212,7 @@ class UsageRecorder:
             _register(run, self)
         run.approved = sdk_internals.has_approvals(wrapper)
         task = _current_task()
-        # A tool may call its run's session from a task of its own, which ends before the run does.
+        # A tool may call its run's session from another task, which ends before the run.
         if task is not None and task is not run.task and not (always or (is_nested and run.task)):
             run.task = task
             task.add_done_callback(lambda ended: _task_ended(run, ended))
@@ -216,7 +221,7 @@ class UsageRecorder:
     async def write(
         self, unit: Unit[T], run: TrackedRun | None = None, items: Sequence[Any] = ()
     ) -> T:
-        """Run a unit of work; what runs have used until now is recorded in the same transaction."""
+        """Run a unit of work, and record the runs' new usage in the same transaction."""
         _record_orphans()
         before, after = self._recordings(run, items)
         if not (before or after):
@@ -235,7 +240,7 @@ class UsageRecorder:
     def _recordings(
         self, run: TrackedRun | None, items: Sequence[Any]
     ) -> tuple[list[Unit[None]], list[Unit[None]]]:
-        """Return the units that record what runs have used: before the call's own unit, and after it."""
+        """Return the units that record usage before the call's own unit, and those after it."""
         before: list[Unit[None]] = []
         after: list[Unit[None]] = []
         for each in list(self._runs.values()):
@@ -246,7 +251,7 @@ class UsageRecorder:
                 if recording is not None:
                     (after if each is run and each.is_late else before).append(recording)
             elif run is not None and each is not run:
-                _forget(each)  # its task goes on with another run
+                _forget(each)  # its task has started another run
         if run is not None:
             run.is_late = False
         return before, after
@@ -254,7 +259,7 @@ class UsageRecorder:
     async def record_response(
         self, context: Any, agent: Any, response: Any, run_config: RunConfig | None
     ) -> None:
-        """Record the request that a model has just answered, and its origin. Never raises."""
+        """Record the request that a model has just answered, with its origin. Never raises an Exception."""
         try:
             run = self.track(context, always=True)
             if run is None:
@@ -281,7 +286,7 @@ class UsageRecorder:
             self._account.log_error(error)
 
     async def store_run_usage(self, result: Any, run_config: RunConfig | None) -> None:
-        """Record what a run's result holds and is not recorded yet. Never raises an Exception."""
+        """Record the unrecorded usage of a run's result. Never raises an Exception."""
         try:
             self._runner.check_not_closed()
             usage = result.context_wrapper.usage
@@ -319,13 +324,15 @@ class UsageRecorder:
         late = {index: each for index, each in origins.items() if index in known}
         if late and (better := self._learnt(tracker, late)):
             await self._runner.write(
-                lambda tx: runs.correct(tx, context, tracker, better, "the result tells more")
+                lambda tx: runs.correct(
+                    tx, context, tracker, better, "completed from the run result"
+                )
             )
 
     def _learnt(
         self, tracker: RunTracker, origins: Mapping[int, RequestOrigin]
     ) -> dict[int, RequestUsage]:
-        """Return the recorded requests of which the origins say more than is recorded."""
+        """Return the recorded requests that the origins complete, by index."""
         better = {}
         recorded = {} if tracker.run is None else tracker.run.requests
         for (session_id, index), known in recorded.items():
@@ -338,7 +345,7 @@ class UsageRecorder:
         return better
 
     def close(self) -> None:
-        """Record what no call has recorded. Blocks; never raises."""
+        """Record the usage that no call has recorded. Blocks; never raises an Exception."""
         runs = list(self._runs.values())
         left = [each.recording() for each in runs if each.has_unrecorded()]
         try:
@@ -354,15 +361,15 @@ class UsageRecorder:
 
 _tracked: dict[TrackedRun, weakref.ref[UsageRecorder]] = {}
 _orphans: deque[TrackedRun] = deque()
-"""Runs whose session object is gone."""
+"""Runs whose session object was garbage-collected."""
 
 
 def _register(run: TrackedRun, recorder: UsageRecorder) -> None:
     def orphaned(_: object) -> None:
-        # Wherever garbage is collected, in any thread: nothing but this is safe.
+        # May run during garbage collection in any thread, where locks and writes are unsafe.
         _orphans.append(run)
         if run.task is not None:
-            with suppress(RuntimeError):  # its event loop is closed
+            with suppress(RuntimeError):  # the event loop is closed
                 run.task.get_loop().call_soon_threadsafe(_record_orphans)
 
     _record_at_exit()
@@ -374,7 +381,7 @@ def _register(run: TrackedRun, recorder: UsageRecorder) -> None:
 def _forget(run: TrackedRun) -> None:
     recorder = _tracked.pop(run, _gone)()
     if recorder is not None:
-        recorder._runs.pop(id(run.usage), None)  # noqa: SLF001 - one part of the module to another
+        recorder._runs.pop(id(run.usage), None)  # noqa: SLF001 - private to the module
 
 
 def _gone() -> None:
@@ -388,14 +395,14 @@ def _task_ended(run: TrackedRun, task: asyncio.Task[Any]) -> None:
 
 
 def _record_orphans() -> None:
-    """Queue what runs of objects that are gone have used, before anything that is called from now on."""
+    """Queue the usage of orphaned runs, before the units of later calls."""
     while _orphans:
-        with suppress(IndexError):  # another thread was faster
+        with suppress(IndexError):  # another thread removed it first
             _record_in_background(_orphans.popleft())
 
 
 def _record_in_background(run: TrackedRun) -> None:
-    """Queue what a run that is over has used; forget the run when that is recorded."""
+    """Queue the usage of a run that has ended; forget the run when the usage is recorded."""
     if run not in _tracked:
         return
     recording = run.recording() if run.has_unrecorded() else None
@@ -404,7 +411,7 @@ def _record_in_background(run: TrackedRun) -> None:
         return
     outcome: Future[None] = Future()
     outcome.add_done_callback(
-        lambda done: _forget(run) if done.exception() is None else None  # else the next write's
+        lambda done: _forget(run) if done.exception() is None else None  # the next write retries
     )
     try:
         run.account.store.submit_write(recording, outcome)
@@ -414,7 +421,7 @@ def _record_in_background(run: TrackedRun) -> None:
 
 @cache
 def _record_at_exit() -> None:
-    """Queue, when the program ends, what is left then; the stores, hooked earlier, write it after that."""
+    """Queue unrecorded usage at exit; the stores, registered with atexit earlier, write it afterwards."""
     atexit.register(_record_all)
 
 
@@ -431,11 +438,11 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def _nothing(_: Transaction) -> None:
-    """Do nothing: what is recorded with it is all there is to do."""
+    """Do nothing: a unit for writes that only record usage."""
 
 
 def _with_origin(request: RequestUsage, origin: RequestOrigin | None) -> RequestUsage:
-    """Return a request with its origin; what is known of it already stays."""
+    """Return a request with its origin; recorded values take precedence."""
     learnt = {
         name: value.encode(errors="replace").decode()
         for name, value in ({} if origin is None else origin._asdict()).items()

@@ -1,9 +1,9 @@
 """
-Which requests of a run are recorded already: each is recorded once in a log.
+The recorded requests of a run: a log records each request once.
 
-A run is known by its ``Usage`` object, which counts up through the run, through the runs of agents that
-it uses as tools, and through what it resumes; a ``RunTracker`` on it says what is recorded. A run that
-was resumed from a serialised state has a new object: it is recognised because its first requests equal
+A run is identified by its ``Usage`` object, which also counts the requests of agents used as tools, and of
+the run when it is resumed. A ``RunTracker`` attached to the object holds the recorded requests. A run that
+was resumed from a serialised state has a new object. It is recognised by its first requests: they equal
 those of a run that the session recorded as waiting for an approval, or in the branch's last turn.
 """
 
@@ -39,7 +39,7 @@ LogName: TypeAlias = "str | weakref.ref[Store]"
 
 
 class RecordedRequest(NamedTuple):
-    """A request that is recorded: where, when, and what is recorded of it."""
+    """A recorded request, its reference in the log, and its time in microseconds since 1970 UTC."""
 
     ref: ItemRef
     at: int
@@ -49,10 +49,10 @@ class RecordedRequest(NamedTuple):
 @dataclass(frozen=True)
 class RunRecord:
     """
-    What is recorded of a run.
+    The recorded usage of a run.
 
-    requests: those that its usage object lists, by session and index in the list.
-    unitemised: by session, the sum of the usage that was recorded beside them.
+    requests: recorded requests that the usage object lists, by session id and index in the list.
+    unitemised: by session id, the sum of the recorded usage that the list does not contain.
     """
 
     run_id: str
@@ -63,13 +63,13 @@ class RunRecord:
 @dataclass
 class RunTracker:
     """
-    What a log knows of the run that a usage object belongs to.
+    The state of a usage object's run in one log.
 
-    begins: by session that the Runner feeds, the index of the first request that may be its own.
-    before: how many requests there were when the Runner first showed the run; the log may hold them.
-    run: what is recorded; changed in units of work only, and changed back when they are rolled back.
-    resolution: what the run's configuration says of models.
-    origins: of requests, by index, what hooks learnt when the model answered.
+    begins: by id of each session that the Runner uses, the index of the first request it may record.
+    before: the number of requests before the Runner's first call; the log may hold them already.
+    run: the recorded usage. Only units of work change it; a rollback restores the former value.
+    resolution: the model settings of the run's configuration.
+    origins: the origins of requests, by index, that hooks received with the response.
     """
 
     begins: dict[str, int] = field(default_factory=dict)
@@ -80,10 +80,12 @@ class RunTracker:
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
-        Note that the Runner feeds a session, when the run has made ``count`` requests.
+        Register a session that the Runner uses, after the run's first ``count`` requests.
 
-        Earlier requests belong to a session that takes part already, or to the agent that uses this
-        run as a tool. Where there is neither they are this session's, and may be recorded already.
+        is_nested: whether a tool of the run calls the session.
+
+        Earlier requests belong to a session registered before, or to the agent that uses this run as a
+        tool. Without either, they belong to this session, and may be recorded already.
         """
         if self.before is None:
             self.before = 0 if is_nested else count
@@ -93,24 +95,24 @@ class RunTracker:
         is_first = not self.begins and not is_nested
         self.begins.setdefault(session_id, 0 if is_own or is_first else count)
 
-    # Who records what of a run that sessions "a" and "b" have to do with:
+    # Which session records which requests of a run:
     #
-    # 1. The Runner feeds "a" alone: "a" records each request once, so the recorded ones are known.
-    # 2. The Runner feeds "b", too, from request n on (a tool's agent has its own session, a tool adds
-    #    items to another one): what either of them recorded is known to both, and the first n requests
-    #    are known to "b" for good: they are for "a" to record.
-    # 3. The Runner never fed "c", but ``c.store_run_usage(result)`` is called: the application wants all
-    #    of the run counted there, whatever others recorded; only what "c" recorded itself is known.
+    # 1. The Runner uses only session "a": "a" records each request once; recorded requests are known.
+    # 2. The Runner also uses "b", from request n (an agent used as a tool has its own session, or a tool
+    #    adds items to another session): requests that "a" or "b" recorded are known to both. The first n
+    #    requests are always known to "b", because "a" records them.
+    # 3. The Runner does not use "c", but the application calls ``c.store_run_usage(result)`` to count the
+    #    whole run there, too: only requests that "c" recorded itself are known.
 
     def known(self, session_id: str) -> set[int]:
-        """Return the indexes of the requests that the session must not record (again)."""
+        """Return the indexes of the requests that the session must not record."""
         recorded = () if self.run is None else self.run.requests
         if session_id not in self.begins:
             return {index for session, index in recorded if session == session_id}
         return {index for _, index in recorded} | set(range(self.begins[session_id]))
 
     def rest_known(self, session_id: str) -> Numbers:
-        """Return the sum of unitemised usage that the session must not record (again)."""
+        """Return the sum of the unitemised usage that the session must not record."""
         recorded = {} if self.run is None else self.run.unitemised
         if session_id not in self.begins:
             return recorded.get(session_id, NOTHING)
@@ -118,7 +120,7 @@ class RunTracker:
 
 
 def tracker_of(usage: Any, store: Store) -> RunTracker:
-    """Return what a store's log knows of a usage object's run; copies of the object take it along."""
+    """Return the tracker of a usage object's run in a store's log; copies of the object share it."""
     name: LogName = weakref.ref(store) if store.is_memory else store.path
     trackers: dict[LogName, RunTracker] = sdk_internals.attached(usage)
     return trackers.setdefault(name, RunTracker())
@@ -135,10 +137,11 @@ def record(
     even_nothing: bool = False,
 ) -> RunRecord:
     """
-    Record what is new of a run on the last turn of the context's branch; return what is recorded then.
+    Record a run's new usage on the last turn of the current branch; return the run's recorded usage.
 
-    approved: whether the run was given approvals, as one is that is resumed.
-    even_nothing: record that nothing was used, if that is all there is.
+    interrupted: whether the run waits for an approval.
+    approved: whether the run has approvals, as a resumed run does; None if unknown.
+    even_nothing: record a run without usage, too.
     """
     session_id = context.session_id
     before = tracker.run
@@ -179,7 +182,7 @@ def _resumed(
     snapshot: UsageSnapshot,
     approved: bool | None,
 ) -> RunRecord | None:
-    """Return the run that these requests continue, of which another process recorded the first ones."""
+    """Return the run that these requests continue, if another process recorded its first requests."""
     if tracker.before == 0 or (tracker.before is None and approved is False):
         return None
     entries = snapshot.entries[: tracker.before]
@@ -196,7 +199,7 @@ def _resumed(
 def _candidates(
     tx: Transaction, context: SessionContext, tracker: RunTracker, approved: bool | None
 ) -> list[usage_queries.RecordedRun]:
-    """Return the runs that may go on: those that wait, and the last ones of the branch's last turn."""
+    """Return the runs that may continue: waiting ones, and those of the branch's last turn."""
     session_id, branch_id = context.session_id, context.branch_id
     turn = conversation_queries.place(tx, session_id, branch_id).turn
     waiting = [] if approved is False else usage_queries.waiting_runs(tx, session_id)
@@ -213,7 +216,7 @@ def correct(
     better: Mapping[int, RequestUsage],
     reason: str,
 ) -> None:
-    """Record what was learnt of recorded requests, by their index in the run."""
+    """Record corrections of recorded requests, given by their index in the run."""
     before = tracker.run
     if before is None:
         return
@@ -222,7 +225,7 @@ def correct(
     corrections = []
     for index, request in better.items():
         known = taken[context.session_id, index]
-        if request != known.request:  # nobody else was faster
+        if request != known.request:  # otherwise another call has recorded it already
             taken[context.session_id, index] = known._replace(request=request)
             corrections.append(commands.correction(known.ref, known.request, request))
     commands.correct_usage(tx, context.session_id, corrections, reason)

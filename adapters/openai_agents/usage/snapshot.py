@@ -10,7 +10,7 @@ from agents_eventlog.eventlog.events import JSON, RequestUsage
 from agents_eventlog.projections.usage.builder import numbers
 
 Numbers: TypeAlias = tuple[int, ...]
-"""Requests, tokens: input, output, total, cached input, cache write, reasoning."""
+"""Numbers of requests and tokens: requests, input, output, total, cached input, cache write, reasoning."""
 
 NOTHING: Final[Numbers] = (0,) * 7
 _MOST: Final = 2**53
@@ -18,12 +18,12 @@ _MOST: Final = 2**53
 
 class UsageSnapshot(NamedTuple):
     """
-    What a usage object holds at a moment.
+    The contents of a usage object at one moment.
 
-    entries: the numbers of each request that it lists, in order.
-    requests: those of them that the caller does not know yet, by their index.
-    rest: the sum of what the list does not account for, for example requests without tokens.
-    total: the sum of all.
+    entries: the numbers of each listed request, in order.
+    requests: the listed requests that the caller does not know yet, by index.
+    rest: the total without the listed requests, for example requests without tokens.
+    total: the sum of all requests.
     """
 
     entries: list[Numbers]
@@ -34,10 +34,12 @@ class UsageSnapshot(NamedTuple):
 
 def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
     """
-    Read a usage object, without the requests that are known already.
+    Read a usage object.
 
-    A list of requests that exceeds the totals is ignored: all is rest then. Raises ValueError for
-    numbers that cannot be counts.
+    known: the indexes of requests to leave out of ``requests``.
+
+    If the listed requests exceed the total, the list is ignored and ``rest`` is the total. Raises
+    ValueError for numbers that are not counts.
     """
     total = _numbers(usage, requests=usage.requests)
     listed = list(getattr(usage, "request_usage_entries", None) or ())
@@ -55,7 +57,7 @@ def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
 
 
 def size(usage: Any) -> tuple[Any, int]:
-    """Return what changes whenever a usage object grows."""
+    """Return a value that changes whenever a usage object gains requests."""
     return usage.requests, len(getattr(usage, "request_usage_entries", None) or ())
 
 
@@ -65,14 +67,14 @@ def entry_numbers(entry: Any) -> Numbers:
 
 
 def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> bool:
-    """Whether these requests begin with the recorded ones."""
+    """Whether the recorded requests are the first of these entries."""
     return len(entries) >= len(recorded) and all(
         entry == numbers(request) for entry, request in zip(entries, recorded, strict=False)
     )
 
 
 def minus(left: Numbers, *others: Numbers) -> Numbers:
-    """Return what is left of numbers when others are taken off."""
+    """Subtract numbers from others, element by element."""
     return tuple(value - sum(taken) for value, *taken in zip(left, *others, strict=True))
 
 
@@ -81,7 +83,7 @@ def of_numbers(
     input_details: dict[str, JSON] | None = None,
     output_details: dict[str, JSON] | None = None,
 ) -> RequestUsage:
-    """Return a request, or a sum of several, of which the numbers are known, and perhaps their details."""
+    """Return a request, or a sum of several, from its numbers and the provider's details."""
     return RequestUsage(
         requests=counted[0],
         input_tokens=counted[1],
@@ -96,7 +98,7 @@ def of_numbers(
 
 
 def is_answer(item: Any) -> bool:
-    """Whether a model made this item: it is neither an input nor the output of a tool."""
+    """Whether an item is output of a model: neither an input nor the output of a tool."""
     if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
         return False
     kind = item.get("type")
@@ -106,7 +108,7 @@ def is_answer(item: Any) -> bool:
 
 
 def waits(items: Iterable[Any]) -> bool:
-    """Whether among these items is a call that has no output yet, as one that asks for approval."""
+    """Whether the items contain a call without an output, for example a request for approval."""
     calls: set[str] = set()
     outputs: set[str] = set()
     for item in items:
@@ -150,12 +152,12 @@ def _count(details: Any, name: str) -> int:
 
 
 def _details(details: Any) -> dict[str, JSON] | None:
-    """Return a provider's details with everything in them, also what the SDK's model does not name."""
+    """Return all of a provider's details, including fields that the SDK's model does not define."""
     if not details:
         return None
     if hasattr(details, "model_dump"):
         dumped: dict[str, JSON] = details.model_dump(mode="json", warnings=False)
         return dumped
     found = dict(details) if isinstance(details, dict) else dict(vars(details))
-    codec.encode_json(found)  # a TypeError now, not when the items are written
+    codec.encode_json(found)  # raises a TypeError here, not in the write
     return found

@@ -375,7 +375,7 @@ def test_a_time_that_ends_before_it_begins_is_wrong_usage(
     name, *words = command
     done = run(name, db, *words, "--since", "2026-11-04", "--until", "2026-11-03")
     assert done.exit_code == ExitCode.USAGE
-    assert done.stderr == "error: until is not after since\n"
+    assert done.stderr == "error: invalid period: until must be after since\n"
 
 
 @pytest.mark.parametrize("command", [("audit",), ("search", "a"), ("tools",), ("usage",)])

@@ -228,7 +228,7 @@ def test_messages_that_an_old_program_left_after_adoption_are_a_finding(path: Pa
         old.close()
 
     asyncio.run(talk())
-    assert "2 messages came to 'agent_messages'" in findings(path)["the SDK's tables"]
+    assert "found 2 messages added to 'agent_messages'" in findings(path)["the SDK's tables"]
 
 
 def test_what_doctor_says_to_do_about_late_messages_brings_them_in(tmp_path: Path) -> None:
@@ -317,6 +317,6 @@ def test_an_erase_that_was_stopped_before_the_file_was_rewritten_is_told(
         assert run("erase", db, "--popped", "--yes").exit_code != 0
     found = findings(db)
     assert found.keys() == {"erasing"}
-    assert "may still hold copies of what was erased" in found["erasing"]
+    assert "may still hold copies of the erased content" in found["erasing"]
     assert run("erase", db, "--popped").exit_code == ExitCode.CLEAN
     assert findings(db) == {}

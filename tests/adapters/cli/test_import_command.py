@@ -206,7 +206,7 @@ def test_tables_that_are_named_and_not_there_are_an_error(
 ) -> None:
     done = command("import", new, full, "--sessions-table", "agent_sessions")
     assert (done.exit_code, done.stdout) == (3, "")
-    assert f"{full} holds no tables of the SDK's" in done.stderr
+    assert f"{full} does not hold the SDK's tables" in done.stderr
     assert not new.exists()
 
 
@@ -217,7 +217,7 @@ def test_an_error_names_the_source_and_what_it_is(command: Any, new: Path, tmp_p
     for name, problem in (
         ("empty", " is empty\n"),
         ("text", ": the source is not an exported log: "),
-        ("folder", " is a folder, not a file\n"),
+        ("folder", ": expected a file, got a folder\n"),
         ("nothing", "\n"),
     ):
         done = command("import", new, tmp_path / name)

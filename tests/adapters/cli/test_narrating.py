@@ -49,7 +49,7 @@ ACCOUNTS: list[tuple[Event, str]] = [
     (SessionDeleted(reason="asked to"), "deleted the session with 0 items: asked to"),
     (
         MetadataSet(user_id="alice", metadata={"plan": "pro"}),
-        "labelled the session: user 'alice'; metadata plan",
+        "set user id 'alice'; metadata plan",
     ),
     (
         UsageRecorded(run_id="r", turn=1, requests=[REQUEST] * 2),

@@ -66,7 +66,7 @@ def test_a_file_of_another_program_is_called_so(
 ) -> None:
     other = tmp_path / "other.db"
     execute(other, "CREATE TABLE recipes (name)", "CREATE TABLE agent_messages (a)")
-    expected = f"error: {other} holds tables of another program, and no event log\n"
+    expected = f"error: {other} holds tables of another program, but no event log\n"
     assert refused(words, other, source) == expected
 
 

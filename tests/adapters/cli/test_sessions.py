@@ -136,7 +136,7 @@ def test_a_restored_session_is_told_to_programs(db: Path, capsys: Any) -> None:
 def test_deleting_all_needs_to_be_said(db: Path, capsys: Any) -> None:
     ran = Ran(capsys, "delete", db, "--yes")
     assert ran.code == 2
-    assert "no filter is given: --all means all of them" in ran.err
+    assert "expected a filter or --all" in ran.err
     assert len(Ran(capsys, "sessions", db, "--json").ids) == 3
     assert Ran(capsys, "delete", db, "--all", "--yes").code == 0
     assert Ran(capsys, "sessions", db, "--json").ids == []
