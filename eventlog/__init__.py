@@ -2,7 +2,7 @@
 
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
-from agents_eventlog.eventlog.appending import Appended
+from agents_eventlog.eventlog.appending import AppendResult
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.events import (
     BranchCreated,
@@ -24,17 +24,17 @@ from agents_eventlog.eventlog.events import (
     UsageCorrection,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.integrity import Finding, Head, Verified
-from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
-from agents_eventlog.eventlog.jsonl.import_ import Imported, import_lines
+from agents_eventlog.eventlog.integrity import Finding, Head, Verification
+from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
+from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.recording_context import recording
 from agents_eventlog.eventlog.storage.sqlite.registry import configure
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 __all__ = [
-    "Appended",
+    "AppendResult",
     "BranchCreated",
     "BranchDeleted",
     "BranchSwitched",
@@ -42,17 +42,17 @@ __all__ = [
     "Event",
     "EventLog",
     "EventLogError",
-    "Exported",
+    "ExportProgress",
     "Finding",
     "Head",
     "HistoryImported",
-    "Imported",
+    "ImportResult",
     "ItemPopped",
     "ItemRef",
     "ItemsAdded",
     "ItemsReplaced",
     "MetadataSet",
-    "Recorded",
+    "RecordedEvent",
     "RequestUsage",
     "SessionCleared",
     "SessionDeleted",
@@ -61,7 +61,7 @@ __all__ = [
     "UsageCorrected",
     "UsageCorrection",
     "UsageRecorded",
-    "Verified",
+    "Verification",
     "append",
     "configure",
     "errors",

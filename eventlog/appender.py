@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads
 from agents_eventlog.eventlog.appending import check_names, encode_checked
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.integrity import Head
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
 
@@ -48,7 +48,7 @@ StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | 
 
 @dataclass
 class Ends:
-    """Where the log and its sessions end, as far as it is remembered."""
+    """The last known end of the log and the versions of its sessions."""
 
     head: Lane | None = None
     versions: dict[str, int] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Projector(Protocol):
     def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse newer tables, catch up with what others appended."""
 
-    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended."""
 
     def before_commit(self, tx: Transaction, head: Lane) -> None:
@@ -76,7 +76,7 @@ class Projector(Protocol):
         """Raise StaleProjectionError when a reader would see less than the log holds."""
 
 
-class Ledger:
+class Appender:
     """The log's part in each writing transaction: it knows the head, and carries it forward."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Ledger:
         version: int,
         metadata: str | None,
         idempotency_key: str | None = None,
-    ) -> list[Recorded]:
+    ) -> list[RecordedEvent]:
         """Append encoded events after ``version``, link them, and project them."""
         stored = []
         for event, data in events:
@@ -115,7 +115,7 @@ class Ledger:
 
     def put(
         self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
-    ) -> list[Recorded]:
+    ) -> list[RecordedEvent]:
         """Append events as their columns hold them after ``version``, link and project them."""
         codec.check_text("session_id", session_id)
         recorded = []
@@ -137,7 +137,7 @@ class Ledger:
             row = (*columns, data, *rest, digest)
             rows.append(row)
             head = Lane(position, digest)
-            recorded.append(Recorded(row))
+            recorded.append(RecordedEvent(row))
         tx.defer(INSERT_EVENT, rows)
         ends = tx.cache.get(Ends)
         tx.lane = ends.head = head
@@ -153,7 +153,7 @@ class Ledger:
 
 def append(
     tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
-) -> Recorded:
+) -> RecordedEvent:
     """
     Append one event in a unit of work. What the unit then reads from projections includes it.
 
@@ -171,7 +171,7 @@ def append_all(
     *,
     branch_id: str | None = None,
     occurred_at: int | None = None,
-) -> list[Recorded]:
+) -> list[RecordedEvent]:
     """Append events with their encoded data, in a unit of work."""
     recording = tx.recording
     if occurred_at is not None:
@@ -275,15 +275,15 @@ def read_events(
     after: int,
     *,
     limit: int = PAGE_EVENTS,
-    structures: Structures | None = None,
-) -> list[Recorded]:
+    structures: ErasedShapes | None = None,
+) -> list[RecordedEvent]:
     """
     Return the next page of events after a position, in a unit of work.
 
     structures: what was found so far of erased payloads; erased events come with theirs.
     """
-    page = [Recorded(row) for row in read_rows(tx, after, limit)]
-    (structures or Structures()).fill(tx, page)
+    page = [RecordedEvent(row) for row in read_rows(tx, after, limit)]
+    (structures or ErasedShapes()).fill(tx, page)
     return page
 
 
@@ -309,9 +309,9 @@ def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:
             return
 
 
-def ledger(tx: Transaction) -> Ledger:
+def ledger(tx: Transaction) -> Appender:
     """Return the log's part in this transaction. Raises RuntimeError where nothing can be appended."""
-    if not isinstance(tx.participant, Ledger):
+    if not isinstance(tx.participant, Appender):
         raise RuntimeError("cannot append in a reading transaction: use EventLog.write")  # noqa: TRY004
     return tx.participant
 

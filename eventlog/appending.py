@@ -17,7 +17,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
 
-class Appended(NamedTuple):
+class AppendResult(NamedTuple):
     """The result of an append: the session's version, the last event's position, the number of events."""
 
     version: int
@@ -58,7 +58,7 @@ def first_result(
     key: str,
     events: Sequence[tuple[Event, bytes]],
     branch_id: str | None,
-) -> Appended | None:
+) -> AppendResult | None:
     """Return the result of the first append with this key; None if the key is new."""
     first = tx.one(
         "SELECT version, metadata, position FROM events "
@@ -78,4 +78,4 @@ def first_result(
     now = [(event.type_name(), integrity.data_digest(data), branch_id) for event, data in events]
     if count != len(now) or before != now:
         raise IdempotencyConflictError(session_id=session_id, idempotency_key=key)
-    return Appended(version + count - 1, rows[-1][3], count)
+    return AppendResult(version + count - 1, rows[-1][3], count)

@@ -13,7 +13,7 @@ from typing import Final
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.events import ContentErased
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 MAX_REMEMBERED: Final = 100_000
@@ -33,7 +33,7 @@ class _Known:
     version: int = 0
     by_position: dict[int, bytes] = field(default_factory=dict)
 
-    def learn(self, erasure: Recorded) -> None:
+    def learn(self, erasure: RecordedEvent) -> None:
         """Take an erasure; one of an older schema version kept no structures."""
         event = erasure.event
         if isinstance(event, ContentErased):
@@ -41,7 +41,7 @@ class _Known:
                 self.by_position.setdefault(position, codec.encode_json(structure))
 
 
-class Structures:
+class ErasedShapes:
     """
     Finds the structures of erased events, and remembers them from page to page.
 
@@ -52,7 +52,7 @@ class Structures:
         self._sessions: dict[str, _Known] = {}
         self._remembered = 0
 
-    def fill(self, tx: Transaction, events: Iterable[Recorded]) -> None:
+    def fill(self, tx: Transaction, events: Iterable[RecordedEvent]) -> None:
         """Give each erased event its structure; one whose erasure kept none stays without."""
         for recorded in events:
             if recorded.data is None:
@@ -72,7 +72,7 @@ class Structures:
     def _look_further(self, tx: Transaction, session_id: str, known: _Known) -> None:
         before = len(known.by_position)
         for row in payloads.event_rows(tx, ERASURES, (session_id, known.version)):
-            known.learn(Recorded(row))
+            known.learn(RecordedEvent(row))
         last = tx.one(LAST_VERSION, (session_id,))
         known.version = 0 if last is None or last[0] is None else last[0]
         self._remembered += 1 + len(known.by_position) - before

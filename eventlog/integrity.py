@@ -75,7 +75,7 @@ class Finding(NamedTuple):
     problem: str
 
 
-class Verified(NamedTuple):
+class Verification(NamedTuple):
     """The result of a verification: the head that was reached, and the findings."""
 
     head: Head
@@ -192,7 +192,7 @@ class Verifier:
         """Record problems of the table's indexes: a read by a damaged index misses rows."""
         self.findings.extend(Finding(None, f"the table is damaged: {why}") for why in problems)
 
-    def finish(self, positions_given: int) -> Verified:
+    def finish(self, positions_given: int) -> Verification:
         """End the verification. ``positions_given`` is the highest position ever given."""
         if positions_given > self.head.position:
             missing = f"events {self.head.position + 1} to {positions_given} are missing at the end"
@@ -201,7 +201,7 @@ class Verifier:
             at = self._expected.position
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))
-        return Verified(self.head, self.events, tuple(self.findings))
+        return Verification(self.head, self.events, tuple(self.findings))
 
 
 def _is_metadata(text: str, position: int) -> bool:

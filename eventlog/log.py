@@ -14,7 +14,7 @@ from agents_eventlog.eventlog import integrity
 from agents_eventlog.eventlog.appender import (
     LAST_DIGEST,
     PAGE_EVENTS,
-    Ledger,
+    Appender,
     Projector,
     last_assigned,
     ledger,
@@ -24,7 +24,7 @@ from agents_eventlog.eventlog.appender import (
     session_version,
 )
 from agents_eventlog.eventlog.appending import (
-    Appended,
+    AppendResult,
     ExpectedVersion,
     check_expected,
     check_names,
@@ -34,9 +34,9 @@ from agents_eventlog.eventlog.appending import (
 from agents_eventlog.eventlog.bootstrap import claim, open_read_only
 from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from agents_eventlog.eventlog.events import Event
-from agents_eventlog.eventlog.integrity import Head, Verified, Verifier
+from agents_eventlog.eventlog.integrity import Head, Verification, Verifier
 from agents_eventlog.eventlog.reader import Query
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.engines import engine_for
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
@@ -179,7 +179,7 @@ class EventLog:
         expected_version: ExpectedVersion = "any",
         branch_id: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Appended:
+    ) -> AppendResult:
         """
         Append events to a session, all or none; they are durable when this returns.
 
@@ -198,7 +198,7 @@ class EventLog:
         encoded = [(event, encode_checked(event)) for event in batch]
         check_names(session_id=session_id, branch_id=branch_id, idempotency_key=idempotency_key)
 
-        def unit(tx: Transaction) -> Appended:
+        def unit(tx: Transaction) -> AppendResult:
             version = session_version(tx, session_id)
             if idempotency_key is not None:
                 first = first_result(tx, session_id, idempotency_key, encoded, branch_id)
@@ -218,7 +218,7 @@ class EventLog:
                 idempotency_key=idempotency_key,
             )
             position = recorded[-1].position if recorded else tx.lane.position
-            return Appended(version + len(recorded), position, len(recorded))
+            return AppendResult(version + len(recorded), position, len(recorded))
 
         return await self.write(unit)
 
@@ -236,7 +236,7 @@ class EventLog:
         before: datetime | None = None,
         backward: bool = False,
         limit: int | None = None,
-    ) -> AsyncIterator[Recorded]:
+    ) -> AsyncIterator[RecordedEvent]:
         """
         Read events in the order of their positions, or backward.
 
@@ -271,7 +271,7 @@ class EventLog:
         types: Sequence[str | type[Event]] | None = None,
         after: int = 0,
         poll_seconds: float = 0.25,
-    ) -> AsyncGenerator[Recorded, None]:
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """
         Read events as ``read`` does, then yield new ones as they are appended: in order, each once.
 
@@ -307,7 +307,7 @@ class EventLog:
             lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
         )
 
-    async def verify(self, expect_head: Head | str | None = None) -> Verified:
+    async def verify(self, expect_head: Head | str | None = None) -> Verification:
         """
         Recompute every digest from what is read back; check positions, versions, decodability, indexes.
 
@@ -332,7 +332,7 @@ class EventLog:
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
 
-    async def verify_session(self, session_id: str) -> Verified:
+    async def verify_session(self, session_id: str) -> Verification:
         """
         Verify one session's events, in time that does not depend on the length of the log.
 
@@ -379,7 +379,7 @@ class EventLog:
 
         def fresh(tx: Transaction) -> T:
             kept = self.store.participant
-            if isinstance(kept, Ledger) and kept.projector is not None:
+            if isinstance(kept, Appender) and kept.projector is not None:
                 kept.projector.require_fresh(tx)
             return unit(tx)
 

@@ -20,7 +20,7 @@ EVENT_COLUMNS: Final = (
     "position, session_id, version, type, schema_version, branch_id, "
     "CAST(data AS BLOB), data_digest, metadata, idempotency_key, recorded_at, digest"
 )
-"""An event as a row, in the order that ``Recorded`` and ``integrity`` expect."""
+"""An event as a row, in the order that ``RecordedEvent`` and ``integrity`` expect."""
 
 JOINED: Final = """
     SELECT CAST(group_concat(data, char(10)) AS BLOB), group_concat(number),

@@ -9,10 +9,10 @@ from typing import Any
 
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import check_progress, up_to_page_bytes
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import EVENT_TYPES, Event
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
@@ -48,12 +48,12 @@ class Query:
             conditions[f"type IN ({', '.join('?' * len(names))})"] = names
         self._conditions = conditions
         self._backward = backward
-        self._structures = Structures()
+        self._structures = ErasedShapes()
         self._place: int | None = None
         # A session's events are found by its own index, in the same order.
         self._order = "version" if session_id is not None else "position"
 
-    def seek(self, last: Recorded) -> None:
+    def seek(self, last: RecordedEvent) -> None:
         """Continue after this event."""
         place = last.version if self._order == "version" else last.position
         if self._place is not None:
@@ -61,14 +61,14 @@ class Query:
         self._place = place
         self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
 
-    def page(self, tx: Transaction, size: int) -> list[Recorded]:
+    def page(self, tx: Transaction, size: int) -> list[RecordedEvent]:
         """Return the next events, at most ``size``; an empty list at the end."""
         where = " AND ".join(self._conditions)
         parameters = chain.from_iterable(self._conditions.values())
         direction = "DESC" if self._backward else "ASC"
         rest = f"WHERE {where} ORDER BY {self._order} {direction} LIMIT ?"
         rows = payloads.event_rows(tx, rest, (*parameters, size))
-        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
         self._structures.fill(tx, page)
         return page
 

@@ -12,7 +12,7 @@ EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """What ``occurred_at`` can be, in microseconds since 1970 UTC: the years 1 to 9999."""
 
 
-class Recorded:
+class RecordedEvent:
     """
     An event as the log stores it. ``event`` and ``metadata`` are decoded at first access.
 
@@ -80,7 +80,7 @@ class Recorded:
         """Whether the content was erased."""
         return self.data is None or self.structure is not None
 
-    def outlined(self) -> Recorded:
+    def outlined(self) -> RecordedEvent:
         """
         Return the event as builders get it: once erased, with its structure as its data.
 
@@ -90,7 +90,7 @@ class Recorded:
             return self
         columns = (self.position, self.session_id, self.version, self.type, self.schema_version)
         rest = (self.data_digest, self.metadata_json, self.idempotency_key, self.recorded_at)
-        outlined = Recorded((*columns, self.branch_id, self.structure, *rest, self.digest))
+        outlined = RecordedEvent((*columns, self.branch_id, self.structure, *rest, self.digest))
         outlined.structure = self.structure
         return outlined
 
@@ -110,7 +110,7 @@ class Recorded:
 
     def __repr__(self) -> str:
         return (
-            f"Recorded(position={self.position}, session_id={self.session_id!r}, "
+            f"RecordedEvent(position={self.position}, session_id={self.session_id!r}, "
             f"version={self.version}, type={self.type!r}, branch_id={self.branch_id!r})"
         )
 

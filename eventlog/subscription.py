@@ -12,7 +12,7 @@ from agents_eventlog.eventlog.appender import PAGE_EVENTS, last_position
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import Event
 from agents_eventlog.eventlog.reader import Query
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Unit
 
@@ -28,7 +28,7 @@ async def follow(
     types: Sequence[str | type[Event]] | None,
     after: int,
     poll_seconds: float | None,
-) -> AsyncGenerator[Recorded, None]:
+) -> AsyncGenerator[RecordedEvent, None]:
     """
     Yield events after a position, then each new event once it is committed, until the log is closed.
 

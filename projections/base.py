@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from agents_eventlog.eventlog.events import Event
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Engine, Table
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -43,7 +43,7 @@ class Projection(Protocol):
     is_built_in_steps: ClassVar[bool] = False
     """Whether its readers cope with tables that show less than the log, so that writers need not wait."""
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Change the tables by what these events say."""
 
 

@@ -11,7 +11,7 @@ from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import PAGE_EVENTS, read_events
 from agents_eventlog.eventlog.errors import ProjectionError
 from agents_eventlog.eventlog.properties import get_property, set_property
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection, tables
 
@@ -96,7 +96,9 @@ def catch_up(tx: Transaction, projections: Collection[Projection], position: int
     return position
 
 
-def apply(tx: Transaction, projections: Collection[Projection], events: Sequence[Recorded]) -> None:
+def apply(
+    tx: Transaction, projections: Collection[Projection], events: Sequence[RecordedEvent]
+) -> None:
     """
     Apply a batch of events: each projection sees those that it handles, erased ones by their structure.
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import ledger, read_head
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     NewerProjectionError,
     ProjectionError,
     StaleProjectionError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 from agents_eventlog.projections import background
@@ -126,10 +126,10 @@ class Projections:
         if found.keys() <= self.by_name.keys():
             tx.cache.get(Built).is_all = True
 
-    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
         if any(recorded.data is None for recorded in events):
-            Structures().fill(tx, events)
+            ErasedShapes().fill(tx, events)
             events = [recorded.outlined() for recorded in events]
         if len(events) == 1:
             for projection in self._handlers.get(events[0].type, ()):

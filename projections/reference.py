@@ -22,7 +22,7 @@ from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
 
 MAIN: Final = "main"
 
@@ -115,7 +115,7 @@ class Session:
     def _live_items(self) -> dict[ItemRef, Item]:
         return {item.ref: item for branch in self.branches.values() for item in branch.items}
 
-    def live(self, branch_id: str, recorded: Recorded) -> Branch:
+    def live(self, branch_id: str, recorded: RecordedEvent) -> Branch:
         """Return the branch that an event happens on, and make it live."""
         at = recorded.occurred_at
         branch = self.branches.setdefault(branch_id, Branch(recorded.position, at, at))
@@ -138,7 +138,7 @@ class State:
 
     sessions: dict[str, Session] = field(default_factory=dict)
 
-    def apply(self, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def apply(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         if recorded.type == events.ContentErased.type_name():
@@ -186,7 +186,7 @@ class State:
             case _:
                 pass  # an import begins: its items follow as events
 
-    def _erase(self, recorded: Recorded) -> None:
+    def _erase(self, recorded: RecordedEvent) -> None:
         session = self.sessions.get(recorded.session_id)
         event = recorded.event
         if session is not None and isinstance(event, events.ContentErased) and event.is_whole:
@@ -210,7 +210,7 @@ class State:
             )
 
 
-def fold(history: Iterable[Recorded]) -> State:
+def fold(history: Iterable[RecordedEvent]) -> State:
     """Return what a history means: the events of whole sessions, in their order."""
     state = State()
     for recorded in history:
@@ -218,7 +218,7 @@ def fold(history: Iterable[Recorded]) -> State:
     return state
 
 
-def _pop(session: Session, recorded: Recorded, event: events.ItemPopped, here: str) -> None:
+def _pop(session: Session, recorded: RecordedEvent, event: events.ItemPopped, here: str) -> None:
     branch = session.branches.get(here)
     if branch is not None and branch.items and branch.items[-1].ref == event.item:
         branch.items = branch.items[:-1]
@@ -227,7 +227,9 @@ def _pop(session: Session, recorded: Recorded, event: events.ItemPopped, here: s
         session.end_usage(here, event.emptied_turn)
 
 
-def _replace(session: Session, recorded: Recorded, event: events.ItemsReplaced, here: str) -> None:
+def _replace(
+    session: Session, recorded: RecordedEvent, event: events.ItemsReplaced, here: str
+) -> None:
     branch = session.live(here, recorded)
     if event.first_item is None:
         branch.items = []
@@ -236,7 +238,7 @@ def _replace(session: Session, recorded: Recorded, event: events.ItemsReplaced, 
     branch.add(recorded.position, event.items)
 
 
-def _create(session: Session, recorded: Recorded, event: events.BranchCreated) -> None:
+def _create(session: Session, recorded: RecordedEvent, event: events.BranchCreated) -> None:
     source = session.branches.get(event.from_branch_id)
     if event.from_branch_id == MAIN and (source is None or not source.is_live):
         source = session.live(MAIN, recorded)  # main is there as soon as anything leaves it
@@ -248,7 +250,7 @@ def _create(session: Session, recorded: Recorded, event: events.BranchCreated) -
     session.branch_id = event.branch_id
 
 
-def _delete(session: Session, recorded: Recorded, branch_id: str) -> None:
+def _delete(session: Session, recorded: RecordedEvent, branch_id: str) -> None:
     branch = session.branches.get(branch_id)
     if branch is not None:
         branch.is_live, branch.items = False, []
@@ -264,13 +266,13 @@ def _empty(session: Session) -> None:
     session.branch_id = MAIN
 
 
-def _clear(session: Session, recorded: Recorded) -> None:
+def _clear(session: Session, recorded: RecordedEvent) -> None:
     _empty(session)
     session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
     session.end_usage()
 
 
-def _use(session: Session, recorded: Recorded, event: events.UsageRecorded, here: str) -> None:
+def _use(session: Session, recorded: RecordedEvent, event: events.UsageRecorded, here: str) -> None:
     for index, request in enumerate(event.requests):
         session.usage.append(
             Used(

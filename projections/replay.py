@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import read_events, read_head
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     ProjectionError,
 )
 from agents_eventlog.eventlog.log import EventLog
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store, Table
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections import build
@@ -124,7 +124,7 @@ def _build(
     started = time.monotonic()
     total = store.read_sync(read_head).position
     position = 0
-    structures = Structures()
+    structures = ErasedShapes()
     page = store.read_sync(partial(_page, after=0, structures=structures), scan=True)
     while page:
         position = page[-1].position
@@ -140,12 +140,12 @@ def _build(
     return position
 
 
-def _page(tx: Transaction, after: int, structures: Structures) -> list[Recorded]:
+def _page(tx: Transaction, after: int, structures: ErasedShapes) -> list[RecordedEvent]:
     return read_events(tx, after, limit=BATCH_EVENTS, structures=structures)
 
 
 def _apply(
-    scratch: Transaction, projections: Sequence[Projection], page: Sequence[Recorded]
+    scratch: Transaction, projections: Sequence[Projection], page: Sequence[RecordedEvent]
 ) -> None:
     """Apply a page of events in a transaction, to be committed: what was deferred is written then."""
     scratch.execute("BEGIN")

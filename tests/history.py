@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity, recording_context
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection, tables
@@ -40,15 +40,15 @@ class Entry(NamedTuple):
     branch_id: str | None = "main"
 
 
-def recorded(position: int, version: int, entry: Entry) -> Recorded:
+def recorded(position: int, version: int, entry: Entry) -> RecordedEvent:
     """Return an entry as it would stand in a log: encoded, and decoded again when asked for."""
     data = codec.encode(entry.event)
     columns = (position, entry.session_id, version, entry.event.type_name())
     stored = (entry.event.schema_version, entry.branch_id, data, integrity.data_digest(data))
-    return Recorded((*columns, *stored, None, None, START + position, bytes(32)))
+    return RecordedEvent((*columns, *stored, None, None, START + position, bytes(32)))
 
 
-def history(entries: Iterable[Entry]) -> list[Recorded]:
+def history(entries: Iterable[Entry]) -> list[RecordedEvent]:
     """Return entries as a log's events, at positions and versions from 1."""
     versions: dict[str, int] = {}
     events = []
@@ -70,7 +70,7 @@ def empty(projections: Sequence[Projection]) -> Transaction:
 def build(
     tx: Transaction,
     projections: Sequence[Projection],
-    events: Sequence[Recorded],
+    events: Sequence[RecordedEvent],
     cuts: Iterable[int] = (),
     *,
     forgetful: bool = False,

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agents_eventlog.adapters.conversations.event_descriptions import EventDescription
-    from agents_eventlog.eventlog import EventLog, Verified
+    from agents_eventlog.eventlog import EventLog, Verification
     from agents_eventlog.eventlog.events import JSON
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
 
 BATCH_EVENTS = 200
 """Number of events printed at once."""
@@ -55,7 +55,7 @@ class Filters(NamedTuple):
     actor: str | None = None
     limit: int | None = None
 
-    def fits(self, recorded: Recorded) -> bool:
+    def fits(self, recorded: RecordedEvent) -> bool:
         """Return whether an event matches all filters."""
         if self.session_id is not None and recorded.session_id != self.session_id:
             return False
@@ -71,7 +71,7 @@ class Filters(NamedTuple):
         return self.branch_id is None or self.branch_id in _branches(recorded)
 
 
-def happened_at(recorded: Recorded) -> int:
+def happened_at(recorded: RecordedEvent) -> int:
     """Return the time of an event, or its recording time if its metadata is unreadable."""
     try:
         return recorded.occurred_at
@@ -79,7 +79,7 @@ def happened_at(recorded: Recorded) -> int:
         return recorded.recorded_at
 
 
-def _bound(recorded: Recorded, name: str) -> str | None:
+def _bound(recorded: RecordedEvent, name: str) -> str | None:
     try:
         value = recorded.metadata.get(name)
     except (ValueError, RecursionError, AttributeError):
@@ -87,7 +87,7 @@ def _bound(recorded: Recorded, name: str) -> str | None:
     return value if isinstance(value, str | None) else summary.json_or_text(value)
 
 
-def _branches(recorded: Recorded) -> set[str | None]:
+def _branches(recorded: RecordedEvent) -> set[str | None]:
     """Return the branch of an event, and the branches that it names."""
     try:
         event = recorded.event
@@ -179,11 +179,11 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
     return verified.ok and problem is None
 
 
-async def _newest(log: EventLog, filters: Filters, head: int) -> list[Recorded] | None:
+async def _newest(log: EventLog, filters: Filters, head: int) -> list[RecordedEvent] | None:
     """Return the newest matching events, in order; None without a limit."""
     if filters.limit is None:
         return None
-    found: list[Recorded] = []
+    found: list[RecordedEvent] = []
     if filters.limit > 0:
         async for recorded in log.read(filters.session_id, until=head, backward=True):
             if filters.fits(recorded):
@@ -194,7 +194,7 @@ async def _newest(log: EventLog, filters: Filters, head: int) -> list[Recorded] 
 
 
 def _sessions(
-    filters: Filters, chosen: list[Recorded] | None, *, follow: bool
+    filters: Filters, chosen: list[RecordedEvent] | None, *, follow: bool
 ) -> Sequence[str | None]:
     """Return the sessions whose whole histories are needed; [None] for all."""
     if filters.session_id is not None:
@@ -204,12 +204,12 @@ def _sessions(
     return list(dict.fromkeys(recorded.session_id for recorded in chosen))
 
 
-async def _each(events: Sequence[Recorded]) -> AsyncIterator[Recorded]:
+async def _each(events: Sequence[RecordedEvent]) -> AsyncIterator[RecordedEvent]:
     for recorded in events:
         yield recorded
 
 
-async def _told(log: EventLog, recorded: Recorded, history: ItemHistory) -> EventDescription:
+async def _told(log: EventLog, recorded: RecordedEvent, history: ItemHistory) -> EventDescription:
     popped = None
     try:
         if isinstance(recorded.event, ItemPopped):
@@ -226,10 +226,10 @@ class _View:
         self._out = out
         self._as_json = as_json
         self._shows_session = shows_session
-        self._waiting: list[tuple[Recorded, EventDescription]] = []
+        self._waiting: list[tuple[RecordedEvent, EventDescription]] = []
         self._day: str | None = None
 
-    def add(self, recorded: Recorded, described: EventDescription) -> None:
+    def add(self, recorded: RecordedEvent, described: EventDescription) -> None:
         """Print an event, or queue it for the next batch."""
         if self._as_json:
             terminal.print_json(_document(recorded, described))
@@ -249,7 +249,9 @@ class _View:
             self._waiting.clear()
         sys.stdout.flush()
 
-    def integrity(self, verified: Verified, problem: str | None, session_id: str | None) -> None:
+    def integrity(
+        self, verified: Verification, problem: str | None, session_id: str | None
+    ) -> None:
         """Print the result of the verification, and the verified head."""
         if self._as_json:
             for finding in verified.findings:
@@ -296,7 +298,7 @@ def _column(text: str, width: int, style: str = "") -> Text:
     return column.append("  ")
 
 
-def line(recorded: Recorded, described: EventDescription) -> Text:
+def line(recorded: RecordedEvent, described: EventDescription) -> Text:
     """Return an event's description, with later removals of its items, its actor and its trace."""
     words = Text(
         printable(described.account), style="" if described.state == "whole" else "bold red"
@@ -317,7 +319,7 @@ def line(recorded: Recorded, described: EventDescription) -> Text:
     return words
 
 
-def _document(recorded: Recorded, described: EventDescription) -> dict[str, JSON]:
+def _document(recorded: RecordedEvent, described: EventDescription) -> dict[str, JSON]:
     return {
         "kind": "event",
         "position": recorded.position,

@@ -27,7 +27,7 @@ from agents_eventlog.eventlog.events import (
     SessionDeleted,
     SessionRestored,
 )
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
@@ -156,7 +156,7 @@ def _forks_and_ends(
     forks: dict[str, BranchCreated] = {}
     ends: list[_End] = []
     for row in payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)):
-        recorded = Recorded(row)
+        recorded = RecordedEvent(row)
         where = (recorded.position, recorded.version, recorded.occurred_at)
         match recorded.event:
             case BranchCreated() as event:

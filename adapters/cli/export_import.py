@@ -24,8 +24,8 @@ from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.conversations.summary import counted
 from agents_eventlog.adapters.openai_agents.migration.import_file import check_source, import_file
 from agents_eventlog.eventlog.errors import OpenError, WrongTablesError
-from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
-from agents_eventlog.eventlog.jsonl.import_ import Imported, ImportOutcome, OnConflict
+from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
+from agents_eventlog.eventlog.jsonl.import_ import ImportOutcome, ImportResult, OnConflict
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.engine import MEMORY
 from agents_eventlog.eventlog.storage.sqlite import files
@@ -45,9 +45,9 @@ def export(
         check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
     with terminal.opened(path, read_only=True) as log, _bar("exporting", shown=shown) as show:
-        written = Exported(0, 0, 0)
+        written = ExportProgress(0, 0, 0)
 
-        def on_progress(progress: Exported) -> None:
+        def on_progress(progress: ExportProgress) -> None:
             nonlocal written
             written = progress
             if show is not None:
@@ -117,7 +117,7 @@ def _umask() -> int:
     return mask
 
 
-def _print_exported(written: Exported, output: Path, *, as_json: bool) -> None:
+def _print_exported(written: ExportProgress, output: Path, *, as_json: bool) -> None:
     sessions, events = written.sessions, written.events
     if as_json:
         document = {"kind": "exported", "sessions": sessions, "events": events}
@@ -148,7 +148,7 @@ def import_(
         terminal.fail(ExitCode.USAGE, error)
     check_source(source, tables)  # before creating a log
     import_source = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
-    outcomes: list[Imported] = []
+    outcomes: list[ImportResult] = []
     try:
         is_tried = dry_run or (not _is_there(path) and _is_all_broken(import_source))
         with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
@@ -162,13 +162,13 @@ def import_(
     )
 
 
-def _is_incomplete(outcome: Imported) -> bool:
+def _is_incomplete(outcome: ImportResult) -> bool:
     """Return whether a session was imported without some of its content."""
     return outcome.imported_as is not None and outcome.problem is not None
 
 
 async def _collect(
-    imported: AsyncIterator[Imported], outcomes: list[Imported], *, as_json: bool
+    imported: AsyncIterator[ImportResult], outcomes: list[ImportResult], *, as_json: bool
 ) -> None:
     async for outcome in imported:
         outcomes.append(outcome)
@@ -176,7 +176,7 @@ async def _collect(
             terminal.print_json({"kind": "session", **outcome._asdict()})
 
 
-def _is_all_broken(import_source: Callable[..., AsyncGenerator[Imported, None]]) -> bool:
+def _is_all_broken(import_source: Callable[..., AsyncGenerator[ImportResult, None]]) -> bool:
     """Return whether a source has sessions and all of them are broken, so that no log is created."""
 
     async def found() -> set[bool]:
@@ -216,7 +216,7 @@ def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
 
 
 def _print_receipt(
-    outcomes: Sequence[Imported], path: Path, *, dry_run: bool, as_json: bool
+    outcomes: Sequence[ImportResult], path: Path, *, dry_run: bool, as_json: bool
 ) -> None:
     if not outcomes and sys.exc_info()[0] is not None:
         return  # the import failed before the first session
@@ -238,7 +238,7 @@ def _print_receipt(
     out.print(Text(printable(line)), soft_wrap=True)
 
 
-def _remark(outcome: Imported) -> str | None:
+def _remark(outcome: ImportResult) -> str | None:
     """Return the line to print for a session; None if it was imported unchanged."""
     remarks: list[str] = [] if outcome.outcome == "imported" else [outcome.outcome]
     if outcome.outcome == "renamed":

@@ -17,7 +17,7 @@ from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.openai_agents.migration.importer import shared_length
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.jsonl.export import Exported, choose
+from agents_eventlog.eventlog.jsonl.export import ExportProgress, choose
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
@@ -40,7 +40,7 @@ async def export_markdown(
     log: EventLog,
     session_ids: Sequence[str] = (),
     *,
-    on_progress: Callable[[Exported], None] | None = None,
+    on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncIterator[str]:
     """
     Yield a log's current conversations as Markdown, one session at a time.
@@ -59,7 +59,7 @@ async def export_markdown(
         yield await past.query_as_of(log, session_id, version, partial(_session, session_id))
         done += version
         if on_progress is not None:
-            on_progress(Exported(done, total, count))
+            on_progress(ExportProgress(done, total, count))
 
 
 def _session(session_id: str, tx: Transaction) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from agents_eventlog.eventlog import EventLog, Verified
+    from agents_eventlog.eventlog import EventLog, Verification
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections import Difference, ReplayResult
     from agents_eventlog.projections.base import Projection
@@ -82,7 +82,7 @@ def _head(text: str) -> Head:
         )
 
 
-def chain_document(verified: Verified) -> dict[str, JSON]:
+def chain_document(verified: Verification) -> dict[str, JSON]:
     """Return the result for the log, for programs."""
     first = verified.findings[0].position if verified.findings else None
     return {
@@ -92,7 +92,7 @@ def chain_document(verified: Verified) -> dict[str, JSON]:
     }
 
 
-def print_chain(out: Console, verified: Verified) -> None:
+def print_chain(out: Console, verified: Verification) -> None:
     """Print the result for the log, with the first bad event and the findings."""
     line = Text(f"log   {summary.counted(verified.events, 'event')}   ")
     if verified.ok:

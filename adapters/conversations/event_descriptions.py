@@ -29,7 +29,7 @@ from agents_eventlog.eventlog.events import (
 )
 
 if TYPE_CHECKING:
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
 
 TOLD_ITEMS = 3
 """Maximum number of items that the description of an event shows."""
@@ -61,7 +61,7 @@ class EventDescription(NamedTuple):
 
 
 def describe_event(
-    recorded: Recorded,
+    recorded: RecordedEvent,
     facts: Mapping[int, EventEffect],
     gone: Mapping[ItemRef, Removal],
     popped: JSON = None,

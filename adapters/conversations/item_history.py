@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agents_eventlog.eventlog.events import Event, ItemRef
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
     from agents_eventlog.projections.reference import Branch, Item
 
 _HOW: dict[type[Event], str] = {
@@ -64,7 +64,7 @@ class ItemHistory:
         self.facts: dict[int, EventEffect] = {}
         self._state = State()
 
-    def follow(self, recorded: Recorded) -> None:
+    def follow(self, recorded: RecordedEvent) -> None:
         """Apply a session's next event; an event that cannot be read is ignored."""
         if recorded.type in _ABOUT_NO_ITEM:
             return
@@ -98,7 +98,7 @@ class ItemHistory:
             for item in branch.items:
                 self.gone.pop(item.ref, None)
 
-    def _touched(self, recorded: Recorded, event: Event) -> dict[str, list[Item]]:
+    def _touched(self, recorded: RecordedEvent, event: Event) -> dict[str, list[Item]]:
         """Return the items of the live branches that an event may remove items from."""
         session = self._state.sessions.get(recorded.session_id)
         if session is None:

@@ -13,7 +13,7 @@ from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.format import Heading
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import Query
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 SESSIONS = """
@@ -29,7 +29,7 @@ ONE_SESSION = """
 VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
 
 
-class Exported(NamedTuple):
+class ExportProgress(NamedTuple):
     """How far an export is: events written, events there are in the chosen sessions."""
 
     events: int
@@ -48,7 +48,7 @@ async def export_lines(
     log: EventLog,
     session_ids: Sequence[str] = (),
     *,
-    on_progress: Callable[[Exported], None] | None = None,
+    on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncGenerator[str, None]:
     """
     Yield a log's histories as lines without line ends, in the format of ``eventlog.jsonl.format``.
@@ -73,7 +73,7 @@ async def export_lines(
             query.seek(events[-1])
             done += len(events)
             if on_progress is not None:
-                on_progress(Exported(done, total, count))
+                on_progress(ExportProgress(done, total, count))
 
 
 def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
@@ -91,7 +91,7 @@ def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
     return Chosen(until, headings)
 
 
-def _page(tx: Transaction, query: Query) -> tuple[list[Recorded], dict[int, int]] | None:
+def _page(tx: Transaction, query: Query) -> tuple[list[RecordedEvent], dict[int, int]] | None:
     """Return the next events, and the versions of those of the same session that they speak of."""
     events = query.page(tx, PAGE_EVENTS)
     versions: dict[int, int] = {}
@@ -102,5 +102,5 @@ def _page(tx: Transaction, query: Query) -> tuple[list[Recorded], dict[int, int]
     return (events, versions) if events else None
 
 
-def _event_lines(events: Sequence[Recorded], versions: dict[int, int]) -> list[str]:
+def _event_lines(events: Sequence[RecordedEvent], versions: dict[int, int]) -> list[str]:
     return [jsonl_format.event_line(recorded, versions.__getitem__) for recorded in events]

@@ -9,7 +9,7 @@ The sessions follow in the order of their first events. Each begins with
 
     {"kind": "session", "session_id": "s", "events": 2}
 
-where ``events`` is the number of its events, all of which follow in order:
+where ``events`` is the number of its events. They follow in order:
 
     {"kind": "event", "version": 1, "type": "items_added", "schema_version": 1, "branch_id": "main",
      "recorded_at": 1700000000000000, "metadata": {"actor": "a"}, "idempotency_key": null, "data": {...}}
@@ -55,7 +55,7 @@ from agents_eventlog.eventlog.events import (
     UsageCorrected,
     UsageCorrection,
 )
-from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, Recorded
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, RecordedEvent
 
 FORMAT: Final = 1
 OCCURRED_AT: Final = "occurred_at"
@@ -183,7 +183,7 @@ def session_line(heading: Heading) -> str:
     return _line({"kind": "session", **heading._asdict()})
 
 
-def event_line(recorded: Recorded, version_of: Callable[[int], int]) -> str:
+def event_line(recorded: RecordedEvent, version_of: Callable[[int], int]) -> str:
     """
     Return an event's line. ``version_of`` gives a position's version in this session, else 0.
 
@@ -217,7 +217,7 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _first_recording(recorded: Recorded) -> tuple[dict[str, JSON], int]:
+def _first_recording(recorded: RecordedEvent) -> tuple[dict[str, JSON], int]:
     """Return an event's metadata and time before its first import."""
     imported = recorded.metadata.get(IMPORTED)
     if not isinstance(imported, dict) or type(imported.get(RECORDED_AT)) is not int:

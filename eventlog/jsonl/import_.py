@@ -26,7 +26,7 @@ OnConflict: TypeAlias = Literal["refuse", "skip", "rename"]
 ImportOutcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", "broken"]
 
 
-class Imported(NamedTuple):
+class ImportResult(NamedTuple):
     """
     The outcome for one session: ``imported``, ``renamed`` (to ``imported_as``), ``skipped`` or ``refused``
     because it exists, or ``broken``, with the reason in ``problem``. The last three write nothing.
@@ -45,7 +45,7 @@ async def import_lines(
     *,
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
-) -> AsyncGenerator[Imported, None]:
+) -> AsyncGenerator[ImportResult, None]:
     """
     Import histories in the format of ``eventlog.jsonl.format``, and yield the outcome for each session.
 
@@ -64,7 +64,7 @@ async def import_lines(
     taken: set[str] = set()  # by sessions of this source that a dry run did not write
     async for history in read_histories(source):
         if history.problem is not None:
-            yield Imported(history.session_id, "broken", None, 0, history.problem)
+            yield ImportResult(history.session_id, "broken", None, 0, history.problem)
         elif dry_run:
             yield await _foretell(log, history, on_conflict, taken)
         else:
@@ -211,12 +211,12 @@ async def _each(source: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator
 
 async def _foretell(
     log: EventLog, history: History, on_conflict: OnConflict, taken: set[str]
-) -> Imported:
+) -> ImportResult:
     events = len(history.events)
     try:
         await asyncio.to_thread(lambda: [event.stored(lambda _: 0) for event in history.events])
     except (AppendError, UnserialisableError) as error:
-        return Imported(history.session_id, "broken", None, 0, str(error))
+        return ImportResult(history.session_id, "broken", None, 0, str(error))
     outcome = await log.query(
         lambda tx: place(tx, history.session_id, events, on_conflict, taken),
     )
@@ -224,8 +224,8 @@ async def _foretell(
     return outcome
 
 
-async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Imported:
-    def unit(tx: Transaction) -> Imported:
+async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> ImportResult:
+    def unit(tx: Transaction) -> ImportResult:
         last = len(history.events)
         outcome = place(tx, history.session_id, last, on_conflict)
         if outcome.imported_as is not None:
@@ -241,7 +241,7 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
     try:
         return await log.write(unit)
     except (AppendError, UnserialisableError) as error:
-        return Imported(history.session_id, "broken", None, 0, str(error))
+        return ImportResult(history.session_id, "broken", None, 0, str(error))
 
 
 def place(
@@ -250,7 +250,7 @@ def place(
     events: int,
     on_conflict: OnConflict,
     taken: Collection[str] = (),
-) -> Imported:
+) -> ImportResult:
     """
     Decide, in a unit of work, whether a session is imported, and under which id.
 
@@ -261,12 +261,12 @@ def place(
         return session_id not in taken and session_version(tx, session_id) == 0
 
     if is_free(session_id):
-        return Imported(session_id, "imported", session_id, events)
+        return ImportResult(session_id, "imported", session_id, events)
     if on_conflict == "rename":
         number, name = 1, f"{session_id}-imported"
         while not is_free(name):
             number += 1
             name = f"{session_id}-imported-{number}"
-        return Imported(session_id, "renamed", name, events)
+        return ImportResult(session_id, "renamed", name, events)
     outcome: ImportOutcome = "skipped" if on_conflict == "skip" else "refused"
-    return Imported(session_id, outcome, None, 0, f"session {session_id!r} already exists")
+    return ImportResult(session_id, outcome, None, 0, f"session {session_id!r} already exists")

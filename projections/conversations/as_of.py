@@ -21,12 +21,12 @@ from agents_eventlog.eventlog.appender import (
     session_version,
     up_to_page_bytes,
 )
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -126,11 +126,11 @@ async def items_as_of(
 
 def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> None:
     conversations = [Conversations()]
-    structures = Structures()
+    structures = ErasedShapes()
 
-    def page_after(version: int) -> list[Recorded]:
+    def page_after(version: int) -> list[RecordedEvent]:
         rows = payloads.event_rows(tx, EVENTS, (session_id, version, until, PAGE_EVENTS))
-        page = [Recorded(row) for row in up_to_page_bytes(rows)]
+        page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
         if page:
             check_progress(version, page[-1].version)
         return page
@@ -145,7 +145,7 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
 def _version_at_time(tx: Transaction, session_id: str, time: int) -> int:
     version = 0
     for row in tx.execute(TIMES, (session_id,)):
-        recorded = Recorded(row)
+        recorded = RecordedEvent(row)
         if recorded.occurred_at > time:
             break
         version = recorded.version

@@ -36,7 +36,7 @@ from agents_eventlog.eventlog.events import (
     SessionRestored,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations import branch_tree, item_kind, metadata_index
@@ -280,7 +280,7 @@ class Conversations(Projection):
         ContentErased,
     )
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Change the tables by what these events say."""
         batch = _Batch(tx)
         for recorded in events:
@@ -302,7 +302,7 @@ class _Batch:
         self.sessions: dict[str, bool] = {}
         self.branches: dict[tuple[str, str], bool] = {}
 
-    def apply(self, recorded: Recorded) -> None:
+    def apply(self, recorded: RecordedEvent) -> None:
         if recorded.type == CONTENT_ERASED:
             self.content_erased(recorded)
             return
@@ -318,7 +318,7 @@ class _Batch:
 
     # -- rows in memory -----------------------------------------------------------------------
 
-    def session(self, recorded: Recorded) -> Session:
+    def session(self, recorded: RecordedEvent) -> Session:
         session_id = recorded.session_id
         found = session(self.tx, session_id)
         if found is None:
@@ -327,7 +327,7 @@ class _Batch:
             self.sessions[session_id] = True
         return found
 
-    def branch(self, recorded: Recorded, branch_id: str, *, grows: bool = False) -> Branch:
+    def branch(self, recorded: RecordedEvent, branch_id: str, *, grows: bool = False) -> Branch:
         """Return a branch that is about to change; one that there is not yet begins empty."""
         key = (recorded.session_id, branch_id)
         found = branch(self.tx, *key)
@@ -337,7 +337,7 @@ class _Batch:
         return found
 
     def live_branch(
-        self, recorded: Recorded, branch_id: str, session: Session, *, grows: bool = False
+        self, recorded: RecordedEvent, branch_id: str, session: Session, *, grows: bool = False
     ) -> Branch:
         """Return the branch that an event happens on, and make it live."""
         found = self.branch(recorded, branch_id, grows=grows)
@@ -381,11 +381,11 @@ class _Batch:
 
     # -- what the events do -------------------------------------------------------------------
 
-    def items_added(self, recorded: Recorded, session: Session) -> None:
+    def items_added(self, recorded: RecordedEvent, session: Session) -> None:
         branch = self.live_branch(recorded, recorded.branch_id or MAIN, session, grows=True)
         self.extend(recorded, session, branch)
 
-    def extend(self, recorded: Recorded, session: Session, branch: Branch) -> None:
+    def extend(self, recorded: RecordedEvent, session: Session, branch: Branch) -> None:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased by a release that kept no structure
@@ -411,7 +411,7 @@ class _Batch:
         branch.segment_id, branch.length, branch.turn = segment_id, number, turn
         self.tx.cache.get(branch_tree.Known).ends[segment_id] = number
 
-    def segment_to_extend(self, recorded: Recorded, branch: Branch) -> int:
+    def segment_to_extend(self, recorded: RecordedEvent, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if the branch ends at its tip."""
         segment_id: int | None = branch.segment_id
         if segment_id is not None and branch_tree.end(self.tx, segment_id) == branch.length:
@@ -423,7 +423,7 @@ class _Batch:
         self.tx.cache.get(branch_tree.Known).parents[recorded.position] = branch.pointer
         return recorded.position
 
-    def item_popped(self, recorded: Recorded, session: Session) -> None:
+    def item_popped(self, recorded: RecordedEvent, session: Session) -> None:
         event, branch_id = recorded.event, recorded.branch_id or MAIN
         self.write_items()
         branch = self.branch(recorded, branch_id, grows=True)
@@ -441,7 +441,7 @@ class _Batch:
             session.item_count -= 1
             session.turn_count -= newest.type == item_kind.USER
 
-    def items_replaced(self, recorded: Recorded, session: Session) -> None:
+    def items_replaced(self, recorded: RecordedEvent, session: Session) -> None:
         self.write()
         event = recorded.event
         branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
@@ -454,7 +454,7 @@ class _Batch:
                     self.cut(session, branch, first.length - 1)
         self.extend(recorded, session, branch)
 
-    def branch_created(self, recorded: Recorded, session: Session) -> None:
+    def branch_created(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if not isinstance(event, BranchCreated):
             return
@@ -471,11 +471,11 @@ class _Batch:
         session.branch_id = event.branch_id
         self.trim(session, before)
 
-    def branch_switched(self, recorded: Recorded, session: Session) -> None:
+    def branch_switched(self, recorded: RecordedEvent, session: Session) -> None:
         if isinstance(recorded.event, BranchSwitched):
             session.branch_id = recorded.event.branch_id
 
-    def branch_deleted(self, recorded: Recorded, session: Session) -> None:
+    def branch_deleted(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if not isinstance(event, BranchDeleted):
             return
@@ -487,17 +487,17 @@ class _Batch:
             session.branch_id = MAIN
         self.cut(session, branch, 0)
 
-    def session_cleared(self, recorded: Recorded, session: Session) -> None:
+    def session_cleared(self, recorded: RecordedEvent, session: Session) -> None:
         self.empty(recorded, session)
         session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
 
-    def session_deleted(self, recorded: Recorded, session: Session) -> None:
+    def session_deleted(self, recorded: RecordedEvent, session: Session) -> None:
         session.deleted_at = recorded.occurred_at
 
-    def session_restored(self, recorded: Recorded, session: Session) -> None:
+    def session_restored(self, recorded: RecordedEvent, session: Session) -> None:
         session.deleted_at = None
 
-    def metadata_set(self, recorded: Recorded, session: Session) -> None:
+    def metadata_set(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if isinstance(event, MetadataSet):
             if event.user_id is not None:
@@ -506,7 +506,7 @@ class _Batch:
                 session.metadata = item_kind.json_text(event.metadata) if event.metadata else None
                 metadata_index.set_metadata_leaves(self.tx, recorded.session_id, event.metadata)
 
-    def content_erased(self, recorded: Recorded) -> None:
+    def content_erased(self, recorded: RecordedEvent) -> None:
         """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
         event = recorded.event
         found = session(self.tx, recorded.session_id)
@@ -518,7 +518,7 @@ class _Batch:
 
     # -- cutting ------------------------------------------------------------------------------
 
-    def empty(self, recorded: Recorded, session: Session) -> None:
+    def empty(self, recorded: RecordedEvent, session: Session) -> None:
         """Take everything off all branches, and end them; their ids stay taken."""
         self.write()
         self.sessions[recorded.session_id] = True
@@ -556,7 +556,7 @@ CONTENT_ERASED: Final = ContentErased.type_name()
 USAGE_RECORDED: Final = UsageRecorded.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
-_HANDLERS: Final[dict[str, Callable[[_Batch, Recorded, Session], None]]] = {
+_HANDLERS: Final[dict[str, Callable[[_Batch, RecordedEvent, Session], None]]] = {
     ItemsAdded.type_name(): _Batch.items_added,
     ItemPopped.type_name(): _Batch.item_popped,
     ItemsReplaced.type_name(): _Batch.items_replaced,

@@ -19,7 +19,7 @@ from agents_eventlog.eventlog.events import (
     ItemsAdded,
     ItemsReplaced,
 )
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
@@ -43,7 +43,7 @@ class Search(Projection):
     is_built_in_steps: ClassVar[bool] = True
     """Searches read events that are not indexed yet from the log itself."""
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Add the texts of new items, and remove those of erased events."""
         payloads = [
             (recorded.position, recorded.type, recorded.schema_version, recorded.data)

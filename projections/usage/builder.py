@@ -19,7 +19,7 @@ from agents_eventlog.eventlog.events import (
     UsageCorrection,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.recorded_event import Recorded
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations.item_kind import json_text
@@ -172,7 +172,7 @@ class Usage(Projection):
         SessionCleared,
     )
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Add rows for what was used; correct rows; end those whose turn, branch or history is gone."""
         batch = _Batch(tx, _known_runs(tx, events))
         for recorded in events:
@@ -198,7 +198,7 @@ class _Batch:
         self._counted: dict[DayGroup, list[list[int]]] = {}
         self._left: set[DayGroup] = set()
 
-    def record(self, recorded: Recorded, event: UsageRecorded) -> None:
+    def record(self, recorded: RecordedEvent, event: UsageRecorded) -> None:
         """Add what a run's requests used."""
         begins_run = bool(event.requests) and self._begins(recorded.session_id, event.run_id)
         for index, request in enumerate(event.requests):
@@ -262,7 +262,7 @@ class _Batch:
         self._counted.setdefault(group, []).append(counted)
 
 
-def _known_runs(tx: Transaction, events: Sequence[Recorded]) -> set[RunKey]:
+def _known_runs(tx: Transaction, events: Sequence[RecordedEvent]) -> set[RunKey]:
     """Return which runs of these events the tables know already."""
     runs = {
         (recorded.session_id, event.run_id): None  # in order
@@ -298,7 +298,7 @@ def _better(learnt: Any, known: Any) -> Any:
     return known if learnt is None else learnt
 
 
-def _end_of(recorded: Recorded, event: Event | None) -> tuple[str, tuple[Any, ...]] | None:
+def _end_of(recorded: RecordedEvent, event: Event | None) -> tuple[str, tuple[Any, ...]] | None:
     """Return the statement that ends what this event takes away, if it takes away anything."""
     session_id, branch_id = recorded.session_id, recorded.branch_id or "main"
     if isinstance(event, ItemPopped) and event.emptied_turn is not None:
@@ -311,7 +311,11 @@ def _end_of(recorded: Recorded, event: Event | None) -> tuple[str, tuple[Any, ..
 
 
 def _row(
-    recorded: Recorded, event: UsageRecorded, index: int, request: RequestUsage, begins_run: int
+    recorded: RecordedEvent,
+    event: UsageRecorded,
+    index: int,
+    request: RequestUsage,
+    begins_run: int,
 ) -> tuple[Any, ...]:
     return (
         recorded.position,

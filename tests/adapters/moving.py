@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.eventlog import Event, Transaction
-    from agents_eventlog.eventlog.jsonl.import_ import Imported
+    from agents_eventlog.eventlog.jsonl.import_ import ImportResult
 
 NASTY = (
     "\x1b[31mred\x1b[0m \u202eevil\u2066 \x00\x7f\x9b \u2028 ```\n# head\n<b> [x](javascript:1) é"
@@ -124,12 +124,12 @@ async def exported(path: Path, *session_ids: str) -> list[str]:
         return await lines_of(log, *session_ids)
 
 
-async def brought(log: EventLog, lines: Iterable[str], **options: Any) -> list[Imported]:
+async def brought(log: EventLog, lines: Iterable[str], **options: Any) -> list[ImportResult]:
     encoded = [line.encode() + b"\n" for line in lines]
     return [outcome async for outcome in import_lines(log, encoded, **options)]
 
 
-async def imported(path: Path, lines: Iterable[str], **options: Any) -> list[Imported]:
+async def imported(path: Path, lines: Iterable[str], **options: Any) -> list[ImportResult]:
     async with EventLog.open(path, projections=projections.default(), durability="normal") as log:
         return await brought(log, lines, **options)
 
@@ -141,7 +141,7 @@ def rows(path: Path, columns: str, session_id: str) -> list[Any]:
         ).fetchall()
 
 
-async def from_file(target: Path, source: Path, **options: Any) -> list[Imported]:
+async def from_file(target: Path, source: Path, **options: Any) -> list[ImportResult]:
     async with EventLog.open(target, projections=projections.default()) as log:
         return [outcome async for outcome in import_file(log, source, **options)]
 
@@ -151,7 +151,7 @@ async def versions(path: Path, *session_ids: str) -> list[int]:
         return [await log.version(session_id) for session_id in session_ids]
 
 
-def by_outcome(outcomes: Iterable[Imported]) -> dict[str, str]:
+def by_outcome(outcomes: Iterable[ImportResult]) -> dict[str, str]:
     return {outcome.session_id: outcome.outcome for outcome in outcomes}
 
 

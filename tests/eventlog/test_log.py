@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog.eventlog import (
-    Appended,
+    AppendResult,
     BranchSwitched,
     Event,
     EventLog,
@@ -42,15 +42,15 @@ def content(path: Path) -> bytes:
 
 
 async def test_a_session_counts_its_own_versions_and_the_log_its_positions(log: EventLog) -> None:
-    assert await log.append("a", ONE) == Appended(version=1, position=1, events=1)
-    assert await log.append("b", [ONE, TWO]) == Appended(version=2, position=3, events=2)
-    assert await log.append("a", [CLEARED]) == Appended(version=2, position=4, events=1)
+    assert await log.append("a", ONE) == AppendResult(version=1, position=1, events=1)
+    assert await log.append("b", [ONE, TWO]) == AppendResult(version=2, position=3, events=2)
+    assert await log.append("a", [CLEARED]) == AppendResult(version=2, position=4, events=1)
     assert [await log.version(name) for name in ("a", "b", "c")] == [2, 2, 0]
 
 
 async def test_appending_nothing_says_where_things_stand(log: EventLog) -> None:
     await log.append("a", ONE)
-    assert await log.append("a", []) == Appended(version=1, position=1, events=0)
+    assert await log.append("a", []) == AppendResult(version=1, position=1, events=0)
     assert await log.version("a") == 1
 
 
@@ -125,7 +125,7 @@ async def test_of_two_that_expect_the_same_version_one_gets_it(log: EventLog) ->
         *(log.append("a", ONE, expected_version=0) for _ in range(5)), return_exceptions=True
     )
     assert [type(outcome) for outcome in done] == [
-        Appended,
+        AppendResult,
         *4 * [errors.WrongExpectedVersionError],
     ]
     assert await log.version("a") == 1
@@ -140,7 +140,7 @@ async def test_a_repeated_append_happens_once_and_returns_its_first_result(log: 
     await log.append("a", CLEARED)
     head = await log.head()
     again = await log.append("a", events, idempotency_key="k", expected_version=0)
-    assert again == first == Appended(version=3, position=3, events=3)
+    assert again == first == AppendResult(version=3, position=3, events=3)
     assert await log.head() == head
 
 

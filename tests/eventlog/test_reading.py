@@ -25,7 +25,7 @@ from tests.history import START
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
 
 
 async def filled(log: EventLog) -> None:
@@ -158,7 +158,7 @@ async def test_what_is_appended_while_it_is_read_is_read_too(
 ) -> None:
     monkeypatch.setattr("agents_eventlog.eventlog.log.PAGE_EVENTS", 2)
     await filled(log)
-    seen: list[Recorded] = []
+    seen: list[RecordedEvent] = []
     async for recorded in log.read():
         seen.append(recorded)
         if recorded.position == 5:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
 
 NEVER = 3600.0
 """A poll so rare that only what wakes at once is noticed."""
@@ -46,12 +46,12 @@ def writer(path: Path, session_id: str, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(path), session_id, str(count)])
 
 
-async def take(events: AsyncGenerator[Recorded, None], count: int) -> list[Recorded]:
+async def take(events: AsyncGenerator[RecordedEvent, None], count: int) -> list[RecordedEvent]:
     async with asyncio.timeout(30):
         return [await anext(events) for _ in range(count)]
 
 
-async def positions(events: AsyncGenerator[Recorded, None], count: int) -> list[int]:
+async def positions(events: AsyncGenerator[RecordedEvent, None], count: int) -> list[int]:
     return [recorded.position for recorded in await take(events, count)]
 
 
@@ -184,7 +184,7 @@ async def test_a_loop_that_was_closed_while_following_disturbs_nobody(log: Event
     gc.collect()
 
 
-async def _first(events: AsyncGenerator[Recorded, None]) -> int:
+async def _first(events: AsyncGenerator[RecordedEvent, None]) -> int:
     return (await anext(events)).position
 
 

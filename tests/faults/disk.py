@@ -58,7 +58,7 @@ class Disk:
         return int(self._library.disk_counted())
 
 
-class Recorded(NamedTuple):
+class RecordedEvent(NamedTuple):
     """One operation on a file of the database (or a note), as it was recorded."""
 
     operation: str
@@ -70,14 +70,14 @@ class Recorded(NamedTuple):
 HEADER = struct.Struct("=cb6xqq")
 
 
-def read_record(path: Path) -> list[Recorded]:
+def read_record(path: Path) -> list[RecordedEvent]:
     """Return all that was recorded, in order."""
     raw = path.read_bytes()
     at, found = 0, []
     while at < len(raw):
         operation, file, offset, length = HEADER.unpack_from(raw, at)
         at += HEADER.size
-        found.append(Recorded(operation.decode(), file, offset, raw[at : at + length]))
+        found.append(RecordedEvent(operation.decode(), file, offset, raw[at : at + length]))
         at += length
     return found
 

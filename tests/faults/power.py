@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.faults.disk import Recorded
+    from tests.faults.disk import RecordedEvent
 
 SECTOR = 512
 DATABASE, WAL, JOURNAL, FOLDER = 1, 2, 3, 4
@@ -30,7 +30,7 @@ class File:
 
     def __init__(self) -> None:
         self.synced = bytearray()
-        self.pending: list[Recorded] = []
+        self.pending: list[RecordedEvent] = []
 
     def sync(self) -> None:
         """Make sure of all that was written."""
@@ -57,7 +57,7 @@ class Platter:
         self.synced_names: dict[int, File] = {}
         self.pending_names: list[dict[int, File]] = []
 
-    def take(self, recorded: Recorded) -> None:
+    def take(self, recorded: RecordedEvent) -> None:
         """Take the next operation."""
         operation, file = recorded.operation, recorded.file
         if operation in "cu":
@@ -85,7 +85,7 @@ class Platter:
                 target.write_bytes(names[file].after_power_cut(luck, chance))
 
 
-def _sectors(recorded: Recorded) -> Iterator[Recorded]:
+def _sectors(recorded: RecordedEvent) -> Iterator[RecordedEvent]:
     if recorded.operation == "t":
         yield recorded
         return

@@ -14,7 +14,7 @@ import pytest
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.projections import default
 from tests.faults import power
-from tests.faults.disk import Recorded, read_record, run_on_disk, shim
+from tests.faults.disk import RecordedEvent, read_record, run_on_disk, shim
 from tests.faults.files import rows
 from tests.faults.power import Platter
 from tests.faults.support import check_log
@@ -35,14 +35,14 @@ LONG = [
 """Durability; how many power cuts, in how many actions of each session, of how many processes."""
 
 
-def moments(record: list[Recorded], cuts: int, chance: random.Random) -> list[int]:
+def moments(record: list[RecordedEvent], cuts: int, chance: random.Random) -> list[int]:
     """Choose when to cut the power: anywhere, and more often around a sync or an acknowledgement."""
     telling = [n for n, recorded in enumerate(record) if recorded.operation in "ns"]
     near = [chance.choice(telling) + chance.choice((0, 1)) for _ in range(cuts // 2)]
     return sorted(near + [chance.randrange(len(record)) for _ in range(cuts - len(near))])
 
 
-def platters(record: list[Recorded], at: list[int]) -> Iterator[tuple[int, Platter]]:
+def platters(record: list[RecordedEvent], at: list[int]) -> Iterator[tuple[int, Platter]]:
     """Give the state of the disk at these moments, in order."""
     platter, taken = Platter(), 0
     for moment in at:
@@ -55,7 +55,7 @@ def platters(record: list[Recorded], at: list[int]) -> Iterator[tuple[int, Platt
 class Acknowledged:
     """What had been told to be done at each moment of a record."""
 
-    def __init__(self, record: list[Recorded], events: list[Any]) -> None:
+    def __init__(self, record: list[RecordedEvent], events: list[Any]) -> None:
         places = {(session_id, version): place for place, session_id, version, *_ in events}
         self.notes: list[tuple[int, int]] = []
         self.inside_batches: set[int] = set()
@@ -116,7 +116,7 @@ def test_after_a_power_cut_the_log_is_whole_and_has_all_that_it_promised(
         assert shortest < 0  # or these were no power cuts
 
 
-def checkpoints_in(record: list[Recorded]) -> int:
+def checkpoints_in(record: list[RecordedEvent]) -> int:
     """Return how many times the database itself was synced."""
     return sum(r.operation == "s" and r.file == power.DATABASE for r in record)
 

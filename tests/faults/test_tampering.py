@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agents_eventlog.eventlog.integrity import Verified
+    from agents_eventlog.eventlog.integrity import Verification
 
 EVENTS = 8
 OTHER_DATA = '{"items":[{"role":"user","content":"never said"}]}'
@@ -58,7 +58,7 @@ async def head(path: Path) -> Head:
 
 async def tampered(
     path: Path, change: Callable[[sqlite3.Connection], object], expect: Head | None = None
-) -> Verified:
+) -> Verification:
     """Drop the triggers, change something, and verify."""
     with closing(sqlite3.connect(path)) as connection:
         for trigger in ("events_are_never_changed", "events_are_never_deleted"):
@@ -69,14 +69,14 @@ async def tampered(
         return await log.verify(expect)
 
 
-async def tampered_session(path: Path, session_id: str, sql: str, *parameters: Any) -> Verified:
+async def tampered_session(path: Path, session_id: str, sql: str, *parameters: Any) -> Verification:
     """Do as ``tampered`` does, and verify one session only."""
     await tampered(path, lambda connection: connection.execute(sql, parameters))
     async with EventLog.open(path, read_only=True) as log:
         return await log.verify_session(session_id)
 
 
-def places(verified: Verified) -> set[int]:
+def places(verified: Verification) -> set[int]:
     return {finding.position for finding in verified.findings}
 
 

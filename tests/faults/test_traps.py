@@ -2,7 +2,7 @@
 The traps that a log on SQLite and asyncio falls into, one by one.
 
 Those about changing events are in test_append_only, cancelling in test_cancellation, forks in test_fork,
-new files opened by many processes in test_two_processes too, aiosqlite's thread in eventlog/test_worker.
+new files opened by many processes in test_two_processes too, aiosqlite's thread in eventlog/test_thread.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from agents_eventlog.eventlog.jsonl.import_ import Imported
+    from agents_eventlog.eventlog.jsonl.import_ import ImportResult
 
 TABLES = {
     "agent_sessions": ("session_id", "created_at", "updated_at"),
@@ -95,7 +95,7 @@ def _change(
     return f"UPDATE {table} SET {column} = {value} WHERE {row}", (new,)
 
 
-async def bring_in(path: Path) -> list[Imported]:
+async def bring_in(path: Path) -> list[ImportResult]:
     """Import a file into a log in memory: what was foretold is done, and the log is sound."""
     async with EventLog.open(":memory:", projections=projections.default()) as log:
         foretold = [outcome async for outcome in import_file(log, path, dry_run=True)]

@@ -36,7 +36,7 @@ OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0"
 
 _MOVING = ("tests/adapters/cli/test_export.py", "tests/adapters/cli/test_import.py")
 _BUILDERS = (
-    *("tests/projections/test_segments.py", "tests/projections/test_conversations.py"),
+    *("tests/projections/test_branch_tree.py", "tests/projections/test_conversations.py"),
     "tests/properties/test_histories.py",
 )
 TESTS: dict[str, tuple[str, ...]] = {
@@ -48,13 +48,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/eventlog/test_integrity.py",
         "tests/properties/test_digest.py",
     ),
-    "eventlog/appender.py": ("tests/eventlog/test_ledger.py",),
-    "eventlog/jsonl/format.py": ("tests/eventlog/test_lines.py",),
+    "eventlog/appender.py": ("tests/eventlog/test_appender.py",),
+    "eventlog/jsonl/format.py": ("tests/eventlog/test_jsonl_format.py",),
     "eventlog/reader.py": (
         "tests/eventlog/test_reading.py",
         "tests/projections/test_query_plans.py",
     ),
-    "eventlog/recorded_event.py": ("tests/eventlog/test_recorded.py",),
+    "eventlog/recorded_event.py": ("tests/eventlog/test_recorded_event.py",),
     "eventlog/storage/sqlite/schema.py": ("tests/eventlog/test_schema.py",),
     "eventlog/storage/sqlite/store.py": (
         *("tests/eventlog/test_store.py", "tests/eventlog/test_connections.py"),
@@ -64,16 +64,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/storage/transaction.py": ("tests/eventlog/test_transaction.py",),
     "projections/conversations/builder.py": (
         *_BUILDERS,
-        *("tests/projections/test_erasing.py", "tests/projections/test_labels.py"),
+        *("tests/projections/test_erasing.py", "tests/projections/test_metadata_index.py"),
     ),
-    "projections/conversations/as_of.py": ("tests/projections/test_past.py",),
+    "projections/conversations/as_of.py": ("tests/projections/test_as_of.py",),
     "projections/projector.py": ("tests/projections/test_projector.py",),
     "projections/replay.py": ("tests/projections/test_replay.py",),
     "projections/conversations/branch_tree.py": (
         *_BUILDERS,
         "tests/projections/test_damaged_tables.py",
     ),
-    "projections/conversations/item_kind.py": ("tests/projections/test_shape.py",),
+    "projections/conversations/item_kind.py": ("tests/projections/test_item_kind.py",),
     "projections/usage/builder.py": (
         *("tests/projections/test_usage.py", "tests/projections/test_usage_rows.py"),
         *("tests/properties/test_spending.py", "tests/properties/test_histories.py"),

@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     SessionRestored,
 )
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.projections import Conversations, Usage, replay
 from agents_eventlog.projections.erasure import eraser
@@ -76,7 +76,7 @@ def test_what_was_erased_before_structures_were_kept_has_no_items(given: Given) 
 
 
 def test_a_structure_is_found_that_came_after_the_session_was_looked_through(given: Given) -> None:
-    structures = Structures()
+    structures = ErasedShapes()
     given(added(USER), added(ANSWER), popped(2, 0))
     for erases in (False, True):
         if erases:
@@ -122,7 +122,7 @@ def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> 
         lambda tx: tx.execute("UPDATE events SET data = NULL WHERE type = 'content_erased'")
     )
     events = stored(given)
-    given.log.store.read_sync(lambda tx: Structures().fill(tx, events))
+    given.log.store.read_sync(lambda tx: ErasedShapes().fill(tx, events))
     assert events[1].structure is None
 
 
@@ -135,7 +135,7 @@ def test_structures_are_found_in_any_number_of_sessions(
     given(*[on("main", popped(n, 0), name) for n, name in enumerate("abc", start=1)])
     asyncio.run(eraser.erase(given.log, PoppedItems()))
     events = stored(given)
-    given.log.store.read_sync(lambda tx: Structures().fill(tx, events))
+    given.log.store.read_sync(lambda tx: ErasedShapes().fill(tx, events))
     assert [event.structure is not None for event in events[:3]] == [True] * 3
 
 

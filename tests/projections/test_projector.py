@@ -19,7 +19,7 @@ from agents_eventlog.eventlog import (
     EventLog,
     ItemPopped,
     ItemsAdded,
-    Recorded,
+    RecordedEvent,
     SessionCleared,
     Transaction,
     append,
@@ -73,7 +73,7 @@ class Tally(Projection):
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         self.batches.append(len(events))
         for recorded in events:
             assert isinstance(recorded.event, ItemsAdded)
@@ -98,7 +98,7 @@ class WeightedTally(Tally):
         """,
     )
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         for recorded in events:
             tx.execute(
                 "INSERT INTO tally VALUES (?, 10, 10)"
@@ -180,7 +180,7 @@ def test_a_projection_sees_only_what_it_handles(path: Path) -> None:
 
 def test_a_projection_that_fails_refuses_the_append(path: Path) -> None:
     class Fussy(Tally):
-        def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+        def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
             super().apply(tx, events)
             raise LookupError
 
@@ -445,7 +445,7 @@ class SplitTally(Tally):
         "CREATE TABLE other_half (items INTEGER NOT NULL PRIMARY KEY) STRICT",
     )
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         tx.execute("INSERT OR IGNORE INTO half VALUES ('s', 1)")
 
 
@@ -473,7 +473,7 @@ class EarlyHeir(Heir):
 
     schema: ClassVar[Sequence[str]] = ("CREATE TABLE early (x INTEGER NOT NULL PRIMARY KEY)",)
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         tx.execute("INSERT OR IGNORE INTO early VALUES (1)")
 
 

@@ -37,7 +37,7 @@ from tests.projections.given import added, branched, on, popped, used
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agents_eventlog.eventlog import Event, Recorded, Transaction
+    from agents_eventlog.eventlog import Event, RecordedEvent, Transaction
     from agents_eventlog.projections import Progress
     from tests.projections.given import Given
 
@@ -228,7 +228,7 @@ class Computed(Projection):
     )
     handles: ClassVar[Sequence[type[Event]]] = (ItemsAdded, UsageRecorded)
 
-    def apply(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             row = (event.position, event.session_id)
             tx.execute("INSERT INTO computed (position, session) VALUES (?, ?)", row)

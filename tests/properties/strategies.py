@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agents_eventlog.eventlog import Event
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
     from agents_eventlog.projections.reference import Branch, Session
 
 USER = {"role": "user", "content": "hello"}
@@ -208,11 +208,11 @@ COMMANDS: list[Callable[[Any, Session | None, str], Event]] = [
 
 
 @st.composite
-def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[Recorded]:
+def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[RecordedEvent]:
     """Return a log's events: commands that the present allows, and nonsense between."""
     state = State()
     versions: dict[str, int] = {}
-    events: list[Recorded] = []
+    events: list[RecordedEvent] = []
     for position in range(1, draw(st.integers(1, max_size)) + 1):
         session_id = draw(SESSION_IDS)
         entry = (

@@ -27,7 +27,7 @@ from tests.properties.strategies import ERASURES, SESSION_IDS, histories, sensib
 from tests.properties.test_replay import BOTH, rows, stored, write
 
 if TYPE_CHECKING:
-    from agents_eventlog.eventlog import EventLog, Recorded, Transaction
+    from agents_eventlog.eventlog import EventLog, RecordedEvent, Transaction
     from tests.properties.strategies import Erasure
 
 WORDS = st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["user", "mcp_call"])
@@ -116,7 +116,7 @@ def test_after_erasing_inline_equals_replay_equals_fold(data: st.DataObject) -> 
 
 @given(histories(max_size=12), ERASURES)
 @examples(10)
-def test_nonsense_is_erased_too(events: list[Recorded], what: Erasure) -> None:
+def test_nonsense_is_erased_too(events: list[RecordedEvent], what: Erasure) -> None:
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
         write(log, events)
         erase(log, what)

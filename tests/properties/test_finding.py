@@ -22,7 +22,7 @@ from agents_eventlog.eventlog import (
     codec,
 )
 from agents_eventlog.eventlog.appender import append_all, read_events
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.projections.conversations.item_kind import classify
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
@@ -37,7 +37,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agents_eventlog.eventlog import Recorded, Transaction
+    from agents_eventlog.eventlog import RecordedEvent, Transaction
 
 LETTERS = ("ab", "aB", "AB", "ba", "aab", "b a", "abc")
 OTHERS = (
@@ -64,7 +64,7 @@ def small_steps() -> Iterator[None]:
 class Talk(NamedTuple):
     """A history in which the items say something, and what is sought in it."""
 
-    events: list[Recorded]
+    events: list[RecordedEvent]
     sought: ItemQuery
 
 
@@ -111,11 +111,11 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
-def is_erasing(recorded: Recorded) -> bool:
+def is_erasing(recorded: RecordedEvent) -> bool:
     return isinstance(recorded.event, ContentErased)
 
 
-def speaking(recorded: Recorded, said: Sequence[str]) -> Recorded:
+def speaking(recorded: RecordedEvent, said: Sequence[str]) -> RecordedEvent:
     """Put texts into an event's items, where each kind of item has its own."""
     event = recorded.event
     if isinstance(event, ItemsAdded | ItemsReplaced):
@@ -155,7 +155,7 @@ def texts(item: Any) -> list[str]:
     return []
 
 
-def write(log: EventLog, events: Sequence[Recorded]) -> None:
+def write(log: EventLog, events: Sequence[RecordedEvent]) -> None:
     """Append events, each in the microsecond of its place."""
 
     def unit(tx: Transaction) -> None:
@@ -188,7 +188,7 @@ def found(log: EventLog, sought: ItemQuery, limit: int | None = None) -> list[Pl
 
 def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     """Look at every item of every live branch."""
-    events = log.store.read_sync(lambda tx: read_events(tx, 0, structures=Structures()))
+    events = log.store.read_sync(lambda tx: read_events(tx, 0, structures=ErasedShapes()))
     present = {event.position: event for event in events}
     places: dict[tuple[str, ItemRef], list[str]] = {}
     for session_id, session in fold([event.outlined() for event in events]).sessions.items():
@@ -209,7 +209,7 @@ def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     }
 
 
-def is_sought(recorded: Recorded, index: int, sought: ItemQuery) -> bool:
+def is_sought(recorded: RecordedEvent, index: int, sought: ItemQuery) -> bool:
     """Look at an item, and at when it was said."""
     item = getattr(recorded.event, "items", [])[index]
     kind = classify(item)

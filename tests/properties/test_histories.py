@@ -15,7 +15,7 @@ from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
 if TYPE_CHECKING:
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
 
 BOTH = (Conversations(), Usage())
 CUTS = st.sets(st.integers(1, 29))
@@ -23,7 +23,7 @@ CUTS = st.sets(st.integers(1, 29))
 
 @given(histories(nonsense=False), CUTS)
 @examples(90)
-def test_the_tables_mean_what_the_fold_says(events: list[Recorded], cuts: set[int]) -> None:
+def test_the_tables_mean_what_the_fold_says(events: list[RecordedEvent], cuts: set[int]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, events, cuts)
@@ -33,7 +33,7 @@ def test_the_tables_mean_what_the_fold_says(events: list[Recorded], cuts: set[in
 @given(histories(), CUTS)
 @examples(100)
 def test_events_that_fit_nothing_mean_the_same_to_tables_and_fold(
-    events: list[Recorded], cuts: set[int]
+    events: list[RecordedEvent], cuts: set[int]
 ) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
@@ -44,7 +44,7 @@ def test_events_that_fit_nothing_mean_the_same_to_tables_and_fold(
 @given(histories(), CUTS, CUTS)
 @examples(60)
 def test_the_cut_into_batches_leaves_no_trace(
-    events: list[Recorded], some: set[int], others: set[int]
+    events: list[RecordedEvent], some: set[int], others: set[int]
 ) -> None:
     one, other = empty(BOTH), empty(BOTH)
     with closing(one.connection), closing(other.connection):
@@ -55,7 +55,7 @@ def test_the_cut_into_batches_leaves_no_trace(
 
 @given(histories())
 @examples(60)
-def test_every_event_applied_alone_gives_what_one_batch_gives(events: list[Recorded]) -> None:
+def test_every_event_applied_alone_gives_what_one_batch_gives(events: list[RecordedEvent]) -> None:
     one, other = empty(BOTH), empty(BOTH)
     with closing(one.connection), closing(other.connection):
         build(one, BOTH, events, range(len(events)))
@@ -65,7 +65,7 @@ def test_every_event_applied_alone_gives_what_one_batch_gives(events: list[Recor
 
 @given(histories(), CUTS)
 @examples(90)
-def test_what_no_live_branch_reaches_is_gone(events: list[Recorded], cuts: set[int]) -> None:
+def test_what_no_live_branch_reaches_is_gone(events: list[RecordedEvent], cuts: set[int]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, events, cuts)

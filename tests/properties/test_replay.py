@@ -32,7 +32,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agents_eventlog.eventlog import Recorded, Transaction
+    from agents_eventlog.eventlog import RecordedEvent, Transaction
 
 BOTH = (Conversations(), Usage())
 
@@ -41,7 +41,7 @@ class RefusedError(Exception):
     """A unit of work failed after it had appended."""
 
 
-def write(log: EventLog, events: Sequence[Recorded], *, fails: bool = False) -> None:
+def write(log: EventLog, events: Sequence[RecordedEvent], *, fails: bool = False) -> None:
     """Append events in one unit of work, which then may fail."""
 
     def unit(tx: Transaction) -> None:
@@ -57,7 +57,7 @@ def write(log: EventLog, events: Sequence[Recorded], *, fails: bool = False) -> 
         assert fails
 
 
-def stored(log: EventLog) -> list[Recorded]:
+def stored(log: EventLog) -> list[RecordedEvent]:
     """Return all events of a log."""
     return log.store.read_sync(lambda tx: read_events(tx, 0))
 
@@ -74,7 +74,7 @@ def opened(path: Path) -> EventLog:
 
 @given(st.lists(st.tuples(histories(max_size=6), st.booleans()), min_size=1, max_size=5))
 @examples(40)
-def test_inline_equals_replay_equals_fold(units: list[tuple[list[Recorded], bool]]) -> None:
+def test_inline_equals_replay_equals_fold(units: list[tuple[list[RecordedEvent], bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
         for events, fails in units:
             write(log, events, fails=fails)
@@ -92,7 +92,7 @@ def test_inline_equals_replay_equals_fold(units: list[tuple[list[Recorded], bool
 @given(histories(), histories(max_size=5))
 @examples(25)
 def test_dropped_tables_come_back_byte_for_byte(
-    events: list[Recorded], later: list[Recorded]
+    events: list[RecordedEvent], later: list[RecordedEvent]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "l.db"
@@ -119,7 +119,7 @@ def forget(path: Path) -> None:
 @given(histories(), histories(max_size=8), st.booleans())
 @examples(25)
 def test_what_a_program_without_projections_appends_is_caught_up_with(
-    events: list[Recorded], others: list[Recorded], again: bool
+    events: list[RecordedEvent], others: list[RecordedEvent], again: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "l.db"
@@ -136,7 +136,7 @@ def test_what_a_program_without_projections_appends_is_caught_up_with(
 @given(histories(max_size=40), st.integers(0, 5))
 @examples(25)
 def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
-    events: list[Recorded], newest: int
+    events: list[RecordedEvent], newest: int
 ) -> None:
     def read(tx: Transaction) -> None:
         contents = {event.position: event for event in read_events(tx, 0)}
@@ -163,7 +163,7 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
         log.store.read_sync(read)
 
 
-def content_of(recorded: Recorded, index: int) -> Any:
+def content_of(recorded: RecordedEvent, index: int) -> Any:
     """Return an item's content, from the event that brought it."""
     assert isinstance(recorded.event, ItemsAdded | ItemsReplaced)
     return recorded.event.items[index]

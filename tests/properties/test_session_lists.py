@@ -21,7 +21,7 @@ from tests.properties.profiles import examples
 from tests.properties.strategies import METADATA, histories
 
 if TYPE_CHECKING:
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
     from agents_eventlog.projections.reference import Session
 
 BOTH = (Conversations(), Usage())
@@ -49,7 +49,7 @@ FILTERED_BY = st.lists(st.sampled_from(sorted(filters.SessionFilters.__annotatio
 @given(histories(), ASKED, FILTERED_BY, st.sampled_from([-1, 1, 2_000]), st.integers(1, 3))
 @examples(80)
 def test_a_list_read_page_by_page_is_what_the_fold_says(
-    events: list[Recorded], asked: dict[str, Any], kept: list[str], few: int, size: int
+    events: list[RecordedEvent], asked: dict[str, Any], kept: list[str], few: int, size: int
 ) -> None:
     for name in filters.SessionFilters.__annotations__.keys() - set(kept):
         asked[name] = None
@@ -87,7 +87,9 @@ def listed(tx: Any, asked: dict[str, Any], size: int) -> list[str]:
 # -- the same, said simply ----------------------------------------------------------------------
 
 
-def meant(folded: dict[str, Session], asked: dict[str, Any], events: list[Recorded]) -> list[str]:
+def meant(
+    folded: dict[str, Session], asked: dict[str, Any], events: list[RecordedEvent]
+) -> list[str]:
     """Return what should be listed."""
     texts = {(event.position, index): item for event in events for index, item in items_of(event)}
     matching = [name for name, session in folded.items() if matches(session, asked, texts)]
@@ -97,7 +99,7 @@ def meant(folded: dict[str, Session], asked: dict[str, Any], events: list[Record
     return newest_first[::-1] if asked["reverse"] else newest_first
 
 
-def items_of(event: Recorded) -> Any:
+def items_of(event: RecordedEvent) -> Any:
     return enumerate(json.loads(event.data or b"{}").get("items", []))
 
 

@@ -22,7 +22,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
     from agents_eventlog.projections.reference import Session, State, Used
 
 BOTH = (Conversations(), Usage())
@@ -55,7 +55,7 @@ KEYS: dict[str, Callable[[str, Session, Used], Any]] = {
 }
 
 
-def spread(events: list[Recorded]) -> list[Recorded]:
+def spread(events: list[RecordedEvent]) -> list[RecordedEvent]:
     """Let seven hours pass between one event and the next."""
     for recorded in events:
         recorded.recorded_at = START + recorded.position * 7 * HOUR
@@ -100,7 +100,7 @@ def naive(state: State, wanted: UsageQuery) -> dict[tuple[Any, ...], UsageTotals
 )
 @examples(80)
 def test_every_grouping_adds_up_what_the_events_say(
-    events: list[Recorded], cuts: set[int], questions: list[UsageQuery]
+    events: list[RecordedEvent], cuts: set[int], questions: list[UsageQuery]
 ) -> None:
     spread(events)
     tx = empty(BOTH)
@@ -125,7 +125,7 @@ def day_number(day: str) -> int:
 
 @given(histories(max_size=40), NAMES)
 @examples(40)
-def test_groups_come_in_the_order_of_their_keys(events: list[Recorded], by: list[str]) -> None:
+def test_groups_come_in_the_order_of_their_keys(events: list[RecordedEvent], by: list[str]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, spread(events))
@@ -137,7 +137,7 @@ def test_groups_come_in_the_order_of_their_keys(events: list[Recorded], by: list
 
 @given(histories(max_size=40))
 @examples(40)
-def test_no_sum_is_kept_of_nothing(events: list[Recorded]) -> None:
+def test_no_sum_is_kept_of_nothing(events: list[RecordedEvent]) -> None:
     tx = empty(BOTH)
     with closing(tx.connection):
         build(tx, BOTH, events, range(len(events)))

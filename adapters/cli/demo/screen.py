@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from agents_eventlog.eventlog.recorded_event import Recorded
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
     from agents_eventlog.projections import ReplayResult
 
 WHO_WIDTH = 8
@@ -82,7 +82,7 @@ class View:
 
     def branches(
         self,
-        events: Sequence[Recorded],
+        events: Sequence[RecordedEvent],
         listed: Sequence[Mapping[str, Any]],
         turns: Mapping[str, Sequence[Mapping[str, Any]]],
     ) -> None:
@@ -116,7 +116,7 @@ class View:
         table.add_row(Text("all recorded", style="bold"), *totals, Text(cost, style="bold"))
         self._console.print(table)
 
-    def events(self, events: Sequence[Recorded]) -> None:
+    def events(self, events: Sequence[RecordedEvent]) -> None:
         """Print the recorded events."""
         self._section("The events", "the only source of truth; all tables are derived from them")
         table = _table("position", "version", "type", "branch", "what happened", numbers_from=0)

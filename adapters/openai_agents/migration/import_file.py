@@ -13,7 +13,11 @@ from typing import IO, TypeAlias, TypeVar
 
 from agents_eventlog.adapters.conversations import sdk_tables
 from agents_eventlog.adapters.conversations.sdk_tables import Refusal, TablePair
-from agents_eventlog.adapters.openai_agents.migration.importer import Brought, SessionImport, Source
+from agents_eventlog.adapters.openai_agents.migration.importer import (
+    MigratedSession,
+    SessionImport,
+    Source,
+)
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import (
@@ -26,9 +30,9 @@ from agents_eventlog.eventlog.errors import (
     SourceError,
     UnserialisableError,
 )
-from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
+from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import (
-    Imported,
+    ImportResult,
     OnConflict,
     check_first_line,
     import_lines,
@@ -54,7 +58,7 @@ async def import_file(
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
-) -> AsyncGenerator[Imported, None]:
+) -> AsyncGenerator[ImportResult, None]:
     """
     Import the histories of a file, and yield the outcome of each session.
 
@@ -148,7 +152,7 @@ async def import_sdk_file(
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
-) -> AsyncGenerator[Imported, None]:
+) -> AsyncGenerator[ImportResult, None]:
     """Import the sessions of a file of the SDK's classes, as ``import_file`` does."""
     pair = tables.resolved()
     taken: set[str] = set()
@@ -161,10 +165,12 @@ async def import_sdk_file(
                 codec.check_text("session_id", session_id)
                 found = await _in_thread(path, partial(SessionImport, session_id, source))
             except InvalidEventError:
-                yield Imported(str(session_id), "broken", None, 0, "its id is not valid UTF-8")
+                yield ImportResult(str(session_id), "broken", None, 0, "its id is not valid UTF-8")
                 continue
             except UnicodeDecodeError:
-                yield Imported(session_id, "broken", None, 0, "one of its texts is not valid UTF-8")
+                yield ImportResult(
+                    session_id, "broken", None, 0, "one of its texts is not valid UTF-8"
+                )
                 continue
             if dry_run:
                 outcome = await _foretell(log, found, created_at, on_conflict, taken)
@@ -199,11 +205,11 @@ async def _write(
     found: SessionImport,
     created_at: int,
     on_conflict: OnConflict,
-    placed: Imported | None = None,
-) -> tuple[Imported, Brought | None]:
+    placed: ImportResult | None = None,
+) -> tuple[ImportResult, MigratedSession | None]:
     """Write a session; return its outcome and, if it was written, its import counts."""
 
-    def unit(tx: Transaction) -> tuple[Imported, Brought | None]:
+    def unit(tx: Transaction) -> tuple[ImportResult, MigratedSession | None]:
         outcome = placed or place(tx, found.session_id, 0, on_conflict)
         if outcome.imported_as is None:
             return outcome, None
@@ -216,7 +222,7 @@ async def _write(
     try:
         return await log.write(unit)
     except (AppendError, UnserialisableError) as error:
-        return Imported(found.session_id, "broken", None, 0, str(error)), None
+        return ImportResult(found.session_id, "broken", None, 0, str(error)), None
 
 
 async def _foretell(
@@ -225,7 +231,7 @@ async def _foretell(
     created_at: int,
     on_conflict: OnConflict,
     taken: set[str],
-) -> Imported:
+) -> ImportResult:
     """Return the outcome of a dry run: write the session into a temporary log in memory."""
     placed = await log.query(
         lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
@@ -272,7 +278,7 @@ def _counted(file: IO[bytes], on_progress: OnProgress | None) -> Iterator[bytes]
 
 
 async def _lines_of(source: EventLog, on_progress: OnProgress | None) -> AsyncIterator[bytes]:
-    def progressed(exported: Exported) -> None:
+    def progressed(exported: ExportProgress) -> None:
         if on_progress is not None:
             on_progress(exported.events, exported.total)
 

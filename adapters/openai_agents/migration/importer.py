@@ -67,7 +67,7 @@ class _Branch:
     """The log's number of each of the SDK's turns; they differ if hidden messages started turns."""
 
 
-def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[Brought]:
+def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[MigratedSession]:
     """
     Append the histories of all the SDK's sessions in this file, in the current transaction.
 
@@ -175,7 +175,7 @@ class Source:
             return self.tx.now
 
 
-class Brought(NamedTuple):
+class MigratedSession(NamedTuple):
     """The numbers of imported objects of a session, and of those that were left out."""
 
     session_id: str
@@ -243,12 +243,12 @@ class SessionImport:
             turn += item_kind.classify(self.messages[message_id].item).type == item_kind.USER
             branch.turns.setdefault(sdk_turn, turn)
 
-    def run(self, tx: Transaction, into: str, created_at: int) -> Brought:
+    def run(self, tx: Transaction, into: str, created_at: int) -> MigratedSession:
         """Append the session's history under this id; return its import counts."""
         self.tx, self.into = tx, into
         for branch in self.branches.values():
             branch.refs = []  # a unit of work may run twice
-        brought = Brought(
+        brought = MigratedSession(
             into,
             items=len(self.messages),
             branches=len(self.branches),

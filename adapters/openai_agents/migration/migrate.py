@@ -17,7 +17,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import (
     same,
 )
 from agents_eventlog.adapters.openai_agents.migration import importer
-from agents_eventlog.adapters.openai_agents.migration.importer import Brought
+from agents_eventlog.adapters.openai_agents.migration.importer import MigratedSession
 from agents_eventlog.eventlog import _logging, properties
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
@@ -54,7 +54,7 @@ def open_log(
             "to create one",
             path=str(path),
         )
-    migrated: list[Brought] = []
+    migrated: list[MigratedSession] = []
 
     def claim(tx: Transaction) -> None:
         migrated[:] = _claim(tx, pair, target)
@@ -76,7 +76,7 @@ def open_log(
     return log
 
 
-def _claim(tx: Transaction, pair: TablePair, path: str) -> list[Brought]:
+def _claim(tx: Transaction, pair: TablePair, path: str) -> list[MigratedSession]:
     """Assign a new file to a pair, and migrate the SDK's tables; return the import counts."""
     found = _to_migrate(tx, pair, path)
     properties.set_property(tx, SDK_TABLES, json.dumps(pair))

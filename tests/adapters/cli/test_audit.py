@@ -44,7 +44,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
 
 COMMAND = [sys.executable, "-m", "agents_eventlog"]
 
@@ -160,7 +160,7 @@ def test_an_erased_event_is_marked(db: Path) -> None:
 
 @given(histories())
 @examples(80)
-def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorded]) -> None:
+def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[RecordedEvent]) -> None:
     item_history = ItemHistory()
     for recorded in history:
         item_history.follow(recorded)

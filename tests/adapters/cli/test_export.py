@@ -19,7 +19,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.cli.markdown import export_markdown
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.errors import ConversationError, UndecodableEventError
-from agents_eventlog.eventlog.jsonl.export import Exported, export_lines
+from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from tests.adapters.moving import (
@@ -38,7 +38,7 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agents_eventlog.eventlog import Recorded, Transaction
+    from agents_eventlog.eventlog import RecordedEvent, Transaction
 
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but the line break, and what turns the direction of writing."""
@@ -118,11 +118,11 @@ def branches(then: Transaction, session_id: str) -> dict[str, list[Any]]:
 
 @given(histories())
 @examples(25)
-def test_any_history_moves_with_equal_bytes_and_meaning(events: list[Recorded]) -> None:
+def test_any_history_moves_with_equal_bytes_and_meaning(events: list[RecordedEvent]) -> None:
     asyncio.run(_moved(events))
 
 
-async def _moved(events: list[Recorded]) -> None:
+async def _moved(events: list[RecordedEvent]) -> None:
     async with EventLog.open(":memory:") as one, EventLog.open(":memory:") as two:
         for recorded in events:
             event: Any = recorded.event
@@ -261,7 +261,7 @@ async def test_an_empty_log_exports_what_can_be_imported(tmp_path: Path) -> None
 
 async def test_progress_is_told_up_to_the_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents_eventlog.eventlog.jsonl.export.PAGE_EVENTS", 2)
-    told: list[Exported] = []
+    told: list[ExportProgress] = []
     async with EventLog.open(":memory:") as log:
         for session_id in ("s", "t"):
             await log.append(session_id, [ItemsAdded(items=["x"])] * 3)

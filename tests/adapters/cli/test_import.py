@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.errors import SourceError, UnserialisableError
 from agents_eventlog.eventlog.jsonl.format import EventLine
-from agents_eventlog.eventlog.jsonl.import_ import Imported, import_lines
+from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
 from tests.adapters.moving import (
     brought,
     by_outcome,
@@ -96,12 +96,12 @@ async def test_what_becomes_of_a_session_that_exists_is_told_in_full(
         told = await brought(log, lines, on_conflict=on_conflict, dry_run=dry_run)
         assert await log.version("s") == 1
     conflicts = [
-        Imported(session_id, outcome, name, 1)
+        ImportResult(session_id, outcome, name, 1)
         if name
-        else Imported(session_id, outcome, None, 0, f"session {session_id!r} already exists")
+        else ImportResult(session_id, outcome, None, 0, f"session {session_id!r} already exists")
         for session_id, name in zip(["s", "s", "s", "new"], names, strict=True)
     ]
-    assert told == [*conflicts[:3], Imported("new", "imported", "new", 1), conflicts[3]]
+    assert told == [*conflicts[:3], ImportResult("new", "imported", "new", 1), conflicts[3]]
 
 
 async def test_a_session_that_was_deleted_exists(full: Path, new: Path) -> None:
@@ -237,9 +237,9 @@ async def test_what_is_wrong_with_a_session_is_told(
 ) -> None:
     async with EventLog.open(":memory:") as log:
         assert await brought(log, [LOG, *said("a"), *said("b", *events), *said("c")]) == [
-            Imported("a", "imported", "a", 1),
-            Imported("b", "broken", None, 0, problem),
-            Imported("c", "imported", "c", 1),
+            ImportResult("a", "imported", "a", 1),
+            ImportResult("b", "broken", None, 0, problem),
+            ImportResult("c", "imported", "c", 1),
         ]
 
 
@@ -436,6 +436,6 @@ async def test_a_session_that_this_log_cannot_hold_is_broken_and_the_others_come
     lines = [LOG, *said("deep", {"type": "session_cleared", "data": {}}), *said("s")]
     async with EventLog.open(":memory:") as log:
         assert await brought(log, lines, dry_run=dry_run) == [
-            Imported("deep", "broken", None, 0, "$ is nested too deeply"),
-            Imported("s", "imported", "s", 1),
+            ImportResult("deep", "broken", None, 0, "$ is nested too deeply"),
+            ImportResult("s", "imported", "s", 1),
         ]

@@ -20,12 +20,12 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.appender import (
     MOST_EVENTS,
+    Appender,
     Ends,
-    Ledger,
     append,
     append_all,
 )
-from agents_eventlog.eventlog.erased_shapes import Structures
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError, InvalidEventError
 from agents_eventlog.eventlog.integrity import FIRST, Head
 from agents_eventlog.eventlog.storage.sqlite import schema
@@ -36,7 +36,7 @@ from tests.history import START
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agents_eventlog.eventlog import Recorded
+    from agents_eventlog.eventlog import RecordedEvent
 
 SAID = ItemsAdded(items=["said"])
 DATA = codec.encode(SAID)
@@ -46,7 +46,7 @@ DATA = codec.encode(SAID)
 def tx() -> Iterator[Transaction]:
     """A transaction on an empty log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        opened = Transaction(connection, now=START, participant=Ledger(), engine=SQLITE)
+        opened = Transaction(connection, now=START, participant=Appender(), engine=SQLITE)
         schema.create(opened)
         appender.ledger(opened).begin(opened)
         yield opened
@@ -55,7 +55,7 @@ def tx() -> Iterator[Transaction]:
 def next_one(tx: Transaction) -> Transaction:
     """Return the next transaction, which remembers nothing of this one."""
     tx.flush()
-    following = Transaction(tx.connection, now=START + 1, participant=Ledger(), engine=SQLITE)
+    following = Transaction(tx.connection, now=START + 1, participant=Appender(), engine=SQLITE)
     appender.ledger(following).begin(following)
     return following
 
@@ -70,7 +70,7 @@ class Watching:
     def begin(self, tx: Transaction, head: Head) -> None:
         self.asked.append(("begin", tx, head))
 
-    def project(self, tx: Transaction, events: Sequence[Recorded]) -> None:
+    def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         self.asked.append(("project", tx, [recorded.position for recorded in events]))
         if self.error is not None:
             raise self.error
@@ -239,7 +239,7 @@ def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transac
     tx.execute("UPDATE events SET data = NULL WHERE position = 1")
     kept = b'{"items":[{}]}'
     assert [each.structure for each in appender.read_events(tx, 0)] == [kept, None]
-    assert [each.structure for each in appender.read_events(tx, 0, structures=Structures())] == [
+    assert [each.structure for each in appender.read_events(tx, 0, structures=ErasedShapes())] == [
         kept,
         None,
     ]

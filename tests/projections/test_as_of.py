@@ -39,12 +39,12 @@ from tests.properties.strategies import histories
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agents_eventlog.eventlog import Event, Recorded, Transaction
+    from agents_eventlog.eventlog import Event, RecordedEvent, Transaction
 
 SECOND = 1_000_000
 
 
-def stored(events: list[Recorded]) -> Transaction:
+def stored(events: list[RecordedEvent]) -> Transaction:
     """Return a database that holds these events and nothing else."""
     tx = empty([])
     tx.execute(schema.EVENTS)
@@ -73,7 +73,7 @@ def pictured(then: Transaction, session_id: str) -> dict[str, Any]:
     return found
 
 
-def folded(events: list[Recorded], session_id: str) -> dict[str, Any]:
+def folded(events: list[RecordedEvent], session_id: str) -> dict[str, Any]:
     """Return the same picture of the fold, with contents looked up in the events."""
     state = fold(events)
     if session_id not in state.sessions:
@@ -104,7 +104,7 @@ def folded(events: list[Recorded], session_id: str) -> dict[str, Any]:
 
 @given(histories())
 @examples(40)
-def test_every_version_reads_as_the_fold_of_its_prefix(events: list[Recorded]) -> None:
+def test_every_version_reads_as_the_fold_of_its_prefix(events: list[RecordedEvent]) -> None:
     tx = stored(events)
     with closing(tx.connection):
         for session_id in ("a", "b"):
@@ -116,7 +116,7 @@ def test_every_version_reads_as_the_fold_of_its_prefix(events: list[Recorded]) -
 
 @given(histories())
 @examples(30)
-def test_a_time_is_the_version_of_its_last_event(events: list[Recorded]) -> None:
+def test_a_time_is_the_version_of_its_last_event(events: list[RecordedEvent]) -> None:
     tx = stored(events)
     with closing(tx.connection):
         for recorded in events:

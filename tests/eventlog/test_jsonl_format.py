@@ -24,7 +24,7 @@ from agents_eventlog.eventlog import (
 from agents_eventlog.eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.format import EventLine, Heading
-from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, Recorded
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, RecordedEvent
 from tests.history import START
 
 DIGEST = b"\xab" * 32
@@ -55,7 +55,7 @@ REFERRING: list[tuple[Event, list[int]]] = [
 ]
 
 
-def recorded(event: Event | None, **columns: Any) -> Recorded:
+def recorded(event: Event | None, **columns: Any) -> RecordedEvent:
     data = None if event is None else codec.encode(event)
     found = {
         "position": 12,
@@ -71,7 +71,7 @@ def recorded(event: Event | None, **columns: Any) -> Recorded:
         "recorded_at": START,
         "digest": bytes(32),
     } | columns
-    return Recorded(tuple(found.values()))
+    return RecordedEvent(tuple(found.values()))
 
 
 def same(position: int) -> int:

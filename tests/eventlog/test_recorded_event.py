@@ -11,7 +11,7 @@ from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.eventlog.recorded_event import (
     EARLIEST,
     LATEST,
-    Recorded,
+    RecordedEvent,
     occurred_at,
 )
 from tests.history import START
@@ -33,18 +33,18 @@ COLUMNS: dict[str, Any] = {
 STRUCTURE = b'{"items":[{}]}'
 
 
-def recorded(structure: bytes | None = None, **columns: Any) -> Recorded:
-    found = Recorded(tuple((COLUMNS | columns).values()))
+def recorded(structure: bytes | None = None, **columns: Any) -> RecordedEvent:
+    found = RecordedEvent(tuple((COLUMNS | columns).values()))
     found.structure = structure
     return found
 
 
-def columns(found: Recorded) -> dict[str, Any]:
+def columns(found: RecordedEvent) -> dict[str, Any]:
     return {name: getattr(found, name) for name in COLUMNS}
 
 
 def test_an_event_has_its_row_s_columns_and_no_structure_unless_it_was_looked_for() -> None:
-    found = Recorded(tuple(COLUMNS.values()))
+    found = RecordedEvent(tuple(COLUMNS.values()))
     assert columns(found) == COLUMNS
     assert found.structure is None
 
@@ -116,5 +116,5 @@ def test_metadata_that_tells_no_time_is_not_decoded_for_it() -> None:
 
 def test_it_is_shown_by_where_it_stands_without_what_was_said() -> None:
     assert repr(recorded()) == (
-        "Recorded(position=12, session_id='s', version=3, type='items_added', branch_id='draft')"
+        "RecordedEvent(position=12, session_id='s', version=3, type='items_added', branch_id='draft')"
     )
