@@ -245,6 +245,9 @@ def sessions(
 @of_sessions
 def delete(
     db: Database,
+    session: Annotated[
+        str | None, typer.Argument(metavar="SESSION", help="Only this session.")
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Delete every session; required without a filter.")
     ] = False,
@@ -267,7 +270,14 @@ def delete(
     from agents_eventlog.adapters.cli import sessions
 
     sessions.delete(
-        db, which, everything=all_, yes=yes, reason=reason, actor=actor, as_json=as_json
+        db,
+        which,
+        session_id=session,
+        everything=all_,
+        yes=yes,
+        reason=reason,
+        actor=actor,
+        as_json=as_json,
     )
 
 
@@ -542,6 +552,7 @@ def export(
         list[str] | None,
         typer.Option(metavar="ID", help="Only this session (repeatable)."),
     ] = None,
+    user: User = None,
     form: Annotated[
         Format, typer.Option("--format", help="Events as JSON lines, or readable Markdown.")
     ] = Format.jsonl,
@@ -554,6 +565,8 @@ def export(
     """
     Export complete histories as JSON lines for [bold]import[/bold].
 
+    [bold]--user[/bold] exports all sessions of a user, deleted ones included.
+
     Markdown contains the current conversations, with branches, turns and tools.
 
     --json describes the written file: kind ("exported"), sessions, events, output.
@@ -563,7 +576,7 @@ def export(
     from agents_eventlog.adapters.cli import export_import
 
     is_markdown = form is Format.markdown
-    export_import.export(db, session or [], markdown=is_markdown, output=output, as_json=as_json)
+    export_import.export(db, session, user, markdown=is_markdown, output=output, as_json=as_json)
 
 
 @app.command("import")
@@ -633,6 +646,9 @@ def erase(
     session: Annotated[
         str | None, typer.Option(metavar="ID", help="Delete and erase this session.")
     ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Delete and erase all sessions of this user.")
+    ] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Erase all deleted sessions.")] = False,
     older_than: Annotated[
         str | None,
@@ -664,7 +680,7 @@ def erase(
     from agents_eventlog.adapters.cli import erase
 
     selection = erase.selection(
-        session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+        session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
     return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
 

@@ -38,7 +38,7 @@ _BACKTICKS = re.compile("`+")
 
 async def export_markdown(
     log: EventLog,
-    session_ids: Sequence[str] = (),
+    session_ids: Sequence[str] | None = None,
     *,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncIterator[str]:
@@ -47,7 +47,7 @@ async def export_markdown(
 
     Args:
         log: The log to export.
-        session_ids: Only these sessions; all if empty.
+        session_ids: Only these sessions; all for None.
         on_progress: Called after each session.
 
     Raises:

@@ -146,6 +146,7 @@ def delete(
     path: Path,
     which: Which,
     *,
+    session_id: str | None,
     everything: bool,
     yes: bool,
     reason: str | None,
@@ -154,7 +155,9 @@ def delete(
 ) -> None:
     """Delete the sessions that match, or only list them. Raises an EventLogError."""
     filters = _filters(which)
+    filters["session_id"] = session_id
     with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
+        terminal.check_session(log, session_id)
         try:
             deletion = asyncio.run(
                 log.delete_sessions(
