@@ -81,13 +81,13 @@ async def _erase(
 ) -> bool:
     would = await log.erase(**selected._asdict(), dry_run=True)
     if dry_run:
-        _print(would, dry_run=True, as_json=as_json)
+        print_erased(would, dry_run=True, as_json=as_json)
         return True
     if would.sessions and not yes:
         _confirm(would)
     with _progress(would.events, shown=not as_json) as on_progress:
         erased = await log.erase(**selected._asdict(), on_progress=on_progress)
-    _print(erased, dry_run=False, as_json=as_json)
+    print_erased(erased, dry_run=False, as_json=as_json)
     return erased.is_complete
 
 
@@ -108,7 +108,8 @@ def _amount(erased: ErasureResult) -> str:
     return f"the content of {events} ({erased.payload_bytes:,} bytes) in {sessions}"
 
 
-def _print(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
+def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
+    """Print the result of an erasure."""
     if as_json:
         terminal.print_json({"kind": "erased", **erased._asdict(), "dry_run": dry_run})
         return

@@ -74,7 +74,7 @@ def export(
 
 
 def _sessions_of(log: EventLog, user_id: str) -> list[str]:
-    """Return the sessions of a user; exit with USAGE if there are none."""
+    """Return the sessions of a user; exit with USAGE if the user has no session."""
 
     def unit(tx: Transaction) -> list[str]:
         projections.default().require_fresh(tx)

@@ -685,6 +685,48 @@ def erase(
     return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
+@app.command()
+def retain(
+    db: Database,
+    delete_after: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Delete sessions not used for this long: 90d, 12h."),
+    ] = None,
+    erase_after: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Erase sessions that were deleted this long ago."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete and erase (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Apply a retention period: delete unused sessions, and erase those deleted long ago.
+
+    Without [bold]--yes[/bold], nothing changes. A deleted session can be restored until it is erased.
+
+    Exits with 1 if another process prevented the rewrite; run it again later.
+
+    --json: the documents of [bold]delete[/bold], then that of [bold]erase[/bold].
+
+    Example: [bold]eventlog retain conversations.db --delete-after 90d --erase-after 30d[/bold]
+    """
+    from agents_eventlog.adapters.cli import retain
+
+    return retain.run(
+        db,
+        delete_after=delete_after,
+        erase_after=erase_after,
+        yes=yes,
+        reason=reason,
+        actor=actor,
+        as_json=as_json,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
@@ -14,7 +14,7 @@ from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tab
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.conversations.sessions import Deletion
+from agents_eventlog.adapters.conversations.sessions import Deletion, Retention
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
@@ -291,6 +291,34 @@ class ConversationLog(EventLog):
             on_progress=on_progress,
             forget=sdk_tables.forget,
         )
+
+    async def retain(
+        self,
+        *,
+        delete_after: timedelta | None = None,
+        erase_after: timedelta | None = None,
+        dry_run: bool = True,
+        reason: str | None = None,
+    ) -> Retention:
+        """
+        Apply a retention period; with ``dry_run=True``, return what would happen without writing.
+
+        delete_after: delete the sessions that were last used longer ago than this.
+        erase_after: erase the sessions that were deleted longer ago than this.
+
+        A session is erased this long after its deletion, so a deletion can be undone until then.
+        """
+        deletion = erasure = None
+        if delete_after is not None:
+            now = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.store.clock())
+            deletion = await self.delete_sessions(
+                updated_before=now - delete_after, dry_run=dry_run, reason=reason
+            )
+        if erase_after is not None:
+            erasure = await self.erase(
+                deleted=True, older_than=erase_after, dry_run=dry_run, reason=reason
+            )
+        return Retention(deletion, erasure)
 
     # -- units of work ------------------------------------------------------------------------
 
