@@ -313,6 +313,9 @@ def audit(
     follow: Annotated[
         bool, typer.Option("--follow", help="Keep printing new events from any process.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every item, and texts complete.")
+    ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
@@ -336,6 +339,7 @@ def audit(
         actor=actor,
         limit=limit,
         follow=follow,
+        full=full,
         as_json=as_json,
     )
 
@@ -358,6 +362,9 @@ def search(
     until: Until = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of results.")] = 20,
     after: After = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Include removed items and deleted sessions.")
+    ] = False,
     index: Annotated[
         bool,
         typer.Option("--index", help="Build or update the full-text index first."),
@@ -367,7 +374,8 @@ def search(
     """
     Search active messages, tool calls, outputs and reasoning summaries.
 
-    The search is case-insensitive. Without QUERY, it lists the items that match all options, newest
+    The search is case-insensitive. [bold]--all[/bold] also finds what was popped, cleared, replaced or
+    deleted. Without QUERY, it lists the items that match all options, newest
     first.
 
     The newest 100 matches are ranked by relevance. [bold]--index[/bold] writes to the file. The index
@@ -390,6 +398,7 @@ def search(
         until=until,
         limit=limit,
         after=after,
+        include_removed=all_,
         index=index,
         as_json=as_json,
     )

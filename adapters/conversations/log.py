@@ -210,14 +210,19 @@ class ConversationLog(EventLog):
         *,
         limit: int | None = 50,
         after: str | None = None,
+        include_removed: bool = False,
         **which: Unpack[ItemFilters],
     ) -> SearchResults:
         """
         Return the active items that contain a text and match the filters, in all sessions.
 
-        The parameters and the result are those of a session object's ``find_items``.
+        include_removed: return also items that are on no branch any more, and those of deleted sessions.
+
+        The other parameters and the result are those of a session object's ``find_items``.
         """
-        return await item_search.find_items(self._ask, text, limit=limit, after=after, **which)
+        return await item_search.find_items(
+            self._ask, text, limit=limit, after=after, include_removed=include_removed, **which
+        )
 
     async def tools(
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]

@@ -12,17 +12,20 @@ from agents_eventlog.eventlog.events import JSON
 SHORT_CHARACTERS = 48
 
 
-def brief(item: JSON) -> str:
-    """Return a short description of an item; it may contain control characters."""
+def brief(item: JSON, *, full: bool = False) -> str:
+    """Return a description of an item, cut unless full; it may contain control characters."""
+    cut = str if full else shortened
     if not isinstance(item, Mapping):
-        return shortened(str(item))
+        return cut(str(item))
     kind = item.get("type")
     if kind == "function_call":
         return f"calls {call(item)}"
     if kind == "function_call_output":
-        return f"gets {shortened(output(item))}"
+        return f"gets {cut(output(item))}"
     role = item.get("role")
-    return f"{role}: {shortened(content(item))}" if role else str(kind or "an item")
+    if role:
+        return f"{role}: {cut(content(item))}"
+    return json_or_text(dict(item)) if full else str(kind or "an item")
 
 
 def call(item: Mapping[str, Any]) -> str:
