@@ -35,6 +35,7 @@ Everything that can go wrong, as one tree.
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
         ├── SessionDeletedError
+        ├── SessionBusyError                another holder has it exclusively
         └── SessionErasedError              it cannot be restored
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
@@ -43,6 +44,7 @@ no conversation text, and survives pickling.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 
@@ -336,6 +338,27 @@ class SessionDeletedError(ConversationError):
     def __init__(self, session_id: str) -> None:
         super().__init__(
             f"session {session_id!r} was deleted; use another id", session_id=session_id
+        )
+
+
+class SessionBusyError(ConversationError):
+    """Another holder has the session exclusively. Try again later; in a web service, answer 409."""
+
+    session_id: str
+    holder: str | None
+    since: datetime | None
+
+    def __init__(self, *, session_id: str, holder: str | None, since: datetime | None) -> None:
+        held = (
+            "its lease has ended"
+            if holder is None or since is None
+            else f"{holder} has held it since {since.isoformat(timespec='seconds')}"
+        )
+        super().__init__(
+            f"session {session_id!r} is busy: {held}",
+            session_id=session_id,
+            holder=holder,
+            since=since,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
 from typing import Any, Unpack
 
@@ -16,6 +17,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import commands, item_search, sessions, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import sdk_internals
@@ -219,6 +221,26 @@ class EventLogSession:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
         if self._runner.close():
             self._usage.close()
+
+    # -- one run at a time ----------------------------------------------------------------------
+
+    def exclusive(
+        self, wait_seconds: float = 30, *, lease_seconds: float = 10
+    ) -> AbstractAsyncContextManager[None]:
+        """
+        Hold this session exclusively, across processes: ``async with session.exclusive():``.
+
+        wait_seconds: how long to wait for another holder. Raises SessionBusyError after it.
+        lease_seconds: how long the lease of a holder that died or hangs is valid. A task renews it, so the
+            event loop must not block for as long.
+
+        It excludes other callers of ``exclusive``, not calls without it. A holder that lost its lease, for
+        example while its process was stopped, gets SessionBusyError from its next write, which writes
+        nothing. It is not reentrant.
+        """
+        return exclusive(
+            self.log, self._context, wait_seconds=wait_seconds, lease_seconds=lease_seconds
+        )
 
     # -- branches -----------------------------------------------------------------------------
 

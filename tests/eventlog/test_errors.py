@@ -217,6 +217,13 @@ async def unknown_branch(path: Path) -> None:
     await (await session_with_secret(path)).switch_to_branch("none such")
 
 
+@provokes("SessionBusyError")
+async def busy_session(path: Path) -> None:
+    session = await session_with_secret(path)
+    async with session.exclusive(), session.exclusive(wait_seconds=0):
+        pass
+
+
 @provokes("BranchExistsError")
 async def used_branch(path: Path) -> None:
     await (await session_with_secret(path)).create_branch("main")
