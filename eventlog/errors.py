@@ -36,6 +36,7 @@ Everything that can go wrong, as one tree.
         ├── SessionNotFoundError
         ├── SessionDeletedError
         ├── SessionBusyError                another holder has it exclusively
+        ├── ConcurrentRunError              another run changed the branch
         └── SessionErasedError              it cannot be restored
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
@@ -359,6 +360,20 @@ class SessionBusyError(ConversationError):
             session_id=session_id,
             holder=holder,
             since=since,
+        )
+
+
+class ConcurrentRunError(ConversationError):
+    """Another run changed the branch since this run read it. Run again, with the present items."""
+
+    session_id: str
+    branch_id: str
+
+    def __init__(self, session_id: str, branch_id: str) -> None:
+        super().__init__(
+            f"another run changed branch {branch_id!r} of session {session_id!r} during this run",
+            session_id=session_id,
+            branch_id=branch_id,
         )
 
 

@@ -309,7 +309,7 @@ def check_branch_id(branch_id: str) -> None:
 def create_branch(tx: Transaction, context: SessionContext, name: str | None, label: int) -> str:
     """Create a branch at the end of the current one, make it the current one, and return its id."""
     here = writable(tx, context)
-    return _branch_off(tx, context, here.pointer, None, name, label + here.turn)
+    return branch_off(tx, context, here.pointer, None, name, label + here.turn)
 
 
 def create_branch_from_turn(
@@ -337,10 +337,10 @@ def create_branch_from_turn(
     if include_turn:
         turn += 1
         pointer = branch_tree.before_turn(tx, here.pointer, turn) or here.pointer
-    return _branch_off(tx, context, pointer, turn, name, label)
+    return branch_off(tx, context, pointer, turn, name, label)
 
 
-def _branch_off(
+def branch_off(
     tx: Transaction,
     context: SessionContext,
     pointer: Pointer,
@@ -348,6 +348,11 @@ def _branch_off(
     name: str | None,
     label: int,
 ) -> str:
+    """
+    Create a branch that ends at a place, make it the current one, and return its id.
+
+    ``label``: the number of the turn, for a generated id.
+    """
     branch_id = _generated_id(tx, label) if name is None else name
     if branch_id == MAIN or tx.one(
         conversation_queries.BRANCH_EXISTS, (context.session_id, branch_id)
@@ -485,9 +490,12 @@ def record_usage(
     run_id: str,
     requests: Sequence[RequestUsage],
     interrupted: bool,
+    turn: int | None = None,
 ) -> int:
     """
-    Record the usage of a run's requests on the last turn of the current branch; return the position.
+    Record the usage of a run's requests on a turn of the current branch; return the position.
+
+    turn: the turn that the run answers; None, or a turn that was removed, for the last one.
 
     Without such a turn, or after a clearing, the usage is recorded without a turn.
     """
@@ -497,9 +505,10 @@ def record_usage(
     )
     here = look(tx, context)
     has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
+    turn = here.turn if turn is None else min(turn, here.turn)
     used = UsageRecorded(
         run_id=run_id,
-        turn=here.turn if has_turn else None,
+        turn=turn if has_turn else None,
         requests=list(requests),
         interrupted=interrupted,
     )
