@@ -52,6 +52,7 @@ from agents.tool_context import ToolContext
 
 from agents_eventlog.adapters.conversations import pricing
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.concurrent_runs import RunCall
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import request_origin, sdk_internals
 from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
@@ -219,18 +220,26 @@ class UsageRecorder:
         return run
 
     async def write(
-        self, unit: Unit[T], run: TrackedRun | None = None, items: Sequence[Any] = ()
+        self,
+        unit: Unit[T],
+        run: TrackedRun | None = None,
+        items: Sequence[Any] = (),
+        call: RunCall | None = None,
     ) -> T:
         """Run a unit of work, and record the runs' new usage in the same transaction."""
         _record_orphans()
         before, after = self._recordings(run, items)
-        if not (before or after):
+        if not (before or after or call):
             return await self._runner.write(unit)
 
         def with_usage(tx: Transaction) -> T:
+            if call is not None:
+                call.enter(tx)
             for recording in before:
                 recording(tx)
             result = unit(tx)
+            if call is not None:
+                call.leave(tx)
             for recording in after:
                 recording(tx)
             return result

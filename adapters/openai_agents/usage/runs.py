@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.concurrent_runs import RunPlace
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.request_origin import ModelResolution, RequestOrigin
 from agents_eventlog.adapters.openai_agents.usage.snapshot import (
@@ -70,6 +71,7 @@ class RunTracker:
     run: the recorded usage. Only units of work change it; a rollback restores the former value.
     resolution: the model settings of the run's configuration.
     origins: the origins of requests, by index, that hooks received with the response.
+    places: where the run is in each session that it uses, by session id.
     """
 
     begins: dict[str, int] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class RunTracker:
     run: RunRecord | None = None
     resolution: ModelResolution | None = None
     origins: dict[int, RequestOrigin] = field(default_factory=dict)
+    places: dict[str, RunPlace] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
@@ -119,11 +122,15 @@ class RunTracker:
         return tuple(map(sum, zip(*recorded.values(), strict=True))) or NOTHING
 
 
+def log_name(store: Store) -> LogName:
+    """Return what identifies a store's log."""
+    return weakref.ref(store) if store.is_memory else store.path
+
+
 def tracker_of(usage: Any, store: Store) -> RunTracker:
     """Return the tracker of a usage object's run in a store's log; copies of the object share it."""
-    name: LogName = weakref.ref(store) if store.is_memory else store.path
     trackers: dict[LogName, RunTracker] = sdk_internals.attached(usage)
-    return trackers.setdefault(name, RunTracker())
+    return trackers.setdefault(log_name(store), RunTracker())
 
 
 def record(
@@ -137,7 +144,7 @@ def record(
     even_nothing: bool = False,
 ) -> RunRecord:
     """
-    Record a run's new usage on the last turn of the current branch; return the run's recorded usage.
+    Record a run's new usage on the turn that it answers; return the run's recorded usage.
 
     interrupted: whether the run waits for an approval.
     approved: whether the run has approvals, as a resumed run does; None if unknown.
@@ -160,8 +167,16 @@ def record(
         requests.append(snapshot.rest if is_whole else of_numbers(rest))
     if not requests:
         return run
+    place = tracker.places.get(session_id)
+    if place is not None and place.context is not None:
+        context = place.context
     position = commands.record_usage(
-        tx, context, run_id=run.run_id, requests=requests, interrupted=interrupted
+        tx,
+        context,
+        run_id=run.run_id,
+        requests=requests,
+        interrupted=interrupted,
+        turn=place.turn_on(context.branch_id) if place is not None else None,
     )
     taken = {
         (session_id, index): RecordedRequest(ItemRef(position, place), tx.now, request)
