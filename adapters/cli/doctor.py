@@ -22,6 +22,7 @@ from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import doctor_checks, summary, timestamps
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.reader import event_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.engine import Problem, TableSize
     from agents_eventlog.eventlog.storage.transaction import Transaction
-
-RECORDED = """
-    SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
-"""
 
 
 def run(path: Path, *, as_json: bool) -> bool:
@@ -82,7 +79,7 @@ def _complaints(log: EventLog) -> list[Problem]:
 
 
 def _facts(tx: Transaction, path: Path) -> dict[str, JSON]:
-    events, sessions, first, last = tx.one(RECORDED) or (0, 0, None, None)
+    events, sessions, first, last = event_counts(tx)
     head = read_head(tx)
     return {
         "path": str(path),

@@ -45,6 +45,7 @@ from agents_eventlog.eventlog.leases import Lease
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -61,8 +62,6 @@ random part, so that an attacker could guess one and open a session whose own id
 
 MOST_CORRECTIONS: Final = 500
 """Maximum number of corrections in one event."""
-
-SELECT_LABELS = "SELECT user_id, metadata FROM sessions WHERE session_id = ?"
 
 
 class SessionContext:
@@ -183,12 +182,13 @@ def record_labels(
     """Record a user id and metadata if they differ from the stored ones; empty values remove them."""
     made_with, context.labels = context.labels, None  # the new values replace them
     tx.on_rollback(lambda: setattr(context, "labels", made_with))
-    before = tx.one(SELECT_LABELS, (context.session_id,)) or (None, None)
+    session = conversations.session(tx, context.session_id)
+    before = (None, None) if session is None else (session.user_id, session.metadata)
     after = (
         before[0] if user_id is None else user_id or None,
         before[1] if metadata is None else _json_text(metadata),
     )
-    if after != tuple(before):
+    if after != before:
         append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
 
 
