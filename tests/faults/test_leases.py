@@ -69,9 +69,9 @@ async def test_who_waits_too_long_learns_who_holds_the_session_and_since_when(
 async def test_a_lease_is_held_longer_than_its_duration_while_its_holder_lives(
     opened: Opened,
 ) -> None:
-    async with opened().exclusive(lease_seconds=0.2):
+    async with opened().exclusive(lease_seconds=2):
         with pytest.raises(SessionBusyError):
-            await opened().exclusive(wait_seconds=0.8).__aenter__()
+            await opened().exclusive(wait_seconds=3).__aenter__()
 
 
 async def test_the_lease_of_a_killed_process_is_taken_over(path: Path, opened: Opened) -> None:
@@ -182,9 +182,9 @@ async def test_a_failed_renewal_is_tried_again(
 
     monkeypatch.setattr(exclusive.leases, "renew", fails_once)
     with caplog.at_level(logging.WARNING, "eventlog.session"):
-        async with opened().exclusive(lease_seconds=0.4):
+        async with opened().exclusive(lease_seconds=2):
             with pytest.raises(SessionBusyError):
-                await opened().exclusive(wait_seconds=1).__aenter__()
+                await opened().exclusive(wait_seconds=2.5).__aenter__()
     assert "not renewed" in caplog.text
 
 

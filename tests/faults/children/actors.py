@@ -8,12 +8,15 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents import Agent, Runner, set_tracing_disabled
+
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.openai_agents.migration import importer
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 from agents_eventlog.eventlog import EventLog
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import ItemsAdded
-from tests.faults.support import batch, ran, user
+from tests.faults.support import batch, ran, texts, user
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -40,6 +43,43 @@ def add_batches(connection: Connection, number: int, path: str, count: int) -> N
             await sessions[n % 2].add_items(batch(f"{number}:{n}"))
 
     asyncio.run(add())
+
+
+def run_together(connection: Connection, number: int, path: str, policy: Any) -> Any:
+    """Start a run when all have started theirs; return its branch, the name of its error, and the items."""
+    session = AdvancedSQLiteSession("s", path, on_concurrent_run=policy)
+
+    asked = asyncio.Event()
+
+    async def ask() -> None:
+        if not asked.is_set():
+            asked.set()
+            say(connection, "asked")
+            await asyncio.to_thread(connection.recv)
+
+    async def answer(_: Any) -> str:
+        await ask()
+        return f"answer {number}"
+
+    async def post() -> tuple[str, str | None, list[str]]:
+        agent = Agent(name="Host", model=ScriptedModel([answer], first=100 * number))
+        error = None
+        try:
+            await Runner.run(agent, f"question {number}", session=session)
+        except ConversationError as caught:
+            await ask()
+            error = type(caught).__name__
+        branch = session.current_branch
+        contents = texts(await session.get_items(branch_id=branch))
+        return (
+            branch,
+            error,
+            [each if isinstance(each, str) else each[0]["text"] for each in contents],
+        )
+
+    set_tracing_disabled(disabled=True)
+    wait_for_go(connection)
+    return asyncio.run(post())
 
 
 def hold_in_turn(connection: Connection, number: int, path: str, count: int) -> int:
