@@ -459,7 +459,6 @@ def record_usage(
     *,
     run_id: str,
     requests: Sequence[RequestUsage],
-    interrupted: bool,
 ) -> int:
     """
     Record the usage of a run's requests on the last turn of the current branch; return the position.
@@ -476,14 +475,16 @@ def record_usage(
         run_id=run_id,
         turn=here.turn if has_turn else None,
         requests=list(requests),
-        interrupted=interrupted,
     )
     return append(tx, context.session_id, used, branch_id=branch_id).position
 
 
 def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
     """Return the correction of a recorded request: the fields with a new, known value."""
-    names = ("response_id", "model", "agent", "cost_usd", "price_source")
+    names = (
+        *("response_id", "model", "agent", "endpoint", "service_tier"),
+        *("cost_usd", "price_source"),
+    )
     learnt = {
         name: value
         for name in names

@@ -192,10 +192,9 @@ class EventLogSession:
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
+            self._usage.track(wrapper)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, self._context, event, data),
-                self._usage.track(wrapper),
-                items,
+                lambda tx: commands.add_items(tx, self._context, event, data), wrapper
             )
         except Exception as error:
             sdk_internals.log_error(
@@ -205,20 +204,20 @@ class EventLogSession:
 
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Remove the newest item from the current branch and return it; None if the branch is empty."""
+        self._usage.track(wrapper)
         popped: TResponseInputItem | None = await self._usage.write(
-            lambda tx: commands.pop_item(tx, self._context), self._usage.track(wrapper)
+            lambda tx: commands.pop_item(tx, self._context), wrapper
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches; branch ids stay reserved, usage stays counted."""
-        run = self._usage.track(wrapper)
-        await self._usage.write(lambda tx: commands.clear_session(tx, self._context), run)
+        self._usage.track(wrapper)
+        await self._usage.write(lambda tx: commands.clear_session(tx, self._context), wrapper)
 
     def close(self) -> None:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
-        if self._runner.close():
-            self._usage.close()
+        self._runner.close()
 
     # -- branches -----------------------------------------------------------------------------
 
@@ -410,6 +409,7 @@ class EventLogSession:
                 return None
             return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
 
+        await usage_calls.recorded(self.log.store)
         total = await self._runner.read(unit)
         names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
         return None if total is None else dict(zip(names, total, strict=True))
@@ -425,6 +425,7 @@ class EventLogSession:
             branch = self._context.branch_id if branch_id is None else branch_id
             return usage_queries.by_turn(tx, self._context.session_id, branch)
 
+        await usage_calls.recorded(self.log.store)
         turns = await self._runner.read(unit)
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
@@ -457,6 +458,7 @@ class EventLogSession:
         asked = usage_calls.wanted(
             by, since=since, until=until, session_id=self._context.session_id, live=live
         )
+        await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
         for group in answer.get("groups", ()):
             if group.get("turn") is not None:
