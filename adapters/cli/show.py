@@ -323,7 +323,7 @@ def said(item: JSON) -> tuple[str, str]:
     if kind == "function_call":
         return "calls", summary.call(item)
     if kind == "function_call_output":
-        return "gets", summary.json_or_text(item.get("output"))
+        return "gets", summary.output(item)
     role: Any = item.get("role")
     text = summary.content(item)
     if isinstance(role, str) and text:

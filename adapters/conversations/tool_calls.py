@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
@@ -68,12 +68,20 @@ class ToolCalls:
                 yield Unanswered(session_id, branch_id, missing)
 
 
+def call_id_of(item: Mapping[str, Any]) -> str | None:
+    """Return the id that connects a call with its output; some outputs have it as ``id``."""
+    call_id = item.get("call_id")
+    if call_id is None and item.get("type") in OUTPUTS.values():
+        call_id = item.get("id")
+    return call_id if isinstance(call_id, str) else None
+
+
 def _paired(item: object) -> tuple[str, str, str] | None:
     """Return the type, the call id and the tool name of a call or an output; None for other items."""
     if not isinstance(item, Mapping):
         return None
-    kind, call_id = item.get("type"), item.get("call_id")
-    if not isinstance(kind, str) or not isinstance(call_id, str):
+    kind, call_id = item.get("type"), call_id_of(item)
+    if not isinstance(kind, str) or call_id is None:
         return None
     if kind in OUTPUTS or kind in OUTPUTS.values():
         name = item.get("name")

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Un
 
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
-from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS
+from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS, call_id_of
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.errors import InvalidQueryError
@@ -192,7 +192,7 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
                 call = _Call(key, waits=kind in OUTPUTS or is_request, failed=failed(item))
                 if wanted.includes(time):
                     calls.append(call)
-                waiting[kind, str(item.get("id" if is_request else "call_id"))] = call
+                waiting[kind, str(item.get("id") if is_request else call_id_of(item))] = call
             elif (answered := waiting.get(_answered(kind, item))) is not None:
                 answered.waits = False
                 answered.failed = answered.failed or failed(item)
@@ -216,7 +216,7 @@ def _answered(kind: str, item: Mapping[str, JSON]) -> tuple[str, str]:
     """Return the type and the id of the call that an item answers."""
     if kind in {"mcp_call", "mcp_approval_response"}:
         return "mcp_approval_request", str(item.get("approval_request_id"))
-    return ANSWERS.get(kind, ""), str(item.get("call_id"))
+    return ANSWERS.get(kind, ""), str(call_id_of(item))
 
 
 def failed(item: Mapping[str, JSON]) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiosqlite import core
 
-from agents_eventlog.eventlog.storage.sqlite.thread import Worker
+from agents_eventlog.eventlog.storage.sqlite import thread
+from agents_eventlog.eventlog.storage.thread import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def worker() -> Iterator[Worker]:
 
 def started() -> Worker:
     """Return a worker whose thread runs."""
-    made, done = Worker("under test"), threading.Event()
+    made, done = Worker("under test", thread.start_thread), threading.Event()
     made.post(done.set)
     assert done.wait(PATIENCE_SECONDS)
     return made
@@ -167,7 +168,7 @@ def test_a_worker_stops_only_so_long_as_it_was_told_to_wait() -> None:
 
 
 def test_a_worker_starts_its_thread_with_the_first_function() -> None:
-    worker = Worker("under test")
+    worker = Worker("under test", thread.start_thread)
     assert worker._thread is None
     ran: list[int] = []
     worker.end(lambda: ran.append(1))  # no thread is needed for that
@@ -195,7 +196,7 @@ def test_a_paused_worker_has_no_thread_and_runs_what_was_posted_meanwhile_after_
 
 
 def test_a_worker_that_is_paused_before_its_first_function_starts_after_the_pause() -> None:
-    worker = Worker("under test")
+    worker = Worker("under test", thread.start_thread)
     ran: list[int] = []
     worker.begin_pause(lambda: pytest.fail("there was nothing to end"))
     worker.join_thread()
@@ -205,6 +206,6 @@ def test_a_worker_that_is_paused_before_its_first_function_starts_after_the_paus
     assert ran == [1]
 
 
-def test_a_worker_never_opens_a_connection_by_itself(worker: Worker) -> None:
+def test_the_thread_never_opens_a_connection_by_itself() -> None:
     with pytest.raises(RuntimeError, match="opens its connections itself"):
-        worker._connection._connector()  # type: ignore[union-attr]
+        thread._no_connector()

@@ -16,6 +16,7 @@ from agents.tool_context import ToolContext
 from agents_eventlog.adapters.conversations import pricing
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.concurrent_runs import RunCall
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import request_origin, sdk_internals
 from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
@@ -116,13 +117,14 @@ class UsageRecorder:
         except Exception as error:
             self._log_error(error)
 
-    async def write(self, unit: Unit[T], wrapper: Any = None) -> T:
+    async def write(self, unit: Unit[T], wrapper: Any = None, call: RunCall | None = None) -> T:
         """
         Run a unit of work, and record usage that is not recorded yet in the same transaction.
 
         wrapper: the run context of the call: requests that the session missed belong to its items' turn.
+        call: the call of a run, which the unit of work is a part of.
         """
-        if not self._unrecorded:
+        if not (self._unrecorded or call):
             return await self._runner.write(unit)
         left, self._unrecorded = self._unrecorded, {}
         mine = id(getattr(wrapper, "usage", None))
@@ -131,9 +133,13 @@ class UsageRecorder:
         after = units.get(mine)
 
         def with_usage(tx: Transaction) -> T:
+            if call is not None:
+                call.enter(tx)
             for recording in before:
                 recording(tx)
             result = unit(tx)
+            if call is not None:
+                call.leave(tx)
             if after is not None:
                 after(tx)
             return result

@@ -10,14 +10,16 @@ requests.
 
 from __future__ import annotations
 
+import copy
 import secrets
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.concurrent_runs import RunPlace
 from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
 from agents_eventlog.adapters.openai_agents.usage.snapshot import (
     NOTHING,
@@ -61,12 +63,14 @@ class RunTracker:
     before: the number of requests before the Runner's first call; the log may hold them already.
     run: the recorded usage. Only units of work change it; a rollback restores the former value.
     approved: whether the run has approvals, as a resumed run does; None if unknown.
+    places: where the run is in each session that it uses, by session id.
     """
 
     begins: dict[str, int] = field(default_factory=dict)
     before: int | None = None
     run: RunRecord | None = None
     approved: bool | None = None
+    places: dict[str, RunPlace] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
@@ -109,10 +113,15 @@ class RunTracker:
         return tuple(map(sum, zip(*recorded.values(), strict=True))) or NOTHING
 
 
+def log_name(store: Store) -> LogName:
+    """Return what identifies a store's log."""
+    return weakref.ref(store) if store.is_memory else store.path
+
+
 @dataclass(eq=False)
 class TrackedRun:
     """
-    The state that is attached to a usage object; copies of the object get a copy.
+    The state that is attached to a usage object; copies of the object get a copy, pickled ones none.
 
     origins: the origin of each observed request, by its index.
     trackers: what each log has recorded.
@@ -123,8 +132,15 @@ class TrackedRun:
 
     def tracker(self, store: Store) -> RunTracker:
         """Return the run's tracker in a store's log."""
-        name: LogName = weakref.ref(store) if store.is_memory else store.path
-        return self.trackers.setdefault(name, RunTracker())
+        return self.trackers.setdefault(log_name(store), RunTracker())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedRun:
+        """Return a copy, as the SDK needs it for each state of an interrupted run."""
+        return TrackedRun(dict(self.origins), copy.deepcopy(self.trackers, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without state: tasks and stores belong to this process."""
+        return TrackedRun, ()
 
 
 def record(
@@ -136,7 +152,7 @@ def record(
     even_nothing: bool = False,
 ) -> RunRecord:
     """
-    Record a run's new usage on the last turn of the current branch; return the run's recorded usage.
+    Record a run's new usage on the turn that it answers; return the run's recorded usage.
 
     even_nothing: record a run without usage, too.
     """
@@ -155,10 +171,14 @@ def record(
         requests.append(snapshot.rest if is_whole else of_numbers(rest))
     if not requests:
         return run
-    position = commands.record_usage(tx, context, run_id=run.run_id, requests=requests)
+    place = tracker.places.get(session_id)
+    if place is not None and place.context is not None:
+        context = place.context
+    turn = None if place is None else place.turn_on(context.branch_id)
+    position = commands.record_usage(tx, context, run_id=run.run_id, requests=requests, turn=turn)
     taken = {
-        (session_id, index): RecordedRequest(ItemRef(position, place), tx.now, request)
-        for place, (index, request) in enumerate(new.items())
+        (session_id, index): RecordedRequest(ItemRef(position, at), tx.now, request)
+        for at, (index, request) in enumerate(new.items())
     }
     run = replace(run, requests={**run.requests, **taken})
     if len(requests) > len(new):

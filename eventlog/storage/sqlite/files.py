@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
-from agents_eventlog.eventlog.storage.sqlite.store import system_clock
+from agents_eventlog.eventlog.storage.store import system_clock
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from typing import TypeVar
 
-from agents_eventlog.eventlog.storage.sqlite import fork
+from agents_eventlog.eventlog.storage import fork
+from agents_eventlog.eventlog.storage.engine import MEMORY
+from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.transaction import Cache
+
+T = TypeVar("T")
 
 MAX_CACHED = 50_000
 """Maximum number of rows that a connection caches."""
@@ -16,15 +21,20 @@ class LazyConnection:
     """
     A connection that opens when first used, and a cache of the rows that it read or wrote.
 
+    begin: the statement that begins a transaction.
     on_foreign_commit: called when another connection has committed since the last transaction.
     """
 
     def __init__(
         self,
+        path: str,
         connect: Callable[[], sqlite3.Connection],
+        begin: str,
         on_foreign_commit: Callable[[], None] = lambda: None,
     ) -> None:
+        self.path = path
         self.connect = connect
+        self._begin = begin
         self._on_foreign_commit = on_foreign_commit
         self._connection: sqlite3.Connection | None = None
         self._cache = Cache()
@@ -35,6 +45,30 @@ class LazyConnection:
         if self._connection is None:
             self._connection = self.connect()
         return self._connection
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.get().execute(self._begin)
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self.get().execute("COMMIT")
+
+    def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on the connection, outside of any transaction."""
+        return function(self.get())
+
+    def is_own(self, error: BaseException) -> bool:
+        """Whether an error came from SQLite, so that the transaction may be gone."""
+        return isinstance(error, sqlite3.Error)
+
+    def may_repeat(self, error: BaseException, attempt: int) -> bool:
+        """Return False: SQLite itself waits for other writers."""
+        return False
+
+    def translated(self, error: BaseException) -> BaseException:
+        """Return the documented error for one of SQLite's; other errors unchanged."""
+        return connections.translated(error, self.path)
 
     def cache(self) -> Cache:
         """Return the cache, without rows that another connection may have changed."""
@@ -53,8 +87,8 @@ class LazyConnection:
         """Forget the cached rows."""
         self._cache.clear()
 
-    def roll_back(self) -> bool:
-        """Leave the transaction, if there is one. Returns False where SQLite refuses."""
+    def roll_back(self) -> None:
+        """Leave the transaction, if there is one; close the connection where SQLite refuses."""
         fork.end_child_of_unit()
         self._cache.clear()  # it has rows that were never committed
         connection = self.get()
@@ -62,8 +96,10 @@ class LazyConnection:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
-            return False
-        return True
+            if self.path == MEMORY:
+                connection.close()  # kept: another would be another, empty database
+            else:
+                self.close()  # or later reads would see this moment's state
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
-from agents_eventlog.eventlog.storage.sqlite import connections, fork
-from agents_eventlog.eventlog.storage.sqlite.writer import Writer
+from agents_eventlog.eventlog.storage import fork
+from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+from agents_eventlog.eventlog.storage.writer import Writer
 
 
-def swap(writer: Writer, scratch_path: str, unit: Unit[None], now: int) -> None:
+def swap(writer: Writer, scratch_path: str, unit: Unit[None], now: int, *, is_memory: bool) -> None:
     """Run a unit in a transaction of its own that sees another database as ``scratch``. Blocks."""
 
     def attached(connection: sqlite3.Connection) -> None:
@@ -17,17 +18,17 @@ def swap(writer: Writer, scratch_path: str, unit: Unit[None], now: int) -> None:
         try:
             _run_transaction(writer, connection, unit, now)
         finally:
-            _detach(writer, connection)
+            _detach(writer, connection, is_memory=is_memory)
 
     writer.call(attached)
 
 
-def rewrite(writer: Writer) -> bool:
+def rewrite(writer: Writer, *, is_memory: bool) -> bool:
     """Rewrite the file without deleted content, and empty its write-ahead log. Blocks."""
 
     def rewritten(connection: sqlite3.Connection) -> bool:
         connection.execute("VACUUM")
-        return writer.is_memory or connections.empty_wal(connection)
+        return is_memory or connections.empty_wal(connection)
 
     return writer.call(rewritten)
 
@@ -36,7 +37,7 @@ def _run_transaction(
     writer: Writer, connection: sqlite3.Connection, unit: Unit[None], now: int
 ) -> None:
     tx = writer.tx = Transaction(connection, now, engine=writer.engine)
-    connection.execute("BEGIN IMMEDIATE")
+    writer.connection.begin()
     try:
         try:
             unit(tx)
@@ -52,11 +53,11 @@ def _run_transaction(
         tx.end()
 
 
-def _detach(writer: Writer, connection: sqlite3.Connection) -> None:
+def _detach(writer: Writer, connection: sqlite3.Connection, *, is_memory: bool) -> None:
     """Detach the other database. Its transaction is over, so closing the connection loses nothing."""
     try:
         connection.execute("DETACH scratch")
     except sqlite3.Error:
-        if writer.is_memory:
+        if is_memory:
             raise
         writer.connection.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.openai_agents.migration import importer
 from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import batch, ran, user
 
@@ -38,6 +40,56 @@ def add_batches(connection: Connection, number: int, path: str, count: int) -> N
             await sessions[n % 2].add_items(batch(f"{number}:{n}"))
 
     asyncio.run(add())
+
+
+def hold_in_turn(connection: Connection, number: int, path: str, count: int) -> int:
+    """Hold a session's lease again and again; return how often another holder was there, too."""
+    session = AdvancedSQLiteSession("s", path)
+    mark = Path(path).with_suffix(".held")
+    wait_for_go(connection)
+
+    async def hold() -> int:
+        met = 0
+        for n in range(count):
+            async with session.exclusive(wait_seconds=60):
+                try:
+                    mark.touch(exist_ok=False)
+                except FileExistsError:
+                    met += 1
+                await asyncio.sleep(0.001 * (n % 2))
+                mark.unlink(missing_ok=True)
+        return met
+
+    return asyncio.run(hold())
+
+
+def hold_until_killed(connection: Connection, number: int, path: str, lease_seconds: float) -> None:
+    """Hold a session's lease, and say so."""
+
+    async def hold() -> None:
+        session = AdvancedSQLiteSession("s", path)
+        async with session.exclusive(lease_seconds=lease_seconds):
+            say(connection, "held")
+            await asyncio.sleep(60)
+
+    asyncio.run(hold())
+
+
+def hold_and_add(connection: Connection, number: int, path: str, lease_seconds: float) -> Any:
+    """Hold a session's lease, and add an item when told; return the name of the error."""
+
+    async def hold() -> str | None:
+        session = AdvancedSQLiteSession("s", path)
+        async with session.exclusive(lease_seconds=lease_seconds):
+            say(connection, "held")
+            await asyncio.to_thread(connection.recv)
+            try:
+                await session.add_items(batch("late"))
+            except ConversationError as error:
+                return type(error).__name__
+        return None
+
+    return asyncio.run(hold())
 
 
 def pop_until_empty(connection: Connection, number: int, path: str) -> list[Any]:

@@ -1,30 +1,27 @@
 """
 Group commit: units of work that wait together are committed together.
 
-A unit runs whole on the writer's thread: one ``BEGIN IMMEDIATE``, the units that were waiting, one
-``COMMIT``, and only then are results delivered. A unit that fails fails alone; a commit that fails fails
+A unit runs whole on the writer's thread: one ``BEGIN``, the units that were waiting, one ``COMMIT``,
+and only then are results delivered. A unit that fails fails alone; a commit that fails fails
 every unit of it.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import sqlite3
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from agents_eventlog.eventlog.errors import ClosedError
+from agents_eventlog.eventlog.storage import fork
+from agents_eventlog.eventlog.storage.connection import Connection
 from agents_eventlog.eventlog.storage.engine import Clock, Engine
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import PendingUnit, deliver
-from agents_eventlog.eventlog.storage.sqlite import connections, fork, wal_reset_bug
-from agents_eventlog.eventlog.storage.sqlite.lazy_connection import LazyConnection
-from agents_eventlog.eventlog.storage.sqlite.thread import Worker
+from agents_eventlog.eventlog.storage.thread import Worker
 from agents_eventlog.eventlog.storage.transaction import Participant, Transaction
 
 T = TypeVar("T")
@@ -42,32 +39,26 @@ class Writer:
 
     def __init__(
         self,
-        path: str,
+        connection: Connection,
+        worker: Worker,
         *,
         engine: Engine,
-        durability: str,
-        is_memory: bool,
         clock: Clock,
     ) -> None:
-        self.path = path
+        self.connection = connection
+        self.worker = worker
         self.engine = engine
-        self.is_memory = is_memory
         self.participant: Participant | None = None
         self.notifier = Notifier()
         self.is_closed = False
         self._closed_message = "the log is closed"
-        self.worker = Worker(f"eventlog {Path(path).name}")
-        self.connection = LazyConnection(
-            partial(connections.connect_for_writing, path, durability),
-            partial(wal_reset_bug.warn, path),
-        )
         self.clock = clock
         self.tx: Transaction | None = None  # the one under way
         self._pending: deque[PendingUnit[Any]] = deque()
         self._is_draining = False
         self.lock = threading.Lock()
         # Python 3.13 warns of a connection that is dropped open, and a store need not be closed.
-        weakref.finalize(self, self.connection.close).atexit = False
+        weakref.finalize(self, connection.close).atexit = False
 
     # -- queue --------------------------------------------------------------------------------
 
@@ -88,16 +79,16 @@ class Writer:
             self._is_draining = True
             self.worker.post(self._drain)
 
-    def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    def call(self, function: Callable[[Any], T]) -> T:
         """Run a function on the connection, outside of any transaction. Blocks."""
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def run() -> None:
             self.connection.clear_cache()
             try:
-                result = function(self.connection.get())
+                result = self.connection.call(function)
             except BaseException as error:
-                done.set_exception(connections.translated(error, self.path))
+                done.set_exception(self.connection.translated(error))
             else:
                 done.set_result(result)
 
@@ -130,7 +121,7 @@ class Writer:
                 )  # a fork waits for one commit, not for the whole queue
                 return
 
-    def _run_batch(self, batch: list[PendingUnit[Any]]) -> None:
+    def _run_batch(self, batch: list[PendingUnit[Any]], attempt: int = 1) -> None:
         """Run units in one transaction; each ends with a result or an error."""
         try:
             self._commit(batch)
@@ -141,18 +132,22 @@ class Writer:
             for pending in batch:
                 self._run_batch([pending])
         except BaseException as error:
-            failure = connections.translated(error, self.path)
+            if self.connection.may_repeat(error, attempt):
+                self._run_batch(batch, attempt + 1)
+                return
+            failure = self.connection.translated(error)
             for pending in batch:
                 pending.error = pending.error or failure
 
     def _commit(self, batch: list[PendingUnit[Any]]) -> None:
         """Run units in one transaction. Raises _RunSeparately if several must run one by one."""
-        connection = self.connection.get()
-        tx = self.tx = Transaction(connection, self.clock(), self.participant, engine=self.engine)
+        tx = self.tx = Transaction(
+            self.connection.get(), self.clock(), self.participant, engine=self.engine
+        )
         start = tx.mark()
         written = tx.writes()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self.connection.begin()
             tx.cache = self.connection.cache()
             if self.participant is not None:
                 self.participant.begin(tx)
@@ -166,7 +161,9 @@ class Writer:
                 raise _RunSeparately from error
             if self.participant is not None:
                 self.participant.before_commit(tx)
-            tx.execute("COMMIT")
+            tx.flush()
+            tx.close_cursors()
+            self.connection.commit()
             has_written = tx.writes() != written
         except BaseException:
             self.roll_back(tx)
@@ -196,8 +193,8 @@ class Writer:
                 fork.end_child_of_unit()
         except BaseException as error:
             wrote = tx.writes() != written or tx.broken is not None
-            # On some errors SQLite rolls back the whole transaction, the rows of other units included.
-            if alone or wrote or isinstance(error, sqlite3.Error):
+            # On some errors a database rolls back the whole transaction, the rows of other units included.
+            if alone or wrote or self.connection.is_own(error):
                 raise
             tx.undo_to(before)
             pending.error = error
@@ -208,22 +205,12 @@ class Writer:
             tx.close_cursors()
 
     def roll_back(self, tx: Transaction) -> None:
-        """Roll back; where SQLite refuses, close the connection, which rolls back as well."""
+        """Roll back, or close the connection, which rolls back as well."""
         fork.end_child_of_unit()
         tx.close_cursors()
-        if self.connection.roll_back():
-            return
-        if self.is_memory:
-            self.connection.get().close()  # kept: another would be another, empty database
-        else:
-            self.connection.close()
+        self.connection.roll_back()
 
     # -- life ---------------------------------------------------------------------------------
-
-    def use_durability(self, durability: str) -> None:
-        """Open the connection anew with another durability, before the next unit."""
-        self.connection.connect = partial(connections.connect_for_writing, self.path, durability)
-        self.worker.post(self.connection.close)
 
     def begin_close(self) -> bool:
         """Accept no more units. Returns False if that was so already."""
