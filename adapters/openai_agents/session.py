@@ -78,8 +78,8 @@ class EventLogSession:
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
-    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. The default
-        is the price list included in genai-prices; {} disables prices.
+    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
+        before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a

@@ -205,6 +205,25 @@ async def test_agents_used_as_tools_in_parallel_are_billed_to_their_own_sessions
     ]
 
 
+@pytest.mark.parametrize("auto", [True, False], ids=["auto", "result only"])
+async def test_the_endpoint_and_the_tier_of_a_request_are_recorded(
+    ours: Sessions, run: Any, *, auto: bool
+) -> None:
+    session = ours(auto_usage=auto)
+    agent = host(reply("Hi", usage=tokens(10, 5)), model="gpt-5")
+    agent.model._client = openai.AsyncOpenAI(base_url="http://me:pw@localhost:1/v1", api_key="x")
+    for name in ("extra_args", "extra_body"):
+        agent.model_settings = ModelSettings(**{name: {"service_tier": "flex"}})
+        again = host(reply("Hi", usage=tokens(10, 5)), model="gpt-5")
+        again.model._client, again.model_settings = agent.model._client, agent.model_settings
+        result = await run(again, "Hi", session=session)
+        await session.store_run_usage(result)
+    assert (
+        rows(session, "endpoint", "service_tier", "cost_usd")
+        == [("http://localhost:1/v1", "flex", None)] * 2
+    )
+
+
 async def test_a_saved_approval_that_is_resumed_twice_counts_its_first_request_once(
     ours: Sessions, run: Any
 ) -> None:

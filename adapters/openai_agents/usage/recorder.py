@@ -70,6 +70,8 @@ class UsageRecorder:
             self._log_error(error)
 
     def _track(self, wrapper: Any, *, from_hooks: bool) -> None:
+        if not isinstance(self._prices, pricing.OnlyPrices):
+            pricing.prepare()
         usage, is_nested = wrapper.usage, isinstance(wrapper, ToolContext)
         count = len(usage_snapshot.snapshot(usage).entries)
         run = observation.observe(
