@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
+from functools import cache
 from typing import Any, Unpack
 
 from agents import RunConfig
@@ -135,6 +137,8 @@ class EventLogSession:
             is_automatic=auto_usage,
             logger=self._logger,
         )
+        if auto_usage:
+            _check_overrides(type(self))
         self._on_concurrent_run = on_concurrent_run
         self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
@@ -734,6 +738,24 @@ class EventLogSession:
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
+
+
+@cache
+def _check_overrides(kind: Any) -> None:
+    """
+    Warn once if the Runner does not pass its run context to a subclass.
+
+    It does so only if all four methods of the SDK's protocol have the parameter ``wrapper``.
+    """
+    methods = (kind.get_items, kind.add_items, kind.pop_item, kind.clear_session)
+    without = [each for each in methods if "wrapper" not in inspect.signature(each).parameters]
+    if without:
+        logging.getLogger("eventlog.session").warning(
+            "%s has no parameter 'wrapper': usage of %s is not recorded automatically; add the "
+            "parameter, or use UsageHooks or store_run_usage",
+            " and ".join(each.__qualname__ for each in without),
+            kind.__qualname__,
+        )
 
 
 def _text(item: dict[str, JSON], limit: int | None) -> str:

@@ -708,6 +708,25 @@ async def test_many_runs_on_one_object_at_once_count_each_its_own(tmp_path: Path
     assert (await session.get_usage_stats())["total_runs"] == 30
 
 
+class ReadsItsWay(AdvancedSQLiteSession):
+    """Overrides one method as subclasses of the SDK's class do, without ``wrapper``."""
+
+    async def get_items(self, limit: int | None = None, branch_id: str | None = None) -> Any:  # type: ignore[override]
+        return await super().get_items(limit, branch_id)
+
+
+async def test_a_subclass_that_overrides_a_method_without_wrapper_warns_once_and_hooks_record(
+    tmp_path: Path, no_tracing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ReadsItsWay("s", tmp_path / "log.db", auto_usage=False)
+    assert not caplog.messages
+    sessions = [ReadsItsWay(f"s{n}", tmp_path / "log.db") for n in range(2)]
+    assert ["ReadsItsWay.get_items has no" in each for each in caplog.messages] == [True]
+    agent = host(reply("Hi", usage=tokens(10, 5)))
+    await Runner.run(agent, "Hi", session=sessions[0], hooks=UsageHooks(sessions[0]))
+    assert rows(sessions[0], "turn", "agent", "total_tokens") == [(1, "Host", 15)]
+
+
 async def test_a_call_without_a_run_reads_and_records_no_usage(tmp_path: Path) -> None:
     session = AdvancedSQLiteSession("s", tmp_path / "log.db")
     spy = Spy(session)
