@@ -138,7 +138,8 @@ class EventLogSession:
             logger=self._logger,
         )
         if auto_usage:
-            _check_overrides(type(self))
+            kind: Any = type(self)
+            _check_overrides(kind)
         self._on_concurrent_run = on_concurrent_run
         self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
