@@ -489,7 +489,6 @@ def record_usage(
     *,
     run_id: str,
     requests: Sequence[RequestUsage],
-    interrupted: bool,
     turn: int | None = None,
 ) -> int:
     """
@@ -510,14 +509,16 @@ def record_usage(
         run_id=run_id,
         turn=turn if has_turn else None,
         requests=list(requests),
-        interrupted=interrupted,
     )
     return append(tx, context.session_id, used, branch_id=branch_id).position
 
 
 def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
     """Return the correction of a recorded request: the fields with a new, known value."""
-    names = ("response_id", "model", "agent", "cost_usd", "price_source")
+    names = (
+        *("response_id", "model", "agent", "endpoint", "service_tier"),
+        *("cost_usd", "price_source"),
+    )
     learnt = {
         name: value
         for name in names

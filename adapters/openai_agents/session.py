@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
+from functools import cache
 from typing import Any, Unpack
 
 from agents import RunConfig
@@ -35,6 +37,7 @@ from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
 from agents_eventlog.eventlog.errors import (
@@ -77,8 +80,8 @@ class EventLogSession:
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
-    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. The default
-        is the price list included in genai-prices; {} disables prices.
+    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
+        before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -134,6 +137,9 @@ class EventLogSession:
             is_automatic=auto_usage,
             logger=self._logger,
         )
+        if auto_usage:
+            kind: Any = type(self)
+            _check_overrides(kind)
         self._on_concurrent_run = on_concurrent_run
         self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
@@ -181,7 +187,7 @@ class EventLogSession:
         usage = getattr(wrapper, "usage", None)
         if usage is None:
             return concurrent_runs.current(self._key)
-        places = runs.tracker_of(usage, self.log.store).places
+        places = runs_of(usage).tracker(self.log.store).places
         place = places.setdefault(self._context.session_id, RunPlace())
         self._places.add(place)
         return place
@@ -255,12 +261,10 @@ class EventLogSession:
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
+            self._usage.track(wrapper)
             call = self._call(wrapper)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, call.context, event, data),
-                self._usage.track(wrapper),
-                items,
-                call,
+                lambda tx: commands.add_items(tx, call.context, event, data), wrapper, call
             )
             if call.is_interleaved:
                 self._events.warning(
@@ -276,23 +280,23 @@ class EventLogSession:
 
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Remove the newest item from the current branch and return it; None if the branch is empty."""
+        self._usage.track(wrapper)
         call = self._call(wrapper)
         popped: TResponseInputItem | None = await self._usage.write(
-            lambda tx: commands.pop_item(tx, call.context), self._usage.track(wrapper), call=call
+            lambda tx: commands.pop_item(tx, call.context), wrapper, call
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches; branch ids stay reserved, usage stays counted."""
-        run = self._usage.track(wrapper)
+        self._usage.track(wrapper)
         await self._usage.write(
-            lambda tx: commands.clear_session(tx, self._context), run, call=self._call()
+            lambda tx: commands.clear_session(tx, self._context), wrapper, self._call()
         )
 
     def close(self) -> None:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
-        if self._runner.close():
-            self._usage.close()
+        self._runner.close()
 
     # -- one run at a time ----------------------------------------------------------------------
 
@@ -504,6 +508,7 @@ class EventLogSession:
                 return None
             return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
 
+        await usage_calls.recorded(self.log.store)
         total = await self._runner.read(unit)
         names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
         return None if total is None else dict(zip(names, total, strict=True))
@@ -519,6 +524,7 @@ class EventLogSession:
             branch = self._context.branch_id if branch_id is None else branch_id
             return usage_queries.by_turn(tx, self._context.session_id, branch)
 
+        await usage_calls.recorded(self.log.store)
         turns = await self._runner.read(unit)
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
@@ -551,6 +557,7 @@ class EventLogSession:
         asked = usage_calls.wanted(
             by, since=since, until=until, session_id=self._context.session_id, live=live
         )
+        await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
         for group in answer.get("groups", ()):
             if group.get("turn") is not None:
@@ -732,6 +739,24 @@ class EventLogSession:
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
+
+
+@cache
+def _check_overrides(kind: Any) -> None:
+    """
+    Warn once if the Runner does not pass its run context to a subclass.
+
+    It does so only if all four methods of the SDK's protocol have the parameter ``wrapper``.
+    """
+    methods = (kind.get_items, kind.add_items, kind.pop_item, kind.clear_session)
+    without = [each for each in methods if "wrapper" not in inspect.signature(each).parameters]
+    if without:
+        logging.getLogger("eventlog.session").warning(
+            "%s has no parameter 'wrapper': usage of %s is not recorded automatically; add the "
+            "parameter, or use UsageHooks or store_run_usage",
+            " and ".join(each.__qualname__ for each in without),
+            kind.__qualname__,
+        )
 
 
 def _text(item: dict[str, JSON], limit: int | None) -> str:
