@@ -81,14 +81,6 @@ async def test_unclosed_sessions_in_memory_leave_no_thread_behind() -> None:
     assert threading.active_count() <= before
 
 
-def test_the_reading_connection_cannot_write(opened: Opened) -> None:
-    session = opened()
-    asyncio.run(session.add_items([user("one")]))
-    with pytest.raises(OSError, match="cannot be written"):
-        session.log.store.read_sync(lambda tx: tx.execute("DELETE FROM items"))
-    assert asyncio.run(session.get_items()) == [user("one")]
-
-
 def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
     def use(number: int) -> None:
         session = AdvancedSQLiteSession("s", tmp_path / f"{number}.db")
