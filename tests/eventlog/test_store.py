@@ -22,6 +22,7 @@ from agents_eventlog.eventlog import (
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.storage.sqlite import connections
 from tests.eventlog.noting import NOTE, held, note, written
+from tests.faults.support import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -328,3 +329,20 @@ def test_a_future_that_its_owner_cancelled_holds_nobody_up(notes: EventLog) -> N
         assert cancelled.cancel()
     notes.store.write_sync(note(2))
     assert written(notes) == [1, 2]
+
+
+async def test_a_commit_that_an_engine_may_repeat_is_repeated(
+    notes: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = notes.store._writer.connection
+    attempts: list[int] = []
+
+    def may_repeat(error: BaseException, attempt: int) -> bool:
+        connection.call(lambda sqlite: sqlite.set_authorizer(None))
+        attempts.append(attempt)
+        return True
+
+    monkeypatch.setattr(type(connection), "may_repeat", staticmethod(may_repeat))
+    with refusal(notes.store):
+        assert await notes.write(note(1)) == 1
+    assert (attempts, written(notes)) == ([1], [1])
