@@ -167,13 +167,15 @@ def append(
 def append_all(
     tx: Transaction,
     session_id: str,
-    events: Iterable[tuple[Event, bytes]],
+    events: Sequence[tuple[Event, bytes]],
     *,
     branch_id: str | None = None,
     occurred_at: int | None = None,
 ) -> list[RecordedEvent]:
     """Append events, each with what ``codec.encode_checked`` returned for it, in a unit of work."""
     recording = tx.recording
+    if len(events) > 1:
+        recording = {**recording, "events_in_append": len(events)}
     if occurred_at is not None:
         recording = {**recording, "occurred_at": occurred_at}
     return ledger(tx).append(

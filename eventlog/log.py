@@ -207,7 +207,7 @@ class EventLog:
                     return first
             check_expected(session_id, expected_version, version)
             recording = dict(tx.recording)
-            if idempotency_key is not None:
+            if idempotency_key is not None or len(encoded) > 1:
                 recording["events_in_append"] = len(encoded)
             recorded = ledger(tx).append(
                 tx,

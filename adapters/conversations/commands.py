@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from msgspec import structs
 
 from agents_eventlog.eventlog import codec, leases
 from agents_eventlog.eventlog.appender import append, append_all
@@ -30,6 +32,7 @@ from agents_eventlog.eventlog.events import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
+    Event,
     ItemPopped,
     ItemRef,
     ItemsAdded,
@@ -52,6 +55,8 @@ from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import Place, UserItem
 from agents_eventlog.projections.search.text import ascii_folded, content_texts
 
+ItemEvent: TypeAlias = ItemsAdded | ItemsReplaced
+
 RANDOM_BYTES: Final = 8
 
 OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RANDOM_BYTES}}}")
@@ -59,6 +64,10 @@ OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RAN
 The form of generated branch ids that open their session. Branch ids of the SDK do not match: they have no
 random part, so that an attacker could guess one and open a session whose own id is a secret.
 """
+
+MAX_EVENT_ITEMS: Final = 50
+MAX_EVENT_BYTES: Final = 64 * 1024
+"""Limits of one event with items. More items are added as several events of one append."""
 
 MOST_CORRECTIONS: Final = 500
 """Maximum number of corrections in one event."""
@@ -199,10 +208,47 @@ def _json_text(metadata: dict[str, JSON]) -> str | None:
 # -- items ------------------------------------------------------------------------------------
 
 
-def add_items(tx: Transaction, context: SessionContext, event: ItemsAdded, data: bytes) -> None:
-    """Append items to the current branch, all or none."""
+def in_parts(event: ItemEvent) -> list[tuple[ItemEvent, bytes]]:
+    """
+    Return an event with its encoded data, or several events that mean the same if it is large.
+
+    Reading an item decodes the whole event that holds it. An item is never divided.
+    """
+    data = codec.encode(event)  # at first whole, so that an error names the right item
+    if _is_small(event.items, data):
+        return [(event, data)]
+    first, *more = _portions(event.items)
+    parts: list[ItemEvent] = [
+        structs.replace(event, items=first),
+        *(ItemsAdded(items=items) for items in more),
+    ]
+    return [(part, codec.encode(part)) for part in parts]
+
+
+def _portions(items: list[JSON]) -> Iterator[list[JSON]]:
+    for start in range(0, len(items), MAX_EVENT_ITEMS):
+        yield from _halved(items[start : start + MAX_EVENT_ITEMS])
+
+
+def _halved(items: list[JSON]) -> Iterator[list[JSON]]:
+    if _is_small(items, codec.encode_json(items)):
+        yield items
+    else:
+        half = len(items) // 2
+        yield from _halved(items[:half])
+        yield from _halved(items[half:])
+
+
+def _is_small(items: list[JSON], data: bytes) -> bool:
+    return len(items) < 2 or (len(items) <= MAX_EVENT_ITEMS and len(data) <= MAX_EVENT_BYTES)
+
+
+def add_items(
+    tx: Transaction, context: SessionContext, events: Sequence[tuple[Event, bytes]]
+) -> None:
+    """Append the parts of an ``ItemsAdded`` to the current branch, all or none."""
     writable(tx, context)
-    append_all(tx, context.session_id, ((event, data),), branch_id=context.branch_id)
+    append_all(tx, context.session_id, events, branch_id=context.branch_id)
 
 
 def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
@@ -229,12 +275,11 @@ def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
 def replace_items(
     tx: Transaction,
     context: SessionContext,
-    event: ItemsReplaced,
-    data: bytes,
+    events: Sequence[tuple[Event, bytes]],
     expected: Sequence[ItemRef],
 ) -> bool:
     """
-    Replace the items of the current branch from ``event.first_item`` to its end.
+    Replace items of the current branch, to its end, by the parts of an ``ItemsReplaced``.
 
     expected: the items that the branch must end with; () accepts any.
 
@@ -243,7 +288,7 @@ def replace_items(
     here = writable(tx, context)
     if expected and conversation_queries.refs(tx, here.pointer, len(expected)) != list(expected):
         return False
-    append_all(tx, context.session_id, ((event, data),), branch_id=context.branch_id)
+    append_all(tx, context.session_id, events, branch_id=context.branch_id)
     return True
 
 

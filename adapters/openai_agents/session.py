@@ -259,12 +259,11 @@ class EventLogSession:
         if isinstance(items, (str, bytes, Mapping)):
             raise InvalidEventError(f"invalid items: expected a list, got {type(items).__name__}")
         try:
-            event = ItemsAdded(items=list(items))
-            data = codec.encode(event)
+            events = commands.in_parts(ItemsAdded(items=list(items)))
             self._usage.track(wrapper)
             call = self._call(wrapper)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, call.context, event, data), wrapper, call
+                lambda tx: commands.add_items(tx, call.context, events), wrapper, call
             )
             if call.is_interleaved:
                 self._events.warning(
@@ -708,11 +707,11 @@ class EventLogSession:
         items: list[TResponseInputItem],
         expected: list[ItemRef] | tuple[()],
     ) -> bool:
-        event = ItemsReplaced(first_item=first_item, items=list(items))
-        data = codec.encode(event)
+        replaced = ItemsReplaced(first_item=first_item, items=list(items))
+        events = commands.in_parts(replaced)
         call = self._call()
         return await self._usage.write(
-            lambda tx: commands.replace_items(tx, call.context, event, data, expected), call=call
+            lambda tx: commands.replace_items(tx, call.context, events, expected), call=call
         )
 
     def _is_transformed(self) -> bool:
