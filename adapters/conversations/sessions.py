@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from agents_eventlog.adapters.conversations import timestamps
-from agents_eventlog.adapters.conversations.commands import SessionContext, look, record_labels
+from agents_eventlog.adapters.conversations import commands, timestamps
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import (
@@ -15,7 +16,7 @@ from agents_eventlog.eventlog.errors import (
     SessionErasedError,
     SessionNotFoundError,
 )
-from agents_eventlog.eventlog.events import JSON, SessionDeleted, SessionRestored
+from agents_eventlog.eventlog.events import JSON, MetadataSet, SessionDeleted, SessionRestored
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.erasure.eraser import ErasureResult
@@ -117,28 +118,43 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 def set_metadata(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Record a user id and metadata; None means the constructor's, an empty value removes it."""
-    if look(tx, context).is_deleted:
+    """
+    Record a user id and metadata if they differ from the stored ones, and create the session.
+
+    None keeps the stored value, of a new session that of the context; an empty value removes it. The
+    session object continues to work for the new user.
+    """
+    here = commands.look(tx, context)
+    if here.is_deleted:
         raise SessionDeletedError(context.session_id)
-    first_user_id, first_metadata = context.labels or (None, None)
-    record_labels(
-        tx,
-        context,
-        first_user_id if user_id is None else user_id,
-        first_metadata if metadata is None else metadata,
+    session = conversations.session(tx, context.session_id)
+    if session is None:
+        before: tuple[str | None, str | None] = (None, None)
+        user_id = context.user_id if user_id is None else user_id
+        metadata = context.metadata if metadata is None else metadata
+    else:
+        before = session.user_id, session.metadata
+    after = (
+        before[0] if user_id is None else user_id or None,
+        before[1] if metadata is None else _json_text(metadata),
     )
+    if after != before:
+        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
+    if user_id is not None and context.user_id not in (None, user_id):
+        tx.on_rollback(partial(setattr, context, "user_id", context.user_id))
+        context.user_id = user_id
+
+
+def _json_text(metadata: dict[str, JSON]) -> str | None:
+    return codec.encode_json(metadata).decode() if metadata else None
 
 
 def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
-    """Return the session's user id and metadata, including those that the next write records."""
+    """Return the session's stored user id and metadata; None for each without one."""
     session = conversations.session(tx, context.session_id)
-    if session is not None and session.deleted_at is not None:
+    if session is None or session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
-    user_id, metadata = context.labels or (None, None)
-    if session is not None:
-        user_id = session.user_id if user_id is None else user_id
-        metadata = _metadata(session.metadata) if metadata is None else metadata
-    return {"user_id": user_id or None, "metadata": metadata or None}
+    return {"user_id": session.user_id, "metadata": _metadata(session.metadata)}
 
 
 # -- deleting and restoring -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from typing import Any, Unpack
@@ -76,7 +77,9 @@ class EventLogSession:
     session_settings: the SDK's settings; ``limit`` limits the items that ``get_items()`` returns.
     branch_id: the current branch.
     resume: start on the branch that was last switched to, if ``branch_id`` is "main".
-    user_id, metadata: recorded for the session with its first write.
+    user_id, metadata: recorded when a call creates the session. If it exists, ``metadata`` is ignored, and
+        every call raises SessionOwnerError (a PermissionError) unless ``user_id`` is the stored one. ""
+        means a session without an owner, and None any session.
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
@@ -123,13 +126,12 @@ class EventLogSession:
         self._first_turn = first_turn_number
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
         self._events = _logging.get_logger(self._logger)
-        labels = commands.check_labels(user_id, metadata)
+        user_id, metadata = commands.check_labels(user_id, metadata)
         kept = projections.default()
         log.join(kept)
-        self._runner = UnitRunner(log, kept)
-        self._context = SessionContext(
-            session_id, branch_id, None if labels == (None, None) else labels
-        )
+        context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
+        self._context = context
+        self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
         self._usage = UsageRecorder(
             self._runner,
             self._context,
@@ -573,7 +575,8 @@ class EventLogSession:
         Set the session's metadata and user id; create the session if it does not exist.
 
         metadata: replaces the whole metadata; {} removes it; None keeps it.
-        user_id: replaces the user id; "" removes it; None keeps it.
+        user_id: replaces the user id; "" removes it; None keeps it. It is the only way to change the owner
+            of a session. This object continues to work, for the new owner.
 
         Raises UnserialisableError (a TypeError) for values that JSON cannot represent, and
         SessionDeletedError.
@@ -582,7 +585,7 @@ class EventLogSession:
         await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
 
     async def get_metadata(self) -> dict[str, Any]:
-        """Return this session's ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
+        """Return the stored ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
         return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
 
     async def list_sessions(
@@ -595,7 +598,8 @@ class EventLogSession:
         **which: Unpack[SessionFilters],
     ) -> list[dict[str, Any]]:
         """
-        Return the sessions of the file: all, or those that match the filters.
+        Return the sessions of the file that match the filters; without filters all, or if this object has a
+        ``user_id``, that user's.
 
         limit: maximum number of sessions.
         after: the ``cursor`` of a row, to continue after it.
@@ -612,6 +616,7 @@ class EventLogSession:
         Raises InvalidQueryError (a ValueError).
         """
         query = filters.parse(limit=limit, after=after, order_by=order_by, reverse=reverse, **which)
+        query = replace(query, user_id=commands.own_sessions(self._context, query.user_id))
         return await sessions.list_sessions(self._runner.scan, query)
 
     async def delete_session(self, session_id: str | None = None) -> None:
@@ -624,6 +629,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
+            commands.check_owner(tx, self._context, target)
             try:
                 sessions.delete_session(tx, target)
             except SessionNotFoundError:
@@ -643,7 +649,12 @@ class EventLogSession:
         SessionErasedError for an erased session.
         """
         target = self.session_id if session_id is None else session_id
-        await self._usage.write(lambda tx: sessions.restore_session(tx, target))
+
+        def unit(tx: Transaction) -> None:
+            commands.check_owner(tx, self._context, target)
+            sessions.restore_session(tx, target)
+
+        await self._usage.write(unit)
 
     # -- items --------------------------------------------------------------------------------
 
@@ -662,7 +673,7 @@ class EventLogSession:
             summary), case-insensitive.
         limit: maximum number of items. after: the ``cursor`` of an item, to continue after it.
         which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
-            instead of this one; see ``ItemFilters``.
+            instead of this one, of this object's ``user_id`` if it has one; see ``ItemFilters``.
 
         The newest come first. ``row["snippet"][slice(*row["hit"])]`` is the match. The result also has the
         next page's cursor and how the items were found, see ``SearchResults``. Raises InvalidQueryError
@@ -670,6 +681,8 @@ class EventLogSession:
         """
         if which.get("session_id") is None and which.get("user_id") is None:
             which["session_id"] = self.session_id
+        else:
+            which["user_id"] = commands.own_sessions(self._context, which.get("user_id"))
         return await item_search.find_items(
             self._runner.scan, text, limit=limit, after=after, first_turn=self._first_turn, **which
         )

@@ -376,11 +376,10 @@ async def test_labelling_with_what_is_there_records_nothing(file: File) -> None:
     assert await file.log.version("talk") == before
 
 
-async def test_labels_of_construction_are_recorded_with_the_first_write_and_count_before(
+async def test_metadata_of_the_first_set_metadata_replaces_that_of_construction(
     file: File,
 ) -> None:
     talk = file.session("talk", user_id="alice", metadata={"plan": "pro"})
-    assert await talk.get_metadata() == {"user_id": "alice", "metadata": {"plan": "pro"}}
     assert await file.ids() == []
     await talk.set_metadata({"plan": "free"})
     assert await file.log.version("talk") == 1

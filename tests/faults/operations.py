@@ -175,7 +175,7 @@ async def make_template(path: Path) -> None:
     others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
     for other in others:
         await other.add_items(batch("other"))
-    await session.delete_session("gone")
+    await others[1].delete_session()
     for opened in (session, *others):
         opened.close()
     elsewhere = AdvancedSQLiteSession("elsewhere")
