@@ -35,6 +35,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.sessions import SessionRow, SessionState, StoredMetadata
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
@@ -584,9 +585,35 @@ class EventLogSession:
         labels = commands.check_labels(user_id, metadata)
         await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
 
-    async def get_metadata(self) -> dict[str, Any]:
+    async def update_metadata(self, patch: Mapping[str, JSON]) -> None:
+        """
+        Apply a JSON Merge Patch (RFC 7396) to the metadata; create the session if it does not exist.
+
+        patch: its values replace the stored ones, and None removes them; other members do not change. A
+            mapping changes the members of a stored object in the same way.
+
+        The change is atomic, also across processes. Raises TypeError unless ``patch`` is a mapping,
+        UnserialisableError (a TypeError), and SessionDeletedError.
+        """
+        plain = sessions.check_patch(patch)
+        await self._usage.write(lambda tx: sessions.update_metadata(tx, self._context, plain))
+
+    async def set_title(self, title: str | None) -> None:
+        """
+        Set the session's title, which is the member "title" of its metadata; None or "" removes it.
+
+        Lists of sessions show the first user message of a session without a title. Raises the errors of
+        ``update_metadata``.
+        """
+        await self.update_metadata(sessions.title_patch(title))
+
+    async def get_metadata(self) -> StoredMetadata:
         """Return the stored ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
         return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
+
+    async def state(self) -> SessionState:
+        """Return "active", "deleted", "erased", or "unknown" for a session that nothing has created yet."""
+        return await self._runner.read(lambda tx: sessions.state(tx, self._context.session_id))
 
     async def list_sessions(
         self,
@@ -596,7 +623,7 @@ class EventLogSession:
         order_by: OrderBy = "updated_at",
         reverse: bool = False,
         **which: Unpack[SessionFilters],
-    ) -> list[dict[str, Any]]:
+    ) -> list[SessionRow]:
         """
         Return the sessions of the file that match the filters; without filters all, or if this object has a
         ``user_id``, that user's.
@@ -608,7 +635,8 @@ class EventLogSession:
         which: user_id, metadata, created_after, created_before, updated_after, updated_before, text,
             min_items; see ``SessionFilters``.
 
-        A row's ``title`` is the first user message on the branch that was last switched to.
+        A row's ``title`` is that of ``set_title``, or the first user message on the branch that was last
+        switched to.
         ``total_tokens`` and ``total_cost`` include removed turns. Times are UTC. Pages in the order of
         "created_at" contain each session once. In the order of "updated_at", a session that is used
         between two pages moves to the front, and may be missed.
