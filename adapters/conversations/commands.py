@@ -204,7 +204,7 @@ def check_labels(
     UnserialisableError for values that JSON cannot represent.
     """
     if user_id is not None:
-        codec.check_text("user_id", user_id)
+        user_id = codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"invalid metadata: expected a mapping, got {type(metadata).__name__}")
     if metadata is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import weakref
@@ -10,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -120,7 +121,7 @@ class EventLogSession:
             raise ValueError(
                 f"invalid first_turn_number: expected 0 or 1, got {first_turn_number!r}"
             )
-        codec.check_text("session_id", session_id)
+        session_id = codec.check_session_id(session_id)
         commands.check_branch_id(branch_id)
         self.session_settings = sdk_internals.settings_of(session_settings)
         self.log = log
@@ -300,6 +301,18 @@ class EventLogSession:
     def close(self) -> None:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
         self._runner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} session_id={self._context.session_id!r} "
+            f"branch_id={self.current_branch!r} path={self.log.path!r}>"
+        )
 
     # -- one run at a time ----------------------------------------------------------------------
 
