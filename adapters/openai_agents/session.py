@@ -787,7 +787,7 @@ class EventLogSession:
 
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
-            "turn": self._external(user_item.turn),
+            "turn": user_item.turn + self._first_turn - 1,
             "content": _text(user_item.content, preview),
             "full_content": user_item.content,
             "timestamp": timestamps.as_text(user_item.occurred_at),
