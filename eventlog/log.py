@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.appender import (
     LAST_DIGEST,
     PAGE_EVENTS,
@@ -170,6 +170,9 @@ class EventLog:
     ) -> None:
         await asyncio.to_thread(self.close)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} path={self.path!r}>"
+
     # -- writing ------------------------------------------------------------------------------
 
     async def append(
@@ -197,6 +200,7 @@ class EventLog:
         """
         batch = (events,) if isinstance(events, Event) else tuple(events)
         encoded = [(event, encode_checked(event)) for event in batch]
+        codec.check_session_id(session_id)
         check_names(session_id=session_id, branch_id=branch_id, idempotency_key=idempotency_key)
 
         def unit(tx: Transaction) -> AppendResult:

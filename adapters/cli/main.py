@@ -209,6 +209,7 @@ class Order(StrEnum):
 @of_sessions
 def sessions(
     db: Database,
+    session: Session = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted sessions.")] = False,
     order_by: Annotated[
         Order, typer.Option(help="Sort by this time, newest first.")
@@ -232,6 +233,7 @@ def sessions(
     sessions.run(
         db,
         which,
+        session_id=session,
         deleted=deleted,
         order_by=order_by.value,
         reverse=reverse,

@@ -23,8 +23,10 @@ from agents_eventlog.eventlog.errors import (
     ConversationError,
     InvalidBranchError,
     InvalidEventError,
+    InvalidQueryError,
     SessionBusyError,
     SessionDeletedError,
+    SessionOwnerError,
     TurnNotFoundError,
 )
 from agents_eventlog.eventlog.events import (
@@ -77,24 +79,28 @@ class SessionContext:
     """
     The state of one session object: its current branch, and the last clearing that it has seen.
 
-    ``labels``: the user id and the metadata that the first write records, or None.
+    ``user_id``: the owner that the session must have; None accepts any, "" means without one.
+    ``metadata``: recorded, with the user id, if a call of this object creates the session.
     ``lease``: the lease that the object holds, or has lost; None outside of ``exclusive``.
 
     Only units of work change it; a rollback restores the former values.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "lease", "session_id")
+    __slots__ = ("branch_id", "cleared_version", "lease", "metadata", "session_id", "user_id")
 
     def __init__(
         self,
         session_id: str,
         branch_id: str = MAIN,
-        labels: tuple[str | None, dict[str, JSON] | None] | None = None,
+        *,
+        user_id: str | None = None,
+        metadata: dict[str, JSON] | None = None,
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
         self.cleared_version: int | None = None
-        self.labels = labels
+        self.user_id = user_id
+        self.metadata = metadata
         self.lease: Lease | None = None
 
     def missed_clearing(self, here: Place) -> bool:
@@ -110,6 +116,38 @@ class SessionContext:
 
         tx.on_rollback(back)
         self.branch_id, self.cleared_version = branch_id, cleared_version
+
+
+# -- whose session it is ---------------------------------------------------------------------------
+
+
+def check_owner(tx: Transaction, context: SessionContext, session_id: str | None = None) -> None:
+    """
+    Raise SessionOwnerError if a session, by default the context's, exists and is not the context's user's.
+
+    A session without an owner belongs to no user; ``set_metadata`` gives it one. An erased session passes:
+    its owner was erased with its content.
+    """
+    if context.user_id is None:
+        return
+    session_id = context.session_id if session_id is None else session_id
+    # Reads both rows with one statement: the unit of work that follows finds them in memory.
+    session, _ = conversations.both(tx, session_id, context.branch_id)
+    if session is None or session.erased_at is not None:
+        return
+    if (session.user_id or "") != context.user_id:
+        raise SessionOwnerError(session_id, context.user_id)
+
+
+def own_sessions(context: SessionContext, user_id: str | None) -> str | None:
+    """Return the user whose sessions a query may read. Raises InvalidQueryError for another user."""
+    if user_id is None:
+        return context.user_id
+    if context.user_id not in (None, user_id):
+        raise InvalidQueryError(
+            f"invalid user_id: expected {context.user_id!r} as in the constructor, got {user_id!r}"
+        )
+    return user_id
 
 
 # -- the current branch --------------------------------------------------------------------------
@@ -135,7 +173,7 @@ def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> 
 
 def writable(tx: Transaction, context: SessionContext) -> Place:
     """
-    Return the place of the current branch for writing, and record pending metadata.
+    Return the place of the current branch for writing; create the session if it does not exist.
 
     Raises SessionDeletedError and BranchNotFoundError: a write never restores a session or a branch.
     """
@@ -144,8 +182,7 @@ def writable(tx: Transaction, context: SessionContext) -> Place:
         raise SessionDeletedError(context.session_id)
     if context.branch_id != MAIN and not here.branch_exists:
         raise BranchNotFoundError(context.branch_id)
-    if context.labels is not None:
-        record_labels(tx, context, *context.labels)
+    create_session(tx, context, here)
     require_lease(tx, context)
     return here
 
@@ -176,7 +213,7 @@ def check_labels(
     UnserialisableError for values that JSON cannot represent.
     """
     if user_id is not None:
-        codec.check_text("user_id", user_id)
+        user_id = codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"invalid metadata: expected a mapping, got {type(metadata).__name__}")
     if metadata is None:
@@ -185,24 +222,11 @@ def check_labels(
     return user_id, dict(metadata)
 
 
-def record_labels(
-    tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
-) -> None:
-    """Record a user id and metadata if they differ from the stored ones; empty values remove them."""
-    made_with, context.labels = context.labels, None  # the new values replace them
-    tx.on_rollback(lambda: setattr(context, "labels", made_with))
-    session = conversations.session(tx, context.session_id)
-    before = (None, None) if session is None else (session.user_id, session.metadata)
-    after = (
-        before[0] if user_id is None else user_id or None,
-        before[1] if metadata is None else _json_text(metadata),
-    )
-    if after != before:
-        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
-
-
-def _json_text(metadata: dict[str, JSON]) -> str | None:
-    return codec.encode_json(metadata).decode() if metadata else None
+def create_session(tx: Transaction, context: SessionContext, here: Place) -> None:
+    """Record the user id and the metadata of the context, unless the session exists."""
+    if not here.session_exists and (context.user_id or context.metadata):
+        labels = MetadataSet(user_id=context.user_id or None, metadata=context.metadata or None)
+        append(tx, context.session_id, labels)
 
 
 # -- items ------------------------------------------------------------------------------------
@@ -548,6 +572,7 @@ def record_usage(
         conversation_queries.place(tx, context.session_id, branch_id)
     )
     here = look(tx, context)
+    create_session(tx, context, here)
     has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
     turn = here.turn if turn is None else min(turn, here.turn)
     used = UsageRecorded(
