@@ -475,13 +475,21 @@ def usage(
     live: Annotated[
         bool, typer.Option("--live", help="Only active turns: not popped, deleted or cleared.")
     ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMIT", help="Compare with a budget: 20usd/user/month, 5000tokens/run ..."
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
-) -> None:
+) -> bool:
     """
     Show usage: tokens, cost in USD, and requests without a known price.
 
     A run counts in the group of its first request. Grouped by day, a terminal shows bars.
+
+    [bold]--budget[/bold] shows the usage of the current period, and exits with 1 if a budget is used up.
 
     Times are ISO 8601, in UTC unless they have a zone.
 
@@ -489,6 +497,10 @@ def usage(
     """
     from agents_eventlog.adapters.cli import usage
 
+    if budget is not None:
+        if by or since or until or live or as_csv:
+            terminal.fail(ExitCode.USAGE, "--budget: expected only --user, --session and --json")
+        return usage.budget(db, budget, user_id=user, session_id=session, as_json=as_json)
     usage.usage(
         db,
         by=by or [],
@@ -500,6 +512,7 @@ def usage(
         as_json=as_json,
         as_csv=as_csv,
     )
+    return True
 
 
 @app.command()

@@ -117,6 +117,14 @@ def look(tx: Transaction, context: SessionContext) -> Place:
     return here
 
 
+def user_of(tx: Transaction, context: SessionContext) -> str | None:
+    """Return the session's user id, or the one that its first write will record."""
+    session = conversations.session(tx, context.session_id)
+    pending = None if context.labels is None else context.labels[0]
+    recorded = None if session is None else session.user_id
+    return pending or recorded
+
+
 def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> Place:
     """Return the place of a branch; None is the current one."""
     if branch_id is None:

@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention
@@ -49,6 +51,9 @@ class ConversationLog(EventLog):
     a session object that opened a path.
     """
 
+    budgets: tuple[Budget, ...] = ()
+    """The budgets for runs with sessions on this log object."""
+
     @classmethod
     def open(
         cls,
@@ -59,20 +64,29 @@ class ConversationLog(EventLog):
         create: bool = True,
         read_only: bool = False,
         search: bool = False,
+        budgets: Budgets = (),
     ) -> Opening[ConversationLog]:
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
+        budgets: a ``Budget``, or several, for runs with sessions on this log object.
         """
         default = tables.default(search=search)
-        return super().open(
-            path,
-            projections=default if projections is None else projections,
-            durability=durability,
-            create=create,
-            read_only=read_only,
-        )
+        limits = budget_calls.checked(budgets)
+
+        def open_sync() -> ConversationLog:
+            log = cls.open_sync(
+                path,
+                projections=default if projections is None else projections,
+                durability=durability,
+                create=create,
+                read_only=read_only,
+            )
+            log.budgets = limits
+            return log
+
+        return Opening(open_sync)
 
     async def usage(
         self,
@@ -100,6 +114,20 @@ class ConversationLog(EventLog):
         )
         await usage_calls.recorded(self.store)
         return await self.query(lambda tx: usage_calls.ask(tx, asked))
+
+    async def budget_usage(
+        self, budget: Budget, *, user_id: str | None = None, session_id: str | None = None
+    ) -> list[BudgetUsage]:
+        """
+        Return the usage that counts towards a budget, for each run, session or user, the most used first.
+
+        user_id, session_id: only of this user's sessions, or of this session.
+
+        Of a budget per day or month, it is the usage of the current one.
+        """
+        asked = usage_calls.wanted(user_id=user_id, session_id=session_id)
+        await usage_calls.recorded(self.store)
+        return await self._ask(lambda tx: budget_calls.used(tx, budget, asked, tx.now))
 
     async def reprice(
         self,

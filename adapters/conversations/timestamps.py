@@ -1,9 +1,11 @@
-"""Times as people write and read them, always in UTC."""
+"""Times as people write and read them, in UTC unless a time zone is given."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.reader import microseconds
@@ -78,6 +80,27 @@ def _in_order(start: int | None, end: int | None) -> tuple[int | None, int | Non
     if start is not None and end is not None and start >= end:
         raise InvalidQueryError("invalid period: until must be after since")
     return start, end
+
+
+def zone(name: str) -> tzinfo:
+    """Return a time zone by its IANA name. Raises InvalidQueryError for an unknown one."""
+    if name == "UTC":
+        return UTC  # without the system's files
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise InvalidQueryError(
+            "unknown time zone: expected an IANA name, for example Europe/Berlin, (and the package "
+            f"tzdata, if the system has no time zones), got {name!r}"
+        ) from None
+
+
+def current(period: Literal["day", "month"], now: int, tz: tzinfo) -> tuple[int, str]:
+    """Return the start of the current day or month, and its name: ``YYYY-MM-DD`` or ``YYYY-MM``."""
+    today = _datetime(now).astimezone(tz).date()
+    if period == "day":
+        return microseconds(datetime(today.year, today.month, today.day, tzinfo=tz)), f"{today}"
+    return microseconds(datetime(today.year, today.month, 1, tzinfo=tz)), f"{today:%Y-%m}"
 
 
 def duration(text: str) -> timedelta:

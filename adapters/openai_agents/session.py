@@ -17,6 +17,7 @@ from agents.memory.session_settings import SessionSettings, resolve_session_limi
 from agents.run_context import RunContextWrapper
 
 from agents_eventlog import projections
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import (
     commands,
     concurrent_runs,
@@ -25,6 +26,7 @@ from agents_eventlog.adapters.conversations import (
     timestamps,
 )
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import (
     OnConcurrentRun,
@@ -82,6 +84,8 @@ class EventLogSession:
         ``store_run_usage`` record usage.
     prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
         before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
+    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
+        a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -109,6 +113,7 @@ class EventLogSession:
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
     ) -> None:
         concurrent_runs.check_policy(on_concurrent_run)
@@ -135,6 +140,7 @@ class EventLogSession:
             self._context,
             prices=prices,
             is_automatic=auto_usage,
+            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
             logger=self._logger,
         )
         if auto_usage:
@@ -218,7 +224,8 @@ class EventLogSession:
         branch_id: None for the current branch; an unknown one has no items.
         as_of: return the items at a version of the session, or at a time (without a zone: UTC).
 
-        Raises VersionNotFoundError (a ValueError) for a version that the session never had.
+        Raises VersionNotFoundError (a ValueError) for a version that the session never had, and
+        BudgetExceededError when a run starts whose budget is used up.
         """
         self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
@@ -229,6 +236,8 @@ class EventLogSession:
                 lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
         place = self._place(wrapper)
+        if place is not None and place.tip is None and wrapper is not None:
+            await self._usage.check_budgets(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)
