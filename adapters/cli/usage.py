@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -66,6 +66,7 @@ def usage(
     user_id: str | None,
     session_id: str | None,
     live: bool,
+    tz: str,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -73,7 +74,9 @@ def usage(
     if as_json and as_csv:
         terminal.fail(terminal.ExitCode.USAGE, "--json and --csv cannot be combined")
     names = [name.strip() for each in by for name in each.split(",")] or ["model"]
-    query = _query(names, since, until)._replace(user_id=user_id, session_id=session_id, live=live)
+    query = _query(names, since, until, tz)._replace(
+        user_id=user_id, session_id=session_id, live=live
+    )
     with terminal.opened(path, read_only=True) as log:
         terminal.check_session(log, session_id)
         answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, query))
@@ -96,13 +99,14 @@ def budget(
     path: Path,
     text: str,
     *,
+    tz: str,
     user_id: str | None,
     session_id: str | None,
     as_json: bool,
 ) -> bool:
     """Print the usage that counts towards a budget; return whether no part of it is used up."""
     try:
-        limit = budgets.parsed(text)
+        limit = replace(budgets.parsed(text), tz=tz)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
     with terminal.conversations(path, read_only=True) as log:
@@ -203,11 +207,12 @@ def _sentence(done: RepriceResult) -> str:
     return f"{changed} in {sessions}: {costs}{left}"
 
 
-def _query(by: Sequence[str], since: str | None, until: str | None) -> UsageQuery:
+def _query(by: Sequence[str], since: str | None, until: str | None, tz: str = "UTC") -> UsageQuery:
     """Return the usage query; exit with USAGE if it is invalid."""
     try:
-        start, end = timestamps.typed_period(since, until)
-        return UsageQuery(by=usage_queries.check_by(by), since=start, until=end)
+        zone = timestamps.zone(tz)
+        start, end = timestamps.typed_period(since, until, zone)
+        return UsageQuery(by=usage_queries.check_by(by), since=start, until=end, tz=zone)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
 
@@ -222,10 +227,10 @@ def _print_table(
         table.add_column(key.removesuffix("_id"), footer="" if number else "total", overflow="fold")
     for title, name in COLUMNS.items():
         table.add_column(title, footer=_shown(name, total), justify="right", no_wrap=True)
-    bars = _bars(groups) if out.is_terminal and "day" in keys else None
+    bars = _bars(groups) if out.is_terminal and {"day", "month"} & set(keys) else None
     if bars is not None:
         table.add_column("", no_wrap=True)
-    is_timeline = keys[0] in {"day", "turn"}
+    is_timeline = keys[0] in {"day", "month", "turn"}
     order = sorted(
         range(len(groups)), key=lambda place: 0 if is_timeline else _weight(groups[place])
     )

@@ -97,20 +97,23 @@ class ConversationLog(EventLog):
         user_id: str | None = None,
         session_id: str | None = None,
         live: bool = False,
+        tz: str = "UTC",
     ) -> dict[str, Any]:
         """
         Return usage and cost of all sessions, of one user's sessions, or of one session.
 
-        by: "session", "user", "model", "agent", "day", "run", "turn" or "branch", or several. "groups"
-            then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or the
-            name itself; None if unknown) and its sums.
-        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        by: "session", "user", "model", "agent", "day", "month", "run", "turn" or "branch", or several.
+            "groups" then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or
+            the name itself; None if unknown) and its sums.
+        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
+            day.
         live: only usage of active turns: those that were not popped, deleted or cleared.
+        tz: the IANA time zone of days, months and dates.
 
         The sums are those of ``session.get_usage_stats``. Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
+            by, since=since, until=until, user_id=user_id, session_id=session_id, live=live, tz=tz
         )
         await usage_calls.recorded(self.store)
         return await self.query(lambda tx: usage_calls.ask(tx, asked))

@@ -551,20 +551,23 @@ class EventLogSession:
         since: date | datetime | None = None,
         until: date | datetime | None = None,
         live: bool = False,
+        tz: str = "UTC",
     ) -> dict[str, Any]:
         """
         Return the session's total usage, including that of popped, deleted and cleared turns.
 
-        by: "run", "turn", "branch", "model", "agent" or "day", or several. "groups" then holds a dict for
-            each group: its keys (run_id, branch_id, or the name itself) and its sums.
-        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        by: "run", "turn", "branch", "model", "agent", "day" or "month", or several. "groups" then
+            holds a dict for each group: its keys (run_id, branch_id, or the name itself) and its sums.
+        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
+            day.
         live: only usage of active turns.
+        tz: the IANA time zone of days, months and dates.
 
         ``total_cost`` is the cost of the priced requests, in USD; ``unpriced_requests`` counts the others.
         Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, session_id=self._context.session_id, live=live
+            by, since=since, until=until, session_id=self._context.session_id, live=live, tz=tz
         )
         await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import ItemsAdded
+from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.events import MetadataSet, RequestUsage, UsageRecorded
-from tests.adapters.looking import one, run, user, write
+from agents_eventlog.projections import default
+from tests.adapters.looking import documents, one, run, user, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,3 +106,24 @@ def test_a_budget_that_cannot_be_compared_is_wrong_usage(
     result = run("usage", two_users, *options)
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
     assert message in result.stderr
+
+
+async def test_months_are_those_of_the_time_zone(path: Path) -> None:
+    async with EventLog.open(path, projections=default()) as log:
+        log.store.clock = lambda: int(datetime(2026, 10, 31, 23, 30, tzinfo=UTC).timestamp() * 1e6)
+        used = UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(total_tokens=10)])
+        await log.append("s", used, branch_id="main")
+    options = ("--by", "month,session", "--since", "2026-11-01", "--json")
+    found = one(run("usage", path, *options, "--tz", "Europe/Berlin"), "usage")
+    assert (found["month"], found["session_id"], found["total_tokens"]) == ("2026-11", "s", 10)
+    assert documents(run("usage", path, *options), "usage") == []
+    table = run("usage", path, "--by", "month", "--tz", "Europe/Berlin").stdout
+    assert table.splitlines()[1].split()[0] == "month"
+    assert "2026-11" in table
+
+
+@pytest.mark.parametrize("more", [[], ["--budget", "1usd/day"]])
+def test_an_unknown_time_zone_is_wrong_usage(db: Path, more: list[str]) -> None:
+    result = run("usage", db, "--tz", "Berlin", *more)
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "unknown time zone: expected an IANA name" in result.stderr
