@@ -197,7 +197,8 @@ def record_labels(
         before[1] if metadata is None else _json_text(metadata),
     )
     if after != before:
-        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
+        salt = secrets.token_hex(16)
+        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata, salt=salt))
 
 
 def _json_text(metadata: dict[str, JSON]) -> str | None:

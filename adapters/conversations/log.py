@@ -299,8 +299,8 @@ class ConversationLog(EventLog):
         dry_run: return what would be erased, without writing.
         on_progress: called after each step.
 
-        Structure, digests and usage stay. In a file that was migrated from the SDK's class, the same
-        contents are deleted from the SDK's tables. An erased session cannot be restored. At the end the
+        Structure, digests and usage stay; a random pseudonym replaces each user id of an erased session. In
+        a file that was migrated from the SDK's class, the same contents are deleted from its tables. An erased session cannot be restored. At the end the
         file is rewritten; writers wait meanwhile. Raises SessionNotFoundError, and ValueError for another
         combination of parameters.
         """
