@@ -300,9 +300,9 @@ class ConversationLog(EventLog):
         on_progress: called after each step.
 
         Structure, digests and usage stay; a random pseudonym replaces each user id of an erased session. In
-        a file that was migrated from the SDK's class, the same contents are deleted from its tables. An erased session cannot be restored. At the end the
-        file is rewritten; writers wait meanwhile. Raises SessionNotFoundError, and ValueError for another
-        combination of parameters.
+        a file that was migrated from the SDK's class, the same contents are deleted from its tables. An
+        erased session cannot be restored. At the end the file is rewritten; writers wait meanwhile. Raises
+        SessionNotFoundError, and ValueError for another combination of parameters.
         """
         chosen = (session_id is not None, user_id is not None, deleted, popped)
         if sum(chosen) != 1:
