@@ -50,7 +50,7 @@ from agents_eventlog.projections.conversations import queries as conversation_qu
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import Place, UserItem
-from agents_eventlog.projections.search.text import ascii_folded, message_texts
+from agents_eventlog.projections.search.text import ascii_folded, content_texts
 
 RANDOM_BYTES: Final = 8
 
@@ -464,7 +464,7 @@ def find_turns(
     return [
         user_item
         for user_item in conversation_queries.user_items(tx, pointer, term)
-        if any(needle in ascii_folded(text) for text in message_texts(user_item.item))
+        if any(needle in ascii_folded(text) for text in content_texts(user_item.content))
     ]
 
 

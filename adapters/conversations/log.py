@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import budgets as budget_calls
@@ -38,6 +38,7 @@ from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
+L = TypeVar("L", bound="ConversationLog")
 
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
@@ -65,28 +66,28 @@ class ConversationLog(EventLog):
         read_only: bool = False,
         search: bool = False,
         budgets: Budgets = (),
-    ) -> Opening[ConversationLog]:
+    ) -> Opening[Self]:
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
+        projections: more projections to keep up to date, beside the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
         budgets: a ``Budget``, or several, for runs with sessions on this log object.
         """
-        default = tables.default(search=search)
         limits = budget_calls.checked(budgets)
-
-        def open_sync() -> ConversationLog:
-            log = cls.open_sync(
-                path,
-                projections=default if projections is None else projections,
-                durability=durability,
-                create=create,
-                read_only=read_only,
+        return Opening(
+            lambda: _equipped(
+                cls.open_sync(
+                    path,
+                    projections=tables.default(search=search),
+                    durability=durability,
+                    create=create,
+                    read_only=read_only,
+                ),
+                projections,
+                limits,
             )
-            log.budgets = limits
-            return log
-
-        return Opening(open_sync)
+        )
 
     async def usage(
         self,
@@ -367,3 +368,15 @@ class ConversationLog(EventLog):
             return unit(tx)
 
         return await self.query(fresh)
+
+
+def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...]) -> L:
+    """Give a log that was just opened its budgets and more projections; close it where that fails."""
+    log.budgets = limits
+    try:
+        if projections is not None:
+            log.join(projections)
+    except BaseException:
+        log.close()
+        raise
+    return log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -126,7 +127,8 @@ def iso(time: int) -> str:
 
 def as_text(time: int) -> str:
     """Format a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    return _datetime(time).isoformat(" ", "seconds")[:19]  # takes half the time of strftime
+    hours, second = divmod(min(max(time, EARLIEST), LATEST) // 1_000_000, 3_600)
+    return _hour(hours) + _minute_and_second(second)  # cached, as lists of turns format thousands
 
 
 def day(time: int) -> str:
@@ -142,6 +144,16 @@ def clock(time: int) -> str:
 def minute(time: int) -> str:
     """Format a time to the minute: ``YYYY-MM-DD HH:MM``."""
     return f"{_datetime(time):%Y-%m-%d %H:%M}"
+
+
+@lru_cache(maxsize=1_000)
+def _hour(hours: int) -> str:
+    return (_EPOCH + timedelta(hours=hours)).isoformat(" ", "hours")[:13]
+
+
+@lru_cache(maxsize=3_600)
+def _minute_and_second(second: int) -> str:
+    return f":{second // 60:02}:{second % 60:02}"
 
 
 def _datetime(time: int) -> datetime:

@@ -402,7 +402,7 @@ class EventLogSession:
         opening = next(
             (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
         )
-        return "" if opening is None else f" ('{_text(opening.item, LOGGED_CHARACTERS)}')"
+        return "" if opening is None else f" ('{_text(opening.content, LOGGED_CHARACTERS)}')"
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Switch to another branch; main always exists. Raises BranchNotFoundError (a ValueError)."""
@@ -745,9 +745,9 @@ class EventLogSession:
 
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
-            "turn": self._external(user_item.turn),
-            "content": _text(user_item.item, preview),
-            "full_content": user_item.item.get("content", ""),
+            "turn": user_item.turn + self._first_turn - 1,
+            "content": _text(user_item.content, preview),
+            "full_content": user_item.content,
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
@@ -771,8 +771,7 @@ def _check_overrides(kind: Any) -> None:
         )
 
 
-def _text(item: dict[str, JSON], limit: int | None) -> str:
+def _text(content: JSON, limit: int | None) -> str:
     """Return a user item's content as text, truncated after ``limit`` characters."""
-    content = item.get("content", "")
     text = content if isinstance(content, str) else codec.readable(content)
-    return text if limit is None or len(text) <= limit else text[:limit] + "..."
+    return text if limit is None or len(text) <= limit else f"{text[:limit]}..."

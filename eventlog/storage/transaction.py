@@ -314,7 +314,7 @@ class Transaction:
         self.connection = self._deferred = _ENDED  # type: ignore[assignment]
 
     def abandon(self) -> None:
-        """Do as ``end`` does, but leave the connection alone: in a child, whose parent has the transaction."""
+        """End in a child, whose parent has the transaction: leave the connection alone."""
         for held in self._cursors:
             cursor = held()
             if cursor is not None:

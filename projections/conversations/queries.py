@@ -58,13 +58,14 @@ BRANCHES = """
     WHERE session_id = ? AND is_live = 1
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-LIVE_BRANCHES = """
+LIVE_BRANCHES_OF_SESSION = """
     SELECT b.session_id, b.branch_id, b.from_branch_id, b.segment_id, b.length
     FROM branches AS b
     JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
-    WHERE b.is_live = 1 {condition}
+    WHERE b.session_id = ? AND b.is_live = 1
     ORDER BY b.session_id, b.created_position, b.branch_id <> 'main', b.branch_id
 """
+LIVE_BRANCHES = LIVE_BRANCHES_OF_SESSION.replace("b.session_id = ? AND ", "")
 ALL_BRANCHES = """
     SELECT branch_id, segment_id, length, turn, is_live, from_branch_id, created_at, updated_at,
         created_position
@@ -154,10 +155,10 @@ _NOWHERE = Place(
 
 
 class UserItem(NamedTuple):
-    """A user item that opens a turn, with its content and when it happened (µs since 1970 UTC)."""
+    """The content of a user item that opens a turn, and when it happened (µs since 1970 UTC)."""
 
     turn: int
-    item: JSON
+    content: JSON
     occurred_at: int
 
 
@@ -246,24 +247,28 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else payloads.may_hold(text)
     source = f"{USER_EVENTS} {condition} ORDER BY e.position"
-    stored: dict[int, codec.StoredPayload] = {}
-    times: dict[int, int] = {}
-    found: list[tuple[int, int, int]] = []
+    events: list[Row] = []
+    found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
         columns = "e.recorded_at, e.metadata"
         rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
-        for recorded_at, metadata, *payload in rows:
-            position = payload[0]
-            stored[position] = _present(*payload)
-            times[position] = occurred_at(recorded_at, metadata, position)
         if rows:
+            events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
-    decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
+    for row in events:
+        if row[-1] is None:
+            _present(*row[2:])
+    content = codec.contents(events)
+    numbers = {row[2]: number for number, row in enumerate(events)}
+    times = [
+        at if metadata is None else occurred_at(at, metadata, position)
+        for at, metadata, position, *_ in events
+    ]
     return [
-        UserItem(turn, decoded[position][index], times[position])
+        UserItem(turn, content(number, index), times[number])
         for turn, position, index in found
-        if position in decoded
+        if (number := numbers.get(position)) is not None
     ]
 
 
@@ -281,9 +286,8 @@ def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None,
 
 def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
     """Return the live branches of a session, or of all, in the order of creation within each session."""
-    condition = "" if session_id is None else "AND b.session_id = ?"
-    parameters = () if session_id is None else (session_id,)
-    rows = tx.all(LIVE_BRANCHES.format(condition=condition), parameters)
+    of_session = () if session_id is None else (session_id,)
+    rows = tx.all(LIVE_BRANCHES_OF_SESSION if of_session else LIVE_BRANCHES, of_session)
     return [LiveBranch(row[0], row[1], row[2], Pointer(row[3], row[4])) for row in rows]
 
 
