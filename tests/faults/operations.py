@@ -12,7 +12,14 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    Budget,
+    ConversationLog,
+    adapters,
+    eventlog,
+    projections,
+)
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
 from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
 from tests.faults.support import answer, batch, ran, user
@@ -99,6 +106,7 @@ READS: dict[str, Call] = {
     "log.tools": lambda s: s.log.tools(),
     "log.sessions": lambda s: s.log.sessions(),
     "log.session": lambda s: s.log.session("s"),
+    "log.budget_usage": lambda s: s.log.budget_usage(Budget(tokens=100, per=("user", "day"))),
     "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
     "log.head": lambda s: s.log.head(),
