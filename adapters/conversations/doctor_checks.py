@@ -104,7 +104,8 @@ def of_erasing(tx: Transaction) -> Iterator[Problem]:
             "erasing",
             "an erasure stopped before it rewrote the file, which may still hold copies of the erased "
             "content",
-            "run the same `eventlog erase` again, while no other program uses the file, to finish it",
+            "run the same `eventlog erase` again, while no other program uses the file, to finish it; "
+            "if this file was copied without its -wal from a file in use, copy with `eventlog backup`",
         )
 
 
