@@ -25,12 +25,6 @@ from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
 
-BRANCHES = """
-    SELECT branch_id, from_branch_id FROM branches
-    WHERE session_id = ? AND is_live = 1
-    ORDER BY created_position, branch_id <> 'main', branch_id
-"""
-
 ROLES = frozenset({"assistant", "developer", "system", "user"})
 
 _BACKTICKS = re.compile("`+")
@@ -82,8 +76,8 @@ def _session(session_id: str, tx: Transaction) -> str:
         f"branches: {session.branch_count}",
     )
     lines += [f"- {', '.join(counts)}", ""]
-    for branch_id, parent_id in tx.all(BRANCHES, (session_id,)):
-        lines += _branch(tx, session_id, branch_id, parent_id)
+    for branch in conversation_queries.live_branches(tx, session_id):
+        lines += _branch(tx, session_id, branch.branch_id, branch.from_branch_id)
     return "\n".join(lines)
 
 

@@ -98,6 +98,7 @@ class ConversationLog(EventLog):
         asked = usage_calls.wanted(
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
         )
+        await usage_calls.recorded(self.store)
         return await self.query(lambda tx: usage_calls.ask(tx, asked))
 
     async def reprice(
