@@ -102,10 +102,15 @@ def check_output(path: Path, output: Path) -> None:
 
 async def _write(texts: AsyncIterator[str], output: Path | None) -> None:
     """Write texts, each with a line break at the end."""
-    with _opened(output) as file:
-        async for text in texts:
-            file.write(text.encode() + b"\n")
-        file.flush()
+    try:
+        with _opened(output) as file:
+            async for text in texts:
+                file.write(text.encode() + b"\n")
+            file.flush()
+    except OSError as error:
+        if output is not None and error.errno is not None:  # else it is an error of the log
+            error.filename = str(output)
+        raise
 
 
 @contextmanager

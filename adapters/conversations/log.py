@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
@@ -36,6 +36,7 @@ from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
+L = TypeVar("L", bound=EventLog)
 
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
@@ -59,19 +60,24 @@ class ConversationLog(EventLog):
         create: bool = True,
         read_only: bool = False,
         search: bool = False,
-    ) -> Opening[ConversationLog]:
+    ) -> Opening[Self]:
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
+        projections: more projections to keep up to date, beside the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
         """
-        default = tables.default(search=search)
-        return super().open(
-            path,
-            projections=default if projections is None else projections,
-            durability=durability,
-            create=create,
-            read_only=read_only,
+        return Opening(
+            lambda: _joined(
+                cls.open_sync(
+                    path,
+                    projections=tables.default(search=search),
+                    durability=durability,
+                    create=create,
+                    read_only=read_only,
+                ),
+                projections,
+            )
         )
 
     async def usage(
@@ -336,3 +342,14 @@ class ConversationLog(EventLog):
             return unit(tx)
 
         return await self.query(fresh)
+
+
+def _joined(log: L, projections: Projector | None) -> L:
+    """Let a log that was just opened keep these projections, too; close it where that fails."""
+    try:
+        if projections is not None:
+            log.join(projections)
+    except BaseException:
+        log.close()
+        raise
+    return log

@@ -58,13 +58,14 @@ BRANCHES = """
     WHERE session_id = ? AND is_live = 1
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
-LIVE_BRANCHES = """
+LIVE_BRANCHES_OF_SESSION = """
     SELECT b.session_id, b.branch_id, b.from_branch_id, b.segment_id, b.length
     FROM branches AS b
     JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
-    WHERE b.is_live = 1 {condition}
+    WHERE b.session_id = ? AND b.is_live = 1
     ORDER BY b.session_id, b.created_position, b.branch_id <> 'main', b.branch_id
 """
+LIVE_BRANCHES = LIVE_BRANCHES_OF_SESSION.replace("b.session_id = ? AND ", "")
 ALL_BRANCHES = """
     SELECT branch_id, segment_id, length, turn, is_live, from_branch_id, created_at, updated_at,
         created_position
@@ -281,9 +282,8 @@ def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None,
 
 def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
     """Return the live branches of a session, or of all, in the order of creation within each session."""
-    condition = "" if session_id is None else "AND b.session_id = ?"
-    parameters = () if session_id is None else (session_id,)
-    rows = tx.all(LIVE_BRANCHES.format(condition=condition), parameters)
+    of_session = () if session_id is None else (session_id,)
+    rows = tx.all(LIVE_BRANCHES_OF_SESSION if of_session else LIVE_BRANCHES, of_session)
     return [LiveBranch(row[0], row[1], row[2], Pointer(row[3], row[4])) for row in rows]
 
 

@@ -43,10 +43,7 @@ def test_only_the_sqlite_engine_imports_sqlite3_and_aiosqlite() -> None:
         for file in (ROOT / part).rglob("*.py")
         if importing.search(file.read_text(encoding="utf-8"))
     }
-    # A transaction watches its cursors, which are sqlite3's as long as there is one engine.
-    assert {file for file in found if engine not in file.parents} == {
-        Path("eventlog/storage/transaction.py")
-    }
+    assert {file for file in found if engine not in file.parents} == set()
 
 
 def test_adapters_hold_no_sql_but_for_the_tables_of_the_sdk() -> None:

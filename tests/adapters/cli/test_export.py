@@ -363,6 +363,19 @@ def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(
     assert done.stderr == f"error: {target} cannot be written: Not a directory\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--output", "/dev/full"], []])
+def test_an_output_on_a_full_disk_is_named(full: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "agents_eventlog", "export", str(full)]
+    with Path("/dev/full").open("wb") as stdout:
+        done = subprocess.run(
+            [*command, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == ExitCode.CANNOT_OPEN
+    name = "/dev/full" if arguments else "stdout"
+    assert done.stderr == f"error: {name}: No space left on device\n"
+
+
 def test_the_log_itself_is_never_overwritten(command: Any, full: Path) -> None:
     before = full.read_bytes()
     assert command("export", full, "--output", full.parent / "." / full.name).exit_code == 2
