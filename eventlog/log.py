@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from agents_eventlog.eventlog import integrity
 from agents_eventlog.eventlog.appender import (
@@ -389,13 +388,13 @@ class EventLog:
         with engine.copying(self.path, target) as part:
             with closing(EventLog.open_sync(part, read_only=True)) as copy:
                 verified = asyncio.run(copy.verify(expected))
+                size = copy.store.read_sync(engine.facts)["bytes"]
             problems = [finding.problem for finding in verified.findings] or engine.damages(part)
             if problems:
                 raise CorruptFileError(
                     f"the copy of {self.path} does not verify: {problems[0]}", path=self.path
                 )
-            size = Path(part).stat().st_size
-        return Backup(target, verified.head, verified.events, size)
+        return Backup(target, verified.head, verified.events, cast("int", size))
 
     # -- units of work ------------------------------------------------------------------------
 

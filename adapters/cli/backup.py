@@ -38,25 +38,27 @@ def run(
 ) -> None:
     """Back up a log. Raises an EventLogError."""
     is_folder = target.is_dir()
-    if (every is not None or keep is not None) and not is_folder:
-        terminal.fail(
-            ExitCode.USAGE, f"--every and --keep require an existing folder, got {target}"
-        )
+    if every is not None or keep is not None:
+        try:
+            target.mkdir(exist_ok=True)
+        except OSError as error:
+            terminal.fail(
+                ExitCode.USAGE, f"{target}: {error.strerror}: --every and --keep expect a folder"
+            )
+        is_folder = True
     now = datetime.now(UTC)
     made = None
+    name = target / f"{path.stem}-{now.strftime(TIME)}{path.suffix}" if is_folder else target
     with terminal.opened(path, read_only=True) as log:
         if every is None or _is_due(path, target, every, now):
-            name = target / f"{path.stem}-{now.strftime(TIME)}{path.suffix}"
             try:
-                made = asyncio.run(
-                    log.backup(name if is_folder else target, expect_head=expect_head)
-                )
+                made = asyncio.run(log.backup(name, expect_head=expect_head))
             except ValueError as error:
                 terminal.fail(ExitCode.USAGE, error)
     removed = [] if made is None or keep is None else _earlier(path, target)[:-keep]
     for old in removed:
         old.unlink()
-    _print(made, removed, as_json=as_json)
+    _print(made, name, removed, as_json=as_json)
 
 
 def _earlier(path: Path, folder: Path) -> list[Path]:
@@ -78,9 +80,9 @@ def _is_due(path: Path, folder: Path, every: str, now: datetime) -> bool:
     return now - newest >= age
 
 
-def _print(made: Backup | None, removed: list[Path], *, as_json: bool) -> None:
+def _print(made: Backup | None, name: Path, removed: list[Path], *, as_json: bool) -> None:
     if as_json:
-        document = {"path": None, "events": None, "bytes": None, "head": None}
+        document: dict[str, object] = {"path": None, "events": None, "bytes": None, "head": None}
         if made is not None:
             head = {"position": made.head.position, "digest": made.head.digest.hex()}
             document = {**made._asdict(), "head": head}
@@ -92,7 +94,7 @@ def _print(made: Backup | None, removed: list[Path], *, as_json: bool) -> None:
     if made is None:
         out.print("no backup is due")
         return
-    line = f"backed up {counted(made.events, 'event')}, {made.bytes:,} bytes to {made.path}"
+    line = f"backed up {counted(made.events, 'event')} to {name}"
     out.print(Text(printable(line)), soft_wrap=True)
     out.print(Text(f"head   {made.head}"), soft_wrap=True)
     if removed:

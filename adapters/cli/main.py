@@ -698,7 +698,7 @@ def erase(
 def backup(
     db: Database,
     target: Annotated[
-        Path, typer.Argument(metavar="DEST", help="New file, or a folder for named backups.")
+        Path, typer.Argument(metavar="DEST", help="New file, or a folder for dated backups.")
     ],
     every: Annotated[
         str | None,

@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from agents_eventlog.eventlog.errors import OpenError
@@ -31,6 +31,8 @@ def copying(path: str, target: str) -> Iterator[str]:
     part = f"{target}.{secrets.token_hex(4)}.part"
     try:
         try:
+            Path(part).touch(exist_ok=False)
+            Path(part).chmod(Path(path).stat().st_mode & 0o777)
             _copy(path, part)
         except sqlite3.Error as error:
             raise translated(error, part) from error
@@ -54,11 +56,9 @@ def _copy(path: str, part: str) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make the new name durable."""
-    try:
+    with suppress(OSError):  # Windows cannot open a folder
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # Windows cannot open a folder
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

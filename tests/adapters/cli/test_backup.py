@@ -103,7 +103,18 @@ async def test_a_copy_without_an_expected_head_is_not_kept(db: Path, tmp_path: P
         with pytest.raises(CorruptFileError, match="does not verify"):
             await log.backup(tmp_path / "saved.db", expect_head=f"99:{'0' * 64}")
     assert names(tmp_path) == [db.name]
-    assert run("backup", db, tmp_path / "x", "--expect-head", "x").exit_code == ExitCode.USAGE
+
+
+def test_an_invalid_head_is_a_wrong_command(db: Path, tmp_path: Path) -> None:
+    result = run("backup", db, tmp_path / "saved.db", "--expect-head", "x")
+    assert result.exit_code == ExitCode.USAGE
+    assert names(tmp_path) == [db.name]
+
+
+def test_a_copy_has_the_permissions_of_the_file(db: Path, tmp_path: Path) -> None:
+    db.chmod(0o640)
+    assert run("backup", db, tmp_path / "saved.db").exit_code == ExitCode.CLEAN
+    assert (tmp_path / "saved.db").stat().st_mode & 0o777 == 0o640
 
 
 async def test_a_backup_that_fails_leaves_nothing(
@@ -164,12 +175,21 @@ def test_old_backups_are_removed_only_after_a_new_one(db: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("options", [("--every", "1d"), ("--keep", 1)])
-def test_a_folder_is_required_for_named_backups(
+def test_dated_backups_make_their_folder_and_refuse_a_file(
     db: Path, tmp_path: Path, options: tuple[object, ...]
 ) -> None:
-    result = run("backup", db, tmp_path / "saved.db", *options)
+    assert run("backup", db, tmp_path / "backups", *options).exit_code == ExitCode.CLEAN
+    assert len(names(tmp_path / "backups")) == 1
+    result = run("backup", db, db, *options)
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "expect a folder" in result.stderr
+
+
+def test_an_invalid_age_is_a_wrong_command(db: Path, tmp_path: Path) -> None:
     assert run("backup", db, tmp_path, "--every", "often").exit_code == ExitCode.USAGE
+    made = run("backup", db, tmp_path / "backups", "--every", "1d")
+    assert made.exit_code == ExitCode.CLEAN
+    assert run("backup", db, tmp_path / "backups", "--every", "x").exit_code == ExitCode.USAGE
 
 
 # -- a plain copy ---------------------------------------------------------------------------------
