@@ -137,6 +137,7 @@ ELSEWHERE = {
     "session.close": "writes nothing",
     "log.close": "writes nothing",
     "log.join": "in test_opening_faults",
+    "log.backup": "copies the file: in test_backup",
     "log.erase": "in test_erasing_faults",
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
