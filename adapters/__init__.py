@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
         ItemHit,
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
-    from agents_eventlog.adapters.conversations.sessions import Deletion, Retention
+    from agents_eventlog.adapters.conversations.sessions import (
+        Deletion,
+        Retention,
+        SessionRow,
+        StoredMetadata,
+    )
     from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "Budget",
+    "BudgetUsage",
     "ConversationLog",
     "Deletion",
     "EventLogSession",
@@ -35,6 +43,8 @@ __all__ = [
     "RepriceResult",
     "Retention",
     "SearchResults",
+    "SessionRow",
+    "StoredMetadata",
     "TablePair",
     "ToolCounts",
     "ToolFilters",
@@ -44,6 +54,8 @@ __all__ = [
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "Budget": "conversations.budgets",
+    "BudgetUsage": "conversations.budgets",
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
@@ -55,6 +67,8 @@ _MODULES = {
     "RepriceResult": "conversations.repricing",
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",
+    "SessionRow": "conversations.sessions",
+    "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",

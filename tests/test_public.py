@@ -17,11 +17,12 @@ ROOT = Path(__file__).parent.parent
 
 PUBLIC = {
     "agents_eventlog": """
-        AdvancedSQLiteSession ConversationLog EventLog EventLogError EventLogSession OnlyPrices Price
-        TablePair UsageHooks import_file recording replay
+        AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession OnlyPrices
+        Price TablePair UsageHooks import_file recording replay
     """,
     "agents_eventlog.eventlog": """
-        AppendResult BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog EventLogError
+        AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
+        EventLogError
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
         MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
@@ -32,8 +33,9 @@ PUBLIC = {
         SessionFilters Usage default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession ConversationLog Deletion EventLogSession ItemFilters ItemHit OnlyPrices Price
-        Prices RepriceResult Retention SearchResults TablePair ToolCounts ToolFilters UsageHooks import_file
+        AdvancedSQLiteSession Budget BudgetUsage ConversationLog Deletion EventLogSession ItemFilters
+        ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow StoredMetadata
+        TablePair ToolCounts ToolFilters UsageHooks import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens
