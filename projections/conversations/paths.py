@@ -1,5 +1,5 @@
 """
-Every path that a session ever took: a tree of items, and where each branch's tip stood when.
+Every path that a session ever took: a tree of items, and where each branch's tip was when.
 
 Each item has one parent, the item before it when it was added. A branch is a name that points to an item,
 as in git, and its moves are the reflog. One pass over a session's events answers for every version what
@@ -68,7 +68,7 @@ class Paths:
     """
     Every path of one session.
 
-    nodes: the items in the order in which they were added; number 0 is the root, which is no item.
+    nodes: the items in the order in which they were added; number 0 is the root, which is not an item.
     moves: the moves of each branch that ever existed, in order.
     forks: the version and the node at which each branch was created, from which branch.
     version: that of the last event.

@@ -12,7 +12,7 @@ from httpx import ASGITransport, AsyncClient
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog.errors import SessionBusyError
-from tests.test_readme import PYTHON
+from tests.readme import PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
