@@ -96,6 +96,17 @@ def test_the_first_sample_runs_beside_foreign_packages_and_project_folders_of_ou
     ]
 
 
+def test_importing_the_package_imports_no_sdk() -> None:
+    script = (
+        "import sys, agents_eventlog, agents_eventlog.eventlog, agents_eventlog.projections\n"
+        "print([name for name in ('agents', 'openai', 'pydantic', 'httpx') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_no_module_is_loaded_twice() -> None:
     script = (
         "import importlib, os, pkgutil, sys\n"

@@ -22,8 +22,8 @@ from agents_eventlog.eventlog.errors import (
     StoreError,
 )
 
-BUSY_TIMEOUT_SECONDS = 5.0
-"""How long a statement waits for another process before it fails with BusyError."""
+OLDEST_VERSION = (3, 37, 0)
+"""The oldest SQLite that works: the first with STRICT tables."""
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another process before it fails with BusyError. See ``configure``."""
@@ -213,6 +213,16 @@ def file_id(path: str) -> FileId | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def check_version(path: str) -> None:
+    """Raise an OpenError if SQLite itself is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise OpenError(
+            f"SQLite is too old: expected {oldest} or newer, got {sqlite3.sqlite_version}",
+            path=path,
+        )
 
 
 def check_path(path: str, *, create: bool) -> None:

@@ -487,7 +487,8 @@ def test_what_only_reads_starts_without_what_it_does_not_need(
     db: Path, command: str, spared: str
 ) -> None:
     given = [str(db) if each == "FILE" else each for each in command.split()]
-    slow = ["agents", "openai", "genai_prices", "structlog", "pydantic", *spared.split()]
+    sdk = ["agents", "openai", "pydantic", "httpx", "httpx2"]
+    slow = [*sdk, "genai_prices", "structlog", *spared.split()]
     program = (
         "import sys\n"
         "from agents_eventlog.adapters.cli.main import main\n"
