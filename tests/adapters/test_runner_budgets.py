@@ -166,7 +166,8 @@ async def test_a_soft_budget_only_logs_and_once_per_session_object(
     agent = host(*[call("weather", {"city": "Oslo"})] * 3, "Sunny")
     await run(agent, "Weather?", session=session, hooks=UsageHooks(session))
     assert asked(agent) == 4
-    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    (record,) = [each for each in caplog.records if "budget" in each.getMessage()]
+    assert record.levelno == logging.WARNING
     assert "A soft budget is used up budget='1 USD per run' cost_usd=1.0" in record.getMessage()
 
 
@@ -178,7 +179,8 @@ async def test_requests_without_a_price_count_as_tokens_and_a_warning_says_so(
     agent = host(*[call("weather", {"city": "Oslo"})] * 3, "Sunny", model="unheard of")
     with pytest.raises(BudgetExceededError, match="2,000,000 tokens per run, got 0 USD"):
         await run(agent, "Weather?", session=session, hooks=UsageHooks(session))
-    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    (record,) = [each for each in caplog.records if "budget" in each.getMessage()]
+    assert record.levelno == logging.WARNING
     assert "Requests without a known price do not count towards a budget" in record.getMessage()
     assert "unpriced_requests=1" in record.getMessage()
 
