@@ -201,7 +201,7 @@ def used(
     if run is None:
         return BudgetUsage(budget, {"run_id": None}, 0.0, 0)
     requests = {index: each.request for (_, index), each in run.requests.items()}.values()
-    rest = max(run.unitemised.values(), default=NOTHING)
+    rest = tracker.rest_known(context.session_id)
     return BudgetUsage(
         budget,
         {"run_id": run.run_id},
