@@ -79,6 +79,20 @@ async def test_without_hooks_a_budget_is_checked_when_a_run_starts_and_nothing_i
     assert kinds(await session.get_items()) == ["user", "assistant"]
 
 
+@pytest.mark.parametrize("per", ["run", "session"])
+async def test_a_budget_per_run_without_hooks_is_warned_about(
+    ours: Sessions, caplog: pytest.LogCaptureFixture, per: Any, run: Any
+) -> None:
+    session = ours(budgets=Budget(usd=5.0, per=per), prices=PRICES)
+    await run(host("Hi"), "Hello", session=session)
+    await run(host("Hi"), "Hello", session=session)
+    found = [each.getMessage() for each in caplog.records if "UsageHooks" in each.getMessage()]
+    assert len(found) == (1 if per == "run" else 0)
+    with_hooks = ours("other", budgets=Budget(usd=5.0, per="run"), prices=PRICES)
+    await run(host("Hi"), "Hello", session=with_hooks, hooks=UsageHooks(with_hooks))
+    assert len(found) == len([each for each in caplog.records if "UsageHooks" in each.getMessage()])
+
+
 async def test_calls_outside_of_a_run_do_not_need_a_budget(ours: Sessions) -> None:
     session = ours(budgets=Budget(tokens=0))
     await session.add_items([{"role": "user", "content": "Hello"}])
@@ -181,7 +195,7 @@ async def test_requests_without_a_price_count_as_tokens_and_a_warning_says_so(
         await run(agent, "Weather?", session=session, hooks=UsageHooks(session))
     (record,) = [each for each in caplog.records if "budget" in each.getMessage()]
     assert record.levelno == logging.WARNING
-    assert "Requests without a known price do not count towards a budget" in record.getMessage()
+    assert "Requests without a known price do not count budget=" in record.getMessage()
     assert "unpriced_requests=1" in record.getMessage()
 
 

@@ -87,6 +87,7 @@ class UsageRecorder:
         is_new = session_id not in tracker.begins
         tracker.begin(session_id, count, is_nested=is_nested)
         tracker.approved = sdk_internals.has_approvals(wrapper)
+        tracker.has_hooks |= from_hooks
         has_missed = is_new and count > tracker.begins[session_id]
         if has_missed or not isinstance(usage, observation.ObservedUsage):
             self._unrecorded[id(usage)] = usage
@@ -96,6 +97,10 @@ class UsageRecorder:
         recording = self._recording(usage, run)
         if recording is None:
             return
+        if not run.tracker(self._runner.log.store).has_hooks:
+            for budget in self._limits:
+                if budget.scope == "run":
+                    self._warn("A budget per run has no effect without hooks=UsageHooks", budget)
         done = self._runner.write_ahead(recording)
         usage_calls.announce(self._runner.log.store, done)
 
@@ -184,12 +189,18 @@ class UsageRecorder:
             lambda tx: [self._used(tx, budget, wrapper.usage) for budget in self._limits]
         )
         for used in found:
+            facts = {
+                "cost_usd": used.cost_usd,
+                "tokens": used.tokens,
+                "unpriced_requests": used.unpriced_requests,
+                **used.keys,
+            }
             if used.unpriced_requests and used.budget.usd is not None:
-                self._warn("Requests without a known price do not count towards a budget", used)
+                self._warn("Requests without a known price do not count", used.budget, **facts)
             if used.is_exceeded:
                 if not used.budget.soft:
                     raise used.error()
-                self._warn("A soft budget is used up", used)
+                self._warn("A soft budget is used up", used.budget, **facts)
 
     def _used(self, tx: Transaction, budget: Budget, usage: Any) -> BudgetUsage:
         context = self._context
@@ -199,18 +210,11 @@ class UsageRecorder:
         user_id = commands.user_of(tx, context)
         return budgets.of_session(tx, budget, context.session_id, user_id, tx.now)
 
-    def _warn(self, message: str, used: BudgetUsage) -> None:
+    def _warn(self, message: str, budget: Budget, **facts: Any) -> None:
         """Log a warning, once per message and budget of this session object."""
-        if (message, used.budget) not in self._warned:
-            self._warned.add((message, used.budget))
-            _logging.get_logger(self._logger).warning(
-                message,
-                budget=str(used.budget),
-                cost_usd=used.cost_usd,
-                tokens=used.tokens,
-                unpriced_requests=used.unpriced_requests,
-                **used.keys,
-            )
+        if (message, budget) not in self._warned:
+            self._warned.add((message, budget))
+            _logging.get_logger(self._logger).warning(message, budget=str(budget), **facts)
 
     # -- from results -----------------------------------------------------------------------------
 
