@@ -333,11 +333,19 @@ def readable(value: JSON) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def check_text(what: str, value: object) -> None:
-    """Raise InvalidEventError unless the value is a string that UTF-8 can encode."""
+def check_text(what: str, value: object) -> str:
+    """Return a string as a plain ``str``. Raises InvalidEventError unless UTF-8 can encode it."""
     if not isinstance(value, str):
         raise InvalidEventError(f"invalid {what}: expected a string, got {type(value).__name__}")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidEventError(f"invalid {what}: it contains an unpaired surrogate") from None
+    return str.__str__(value)  # a subclass may have a __str__ of its own, and the digest takes none
+
+
+def check_session_id(value: object) -> str:
+    """Return the id of a session that may be new as a plain ``str``. Raises InvalidEventError."""
+    if not (session_id := check_text("session_id", value)):
+        raise InvalidEventError("invalid session_id: expected a non-empty string, got ''")
+    return session_id

@@ -36,6 +36,7 @@ Everything that can go wrong, as one tree.
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
         ├── SessionDeletedError
+        ├── SessionOwnerError (PermissionError)   it belongs to another user
         ├── SessionBusyError                another holder has it exclusively
         ├── ConcurrentRunError              another run changed the branch
         └── SessionErasedError              it cannot be restored
@@ -363,6 +364,26 @@ class SessionDeletedError(ConversationError):
         super().__init__(
             f"session {session_id!r} was deleted; use another id", session_id=session_id
         )
+
+
+class SessionOwnerError(ConversationError, PermissionError):
+    """The session is not this user's. Nothing was read or written; in a web service, answer 404."""
+
+    session_id: str
+    user_id: str
+
+    # ValueError comes before OSError here, and its __new__ cannot make an OSError.
+    __new__ = PermissionError.__new__  # type: ignore[assignment]
+
+    def __init__(self, session_id: str, user_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} does not belong to user {user_id!r}",
+            session_id=session_id,
+            user_id=user_id,
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SessionBusyError(ConversationError):

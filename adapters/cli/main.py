@@ -209,6 +209,7 @@ class Order(StrEnum):
 @of_sessions
 def sessions(
     db: Database,
+    session: Session = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Only deleted sessions.")] = False,
     order_by: Annotated[
         Order, typer.Option(help="Sort by this time, newest first.")
@@ -232,6 +233,7 @@ def sessions(
     sessions.run(
         db,
         which,
+        session_id=session,
         deleted=deleted,
         order_by=order_by.value,
         reverse=reverse,
@@ -713,6 +715,43 @@ def erase(
         session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
     return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def backup(
+    db: Database,
+    target: Annotated[
+        Path, typer.Argument(metavar="DEST", help="New file, or a folder for dated backups.")
+    ],
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Only if the newest backup in DEST is this old: 1d, 12h."),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Keep the newest N backups in DEST, remove others."),
+    ] = None,
+    expect_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST", help="A head saved earlier, which the copy must contain."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Copy a log that may be in use, verify the copy, and print its head.
+
+    A plain copy of the file lacks its newest events, which are in the write-ahead log beside it.
+
+    To restore a backup, stop all programs, move the damaged file and the -wal and -shm files beside it
+    away, and run [bold]eventlog backup BACKUP DB[/bold].
+
+    Example: [bold]eventlog backup conversations.db backups/ --every 1d --keep 14[/bold]
+    """
+    from agents_eventlog.adapters.cli import backup
+
+    backup.run(db, target, every=every, keep=keep, expect_head=expect_head, as_json=as_json)
 
 
 @app.command()

@@ -16,10 +16,11 @@ from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.conversations.sessions import Deletion, Retention
+from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
+from agents_eventlog.eventlog.errors import SessionNotFoundError
 from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.log import EventLog, Opening
 from agents_eventlog.eventlog.storage.engine import Durability
@@ -176,7 +177,7 @@ class ConversationLog(EventLog):
         reverse: bool = False,
         deleted: bool = False,
         **which: Unpack[SessionFilters],
-    ) -> list[dict[str, Any]]:
+    ) -> list[SessionRow]:
         """
         Return all sessions, or those that match the filters, as a session object's ``list_sessions``.
 
@@ -186,6 +187,17 @@ class ConversationLog(EventLog):
             limit=limit, after=after, order_by=order_by, reverse=reverse, deleted=deleted, **which
         )
         return await sessions.list_sessions(self._ask, query)
+
+    async def session(self, session_id: str, *, deleted: bool = False) -> SessionRow:
+        """
+        Return the row of one session, as ``sessions`` does. Raises SessionNotFoundError (a ValueError).
+
+        deleted: return a deleted session instead of one that is not; an erased session is deleted, too.
+        """
+        codec.check_text("session_id", session_id)
+        for row in await self.sessions(session_id=session_id, deleted=deleted):
+            return row
+        raise SessionNotFoundError(session_id)
 
     async def delete_session(self, session_id: str, *, reason: str | None = None) -> None:
         """Delete a session; its usage stays counted. Raises SessionNotFoundError (a ValueError)."""

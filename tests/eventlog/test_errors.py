@@ -219,6 +219,13 @@ async def unknown_branch(path: Path) -> None:
     await (await session_with_secret(path)).switch_to_branch("none such")
 
 
+@provokes("SessionOwnerError")
+async def session_of_another_user(path: Path) -> None:
+    session = await session_with_secret(path)
+    await session.set_metadata(user_id="alice")
+    await AdvancedSQLiteSession(session.session_id, path, user_id="mallory").get_items()
+
+
 @provokes("SessionBusyError")
 async def busy_session(path: Path) -> None:
     session = await session_with_secret(path)
