@@ -90,8 +90,8 @@ class EventLogSession:
         ``store_run_usage`` record usage.
     prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
         before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
-    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
-        a run starts, and with ``UsageHooks`` before each model request.
+    budgets: a ``Budget``, or several, in addition to those of the file's open ``ConversationLog`` objects.
+        They are checked when a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -140,7 +140,7 @@ class EventLogSession:
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
         self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
-        limits = budget_calls.checked(budgets) + getattr(log, "budgets", ())
+        limits = budget_calls.checked(budgets)
         self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
             self._runner,

@@ -138,6 +138,19 @@ async def test_a_day_or_month_counts_all_sessions_of_the_log_until_it_ends(
         assert await runs("d", 90) == "answered"  # and in UTC
 
 
+async def test_the_budgets_of_an_open_log_apply_to_all_sessions_of_the_process_on_its_file(
+    tmp_path: Path, run: Any
+) -> None:
+    path = tmp_path / "log.db"
+    async with ConversationLog.open(path, budgets=Budget(tokens=0, per="user")) as log:
+        for session in (EventLogSession("a", log), AdvancedSQLiteSession("b", path)):
+            with pytest.raises(BudgetExceededError):
+                await run(host("Hi"), "Hello", session=session)
+        other = AdvancedSQLiteSession("a", tmp_path / "other.db")
+        await run(host("Hi"), "Hello", session=other, hooks=UsageHooks(other))
+    await run(host("Hi"), "Hello", session=AdvancedSQLiteSession("b", path))
+
+
 async def test_runs_at_the_same_time_exceed_a_budget_by_at_most_one_request_each(
     ours: Sessions,
 ) -> None:

@@ -38,11 +38,12 @@ class BudgetCheck:
 
     async def check(self, wrapper: Any) -> None:
         """Raise BudgetExceededError if a budget is used up, with the usage of all answered requests."""
-        if not self._limits:
+        limits = self._all()
+        if not limits:
             return
         await usage_calls.recorded(self._runner.log.store)
         found = await self._runner.read(
-            lambda tx: [self._used(tx, budget, wrapper.usage) for budget in self._limits]
+            lambda tx: [self._used(tx, budget, wrapper.usage) for budget in limits]
         )
         for used in found:
             if used.unpriced_requests and used.budget.usd is not None:
@@ -54,9 +55,12 @@ class BudgetCheck:
 
     def warn_without_hooks(self, tracker: RunTracker) -> None:
         """Warn of budgets per run that no hooks check, when the first request of a run is answered."""
-        for budget in () if tracker.has_hooks else self._limits:
+        for budget in () if tracker.has_hooks else self._all():
             if budget.scope == "run":
                 self._warn("A budget per run has no effect without hooks=UsageHooks", budget)
+
+    def _all(self) -> list[Budget]:
+        return [*dict.fromkeys([*self._limits, *budgets.of_logs(self._runner.log.store)])]
 
     def _used(self, tx: Transaction, budget: Budget, usage: Any) -> BudgetUsage:
         context = self._context
