@@ -53,9 +53,6 @@ class ConversationLog(EventLog):
     a session object that opened a path.
     """
 
-    budgets: tuple[Budget, ...] = ()
-    """The budgets for runs with sessions on this log object."""
-
     @classmethod
     def open(
         cls,
@@ -73,7 +70,8 @@ class ConversationLog(EventLog):
 
         projections: more projections to keep up to date, beside the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
-        budgets: a ``Budget``, or several, for runs with sessions on this log object.
+        budgets: a ``Budget``, or several, for the runs of all sessions of this process on the file, until
+            this log object is closed.
         """
         limits = budget_calls.checked(budgets)
         return Opening(
@@ -384,7 +382,7 @@ class ConversationLog(EventLog):
 
 def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...]) -> L:
     """Give a log that was just opened its budgets and more projections; close it where that fails."""
-    log.budgets = limits
+    budget_calls.apply_while_open(log, limits)
     try:
         if projections is not None:
             log.join(projections)

@@ -42,6 +42,7 @@ from agents_eventlog.adapters.conversations.sessions import SessionRow, SessionS
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.adapters.openai_agents.usage.budget_check import BudgetCheck
 from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
@@ -89,8 +90,8 @@ class EventLogSession:
         ``store_run_usage`` record usage.
     prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
         before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
-    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
-        a run starts, and with ``UsageHooks`` before each model request.
+    budgets: a ``Budget``, or several, in addition to those of the file's open ``ConversationLog`` objects.
+        They are checked when a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -139,12 +140,14 @@ class EventLogSession:
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
         self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
+        limits = budget_calls.checked(budgets)
+        self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
             self._runner,
             self._context,
             prices=prices,
             is_automatic=auto_usage,
-            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
+            budgets=self._budgets,
             logger=self._logger,
         )
         if auto_usage:
@@ -241,7 +244,7 @@ class EventLogSession:
             )
         place = self._place(wrapper)
         if place is not None and place.tip is None and wrapper is not None:
-            await self._usage.check_budgets(wrapper)
+            await self._budgets.check(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)

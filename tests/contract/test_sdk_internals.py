@@ -15,8 +15,9 @@ from agents.memory.session_settings import SessionSettings
 from agents.tracing.provider import DefaultTraceProvider
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from agents_eventlog import AdvancedSQLiteSession, Price, UsageHooks
+from agents_eventlog import AdvancedSQLiteSession, Budget, Price, UsageHooks
 from agents_eventlog.adapters.openai_agents import sdk_internals
+from agents_eventlog.eventlog.errors import BudgetExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,17 @@ async def test_hooks_record_a_run_with_its_agent_and_model(tmp_path: Path) -> No
     config = RunConfig(tracing_disabled=True)
     agent = Agent(name="Host", model=Answering())
     await Runner.run(agent, "Hi", session=session, run_config=config, hooks=UsageHooks(session))
+    assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
+
+
+async def test_hooks_check_budgets_before_each_request(tmp_path: Path) -> None:
+    limit = Budget(tokens=15, per="session")
+    session = AdvancedSQLiteSession("s", tmp_path / "log.db", budgets=limit)
+    config, hooks = RunConfig(tracing_disabled=True), UsageHooks(session)
+    agent = Agent(name="Host", model=Answering())
+    await Runner.run(agent, "Hi", session=session, run_config=config, hooks=hooks)
+    with pytest.raises(BudgetExceededError, match="expected less than 15 tokens per session"):
+        await Runner.run(agent, "Hi", session=session, run_config=config, hooks=hooks)
     assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
 
 
