@@ -126,7 +126,7 @@ def check_owner(tx: Transaction, context: SessionContext, session_id: str | None
     Raise SessionOwnerError if a session, by default the context's, exists and is not the context's user's.
 
     A session without an owner belongs to no user; ``set_metadata`` gives it one. An erased session passes:
-    its owner was erased with its content.
+    its content is erased, and a pseudonym replaces its owner.
     """
     if context.user_id is None:
         return
