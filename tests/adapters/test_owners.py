@@ -123,7 +123,10 @@ async def test_a_generated_branch_id_opens_no_session_of_somebody_else(
 
 
 async def test_a_run_of_somebody_else_stores_neither_items_nor_usage(
-    alice: AdvancedSQLiteSession, log: ConversationLog, caplog: pytest.LogCaptureFixture
+    alice: AdvancedSQLiteSession,
+    log: ConversationLog,
+    caplog: pytest.LogCaptureFixture,
+    no_tracing: None,
 ) -> None:
     session = of(log, "mallory")
     agent = Agent(name="a", model=ScriptedModel([reply("hello"), reply("hello")]))
