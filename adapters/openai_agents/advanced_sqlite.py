@@ -16,6 +16,7 @@ from agents.memory.session_settings import SessionSettings
 
 from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.concurrent_runs import OnConcurrentRun
+from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.openai_agents.migration import migrate
@@ -41,6 +42,8 @@ class AdvancedSQLiteSession(EventLogSession):
     The other parameters are those of ``EventLogSession``. Raises an OpenError; WrongTablesError (also a
     ValueError) if the file belongs to another pair of tables.
     """
+
+    log: ConversationLog
 
     def __init__(
         self,
