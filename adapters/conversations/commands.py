@@ -164,6 +164,13 @@ def look(tx: Transaction, context: SessionContext) -> Place:
     return here
 
 
+def may_change(tx: Transaction, context: SessionContext, session_id: str) -> None:
+    """Raise what forbids a session object to delete or restore a session: its owner, or a lost lease."""
+    check_owner(tx, context, session_id)
+    if session_id == context.session_id:
+        require_lease(tx, context)
+
+
 def user_of(tx: Transaction, context: SessionContext) -> str | None:
     """Return the session's user id, or the one that its first write will record."""
     session = conversations.session(tx, context.session_id)
