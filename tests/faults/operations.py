@@ -119,6 +119,7 @@ READS: dict[str, Call] = {
         delete_after=timedelta(days=90), erase_after=timedelta(days=30)
     ),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
+    "projections.items_as_of": lambda s: projections.items_as_of(s.log, "s", 4),
     "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
