@@ -10,7 +10,6 @@ import pytest
 from agents import Agent, Runner
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, UsageHooks
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog import ItemsAdded, MetadataSet
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -19,6 +18,7 @@ from agents_eventlog.eventlog.errors import (
     SessionDeletedError,
     SessionOwnerError,
 )
+from agents_eventlog.testing import ScriptedModel, reply
 from tests.faults.operations import OPERATIONS, Stage
 from tests.faults.support import ran, shown, user
 
