@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from agents import Agent, Runner
 from httpx import ASGITransport, AsyncClient
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog.errors import SessionBusyError
-from tests.readme import PYTHON
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from agents_eventlog.testing import ScriptedModel, reply
+from tests.readme import README
 
 
 @pytest.fixture
@@ -32,7 +31,11 @@ def client(model: ScriptedModel) -> AsyncClient:
         "SessionBusyError": SessionBusyError,
         "agent": Agent(name="Assistant", model=model),
     }
-    [code] = [block for block in PYTHON if "FastAPI()" in block]
+    [code] = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+        if "FastAPI()" in block
+    ]
     exec(code, namespace)
     return AsyncClient(transport=ASGITransport(namespace["app"]), base_url="http://test")
 
