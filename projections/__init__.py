@@ -13,6 +13,7 @@ from agents_eventlog.projections.replay import (
 )
 from agents_eventlog.projections.search.index import Search, built_to
 from agents_eventlog.projections.usage.builder import Usage
+from agents_eventlog.projections.views.views import Views
 
 __all__ = [
     "Conversations",
@@ -23,6 +24,7 @@ __all__ = [
     "ReplayResult",
     "Search",
     "Usage",
+    "Views",
     "default",
     "kept",
     "replay",
@@ -31,11 +33,11 @@ __all__ = [
 
 def default(*, search: bool = False) -> Projections:
     """
-    Return the projections that the session reads: conversations and usage.
+    Return the projections that the session reads, conversations and usage, with views on them.
 
     search: with the full-text index, too.
     """
-    return Projections(Conversations(), Usage(), *((Search(),) if search else ()))
+    return Projections(Conversations(), Usage(), Views(), *((Search(),) if search else ()))
 
 
 def kept(tx: Transaction) -> Projections:

@@ -24,7 +24,7 @@ from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.sqlite import files
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.base import tables as tables_of
+from agents_eventlog.projections.base import names as names_of
 
 _log = _logging.get_logger("eventlog.importers")
 
@@ -94,9 +94,9 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
     if others and found is None:
         raise ForeignFileError(f"{path} holds tables of another program, but not {pair}", path=path)
     own = {
-        table.name
+        name
         for projection in projections.default().named([])
-        for table in tables_of(tx.engine, projection)
+        for name in names_of(tx.engine, projection)
     }
     if clash := sorted(own & others):
         raise ForeignFileError(

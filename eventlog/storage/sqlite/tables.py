@@ -34,6 +34,13 @@ def names(tx: Transaction) -> set[str]:
     return {name for (name,) in tx.execute(NAMES)}
 
 
+def drop(tx: Transaction, name: str) -> None:
+    """Drop a table or view of the file, if it exists."""
+    kind = tx.one("SELECT type FROM main.sqlite_schema WHERE name = ?", (name,))
+    if kind is not None:
+        tx.execute(f'DROP {kind[0]} main."{name}"')
+
+
 def create_statement(statement: str) -> str:
     """
     Return a CREATE statement as SQLite takes it.
