@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents_eventlog.adapters.conversations.budgets import Budget
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "Budget",
     "ConversationLog",
     "EventLogSession",
     "OnlyPrices",
@@ -27,6 +29,7 @@ __all__ = [
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "Budget": "conversations.budgets",
     "ConversationLog": "conversations.log",
     "EventLogSession": "openai_agents.session",
     "OnlyPrices": "conversations.pricing",

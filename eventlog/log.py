@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.appender import (
     LAST_DIGEST,
     PAGE_EVENTS,
@@ -180,6 +180,9 @@ class EventLog:
     ) -> None:
         await asyncio.to_thread(self.close)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} path={self.path!r}>"
+
     # -- writing ------------------------------------------------------------------------------
 
     async def append(
@@ -207,6 +210,7 @@ class EventLog:
         """
         batch = (events,) if isinstance(events, Event) else tuple(events)
         encoded = [(event, encode_checked(event)) for event in batch]
+        codec.check_session_id(session_id)
         check_names(session_id=session_id, branch_id=branch_id, idempotency_key=idempotency_key)
 
         def unit(tx: Transaction) -> AppendResult:
@@ -217,7 +221,7 @@ class EventLog:
                     return first
             check_expected(session_id, expected_version, version)
             recording = dict(tx.recording)
-            if idempotency_key is not None:
+            if idempotency_key is not None or len(encoded) > 1:
                 recording["events_in_append"] = len(encoded)
             recorded = ledger(tx).append(
                 tx,

@@ -14,6 +14,7 @@ from typing import Any
 
 from agents.memory.session_settings import SessionSettings
 
+from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.concurrent_runs import OnConcurrentRun
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
@@ -56,6 +57,7 @@ class AdvancedSQLiteSession(EventLogSession):
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
         durability: Durability = "full",
         search: bool = False,
@@ -82,6 +84,7 @@ class AdvancedSQLiteSession(EventLogSession):
                 first_turn_number=first_turn_number,
                 auto_usage=auto_usage,
                 prices=prices,
+                budgets=budgets,
                 on_concurrent_run=on_concurrent_run,
             )
         except BaseException:

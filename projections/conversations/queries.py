@@ -155,10 +155,10 @@ _NOWHERE = Place(
 
 
 class UserItem(NamedTuple):
-    """A user item that opens a turn, with its content and when it happened (µs since 1970 UTC)."""
+    """The content of a user item that opens a turn, and when it happened (µs since 1970 UTC)."""
 
     turn: int
-    item: JSON
+    content: JSON
     occurred_at: int
 
 
@@ -247,24 +247,28 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else payloads.may_hold(text)
     source = f"{USER_EVENTS} {condition} ORDER BY e.position"
-    stored: dict[int, codec.StoredPayload] = {}
-    times: dict[int, int] = {}
-    found: list[tuple[int, int, int]] = []
+    events: list[Row] = []
+    found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
         columns = "e.recorded_at, e.metadata"
         rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
-        for recorded_at, metadata, *payload in rows:
-            position = payload[0]
-            stored[position] = _present(*payload)
-            times[position] = occurred_at(recorded_at, metadata, position)
         if rows:
+            events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
-    decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
+    for row in events:
+        if row[-1] is None:
+            _present(*row[2:])
+    content = codec.contents(events)
+    numbers = {row[2]: number for number, row in enumerate(events)}
+    times = [
+        at if metadata is None else occurred_at(at, metadata, position)
+        for at, metadata, position, *_ in events
+    ]
     return [
-        UserItem(turn, decoded[position][index], times[position])
+        UserItem(turn, content(number, index), times[number])
         for turn, position, index in found
-        if position in decoded
+        if (number := numbers.get(position)) is not None
     ]
 
 

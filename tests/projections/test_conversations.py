@@ -275,12 +275,12 @@ def test_an_erasure_alone_makes_no_session(given: Given) -> None:
 
 def test_a_session_that_is_erased_keeps_its_place_and_nothing_that_was_said(given: Given) -> None:
     given(MetadataSet(user_id="alice", metadata={"plan": "free"}), added(), branched("b", (2, 0)))
-    given.when(ContentErased(positions=[1, 2], is_whole=True))
+    given.when(ContentErased(positions=[1, 2], is_whole=True, pseudonym="erased-1"))
     assert given.branches() == []
     for table in ("items", "segments", "session_labels"):
         assert given.ask(f"SELECT * FROM {table}") == []
     row = given.ask("SELECT user_id, metadata, branch_id, item_count, erased_at FROM sessions")
-    assert row == [(None, None, "main", 0, START + 4 * SECOND)]
+    assert row == [("erased-1", None, "main", 0, START + 4 * SECOND)]
 
 
 def test_an_event_that_cannot_be_read_is_named(given: Given) -> None:
