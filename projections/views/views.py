@@ -80,7 +80,7 @@ TURNS: Final = """
             JOIN events AS e ON e.position = i.position
             WHERE i.segment_id = m.user_segment_id AND i.number = m.user_number
         ) AS user_text,
-        m.items,
+        m.item_count,
         m.tool_calls,
         {started_at} AS started_at,
         {ended_at} AS ended_at,
@@ -94,7 +94,7 @@ TURNS: Final = """
             i.turn,
             MAX(CASE WHEN i.type = 'user' THEN i.segment_id END) AS user_segment_id,
             MAX(CASE WHEN i.type = 'user' THEN i.number END) AS user_number,
-            COUNT(*) AS items,
+            COUNT(*) AS item_count,
             SUM(i.is_tool_call) AS tool_calls,
             MIN({time}) AS started_at,
             MAX({time}) AS ended_at
@@ -109,9 +109,9 @@ SESSIONS: Final = """
         s.user_id,
         s.metadata,
         s.branch_id AS current_branch_id,
-        s.item_count AS items,
-        s.turn_count AS turns,
-        s.branch_count AS branches,
+        s.item_count,
+        s.turn_count,
+        s.branch_count,
         {created_at} AS created_at,
         {updated_at} AS updated_at,
         {deleted_at} AS deleted_at,

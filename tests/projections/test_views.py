@@ -128,7 +128,7 @@ async def test_sessions_are_those_that_the_log_lists(path: Path) -> None:
             assert found["session_id"] == told["session_id"]
             assert found["user_id"] == told["user_id"]
             assert found["current_branch_id"] == told["current_branch"]
-            assert (found["items"], found["turns"], found["branches"]) == (
+            assert (found["item_count"], found["turn_count"], found["branch_count"]) == (
                 told["item_count"],
                 told["turn_count"],
                 told["branch_count"],
@@ -229,7 +229,7 @@ def test_an_item_of_an_erased_event_is_null_where_it_is_still_listed(given: Give
     given(ItemsAdded(items=[user("secret")]))
     given.write(lambda tx: tx.execute("UPDATE events SET data = NULL"))
     assert given.ask("SELECT text, item FROM v_messages") == [(None, None)]
-    assert given.ask("SELECT user_text, items FROM v_turns") == [(None, 1)]
+    assert given.ask("SELECT user_text, item_count FROM v_turns") == [(None, 1)]
 
 
 def test_segments_in_a_circle_do_not_hang_a_query(given: Given) -> None:

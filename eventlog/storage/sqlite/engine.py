@@ -84,9 +84,9 @@ class SQLiteEngine:
         """Return whether the file holds a log; False if nothing has claimed it yet."""
         return schema.identify(tx, path)
 
-    def create_log(self, tx: Transaction) -> None:
+    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
         """Create the log's own tables and claim the file."""
-        schema.create(tx)
+        schema.create(tx, path, is_shared=is_shared)
 
     # -- statements ---------------------------------------------------------------------------
 
