@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from httpx import ASGITransport, AsyncClient
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog.errors import SessionBusyError
 from agents_eventlog.testing import ScriptedModel, reply
-from tests.readme import README
+from tests.readme import PYTHON
 
 
 @pytest.fixture
@@ -31,11 +30,7 @@ def client(model: ScriptedModel) -> AsyncClient:
         "SessionBusyError": SessionBusyError,
         "agent": Agent(name="Assistant", model=model),
     }
-    [code] = [
-        block
-        for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-        if "FastAPI()" in block
-    ]
+    [code] = [block for block in PYTHON if "FastAPI()" in block]
     exec(code, namespace)
     return AsyncClient(transport=ASGITransport(namespace["app"]), base_url="http://test")
 

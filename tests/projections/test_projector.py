@@ -600,9 +600,11 @@ def test_two_projections_of_one_name_are_refused() -> None:
 
 def test_projections_are_asked_for_by_name() -> None:
     kept_up = projections.default()
-    assert [p.name for p in kept_up.named([])] == ["conversations", "usage"]
+    assert [p.name for p in kept_up.named([])] == ["conversations", "usage", "views"]
     assert [p.name for p in kept_up.named(["usage"])] == ["usage"]
-    with pytest.raises(errors.UnknownProjectionError, match="conversations, usage") as caught:
+    with pytest.raises(
+        errors.UnknownProjectionError, match="conversations, usage, views"
+    ) as caught:
         kept_up.named(["usage", "nothing"])
     assert caught.value.projection == "nothing"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Problem, TableSize
-from agents_eventlog.eventlog.storage.sqlite import schema, wal_reset_bug
+from agents_eventlog.eventlog.storage.sqlite import prefix, schema, wal_reset_bug
 from agents_eventlog.eventlog.storage.sqlite.connections import WAL_SIZE_LIMIT_BYTES
 from agents_eventlog.eventlog.storage.sqlite.scratch import leftovers
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -52,7 +52,9 @@ def _trigger_problems(tx: Transaction) -> Iterator[Problem]:
         ("events_are_never_changed", schema.NO_UPDATE),
         ("events_are_never_deleted", schema.NO_DELETE),
     ):
-        if present.get(name) != _spaced(sql):
+        if present.get(prefix.name_in_file(tx.connection, name)) != _spaced(
+            prefix.statement_in_file(tx.connection, sql)
+        ):
             yield Problem(
                 "events",
                 f"the trigger {name!r} is missing or changed: events can be altered",
@@ -120,7 +122,7 @@ def facts(tx: Transaction) -> dict[str, JSON]:
         "bytes": path.stat().st_size,
         "wal_bytes": wal_bytes(path),
         "free_bytes": _pragma(tx, "freelist_count") * _pragma(tx, "page_size"),
-        "schema_version": _pragma(tx, "user_version"),
+        "schema_version": schema.schema_version(tx),
         "journal_mode": journal_mode(tx),
         "sqlite_version": sqlite3.sqlite_version,
     }
