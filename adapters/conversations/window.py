@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agents_eventlog.adapters.conversations import event_descriptions
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import reader
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -168,11 +168,8 @@ def _forks(paths: Paths, branch_id: str, version: int) -> dict[int, list[str]]:
 
 
 def _events(tx: Transaction, positions: Iterable[int]) -> dict[int, RecordedEvent]:
-    found = {}
-    for position in sorted(set(positions)):
-        for row in payloads.event_rows(tx, "WHERE position = ?", (position,)):
-            found[position] = RecordedEvent(row)
-    return found
+    found = ((position, reader.event_at(tx, position)) for position in sorted(set(positions)))
+    return {position: recorded for position, recorded in found if recorded is not None}
 
 
 def _removals(
@@ -180,10 +177,10 @@ def _removals(
 ) -> dict[int, Removal]:
     """Return the removals that have happened by a version, by their own versions."""
     ends = {line.until for line in lines if line.until is not None and line.until <= version}
-    positions = {end: paths.steps[end - 1].position for end in ends}
+    positions = {end: paths.changes[end - 1].position for end in ends}
     events = _events(tx, positions.values())
     return {
-        end: Removal(HOW.get(paths.steps[end - 1].type, "removed"), _origin(events[at]), None)
+        end: Removal(HOW.get(paths.changes[end - 1].type, "removed"), _origin(events[at]), None)
         for end, at in positions.items()
     }
 
@@ -226,7 +223,7 @@ def _requests(
     if not turns or not version:
         return {}
     found: dict[int, list[TurnRequest]] = {}
-    last_position = paths.steps[version - 1].position
+    last_position = paths.changes[version - 1].position
     for request in usage_queries.requests_of_turns(tx, session_id, turns[0], turns[-1]):
         if request.position > last_position:
             continue

@@ -20,7 +20,7 @@ from agents_eventlog.adapters.conversations.window import Window, window
 from agents_eventlog.adapters.view import cards, rendering
 from agents_eventlog.adapters.view.rendering import page, url
 from agents_eventlog.adapters.view.security import Guard
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import payloads, reader
 from agents_eventlog.eventlog.errors import EventLogError, SessionNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
@@ -123,7 +123,7 @@ class View:
             )
             for turn in shown.turns
         ]
-        step = paths.steps[shown.version - 1] if shown.version else None
+        step = paths.changes[shown.version - 1] if shown.version else None
 
         def here(**changes: Any) -> str:
             asked = {"branch": branch, "v": version, "around": None, **changes}
@@ -150,9 +150,10 @@ class View:
         position = _number(request, "position")
 
         def unit(tx: Transaction) -> RecordedEvent:
-            for row in payloads.event_rows(tx, "WHERE position = ?", (position,)):
-                return RecordedEvent(row)
-            raise HTTPException(404, f"the log has no event at position {position}")
+            found = reader.event_at(tx, position or 0)
+            if found is None:
+                raise HTTPException(404, f"the log has no event at position {position}")
+            return found
 
         recorded = await self.log.query(unit)
         data: JSON = None if recorded.data is None else json.loads(recorded.data)

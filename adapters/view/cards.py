@@ -75,7 +75,7 @@ def card(shown: ShownItem) -> Card:
 
 
 def image(item: JSON, index: int) -> tuple[bytes, str] | None:
-    """Return the bytes and the media type of the picture in a part of an item; None if it is none."""
+    """Return the bytes and the media type of a part of an item; None if it is not a picture."""
     content = item.get("content") if isinstance(item, Mapping) else None
     part = content[index] if isinstance(content, list) and 0 <= index < len(content) else None
     address = _address(part)

@@ -2,7 +2,7 @@
 Who may read the pages: this machine's user, in pages that this server made.
 
 Conversations are private, and their text is hostile: it comes from users, tools and models. The guard
-stands before every page and refuses what a browser sends on behalf of other sites.
+checks every request and refuses what a browser sends on behalf of other sites.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Guard:
 
     hosts: the values of the Host header that are accepted, which stops DNS rebinding.
     key: the secret of the address that was printed; None lets everybody on the machine in.
-    cookie: the name of the cookie that keeps the key; cookies do not tell ports apart.
+    cookie: the name of the cookie that keeps the key; a browser sends cookies to all ports of a host.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 """
-Every path that a session ever took: a tree of items, and where each branch's tip stood when.
+Every path that a session ever took: a tree of items, and the tip of each branch at every version.
 
 Each item has one parent, the item before it when it was added. A branch is a name that points to an item,
 as in git, and its moves are the reflog. One pass over a session's events answers for every version what
@@ -66,8 +66,8 @@ class Lifeline(NamedTuple):
     until: int | None
 
 
-class Step(NamedTuple):
-    """An event of the session; its version is its place in ``Paths.steps``, from 1."""
+class Change(NamedTuple):
+    """An event of the session; its version is its place in ``Paths.changes``, from 1."""
 
     position: int
     type: str
@@ -79,10 +79,10 @@ class Paths:
     """
     Every path of one session.
 
-    nodes: the items in the order in which they were added; number 0 is the root, which is no item.
+    nodes: the items in the order in which they were added; number 0 is the root, which is not an item.
     moves: the moves of each branch that ever existed, in order.
     forks: the version and the node at which each branch was created, from which branch.
-    steps: the session's events, in order.
+    changes: the session's events, in order.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Paths:
         self.nodes = [root]
         self.moves: dict[str, list[Move]] = {}
         self.forks: dict[str, Fork] = {}
-        self.steps: list[Step] = []
+        self.changes: list[Change] = []
         self._numbers: dict[ItemRef, int] = {}
 
     @classmethod
@@ -116,7 +116,7 @@ class Paths:
     @property
     def version(self) -> int:
         """The version of the last event."""
-        return len(self.steps)
+        return len(self.changes)
 
     # -- questions ------------------------------------------------------------------------------
 
@@ -131,11 +131,11 @@ class Paths:
         return move is not None and move.is_live
 
     def version_of(self, position: int) -> int:
-        """Return the version that an event of the session, by its position, brought it to."""
-        return bisect_left(self.steps, position, key=lambda step: step.position) + 1
+        """Return the version of an event of the session by its position."""
+        return bisect_left(self.changes, position, key=lambda change: change.position) + 1
 
     def turn_opening(self, branch_id: str, turn: int, version: int) -> int | None:
-        """Return the node that opened a turn of a branch at a version; None if there was none."""
+        """Return the node that opened a turn of a branch at a version; None without that turn."""
         node = self.nodes[self.tip(branch_id, version)]
         while node.turn > turn and node.turn > 0:
             node = self.nodes[self.nodes[node.opening].parent]
@@ -207,7 +207,7 @@ class Paths:
         """Take the session's next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         here = recorded.branch_id or MAIN
-        self.steps.append(Step(recorded.position, recorded.type, here, recorded.occurred_at))
+        self.changes.append(Change(recorded.position, recorded.type, here, recorded.occurred_at))
         match recorded.event:
             case None:
                 if recorded.type in (
