@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli import replay, terminal
-from agents_eventlog.adapters.cli.terminal import ExitCode, printable
+from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.jsonl import export as jsonl_export
 from tests.adapters.cli.processes import COMMAND, on_a_terminal
