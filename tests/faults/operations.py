@@ -44,6 +44,8 @@ WRITES: dict[str, Call] = {
     "session.create_branch_from_content": lambda s: s.session.create_branch_from_content(
         "two", "new"
     ),
+    "session.retry": lambda s: s.session.retry(2, "new"),
+    "session.edit": lambda s: s.session.edit(2, "two, please", "new"),
     "session.switch_to_branch": lambda s: s.session.switch_to_branch("main"),
     "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
     "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
@@ -80,6 +82,9 @@ READS: dict[str, Call] = {
     "session.get_items": lambda s: s.session.get_items(),
     "session.get_items of the past": lambda s: s.session.get_items(as_of=4),
     "session.list_branches": lambda s: s.session.list_branches(),
+    "session.branch_tree": lambda s: s.session.branch_tree(),
+    "session.siblings": lambda s: s.session.siblings(3),
+    "session.get_transcript": lambda s: s.session.get_transcript(),
     "session.get_current_turn": lambda s: s.session.get_current_turn(),
     "session.get_conversation_turns": lambda s: s.session.get_conversation_turns(),
     "session.find_turns_by_content": lambda s: s.session.find_turns_by_content("two"),
