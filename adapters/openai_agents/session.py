@@ -295,6 +295,31 @@ class EventLogSession:
         )
         return popped
 
+    async def undo_turn(self) -> list[TResponseInputItem]:
+        """
+        Remove the last turn from the current branch, and return its items; [] if the branch is empty.
+
+        The turn's usage stays counted, like that of popped items. ``redo`` adds the turn again.
+        """
+        call = self._call()
+        undone: list[TResponseInputItem] = await self._usage.write(
+            lambda tx: turns.undo_turn(tx, call.context), call=call
+        )
+        return undone
+
+    async def redo(self) -> list[TResponseInputItem]:
+        """
+        Add the last undone turn to the current branch again, and return its items; [] without such a turn.
+
+        Several undone turns can be redone, in any session object, until the items of the branch change in
+        another way. The turn's usage is active again. Raises UndecodableEventError if content was erased.
+        """
+        call = self._call()
+        redone: list[TResponseInputItem] = await self._usage.write(
+            lambda tx: turns.redo(tx, call.context), call=call
+        )
+        return redone
+
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches; branch ids stay reserved, usage stays counted."""
         self._usage.track(wrapper)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
-from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
@@ -88,6 +88,12 @@ FORKS_AND_ENDS = """
     WHERE session_id = ? AND type IN ('branch_created', 'branch_deleted', 'session_cleared',
         'session_deleted', 'session_restored')
     ORDER BY version
+"""
+LAST_CHANGES = f"""
+    WHERE session_id = ?
+        AND (branch_id = ? OR (branch_id IS NULL AND (? OR type = 'session_cleared')))
+        AND type IN ({ITEM_EVENT_NAMES}, 'item_popped', 'turn_undone', 'session_cleared')
+    ORDER BY version DESC
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
@@ -267,6 +273,22 @@ def item(tx: Transaction, ref: ItemRef, *, erased: JSON = _REFUSED) -> JSON:
     if row[-1] is None and erased is not _REFUSED:
         return erased
     return codec.decode_items([_present(*row)])[0][ref.index]
+
+
+def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
+    """Return the contents of items, in the order of the references."""
+    found: list[JSON] = []
+    for position, some in groupby(refs, key=lambda ref: ref.position):
+        row = payloads.at(tx, position) or (position, "", 0, None)
+        items = codec.decode_items([_present(*row)])[0]
+        found += [items[ref.index] for ref in some]
+    return found
+
+
+def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that changed the items of a branch, the newest first."""
+    parameters = (session_id, branch_id, branch_id == MAIN)
+    return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, parameters))
 
 
 def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:

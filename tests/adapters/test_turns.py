@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import Agent, Runner
 
-from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession, projections
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
-from agents_eventlog.eventlog import recording
-from agents_eventlog.eventlog.errors import TurnNotFoundError
+from agents_eventlog.eventlog import TurnRedone, recording
+from agents_eventlog.eventlog.errors import TurnNotFoundError, UndecodableEventError
 from tests.adapters.looking import answer, tampered, user
+from tests.faults.support import ran
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,3 +239,138 @@ async def test_an_input_with_more_than_text_is_given_whole_and_edit_keeps_its_pi
     assert await session.edit(4, "Look:") == [
         {"role": "user", "content": [{"type": "input_text", "text": "Look:"}, picture]}
     ]
+
+
+# -- undo and redo ----------------------------------------------------------------------------
+
+
+async def test_undo_takes_the_last_turn_in_one_event_and_redo_gives_it_back(
+    session: AdvancedSQLiteSession,
+) -> None:
+    before = await session.get_items()
+    version = await session.log.version("s")
+    assert await session.undo_turn() == [user("three"), answer("answer to three")]
+    assert await session.log.version("s") == version + 1
+    assert await session.get_items() == before[:-2]
+    assert await session.undo_turn() == [user("two"), answer("answer to two")]
+    assert await session.redo() == [user("two"), answer("answer to two")]
+    assert await session.redo() == [user("three"), answer("answer to three")]
+    assert await session.get_items() == before
+    assert await session.redo() == []
+    assert await session.get_current_turn() == 3
+
+
+async def test_undo_ends_with_the_items_before_the_first_turn(tmp_path: Path) -> None:
+    session = AdvancedSQLiteSession("s", tmp_path / "talk.db")
+    assert await session.undo_turn() == []
+    assert await session.redo() == []
+    await session.add_items([answer("welcome"), answer("how can I help?"), user("one")])
+    assert await session.undo_turn() == [user("one")]
+    assert await session.undo_turn() == [answer("welcome"), answer("how can I help?")]
+    assert await session.undo_turn() == []
+    assert len(await session.redo()) == 2
+    assert await session.redo() == [user("one")]
+
+
+async def test_an_undone_turn_can_be_undone_and_redone_again_by_any_object(
+    session: AdvancedSQLiteSession, tmp_path: Path
+) -> None:
+    before = await session.get_items()
+    for _ in range(3):
+        await session.undo_turn()
+        other = AdvancedSQLiteSession("s", tmp_path / "talk.db")
+        assert len(await other.redo()) == 2
+    assert await session.get_items() == before
+
+
+@pytest.mark.parametrize("change", ["add", "pop", "clear", "replace"])
+async def test_nothing_is_redone_after_another_change_of_the_branch(
+    session: AdvancedSQLiteSession, change: str
+) -> None:
+    await session.undo_turn()
+    if change == "add":
+        await session.add_items([user("three anew")])
+    elif change == "pop":
+        await session.pop_item()
+    elif change == "replace":
+        await session._atomic_replace_items([user("all of it")])
+    else:
+        await session.clear_session()
+    items = await session.get_items()
+    assert await session.redo() == []
+    assert await session.get_items() == items
+
+
+async def test_what_happens_on_other_branches_does_not_keep_a_turn_from_being_redone(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.undo_turn()
+    await session.create_branch("b")
+    assert await session.redo() == []  # b never had the turn
+    await session.add_items([user("on b")])
+    assert await session.undo_turn() == [user("on b")]
+    await session.switch_to_branch("main")
+    assert await session.redo() == [user("three"), answer("answer to three")]
+
+
+async def test_undo_leaves_other_branches_alone(session: AdvancedSQLiteSession) -> None:
+    await session.create_branch("b")
+    await session.undo_turn()
+    assert len(await session.get_items(branch_id="main")) == 7
+    assert len(await session.get_items()) == 5
+
+
+async def test_the_usage_of_an_undone_turn_stays_counted_and_is_active_again_once_redone(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.store_run_usage(ran(20))
+    used = await session.get_turn_usage(3)
+    total = await session.get_usage_stats()
+    await session.undo_turn()
+    assert await session.get_turn_usage(3) == {}
+    assert await session.get_session_usage() is None
+    await session.redo()
+    assert await session.get_turn_usage(3) == used
+    await session.undo_turn()
+    await session.add_items([user("three anew")])
+    await session.store_run_usage(ran(30))
+    await session.undo_turn()
+    await session.redo()
+    live: Any = await session.get_turn_usage(3)
+    assert live["total_tokens"] == 30  # not that of the turn that was undone before
+    assert (await session.get_usage_stats())["total_tokens"] == total["total_tokens"] + 30
+
+
+async def test_a_large_turn_is_redone_whole(session: AdvancedSQLiteSession) -> None:
+    items: Any = [user("many"), *(answer(str(number)) for number in range(120))]
+    await session.add_items(items)
+    await session.undo_turn()
+    assert await session.redo() == items
+    assert (await session.get_items())[-121:] == items
+    assert await session.redo() == []
+    assert await session.undo_turn() == items
+
+
+async def test_content_that_was_erased_is_not_redone(session: AdvancedSQLiteSession) -> None:
+    log: Any = session.log
+    await session.undo_turn()
+    await log.erase(popped=True)
+    with pytest.raises(UndecodableEventError, match="was erased"):
+        await session.redo()
+    assert await session.get_current_turn() == 2
+
+
+async def test_what_was_redone_is_found_and_erased_like_any_item(
+    session: AdvancedSQLiteSession,
+) -> None:
+    log: Any = session.log
+    await session.undo_turn()
+    await session.redo()
+    assert len(await session.find_items("answer to three")) == 1
+    await log.erase(popped=True)
+    assert texts(await session.get_items())[-1] == "answer to three"
+    await session.undo_turn()
+    await log.erase(popped=True)
+    (found,) = [each async for each in log.read("s", types=[TurnRedone])]
+    assert found.is_erased
+    projections.replay(log, projections.default().named([]), check=True)

@@ -38,6 +38,8 @@ WRITES: dict[str, Call] = {
     "session.add_items": lambda s: s.session.add_items(batch("new")),
     "session.add_items on a shared end": lambda s: s.session.add_items([answer("one more")]),
     "session.pop_item": lambda s: s.session.pop_item(),
+    "session.undo_turn": lambda s: s.session.undo_turn(),
+    "session.redo": lambda s: s.session.redo(),
     "session.clear_session": lambda s: s.session.clear_session(),
     "session.create_branch": lambda s: s.session.create_branch("new"),
     "session.create_branch_from_turn": lambda s: s.session.create_branch_from_turn(2, "new"),
