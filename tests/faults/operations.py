@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
+from agents_eventlog.adapters.conversations import turns
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
 from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
 from tests.faults.support import answer, batch, ran, user
@@ -39,7 +41,7 @@ WRITES: dict[str, Call] = {
     "session.add_items on a shared end": lambda s: s.session.add_items([answer("one more")]),
     "session.pop_item": lambda s: s.session.pop_item(),
     "session.undo_turn": lambda s: s.session.undo_turn(),
-    "session.redo": lambda s: s.session.redo(),
+    "session.redo": lambda s: s.log.write(lambda tx: turns.redo(tx, SessionContext("undone"))),
     "session.clear_session": lambda s: s.session.clear_session(),
     "session.create_branch": lambda s: s.session.create_branch("new"),
     "session.create_branch_from_turn": lambda s: s.session.create_branch_from_turn(2, "new"),
@@ -183,6 +185,10 @@ async def make_template(path: Path) -> None:
     """Make the file that stages are copies of, and beside it another history, as lines."""
     session = AdvancedSQLiteSession("s", path, user_id="alice", search=True)
     await furnish(session)
+    undone = AdvancedSQLiteSession("undone", path)
+    await undone.add_items(batch("undone"))
+    await undone.undo_turn()
+    undone.close()
     others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
     for other in others:
         await other.add_items(batch("other"))
