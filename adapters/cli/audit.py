@@ -4,7 +4,7 @@
 Documents of ``--json``, one per line: ``event`` (position, session_id, version, branch_id, type,
 occurred_at, recorded_at, actor, trace_id, account, state: "whole", "erased" or "unreadable", data: the
 event's complete content or null, popped: the complete item that a pop removed or null, items: account,
-gone: null or "popped", "replaced", "deleted", "cleared", gone_at: position or null), then
+gone: null or "popped", "undone", "replaced", "deleted", "cleared", gone_at: position or null), then
 ``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``
 (ok, session_id: null for the whole log, events, first_bad_position, head: position, digest). Events
 of ``--follow`` come after that. With ``--session`` only that session's events are verified.

@@ -24,6 +24,8 @@ from agents_eventlog.eventlog.events import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageRecorded,
 )
@@ -144,6 +146,14 @@ def _replaced(event: ItemsReplaced, facts: EventEffect) -> str:
     return f"replaced {summary.counted(facts.items, 'item')} by {len(event.items):,}"
 
 
+def _undone(event: TurnUndone, _facts: EventEffect) -> str:
+    return f"undid turn {event.turn:,} with {summary.counted(len(event.removed), 'item')}"
+
+
+def _redone(event: TurnRedone, _facts: EventEffect) -> str:
+    return f"redid turn {event.turn:,} with {summary.counted(len(event.items), 'item')}"
+
+
 def _created(event: BranchCreated, _facts: EventEffect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
@@ -212,6 +222,8 @@ _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {
     ItemsAdded: _added,
     ItemPopped: _popped,
     ItemsReplaced: _replaced,
+    TurnUndone: _undone,
+    TurnRedone: _redone,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

@@ -119,6 +119,7 @@ def test_a_request_s_row_holds_all_that_was_recorded(tx: Transaction) -> None:
         "output_token_details": '{"reasoning_tokens":7}',
         "cost_nanos": 250_000_000,
         "occurred_at": START + 1,
+        "undone_version": None,
     }
 
 
