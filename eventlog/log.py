@@ -120,14 +120,15 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
-        accept: Callable[[Transaction], object] | None = None,
+        accept: Callable[[Transaction], bool] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
     ) -> Self:
         """
         Do as ``open`` does, for callers without a running event loop. Blocks.
 
         accept: looks at a file that holds no log yet and raises what refuses it, before anything
-            is written; with it, a file may hold tables of others.
+            is written; with it, a file may hold tables of others. Returns whether the log's tables
+            need names of their own beside those.
         on_create: runs in the transaction that makes the log's tables.
         """
         if durability not in ("full", "normal"):

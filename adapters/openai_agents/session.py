@@ -684,7 +684,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             try:
                 sessions.delete_session(tx, target)
             except SessionNotFoundError:
@@ -706,7 +706,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             sessions.restore_session(tx, target)
 
         await self._usage.write(unit)

@@ -10,7 +10,6 @@ import pytest
 from agents import Agent, Runner
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, UsageHooks
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog import ItemsAdded, MetadataSet
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -19,6 +18,7 @@ from agents_eventlog.eventlog.errors import (
     SessionDeletedError,
     SessionOwnerError,
 )
+from agents_eventlog.testing import ScriptedModel, reply
 from tests.faults.operations import OPERATIONS, Stage
 from tests.faults.support import ran, shown, user
 
@@ -123,7 +123,10 @@ async def test_a_generated_branch_id_opens_no_session_of_somebody_else(
 
 
 async def test_a_run_of_somebody_else_stores_neither_items_nor_usage(
-    alice: AdvancedSQLiteSession, log: ConversationLog, caplog: pytest.LogCaptureFixture
+    alice: AdvancedSQLiteSession,
+    log: ConversationLog,
+    caplog: pytest.LogCaptureFixture,
+    no_tracing: None,
 ) -> None:
     session = of(log, "mallory")
     agent = Agent(name="a", model=ScriptedModel([reply("hello"), reply("hello")]))

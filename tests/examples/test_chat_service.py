@@ -11,7 +11,7 @@ import pytest
 from agents import Agent
 from httpx import ASGITransport, AsyncClient
 
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
+from agents_eventlog.testing import ScriptedModel, reply
 from examples.chat_service import create_app
 
 if TYPE_CHECKING:
