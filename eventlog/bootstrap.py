@@ -65,10 +65,12 @@ def _refuse_others(
     """Raise ForeignFileError for a file with other tables, unless ``accept`` accepts them."""
     names = tx.engine.table_names(tx)
     if names and accept is None:
-        raise ForeignFileError(f"{path} holds tables of another program", path=path)
+        raise ForeignFileError(
+            f"{path} holds tables of another program: give the log a file of its own", path=path
+        )
     if clash := [name for name in sorted(names) if name.lower() in tx.engine.log_tables]:
         raise ForeignFileError(
-            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
+            f"{path} already has a table {clash[0]!r}, but the log needs this name", path=path
         )
     if accept is not None:
         accept(tx)

@@ -58,7 +58,7 @@ class Head(Lane):
     def parse(cls, text: str) -> Head:
         """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
         position, _, digest = text.partition(":")
-        refused = ValueError(f"{text!r} is not POSITION:DIGEST")
+        refused = ValueError(f"invalid head: expected POSITION:DIGEST, got {text!r}")
         try:
             head = cls(int(position), bytes.fromhex(digest))
         except ValueError as error:

@@ -132,7 +132,7 @@ class EventLog:
         on_create: called in the transaction that creates the log's tables.
         """
         if durability not in ("full", "normal"):
-            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+            raise ValueError(f"invalid durability: expected 'full' or 'normal', got {durability!r}")
         engine = engine_for(path)
         target = engine.resolve(path)
         if target != MEMORY:
@@ -275,7 +275,7 @@ class EventLog:
         """
         query = Query(session_id, branch_id, types, after, until, since, before, backward=backward)
         if limit is not None and (type(limit) is not int or limit < 0):
-            raise InvalidQueryError(f"limit is a number of events, not {limit!r}")
+            raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}")
         left = limit
         while left is None or left > 0:
             size = PAGE_EVENTS if left is None else min(PAGE_EVENTS, left)
@@ -308,7 +308,7 @@ class EventLog:
         release it immediately). After a StoreError, resume with ``after=`` the last position you saw.
         """
         if not poll_seconds > 0:
-            raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
+            raise ValueError(f"invalid poll_seconds: expected more than 0, got {poll_seconds!r}")
         self._check_open()
         return follow(
             self.query,

@@ -167,8 +167,8 @@ class Projections:
             mine, theirs = self.by_name[name].version, present.by_name[name].version
             if mine != theirs:
                 raise ProjectionError(
-                    f"projection {name!r} is kept at version {theirs} by this process already, "
-                    f"not {mine}: close what uses it first",
+                    f"this process already keeps projection {name!r} at version {theirs}, "
+                    f"not {mine}: close the objects that use it first",
                     projection=name,
                 )
         if self.by_name.keys() <= present.by_name.keys():

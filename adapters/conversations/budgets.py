@@ -55,7 +55,7 @@ class Budget:
         """Raise ValueError for a limit that is not a number, or an unknown ``per`` or ``tz``."""
         for name, limit in (("usd", self.usd), ("tokens", self.tokens)):
             if limit is not None and not (math.isfinite(limit) and limit >= 0):
-                raise ValueError(f"invalid {name}: expected a number from 0, got {limit!r}")
+                raise ValueError(f"invalid {name}: expected 0 or more, got {limit!r}")
         if self.usd is None and self.tokens is None:
             raise ValueError("invalid budget: expected usd or tokens, got neither")
         if frozenset(self._names) not in _PER or len(self._names) > 2:

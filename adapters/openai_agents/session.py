@@ -335,17 +335,17 @@ class EventLogSession:
         self, wait_seconds: float = 30, *, lease_seconds: float = 10
     ) -> AbstractAsyncContextManager[None]:
         """
-        Lock this session against other callers of ``exclusive``, in all processes.
+        Hold this session against other callers of ``exclusive``, in all processes.
 
         Use it as ``async with session.exclusive(): await Runner.run(...)``. Calls outside such a block are
-        not locked out. Not reentrant.
+        not kept out. Not reentrant.
 
         wait_seconds: maximum time to wait for another holder; then raises SessionBusyError.
-        lease_seconds: how long the lock outlives a holder that died or hangs. A task on the event loop
-            renews it, so the loop must not block for this long.
+        lease_seconds: how long others wait for a holder that died or hangs. A task on the event loop renews
+            the lease, so the loop must not block for this long.
 
-        A holder that lost its lock, for example while its process was suspended, gets SessionBusyError from
-        its next write, which writes nothing.
+        A holder that lost its lease, for example while its process was suspended, gets SessionBusyError
+        from its next write, which writes nothing.
         """
         return exclusive(
             self.log, self._context, wait_seconds=wait_seconds, lease_seconds=lease_seconds

@@ -60,7 +60,9 @@ async def import_lines(
     source is something else, or of a newer release.
     """
     if on_conflict not in ("refuse", "skip", "rename"):
-        raise ValueError(f"on_conflict is 'refuse', 'skip' or 'rename', not {on_conflict!r}")
+        raise ValueError(
+            f"invalid on_conflict: expected 'refuse', 'skip' or 'rename', got {on_conflict!r}"
+        )
     taken: set[str] = set()  # by sessions of this source that a dry run did not write
     async for history in read_histories(source):
         if history.problem is not None:
@@ -189,7 +191,7 @@ def check_first_line(line: bytes) -> None:
     except (AppendError, UndecodableEventError, UnserialisableError) as error:
         raise SourceError(f"the source is not an exported log: {_why(error)}") from error
     if said is not None:
-        raise SourceError("the source is not an exported log: its first line is not a log line")
+        raise SourceError('the source is not an exported log: expected a first line of kind "log"')
 
 
 def _why(error: EventLogError) -> str:

@@ -46,12 +46,12 @@ def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | No
     """
     if idle_files is not None:
         if idle_files < 0:
-            raise ValueError(f"invalid idle_files: expected 0 or greater, got {idle_files}")
+            raise ValueError(f"invalid idle_files: expected 0 or more, got {idle_files}")
         _limits.idle_files = idle_files
     if busy_timeout_seconds is not None:
         if busy_timeout_seconds < 0:
             raise ValueError(
-                f"invalid busy_timeout_seconds: expected 0 or greater, got {busy_timeout_seconds}"
+                f"invalid busy_timeout_seconds: expected 0 or more, got {busy_timeout_seconds}"
             )
         connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
 
