@@ -29,15 +29,14 @@ class SessionFilters(TypedDict, total=False):
     """
     Filters for sessions; None does not filter. A session must match all of them.
 
-    session_id: with this id.
-    user_id: of this user.
-    metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` matches every session
-        with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not
-        true; a list compares as a whole.
+    session_id: the session's id.
+    user_id: the session's user id.
+    metadata: keys, nested ones too, and their values: ``{"customer": {"tier": 2}}`` matches every session
+        with that tier; other keys are ignored. Values compare as JSON: 1 equals 1.0, but not true; a list
+        must be equal as a whole.
     created_after, created_before, updated_after, updated_before: times, ``after`` inclusive, ``before``
         exclusive; without a zone they are UTC. Every event updates its session.
-    text: a user or assistant item on any branch contains this text literally; ASCII letters are
-        case-insensitive.
+    text: a substring of a user or assistant message on any branch; ASCII letters are case-insensitive.
     min_items: minimum number of items.
     """
 

@@ -160,9 +160,9 @@ class Usage(Projection):
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` is whether its turn is still live; usage and cost stay either way.
-    ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
-    like tokens: a run counts where it began.
+    ``is_live``: whether its turn is active; rows of other turns still count in totals.
+    ``begins_run``: 1 for the first request of each of a session's runs, so that its sum is the number of
+    runs.
     """
 
     name: ClassVar[str] = "usage"

@@ -35,12 +35,12 @@ _limits = _Limits()
 
 def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | None = None) -> None:
     """
-    Set limits of this process; None leaves one unchanged.
+    Set limits of this process; None leaves a limit unchanged.
 
-    idle_files: how many files stay open that no log or session object uses any more (default 8). With
-        a file for each tenant, as many as there are tenants at work.
-    busy_timeout_seconds: how long a statement waits for another process's lock before it fails with
-        BusyError (default 5). Applies to files that are opened afterwards.
+    idle_files: how many files stay open after their last log or session object is gone (default 8), so that
+        opening them again is fast. With a file for each tenant, pass the number of active tenants.
+    busy_timeout_seconds: how long a statement waits for another process's lock before it raises BusyError
+        (default 5). Applies to files that are opened afterwards.
 
     Raises ValueError for a negative number.
     """
