@@ -153,7 +153,7 @@ def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
                 f"cannot group usage by {name!r}; expected one of: {', '.join(BY)}"
             )
     if len(set(names)) < len(names):
-        raise InvalidQueryError("cannot group usage by the same name twice")
+        raise InvalidQueryError("invalid by: expected each name once")
     return names
 
 

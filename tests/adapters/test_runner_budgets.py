@@ -216,7 +216,7 @@ async def test_requests_without_a_price_count_as_tokens_and_a_warning_says_so(
     ("facts", "message"),
     [
         ({}, "expected usd or tokens, got neither"),
-        ({"usd": -1}, "invalid usd: expected a number from 0, got -1"),
+        ({"usd": -1}, "invalid usd: expected 0 or more, got -1"),
         ({"usd": float("nan")}, "invalid usd"),
         ({"tokens": -1}, "invalid tokens"),
         ({"usd": 1, "per": "week"}, "invalid per"),

@@ -362,7 +362,7 @@ def test_a_field_that_no_row_could_hold_is_refused_by_its_name(event: Event, fie
 def test_a_field_of_the_wrong_type_is_refused_by_its_event() -> None:
     with pytest.raises(InvalidEventError) as caught:
         codec.encode(MetadataSet(user_id=["alice"]))  # type: ignore[arg-type]
-    assert str(caught.value) == "a field of 'metadata_set' is not of its type"
+    assert str(caught.value) == "invalid 'metadata_set' event: a field has the wrong type"
 
 
 def test_what_is_no_text_is_refused_by_its_type() -> None:

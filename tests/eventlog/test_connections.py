@@ -199,7 +199,10 @@ def test_a_log_that_is_only_read_is_neither_rewritten_nor_made_stricter(path: Pa
             with pytest.raises(errors.ReadOnlyFileError) as caught:
                 writes()
             assert caught.value.path == str(path)
-            assert str(caught.value) == f"{path} was opened read_only: open it without, to write"
+            assert (
+                str(caught.value)
+                == f"{path} was opened read-only: open it without read_only to write"
+            )
         assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
 
 

@@ -308,7 +308,7 @@ async def test_a_log_opened_read_only_reads_and_refuses_to_write(path: Path) -> 
         assert await log.version("a") == 1
         assert [recorded.event async for recorded in log.read()] == [ONE]
         assert (await log.verify()).ok
-        with pytest.raises(errors.ReadOnlyFileError, match="was opened read_only: open it without"):
+        with pytest.raises(errors.ReadOnlyFileError, match="was opened read-only: open it without"):
             await log.append("a", ONE)
     assert content(path) == before
 

@@ -612,7 +612,7 @@ def test_projections_are_asked_for_by_name() -> None:
 def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
     with closing(opened(path)) as log:
         log.store.write_sync(lambda tx: tx.all("CREATE TABLE tally (mine)"))
-    told = "^there is a table 'tally' already that projection 'tally' did not make$"
+    told = "^table 'tally' already exists, and projection 'tally' did not create it$"
     with pytest.raises(errors.ProjectionError, match=told) as caught:
         opened(path, Tally())
     assert caught.value.projection == "tally"

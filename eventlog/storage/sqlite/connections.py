@@ -239,7 +239,7 @@ def check_path(path: str, *, create: bool) -> None:
     if 0 < size < SMALLEST_DATABASE_BYTES:  # SQLite itself would take it for an empty one
         raise NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if not create and size == 0:
-        raise NoLogError(f"there is no event log at {path}", path=path)
+        raise NoLogError(f"{path} contains no event log", path=path)
 
 
 def read_only_error(path: str) -> ReadOnlyFileError:
@@ -278,9 +278,9 @@ def _mapped(error: sqlite3.Error, path: str) -> BaseException:
             path=path,
         )
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"no room left on the disk for {path}", path=path)
+        return DiskFullError(f"the disk is full: cannot write {path}", path=path)
     if code == sqlite3.SQLITE_IOERR:
-        return DiskError(f"the disk failed under {path}: {error}", path=path)
+        return DiskError(f"the disk failed at {path}: {error}", path=path)
     if code == sqlite3.SQLITE_NOTADB:
         return NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if code == sqlite3.SQLITE_CORRUPT:
