@@ -46,21 +46,43 @@ _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
 _encode = msgspec.json.Encoder().encode
 
 
-class Head(Lane):
-    """The end of the log: the last event's position (0: none yet) and digest."""
+class Head(NamedTuple):
+    """
+    The end of the log: the last position (0: none yet) and a digest over all events.
 
-    __slots__ = ()
+    lanes: if the log has several chains, the last position of each that has events; the digest is then
+        the SHA-256 of the JSON array of their ``[position, hex(digest)]``, in the order of positions.
+    """
+
+    position: int
+    digest: bytes
+    lanes: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, ends: Sequence[Lane]) -> Head:
+        """Return the head of a log from the ends of its lanes; a single one is the head itself."""
+        if not ends:
+            return cls(0, FIRST)
+        if len(ends) == 1 and not ends[0].is_one_of_several:
+            return cls(ends[0].position, ends[0].digest)
+        ordered = sorted(ends)
+        digest = _encode([(end.position, end.digest.hex()) for end in ordered])
+        positions = tuple(end.position for end in ordered)
+        return cls(positions[-1], hashlib.sha256(digest).digest(), positions)
 
     def __str__(self) -> str:
-        return f"{self.position}:{self.digest.hex()}"
+        lanes = f":{','.join(map(str, self.lanes))}" if self.lanes else ""
+        return f"{self.position}:{self.digest.hex()}{lanes}"
 
     @classmethod
     def parse(cls, text: str) -> Head:
         """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
-        position, _, digest = text.partition(":")
+        position, _, rest = text.partition(":")
+        digest, _, lanes = rest.partition(":")
         refused = ValueError(f"{text!r} is not POSITION:DIGEST")
         try:
-            head = cls(int(position), bytes.fromhex(digest))
+            positions = tuple(map(int, lanes.split(","))) if lanes else ()
+            head = cls(int(position), bytes.fromhex(digest), positions)
         except ValueError as error:
             raise refused from error
         if head.position < 0 or len(head.digest) != len(FIRST):

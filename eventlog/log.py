@@ -10,9 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from agents_eventlog.eventlog import integrity
 from agents_eventlog.eventlog.appender import (
-    LAST_DIGEST,
     PAGE_EVENTS,
     Appender,
     Projector,
@@ -32,6 +30,7 @@ from agents_eventlog.eventlog.appending import (
     first_result,
 )
 from agents_eventlog.eventlog.bootstrap import claim, open_read_only
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from agents_eventlog.eventlog.events import Event
 from agents_eventlog.eventlog.integrity import Head, Verification, Verifier
@@ -303,9 +302,7 @@ class EventLog:
 
     async def head(self) -> Head:
         """Return the last event's position and digest. Keep it elsewhere to find a cut tail."""
-        return await self._read(
-            lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
-        )
+        return await self._read(lambda tx: Head.of(tx.engine.lane_ends(tx)))
 
     async def verify(self, expect_head: Head | str | None = None) -> Verification:
         """
@@ -317,10 +314,12 @@ class EventLog:
         is not a head.
         """
         expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
-        verifier = Verifier(expected)
+        lanes = self.store.engine.lanes
+        verifier, cursor = Verifier(expected, lanes=lanes), Cursor(lanes)
         while True:
             try:
-                rows, given = await self._read(partial(_rows_and_end, after=verifier.head.position))
+                rows, given = await self._read(partial(_rows_and_end, cursor=cursor))
+                cursor.advance(row[0] for row in rows)
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)
@@ -394,9 +393,9 @@ class EventLog:
             raise ClosedError("the log is closed")
 
 
-def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
-    """Return the next events and the last position ever given, as of one moment."""
-    return read_rows_as_stored(tx, after), last_assigned(tx)
+def _rows_and_end(tx: Transaction, cursor: Cursor) -> tuple[list[Row], int]:
+    """Return the next events and the last position ever assigned, as of one moment."""
+    return read_rows_as_stored(tx, cursor), last_assigned(tx)
 
 
 class Opening(Generic[L]):

@@ -8,7 +8,8 @@ from itertools import chain
 from typing import Any
 
 from agents_eventlog.eventlog import payloads
-from agents_eventlog.eventlog.appender import check_progress, up_to_page_bytes
+from agents_eventlog.eventlog.appender import up_to_page_bytes
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import EVENT_TYPES, Event

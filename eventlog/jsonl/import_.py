@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collec
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog.appender import ledger, session_version
+from agents_eventlog.eventlog.appender import ledger, next_position, session_version
 from agents_eventlog.eventlog.errors import (
     AppendError,
     EventLogError,
@@ -229,10 +229,12 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
         last = len(history.events)
         outcome = place(tx, history.session_id, last, on_conflict)
         if outcome.imported_as is not None:
-            base = tx.lane.position
+            positions = [tx.lane.position]
+            for _ in range(last):
+                positions.append(next_position(tx, positions[-1]))
 
             def position_of(version: int) -> int:
-                return base + version if 1 <= version <= last else 0
+                return positions[version] if 1 <= version <= last else 0
 
             stored = [event.stored(position_of) for event in history.events]
             ledger(tx).put(tx, outcome.imported_as, 0, stored)

@@ -142,6 +142,7 @@ class Transaction:
         "connection",
         "engine",
         "lane",
+        "newest",
         "now",
         "participant",
         "recording",
@@ -162,6 +163,7 @@ class Transaction:
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
         self.lane = Lane(0, b"")  # what it appends to; the participant loads it
+        self.newest = 0  # a position that all new ones are above
         self.cache = Cache() if cache is None else cache
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
@@ -222,6 +224,11 @@ class Transaction:
         if self._deferred:
             self.flush()
         return self.connection.execute(sql, parameters).fetchall()
+
+    def lock_session(self, session_id: str) -> None:
+        """Have a session to oneself until the commit, in a transaction that writes."""
+        if self.engine.locks_sessions and self.participant is not None:
+            self.engine.lock_session(self, session_id)
 
     def writes(self) -> int:
         """Return a number that grows with each row written or deferred, and never shrinks."""

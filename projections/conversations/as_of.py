@@ -17,10 +17,10 @@ from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import (
     INSERT_EVENT,
     PAGE_EVENTS,
-    check_progress,
     session_version,
     up_to_page_bytes,
 )
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
 from agents_eventlog.eventlog.events import JSON
