@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.log import ConversationLog
-    from agents_eventlog.adapters.conversations.pricing import Price
+    from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
@@ -18,6 +18,7 @@ __all__ = [
     "AdvancedSQLiteSession",
     "ConversationLog",
     "EventLogSession",
+    "OnlyPrices",
     "Price",
     "TablePair",
     "UsageHooks",
@@ -28,6 +29,7 @@ _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
     "ConversationLog": "conversations.log",
     "EventLogSession": "openai_agents.session",
+    "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
     "TablePair": "conversations.sdk_tables",
     "UsageHooks": "openai_agents.hooks",

@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from benchmarks.contestants import wear_in
 from benchmarks.operations import Call, Operation
 from benchmarks.results import Figure, median_ms
 
@@ -30,7 +31,11 @@ def in_turns(starters: Sequence[T], rounds: int) -> Iterator[T]:
 async def measure(
     operation: Operation, histories: Histories, sizes: Sequence[int], rounds: int
 ) -> list[Figure]:
-    """Measure an operation at those of its lengths that are asked for, and how ours grows."""
+    """
+    Measure an operation at those of its lengths that are asked for, and how ours grows.
+
+    Every round has a copy of the history in steady state.
+    """
     asked = [turns for turns in operation.targets if turns in sizes]
     medians = await _medians(operation, histories, asked, rounds)
     figures = [
@@ -68,10 +73,13 @@ async def _medians(
     seconds: dict[tuple[str, int], list[float]] = {}
     answers: dict[tuple[str, int], list[bytes]] = {}
     for turns in sizes:
-        await histories.prepare(turns, operation.branches)
+        await histories.prepare(turns, operation.branches, in_one_call=operation.in_one_call)
     starts = [(contestant, turns) for turns in sizes for contestant in histories.contestants]
     for contestant, turns in in_turns(starts, rounds):
-        path = histories.copy(contestant, turns, operation.branches)
+        path = histories.copy(
+            contestant, turns, operation.branches, in_one_call=operation.in_one_call
+        )
+        await wear_in(contestant, path)
         taken, given = await _round(operation, contestant.open(path), turns)
         histories.discard(path)
         key = contestant.name, turns

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agents.extensions.memory import AdvancedSQLiteSession as SdkSession
 
-from benchmarks.turns import adds
+from benchmarks.turns import adds, marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
 SESSION_ID = "measured"
+WEAR_IN_COMMITS = 300
 
 
 class Session(Protocol):
@@ -42,6 +43,14 @@ class Session(Protocol):
 
     async def list_branches(self) -> list[dict[str, Any]]: ...
 
+    async def get_conversation_turns(self) -> list[dict[str, Any]]: ...
+
+    async def get_conversation_by_turns(self) -> dict[int, list[dict[str, str | None]]]: ...
+
+    async def get_tool_usage(self) -> list[tuple[str, int, int]]: ...
+
+    async def get_turn_usage(self) -> Any: ...
+
     async def find_turns_by_content(self, search_term: str) -> list[dict[str, Any]]: ...
 
     def close(self) -> None: ...
@@ -56,9 +65,21 @@ class Contestant(Protocol):
         """Open a session; WAL and synchronous=FULL."""
         ...
 
-    async def write_history(self, path: Path, turns: int) -> None:
-        """Fill a new file with what this class writes when it adds these turns one by one."""
+    async def write_history(self, path: Path, turns: int, *, in_one_call: bool) -> None:
+        """Fill a new file with what this class writes when it adds these turns one by one, or at once."""
         ...
+
+
+async def wear_in(contestant: Contestant, path: Path) -> None:
+    """
+    Bring a file to its steady state: commit to another session until the write-ahead log is full grown.
+
+    The first commits after opening append to that file, which costs more, or less, than writing over it.
+    """
+    session = contestant.open(path, "another")
+    for number in range(WEAR_IN_COMMITS):
+        await session.add_items([{"role": "user", "content": marker(number)}])
+    session.close()
 
 
 class Sdk:
@@ -70,12 +91,14 @@ class Sdk:
     def open(self, path: Path, session_id: str = SESSION_ID) -> Session:
         return SdkSession(session_id=session_id, db_path=path, create_tables=True)
 
-    async def write_history(self, path: Path, turns: int) -> None:
+    async def write_history(self, path: Path, turns: int, *, in_one_call: bool) -> None:
         """
         Let the class write the first turns itself, and carry its rows on with plain inserts.
 
-        Its own adds take some 20 ms each in a long history, too long to wait for.
+        Its own adds take some 20 ms each in a long history, too long to wait for. It has a row for each
+        item, however many a call adds.
         """
+        del in_one_call
         session = self.open(path)
         for number in range(1, min(turns, self.pattern_turns) + 1):
             for items in adds(number):
@@ -125,10 +148,14 @@ class Ours:
 
         return AdvancedSQLiteSession(session_id, path, durability="full")
 
-    async def write_history(self, path: Path, turns: int) -> None:
-        """Add the turns, many calls at once: they run in call order and share commits."""
+    async def write_history(self, path: Path, turns: int, *, in_one_call: bool) -> None:
+        """Add the turns, in one call or many; many run in call order and share commits."""
         session = self.open(path)
-        batches = (items for number in range(1, turns + 1) for items in adds(number))
+        batches: Iterator[list[TResponseInputItem]] = (
+            items for number in range(1, turns + 1) for items in adds(number)
+        )
+        if in_one_call:
+            batches = iter([list(itertools.chain.from_iterable(batches))])
         for some in _batched(batches, self.adds_at_once):
             await asyncio.gather(*(session.add_items(items) for items in some))
         session.close()

@@ -23,20 +23,23 @@ class Histories:
         self.contestants = contestants
         self._copies = 0
 
-    async def prepare(self, turns: int, branches: int = 0) -> None:
+    async def prepare(self, turns: int, branches: int = 0, *, in_one_call: bool = False) -> None:
         """Make each contestant's file, with branches at the middle turn, unless it is there."""
         held = []
         for contestant in self.contestants:
-            path = self._path(contestant, turns, branches)
+            path = self._path(contestant, turns, branches, in_one_call=in_one_call)
             if path.exists():
                 return
-            held.append(await self._write(contestant, path, turns, branches))
+            items = await self._write(contestant, path, turns, branches, in_one_call=in_one_call)
+            held.append(items)
         if any(items != held[0] for items in held):
             raise RuntimeError(f"the contestants' histories of {turns} turns differ")
 
-    def copy(self, contestant: Contestant, turns: int, branches: int = 0) -> Path:
+    def copy(
+        self, contestant: Contestant, turns: int, branches: int = 0, *, in_one_call: bool = False
+    ) -> Path:
         """Copy a prepared file to a path that was never used before."""
-        return self.fresh(self._path(contestant, turns, branches))
+        return self.fresh(self._path(contestant, turns, branches, in_one_call=in_one_call))
 
     def size_bytes(self, contestant: Contestant, turns: int, branches: int) -> int:
         """Tell the size of a prepared file, its write-ahead log merged in."""
@@ -56,14 +59,17 @@ class Histories:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    def _path(self, contestant: Contestant, turns: int, branches: int) -> Path:
-        return self.folder / f"{contestant.name}-{turns}-{branches}.db"
+    def _path(
+        self, contestant: Contestant, turns: int, branches: int, *, in_one_call: bool = False
+    ) -> Path:
+        shape = "one-call" if in_one_call else "calls"
+        return self.folder / f"{contestant.name}-{turns}-{branches}-{shape}.db"
 
     async def _write(
-        self, contestant: Contestant, path: Path, turns: int, branches: int
+        self, contestant: Contestant, path: Path, turns: int, branches: int, *, in_one_call: bool
     ) -> list[str]:
         draft = self.new_path()
-        await contestant.write_history(draft, turns)
+        await contestant.write_history(draft, turns, in_one_call=in_one_call)
         session = contestant.open(draft)
         for number in range(branches):
             await session.create_branch_from_turn(turns // 2, f"branch {number}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.turns import adds, marker, run_result
@@ -33,7 +33,8 @@ class Operation:
 
     ``prepare`` runs outside the measured time and hands its result to ``run``. ``answer`` reduces
     the result to what both contestants must agree on. ``targets`` says, by turns, how many times
-    faster ours must be; None where the length is measured for its growth alone.
+    faster ours must be; None where the length is measured for its growth alone. ``in_one_call`` says
+    that one call added the whole history.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Operation:
     branches: int = 0
     calls_per_round: int = 5
     reads_all: bool = False
+    in_one_call: bool = False
 
 
 async def _batches(call: Call) -> Any:
@@ -101,7 +103,43 @@ def _found(turns: Any) -> Any:
     return [(turn["turn"], turn["content"]) for turn in turns]
 
 
-OPERATIONS = (
+async def _turns(call: Call, _: None) -> Any:
+    return await call.session.get_conversation_turns()
+
+
+def _previews(turns: Any) -> Any:
+    return [(turn["turn"], turn["content"], turn["can_branch"]) for turn in turns]
+
+
+async def _by_turns(call: Call, _: None) -> Any:
+    return await call.session.get_conversation_by_turns()
+
+
+def _kinds(turns: Any) -> Any:
+    return [
+        (turn, [(item["type"], item["tool_name"]) for item in items])
+        for turn, items in turns.items()
+    ]
+
+
+async def _tools(call: Call, _: None) -> Any:
+    return await call.session.get_tool_usage()
+
+
+async def _used_turns(call: Call) -> None:
+    """Record a run's usage, so that there is something to read."""
+    await call.session.store_run_usage(await _finished_run(call))
+
+
+async def _turn_usage(call: Call, _: None) -> Any:
+    return await call.session.get_turn_usage()
+
+
+def _totals(turns: Any) -> Any:
+    return [(turn["user_turn_number"], turn["total_tokens"]) for turn in turns]
+
+
+_ONE_BY_ONE = (
     Operation(
         name="add_items",
         title="a turn's two add_items",
@@ -158,7 +196,55 @@ OPERATIONS = (
         title="find_turns_by_content",
         run=_find,
         answer=_found,
-        targets={10: 1, 1_000: 1, 10_000: 1},
+        targets={10: 1, 1_000: 1.5, 10_000: 1.5},
         reads_all=True,
+    ),
+    Operation(
+        name="turns",
+        title="get_conversation_turns",
+        run=_turns,
+        answer=_previews,
+        targets={10: 1, 1_000: 1.5, 10_000: 1.5},
+        calls_per_round=3,
+        reads_all=True,
+    ),
+    Operation(
+        name="by_turns",
+        title="get_conversation_by_turns",
+        run=_by_turns,
+        answer=_kinds,
+        targets={10: 1, 1_000: 1.5, 10_000: 1.5},
+        calls_per_round=3,
+        reads_all=True,
+    ),
+    Operation(
+        name="tools",
+        title="get_tool_usage",
+        run=_tools,
+        targets={10: 1, 1_000: 1.5, 10_000: 1.5},
+        calls_per_round=3,
+        reads_all=True,
+    ),
+    Operation(
+        name="turn_usage",
+        title="get_turn_usage",
+        prepare=_used_turns,
+        run=_turn_usage,
+        answer=_totals,
+        targets={10: 1, 1_000: 1.5, 10_000: 1.5},
+    ),
+)
+_READS = {"get_items_limit", "get_items", "find_turns", "turns", "by_turns", "tools"}
+OPERATIONS = (
+    *_ONE_BY_ONE,
+    *(
+        replace(
+            operation,
+            name=f"{operation.name}_of_one_call",
+            title=f"{operation.title}, one event",
+            in_one_call=True,
+        )
+        for operation in _ONE_BY_ONE
+        if operation.name in {*_READS, "pop_item"}
     ),
 )

@@ -44,6 +44,12 @@ def print_tables(machine: dict[str, Any], figures: list[Figure]) -> None:
     """Print one table for each section that has figures."""
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in machine.items()))
+    slower = [
+        f for f in figures if f.section == "operations" and f.ratio is not None and f.ratio < 1
+    ]
+    if slower:
+        console.print()
+        console.print(_table("Slower than the SDK's class", "turns", slower))
     for section, title in _TITLES.items():
         chosen = [figure for figure in figures if figure.section == section]
         if chosen:

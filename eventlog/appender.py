@@ -183,7 +183,7 @@ def append_all(
     branch_id: str | None = None,
     occurred_at: int | None = None,
 ) -> list[RecordedEvent]:
-    """Append events with their encoded data, in a unit of work."""
+    """Append events, each with what ``codec.encode_checked`` returned for it, in a unit of work."""
     recording = tx.recording
     if occurred_at is not None:
         recording = {**recording, "occurred_at": occurred_at}

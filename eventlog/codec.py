@@ -46,12 +46,21 @@ class _Items(msgspec.Struct, gc=False):
     items: list[JSON]
 
 
+class _Content(msgspec.Struct, gc=False):
+    content: msgspec.Raw = msgspec.Raw(b'""')
+
+
+class _Contents(msgspec.Struct, gc=False):
+    items: list[_Content]
+
+
 _encoder = msgspec.json.Encoder()
 _decoders: dict[str, msgspec.json.Decoder[Event]] = {
     name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
 }
 _tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
 _items_decoder = msgspec.json.Decoder(_Items)
+_contents_decoder = msgspec.json.Decoder(_Contents)
 _COMPACT: dict[str, Any] = {"separators": (",", ":")}
 _compact = json.JSONEncoder(**_COMPACT)  # making one takes as long as a short document
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -174,14 +183,41 @@ def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
 
     All are decoded as one document, which is several times faster than one by one.
     """
-    if UPCASTS.keys().isdisjoint([stored[1:3] for stored in payloads]):
-        present = [stored[3] for stored in payloads]
-    else:
-        present = [lifted(*stored[1:], position=stored[0]) for stored in payloads]
+    present = _present(payloads)
     decoded = decode_lines_of_items(b"\n".join(present), len(present))
     if decoded is not None:
         return decoded
     return [_items_of(stored[0], data) for stored, data in zip(payloads, present, strict=True)]
+
+
+def decode_contents(
+    payloads: Sequence[StoredPayload], chosen: Sequence[tuple[int, int]]
+) -> list[JSON]:
+    """
+    Return the ``content`` of some items; "" for an item without.
+
+    chosen: (index of the payload, index of the item in it) of each.
+
+    All else is skipped, so it costs no more than finding where the items begin.
+    """
+    present = _present(payloads)
+    try:
+        decoded = _contents_decoder.decode_lines(b"\n".join(present))
+        if len(decoded) == len(present):
+            return [
+                msgspec.json.decode(decoded[number].items[index].content)
+                for number, index in chosen
+            ]
+    except (*_CANNOT_DECODE, RecursionError):
+        pass
+    items = decode_items(payloads)
+    return [items[number][index].get("content", "") for number, index in chosen]
+
+
+def _present(payloads: Sequence[StoredPayload]) -> list[bytes]:
+    if UPCASTS.keys().isdisjoint([stored[1:3] for stored in payloads]):
+        return [stored[3] for stored in payloads]
+    return [lifted(*stored[1:], position=stored[0]) for stored in payloads]
 
 
 def decode_lines_of_items(document: bytes, count: int) -> list[list[JSON]] | None:

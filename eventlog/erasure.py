@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from agents_eventlog.eventlog import leases, properties
 from agents_eventlog.eventlog import payloads as stored_payloads
-from agents_eventlog.eventlog import properties
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import JSON, ContentErased
@@ -54,6 +54,8 @@ def blank(
     )
     append(tx, session_id, erased)
     stored_payloads.blank(tx, (payload.position for payload in payloads))
+    if is_whole:
+        leases.delete(tx, session_id)
     properties.set_property(tx, REWRITE_DUE, "1")
 
 

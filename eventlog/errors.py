@@ -35,6 +35,8 @@ Everything that can go wrong, as one tree.
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
         ├── SessionDeletedError
+        ├── SessionBusyError                another holder has it exclusively
+        ├── ConcurrentRunError              another run changed the branch
         └── SessionErasedError              it cannot be restored
 
 Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
@@ -43,6 +45,7 @@ no conversation text, and survives pickling.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 
@@ -336,6 +339,41 @@ class SessionDeletedError(ConversationError):
     def __init__(self, session_id: str) -> None:
         super().__init__(
             f"session {session_id!r} was deleted; use another id", session_id=session_id
+        )
+
+
+class SessionBusyError(ConversationError):
+    """Another holder has the session exclusively. Try again later; in a web service, answer 409."""
+
+    session_id: str
+    holder: str | None
+    since: datetime | None
+
+    def __init__(self, *, session_id: str, holder: str | None, since: datetime | None) -> None:
+        held = (
+            "its lease has ended"
+            if holder is None or since is None
+            else f"{holder} has held it since {since.isoformat(timespec='seconds')}"
+        )
+        super().__init__(
+            f"session {session_id!r} is busy: {held}",
+            session_id=session_id,
+            holder=holder,
+            since=since,
+        )
+
+
+class ConcurrentRunError(ConversationError):
+    """Another run changed the branch since this run read it. Run again, with the present items."""
+
+    session_id: str
+    branch_id: str
+
+    def __init__(self, session_id: str, branch_id: str) -> None:
+        super().__init__(
+            f"another run changed branch {branch_id!r} of session {session_id!r} during this run",
+            session_id=session_id,
+            branch_id=branch_id,
         )
 
 

@@ -107,7 +107,8 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     The tokens of one model request, or of ``requests`` of them where only their sum is known.
 
     Cached input and cache writes are part of ``input_tokens``, reasoning of ``output_tokens``. The
-    details are the provider's own, unchanged. ``cost_usd`` is None where no price is known.
+    details are the provider's own, unchanged. ``cost_usd`` is None where no price is known. ``endpoint`` is
+    the base URL of the model's server, and ``service_tier`` the tier, where they are not the default ones.
     """
 
     requests: Count = 1
@@ -122,6 +123,8 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     response_id: str | None = None
     model: str | None = None
     agent: str | None = None
+    endpoint: str | None = None
+    service_tier: str | None = None
     cost_usd: float | None = None
     price_source: str | None = None
 
@@ -131,7 +134,7 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     A run's model requests were recorded; each request is recorded once.
 
     ``turn`` is the turn that they belong to, from 1 (0: before the first user item), or None if that
-    turn had been removed. ``interrupted``: the run waits for an approval and may be resumed.
+    turn had been removed. ``interrupted``: the run waited for an approval; no longer recorded.
     """
 
     run_id: str
@@ -147,6 +150,8 @@ class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     response_id: str | None = None
     model: str | None = None
     agent: str | None = None
+    endpoint: str | None = None
+    service_tier: str | None = None
     cost_usd: float | None = None
     price_source: str | None = None
 

@@ -81,7 +81,8 @@ class EventLog:
         """
         Open the log at a path (":memory:" for one that is this object's alone).
 
-        projections: what to keep up to date with each append, e.g. ``projections.default()``.
+        projections: what to keep up to date with each append, e.g. ``projections.default()``; None keeps
+            nothing.
         durability: "full" survives power loss; "normal" may then lose the last commits, never
             a part of one, and nothing when only the process dies.
         create: whether a missing or empty file becomes a log; if not, it is a NoLogError.

@@ -16,6 +16,16 @@ from agents_eventlog.eventlog.events import EVENT_TYPES, Event
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
+EVENT_COUNTS = """
+    SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
+"""
+
+
+def event_counts(tx: Transaction) -> tuple[int, int, int | None, int | None]:
+    """Return the number of events and of sessions, and when the first and the last were recorded."""
+    events, sessions, first, last = tx.one(EVENT_COUNTS) or (0, 0, None, None)
+    return events, sessions, first, last
+
 
 class Query:
     """A query of the events table, answered page by page."""

@@ -61,6 +61,11 @@ def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> No
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 
+def delete_checkpoint(tx: Transaction, name: str) -> None:
+    """Forget how far a projection is built; the next writer that maintains it builds it again."""
+    tx.execute("DELETE FROM checkpoints WHERE projection = ?", (name,))
+
+
 def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
     """
     Make a projection's tables; ``replace`` also drops every table of an earlier build.

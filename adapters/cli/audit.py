@@ -2,8 +2,9 @@
 ``eventlog audit``: the audit trail, with actors and later removals.
 
 Documents of ``--json``, one per line: ``event`` (position, session_id, version, branch_id, type,
-occurred_at, recorded_at, actor, trace_id, account, state: "whole", "erased" or "unreadable", items:
-account, gone: null or "popped", "replaced", "deleted", "cleared", gone_at: position or null), then
+occurred_at, recorded_at, actor, trace_id, account, state: "whole", "erased" or "unreadable", data: the
+event's complete content or null, popped: the complete item that a pop removed or null, items: account,
+gone: null or "popped", "replaced", "deleted", "cleared", gone_at: position or null), then
 ``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``
 (ok, session_id: null for the whole log, events, first_bad_position, head: position, digest). Events
 of ``--follow`` come after that. With ``--session`` only that session's events are verified.
@@ -12,6 +13,7 @@ of ``--follow`` come after that. With ``--session`` only that session's events a
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import aclosing
 from functools import partial
@@ -24,6 +26,7 @@ from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.cli.verify import chain_document
 from agents_eventlog.adapters.conversations import event_descriptions, summary, timestamps
 from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
 from agents_eventlog.eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -108,6 +111,7 @@ def run(
     actor: str | None,
     limit: int | None,
     follow: bool,
+    full: bool,
     as_json: bool,
 ) -> bool:
     """Print the timeline; return whether the log verifies. Raises an EventLogError."""
@@ -121,7 +125,7 @@ def run(
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
     filters = Filters(session_id, branch_id, start, end, types, actor, limit)
-    view = _View(terminal.console(), as_json=as_json, shows_session=session_id is None)
+    view = _View(terminal.console(), as_json=as_json, full=full, shows_session=session_id is None)
     with terminal.opened(path, read_only=True) as log:
         try:
             if not follow:  # with --follow, they may still be created
@@ -162,7 +166,7 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
         timeline = log.read(filters.session_id, until=head) if chosen is None else _each(chosen)
         async for recorded in timeline:
             if chosen is not None or filters.fits(recorded):
-                view.add(recorded, await _told(log, recorded, history))
+                await _show(log, recorded, history, view)
     except EventLogError as error:
         problem = str(error)
     view.flush()
@@ -174,7 +178,7 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
             async for recorded in events:
                 history.follow(recorded)
                 if filters.fits(recorded):
-                    view.add(recorded, await _told(log, recorded, history))
+                    await _show(log, recorded, history, view)
                     view.flush()
     return verified.ok and problem is None
 
@@ -209,30 +213,34 @@ async def _each(events: Sequence[RecordedEvent]) -> AsyncIterator[RecordedEvent]
         yield recorded
 
 
-async def _told(log: EventLog, recorded: RecordedEvent, history: ItemHistory) -> EventDescription:
+async def _show(log: EventLog, recorded: RecordedEvent, history: ItemHistory, view: _View) -> None:
     popped = None
     try:
         if isinstance(recorded.event, ItemPopped):
             popped = await log.query(partial(conversation_queries.item, ref=recorded.event.item))
     except (EventLogError, IndexError):
         popped = None  # erased or unreadable
-    return event_descriptions.describe_event(recorded, history.facts, history.gone, popped)
+    described = event_descriptions.describe_event(
+        recorded, history.facts, history.gone, popped, full=view.full
+    )
+    view.add(recorded, described, popped)
 
 
 class _View:
     """Prints events: in batches for people, or as one document per line."""
 
-    def __init__(self, out: Console, *, as_json: bool, shows_session: bool) -> None:
+    def __init__(self, out: Console, *, as_json: bool, full: bool, shows_session: bool) -> None:
+        self.full = full
         self._out = out
         self._as_json = as_json
         self._shows_session = shows_session
         self._waiting: list[tuple[RecordedEvent, EventDescription]] = []
         self._day: str | None = None
 
-    def add(self, recorded: RecordedEvent, described: EventDescription) -> None:
+    def add(self, recorded: RecordedEvent, described: EventDescription, popped: JSON) -> None:
         """Print an event, or queue it for the next batch."""
         if self._as_json:
-            terminal.print_json(_document(recorded, described))
+            terminal.print_json(_document(recorded, described, popped))
             return
         day = timestamps.day(happened_at(recorded))
         if day != self._day or len(self._waiting) >= BATCH_EVENTS:
@@ -287,7 +295,7 @@ class _View:
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
-            rows.append(terminal.folded(self._out, row, line(recorded, described)))
+            rows.append(terminal.folded(self._out, row, line(recorded, described, full=self.full)))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
 
 
@@ -298,15 +306,16 @@ def _column(text: str, width: int, style: str = "") -> Text:
     return column.append("  ")
 
 
-def line(recorded: RecordedEvent, described: EventDescription) -> Text:
+def line(recorded: RecordedEvent, described: EventDescription, *, full: bool = False) -> Text:
     """Return an event's description, with later removals of its items, its actor and its trace."""
     words = Text(
-        printable(described.account), style="" if described.state == "whole" else "bold red"
+        printable(described.account, lines=full),
+        style="" if described.state == "whole" else "bold red",
     )
-    shown = described.items[: event_descriptions.TOLD_ITEMS]
+    shown = described.items[: None if full else event_descriptions.TOLD_ITEMS]
     for number, item in enumerate(shown):
         words.append((" " if described.account == "added" else ": ") if number == 0 else "; ")
-        words.append(printable(item.account))
+        words.append(printable(item.account, lines=full))
         if item.gone is not None:
             words.append(f" ({item.gone.how} at {item.gone.position})", style="red")
     if left := len(described.items) - len(shown):
@@ -319,7 +328,10 @@ def line(recorded: RecordedEvent, described: EventDescription) -> Text:
     return words
 
 
-def _document(recorded: RecordedEvent, described: EventDescription) -> dict[str, JSON]:
+def _document(
+    recorded: RecordedEvent, described: EventDescription, popped: JSON
+) -> dict[str, JSON]:
+    event = recorded.event if described.state == "whole" else None
     return {
         "kind": "event",
         "position": recorded.position,
@@ -333,6 +345,8 @@ def _document(recorded: RecordedEvent, described: EventDescription) -> dict[str,
         "trace_id": _bound(recorded, "trace_id"),
         "account": described.account,
         "state": described.state,
+        "data": None if event is None else json.loads(codec.encode(event)),
+        "popped": popped,
         "items": [
             {
                 "account": item.account,

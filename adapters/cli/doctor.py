@@ -2,9 +2,10 @@
 ``eventlog doctor``: facts about a file, and its problems.
 
 Documents of ``--json``, one per line: ``file`` (path, bytes, wal_bytes, free_bytes, schema_version, events,
-sessions, first_recorded_at, last_recorded_at, head: position, digest, journal_mode, sqlite_version),
-``events`` (type, events, bytes, erased), ``table`` (table, bytes, is_estimate), ``note`` and ``finding``
-(subject, problem, advice), and at the end ``diagnosed`` (ok). Only findings need action.
+sessions, first_recorded_at, last_recorded_at, leases: session_id, holder, since, expires_at, head:
+position, digest, journal_mode, sqlite_version), ``events`` (type, events, bytes, erased), ``table`` (table,
+bytes, is_estimate), ``note`` and ``finding`` (subject, problem, advice), and at the end ``diagnosed`` (ok).
+Only findings need action.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from rich.text import Text
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import doctor_checks, summary, timestamps
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import leases, payloads
 from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.reader import event_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.engine import Problem, TableSize
     from agents_eventlog.eventlog.storage.transaction import Transaction
-
-RECORDED = """
-    SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
-"""
 
 
 def run(path: Path, *, as_json: bool) -> bool:
@@ -82,7 +80,7 @@ def _complaints(log: EventLog) -> list[Problem]:
 
 
 def _facts(tx: Transaction, path: Path) -> dict[str, JSON]:
-    events, sessions, first, last = tx.one(RECORDED) or (0, 0, None, None)
+    events, sessions, first, last = event_counts(tx)
     head = read_head(tx)
     return {
         "path": str(path),
@@ -91,6 +89,15 @@ def _facts(tx: Transaction, path: Path) -> dict[str, JSON]:
         "sessions": sessions,
         "first_recorded_at": None if first is None else timestamps.iso(first),
         "last_recorded_at": None if last is None else timestamps.iso(last),
+        "leases": [
+            {
+                "session_id": lease.session_id,
+                "holder": lease.holder,
+                "since": timestamps.iso(lease.since),
+                "expires_at": timestamps.iso(lease.expires_at),
+            }
+            for lease in leases.held(tx)
+        ],
         "head": {"position": head.position, "digest": head.digest.hex()},
     }
 
@@ -182,6 +189,9 @@ def _print_facts(out: Console, facts: dict[str, JSON]) -> None:
         ("SQLite", facts["sqlite_version"]),
     ):
         grid.add_row(name, Text(printable(str(value))))
+    for lease in facts["leases"]:
+        line = f"{lease['session_id']!r}, by {lease['holder']} since {lease['since']}"
+        grid.add_row("lease", Text(printable(line)))
     out.print(grid)
 
 

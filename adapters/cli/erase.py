@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 
 class Selection(NamedTuple):
-    """Content to erase: exactly one of a session, deleted sessions, or items on no branch."""
+    """Content to erase: exactly one of a session, a user, deleted sessions, or items on no branch."""
 
     session_id: str | None
+    user_id: str | None
     deleted: bool
     older_than: timedelta | None
     popped: bool
@@ -42,6 +43,7 @@ class Selection(NamedTuple):
 
 def selection(
     session_id: str | None,
+    user_id: str | None,
     *,
     deleted: bool,
     older_than: str | None,
@@ -49,9 +51,11 @@ def selection(
     reason: str | None,
 ) -> Selection:
     """Return the selected content; exit with USAGE unless exactly one option selects it."""
-    if (session_id is not None) + deleted + popped != 1:
+    chosen = (session_id is not None, user_id is not None, deleted, popped)
+    if sum(chosen) != 1:
         terminal.fail(
-            terminal.ExitCode.USAGE, "choose exactly one of --session, --deleted or --popped"
+            terminal.ExitCode.USAGE,
+            "choose exactly one of --session, --user, --deleted or --popped",
         )
     if older_than is not None and not deleted:
         terminal.fail(terminal.ExitCode.USAGE, "--older-than requires --deleted")
@@ -59,7 +63,7 @@ def selection(
         age = None if older_than is None else timestamps.duration(older_than)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
-    return Selection(session_id, deleted, age, popped, reason)
+    return Selection(session_id, user_id, deleted, age, popped, reason)
 
 
 def run(
@@ -77,13 +81,13 @@ async def _erase(
 ) -> bool:
     would = await log.erase(**selected._asdict(), dry_run=True)
     if dry_run:
-        _print(would, dry_run=True, as_json=as_json)
+        print_erased(would, dry_run=True, as_json=as_json)
         return True
     if would.sessions and not yes:
         _confirm(would)
     with _progress(would.events, shown=not as_json) as on_progress:
         erased = await log.erase(**selected._asdict(), on_progress=on_progress)
-    _print(erased, dry_run=False, as_json=as_json)
+    print_erased(erased, dry_run=False, as_json=as_json)
     return erased.is_complete
 
 
@@ -104,7 +108,8 @@ def _amount(erased: ErasureResult) -> str:
     return f"the content of {events} ({erased.payload_bytes:,} bytes) in {sessions}"
 
 
-def _print(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
+def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
+    """Print the result of an erasure."""
     if as_json:
         terminal.print_json({"kind": "erased", **erased._asdict(), "dry_run": dry_run})
         return

@@ -30,6 +30,8 @@ from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.engine import MEMORY
 from agents_eventlog.eventlog.storage.sqlite import files
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.sessions import queries as session_queries
 
 OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 
@@ -38,9 +40,17 @@ OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 
 
 def export(
-    path: Path, sessions: Sequence[str], *, markdown: bool, output: Path | None, as_json: bool
+    path: Path,
+    sessions: Sequence[str] | None,
+    user_id: str | None = None,
+    *,
+    markdown: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Write histories to stdout, or atomically to a file. Raises an EventLogError."""
+    if sessions and user_id is not None:
+        terminal.fail(ExitCode.USAGE, "--session and --user cannot be combined")
     if output is not None:
         check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
@@ -53,12 +63,26 @@ def export(
             if show is not None:
                 show(progress.events, progress.total)
 
-        for session_id in sessions:
+        for session_id in sessions or ():
             terminal.check_session(log, session_id)
+        if user_id is not None:
+            sessions = _sessions_of(log, user_id)
         form = export_markdown if markdown else export_lines
-        asyncio.run(_write(form(log, sessions, on_progress=on_progress), output))
+        asyncio.run(_write(form(log, sessions or None, on_progress=on_progress), output))
     if output is not None:
         _print_exported(written, output, as_json=as_json)
+
+
+def _sessions_of(log: EventLog, user_id: str) -> list[str]:
+    """Return the sessions of a user; exit with USAGE if the user has no session."""
+
+    def unit(tx: Transaction) -> list[str]:
+        projections.default().require_fresh(tx)
+        return session_queries.of_user(tx, user_id)
+
+    if not (found := log.store.read_sync(unit)):
+        terminal.fail(ExitCode.USAGE, f"user {user_id!r} has no sessions")
+    return found
 
 
 def check_output(path: Path, output: Path) -> None:
@@ -78,10 +102,15 @@ def check_output(path: Path, output: Path) -> None:
 
 async def _write(texts: AsyncIterator[str], output: Path | None) -> None:
     """Write texts, each with a line break at the end."""
-    with _opened(output) as file:
-        async for text in texts:
-            file.write(text.encode() + b"\n")
-        file.flush()
+    try:
+        with _opened(output) as file:
+            async for text in texts:
+                file.write(text.encode() + b"\n")
+            file.flush()
+    except OSError as error:
+        if output is not None and error.errno is not None:  # else it is an error of the log
+            error.filename = str(output)
+        raise
 
 
 @contextmanager

@@ -245,6 +245,9 @@ def sessions(
 @of_sessions
 def delete(
     db: Database,
+    session: Annotated[
+        str | None, typer.Argument(metavar="SESSION", help="Only this session.")
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Delete every session; required without a filter.")
     ] = False,
@@ -267,7 +270,14 @@ def delete(
     from agents_eventlog.adapters.cli import sessions
 
     sessions.delete(
-        db, which, everything=all_, yes=yes, reason=reason, actor=actor, as_json=as_json
+        db,
+        which,
+        session_id=session,
+        everything=all_,
+        yes=yes,
+        reason=reason,
+        actor=actor,
+        as_json=as_json,
     )
 
 
@@ -303,6 +313,9 @@ def audit(
     follow: Annotated[
         bool, typer.Option("--follow", help="Keep printing new events from any process.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every item, and texts complete.")
+    ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
@@ -326,6 +339,7 @@ def audit(
         actor=actor,
         limit=limit,
         follow=follow,
+        full=full,
         as_json=as_json,
     )
 
@@ -348,6 +362,9 @@ def search(
     until: Until = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of results.")] = 20,
     after: After = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Include removed items and deleted sessions.")
+    ] = False,
     index: Annotated[
         bool,
         typer.Option("--index", help="Build or update the full-text index first."),
@@ -357,7 +374,8 @@ def search(
     """
     Search active messages, tool calls, outputs and reasoning summaries.
 
-    The search is case-insensitive. Without QUERY, it lists the items that match all options, newest
+    The search is case-insensitive. [bold]--all[/bold] also finds what was popped, cleared, replaced or
+    deleted. Without QUERY, it lists the items that match all options, newest
     first.
 
     The newest 100 matches are ranked by relevance. [bold]--index[/bold] writes to the file. The index
@@ -380,6 +398,7 @@ def search(
         until=until,
         limit=limit,
         after=after,
+        include_removed=all_,
         index=index,
         as_json=as_json,
     )
@@ -542,6 +561,7 @@ def export(
         list[str] | None,
         typer.Option(metavar="ID", help="Only this session (repeatable)."),
     ] = None,
+    user: User = None,
     form: Annotated[
         Format, typer.Option("--format", help="Events as JSON lines, or readable Markdown.")
     ] = Format.jsonl,
@@ -554,6 +574,8 @@ def export(
     """
     Export complete histories as JSON lines for [bold]import[/bold].
 
+    [bold]--user[/bold] exports all sessions of a user, deleted ones included.
+
     Markdown contains the current conversations, with branches, turns and tools.
 
     --json describes the written file: kind ("exported"), sessions, events, output.
@@ -563,7 +585,7 @@ def export(
     from agents_eventlog.adapters.cli import export_import
 
     is_markdown = form is Format.markdown
-    export_import.export(db, session or [], markdown=is_markdown, output=output, as_json=as_json)
+    export_import.export(db, session, user, markdown=is_markdown, output=output, as_json=as_json)
 
 
 @app.command("import")
@@ -633,6 +655,9 @@ def erase(
     session: Annotated[
         str | None, typer.Option(metavar="ID", help="Delete and erase this session.")
     ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Delete and erase all sessions of this user.")
+    ] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Erase all deleted sessions.")] = False,
     older_than: Annotated[
         str | None,
@@ -664,9 +689,51 @@ def erase(
     from agents_eventlog.adapters.cli import erase
 
     selection = erase.selection(
-        session, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+        session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
     return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def retain(
+    db: Database,
+    delete_after: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Delete sessions not used for this long: 90d, 12h."),
+    ] = None,
+    erase_after: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Erase sessions that were deleted this long ago."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete and erase (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Apply a retention period: delete unused sessions, and erase those deleted long ago.
+
+    Without [bold]--yes[/bold], nothing changes. A deleted session can be restored until it is erased.
+
+    Exits with 1 if another process prevented the rewrite; run it again later.
+
+    --json: the documents of [bold]delete[/bold], then that of [bold]erase[/bold].
+
+    Example: [bold]eventlog retain conversations.db --delete-after 90d --erase-after 30d[/bold]
+    """
+    from agents_eventlog.adapters.cli import retain
+
+    return retain.run(
+        db,
+        delete_after=delete_after,
+        erase_after=erase_after,
+        yes=yes,
+        reason=reason,
+        actor=actor,
+        as_json=as_json,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

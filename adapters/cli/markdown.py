@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from agents_eventlog.adapters.cli.terminal import printable
-from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations import media, summary, timestamps
 from agents_eventlog.adapters.openai_agents.migration.importer import shared_length
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, choose
@@ -25,12 +25,6 @@ from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
 
-BRANCHES = """
-    SELECT branch_id, from_branch_id FROM branches
-    WHERE session_id = ? AND is_live = 1
-    ORDER BY created_position, branch_id <> 'main', branch_id
-"""
-
 ROLES = frozenset({"assistant", "developer", "system", "user"})
 
 _BACKTICKS = re.compile("`+")
@@ -38,7 +32,7 @@ _BACKTICKS = re.compile("`+")
 
 async def export_markdown(
     log: EventLog,
-    session_ids: Sequence[str] = (),
+    session_ids: Sequence[str] | None = None,
     *,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncIterator[str]:
@@ -47,7 +41,7 @@ async def export_markdown(
 
     Args:
         log: The log to export.
-        session_ids: Only these sessions; all if empty.
+        session_ids: Only these sessions; all for None.
         on_progress: Called after each session.
 
     Raises:
@@ -82,8 +76,8 @@ def _session(session_id: str, tx: Transaction) -> str:
         f"branches: {session.branch_count}",
     )
     lines += [f"- {', '.join(counts)}", ""]
-    for branch_id, parent_id in tx.all(BRANCHES, (session_id,)):
-        lines += _branch(tx, session_id, branch_id, parent_id)
+    for branch in conversation_queries.live_branches(tx, session_id):
+        lines += _branch(tx, session_id, branch.branch_id, branch.from_branch_id)
     return "\n".join(lines)
 
 
@@ -134,20 +128,14 @@ def _heading_and_text(item: Mapping[str, Any]) -> tuple[str, str]:
         name = span(str(item.get("name")))
         return f"**calls** {name}", summary.json_or_text(item.get("arguments"))
     if kind == "function_call_output":
-        return "**gets**", summary.json_or_text(item.get("output"))
-    if isinstance(role, str) and _is_text(item.get("content")):
+        return "**gets**", summary.output(item)
+    if isinstance(role, str) and media.readable(item.get("content")):
         return f"**{role}**" if role in ROLES else span(role), summary.content(item)
     return "**item**", _pretty(item)
 
 
-def _is_text(content: JSON) -> bool:
-    if not isinstance(content, list):
-        return isinstance(content, str)
-    return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content)
-
-
 def _pretty(value: JSON) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return json.dumps(media.compact(value), ensure_ascii=False, indent=2)
 
 
 def span(text: str) -> str:

@@ -1,7 +1,8 @@
 """
 ``eventlog search``: search items by text and by filters.
 
-Documents of ``--json``, one per line: ``item`` (session_id, branch_ids, turn, position, index, type, role,
+Documents of ``--json``, one per line: ``item`` (session_id, branch_ids, added_on,
+is_active, turn: null if removed, position, index, type, role,
 tool_name, occurred_at, snippet, hit: [start, end] in it, cursor, item), newest first, and at the end
 ``searched`` (items, indexed, scanned, after: the cursor of the last item if there are more).
 """
@@ -40,6 +41,7 @@ def run(
     until: str | None,
     limit: int,
     after: str | None,
+    include_removed: bool,
     index: bool,
     as_json: bool,
     **which: Any,
@@ -54,7 +56,11 @@ def run(
         if index and has_no_query:
             return
         try:
-            found = asyncio.run(log.find_items(text, limit=limit, after=after, **which))
+            found = asyncio.run(
+                log.find_items(
+                    text, limit=limit, after=after, include_removed=include_removed, **which
+                )
+            )
         except InvalidQueryError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
@@ -105,11 +111,15 @@ def _print_json(found: SearchResults) -> None:
 
 def _print_row(out: Console, row: ItemHit) -> None:
     """Print the place and role of an item, and a snippet below."""
-    first, *others = (printable(branch_id) for branch_id in row["branch_ids"])
+    first, *others = map(printable, row["branch_ids"] or [row["added_on"] or ""])
     also = f" and {summary.counted(len(others), 'other')}" if others else ""
     where = Text(printable(row["session_id"]), style="bold")
     where.append(f"  {first}{also}", style="not bold cyan")
-    where.append(f"  turn {row['turn']}  {row['occurred_at'][:16]}  ", style="not bold dim")
+    if not row["is_active"]:
+        what = "session deleted" if row["branch_ids"] else "removed"
+        where.append(f"  {what}", style="not bold red")
+    turn = "" if row["turn"] is None else f"turn {row['turn']}  "
+    where.append(f"  {turn}{row['occurred_at'][:16]}  ", style="not bold dim")
     where.append(printable(row["tool_name"] or row["type"]), style="not bold")
     out.print(where, soft_wrap=True)
     out.print(Padding(_snippet(row["snippet"], *row["hit"]), (0, 0, 0, 2)))

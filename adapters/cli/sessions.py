@@ -146,6 +146,7 @@ def delete(
     path: Path,
     which: Which,
     *,
+    session_id: str | None,
     everything: bool,
     yes: bool,
     reason: str | None,
@@ -154,7 +155,9 @@ def delete(
 ) -> None:
     """Delete the sessions that match, or only list them. Raises an EventLogError."""
     filters = _filters(which)
+    filters["session_id"] = session_id
     with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
+        terminal.check_session(log, session_id)
         try:
             deletion = asyncio.run(
                 log.delete_sessions(
@@ -166,10 +169,11 @@ def delete(
             terminal.fail(terminal.ExitCode.USAGE, problem)
         except UnserialisableError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
-    (_print_documents if as_json else _print_deletion)(deletion)
+    (print_documents if as_json else print_deletion)(deletion)
 
 
-def _print_documents(deletion: Deletion) -> None:
+def print_documents(deletion: Deletion) -> None:
+    """Print the deleted sessions and the sums for programs."""
     session_ids, *rest = deletion
     for session_id in session_ids:
         terminal.print_json({"kind": "session", "session_id": session_id})
@@ -177,7 +181,8 @@ def _print_documents(deletion: Deletion) -> None:
     terminal.print_json({"kind": "receipt", "sessions": len(session_ids), **totals})
 
 
-def _print_deletion(deletion: Deletion) -> None:
+def print_deletion(deletion: Deletion) -> None:
+    """Print some of the deleted sessions and the sums for people."""
     out = terminal.console()
     for session_id in deletion.session_ids[:NAMED]:
         out.print(Text(printable(session_id)), soft_wrap=True)

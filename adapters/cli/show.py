@@ -29,7 +29,6 @@ from agents_eventlog.eventlog.errors import (
     ConversationError,
     StaleProjectionError,
 )
-from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.projections import Projections
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import builder as conversations
@@ -52,8 +51,6 @@ SHOWN_CHARACTERS = 2_000
 
 ERASED = object()
 """Placeholder for an item whose content was erased."""
-
-TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
 
 WHO_CELLS = 9, 16
 """Minimum and maximum width of the speaker column."""
@@ -192,12 +189,7 @@ def conversation(
         if is_missing and not may_lack:
             raise BranchNotFoundError(name)
         refs = conversation_queries.refs(then, place.pointer)
-        positions = {ref.position for ref in refs}
-        times = {
-            position: occurred_at(recorded_at, metadata, position)
-            for position, recorded_at, metadata in then.execute(TIMES, (session_id,))
-            if position in positions
-        }
+        times = conversation_queries.times(then, session_id)
         rows = zip(
             refs,
             conversation_queries.structure(then, place.pointer),
@@ -323,7 +315,7 @@ def said(item: JSON) -> tuple[str, str]:
     if kind == "function_call":
         return "calls", summary.call(item)
     if kind == "function_call_output":
-        return "gets", summary.json_or_text(item.get("output"))
+        return "gets", summary.output(item)
     role: Any = item.get("role")
     text = summary.content(item)
     if isinstance(role, str) and text:

@@ -135,8 +135,10 @@ class Commands(TyperGroup):
             raise typer.Exit(ExitCode.BROKEN_PIPE) from None
         except UnknownProjectionError as error:
             fail(ExitCode.USAGE, error)
-        except (EventLogError, OSError) as error:
+        except EventLogError as error:
             fail(ExitCode.CANNOT_OPEN, error)
+        except OSError as error:
+            fail(ExitCode.CANNOT_OPEN, f"{error.filename or 'stdout'}: {error.strerror or error}")
         except UNEXPECTED:
             if (damage := _damage()) is None:
                 raise

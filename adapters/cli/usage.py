@@ -10,6 +10,7 @@ sessions, unpriced, cost_before, cost_after, is_dry.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ COLUMNS: Final = {
 }
 UNKNOWN: Final = "(none)"
 BAR_CELLS: Final = 20
+_FORMULA: Final = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]")
+"""The beginnings of texts that spreadsheets evaluate, in their wide forms, too."""
 
 
 def usage(
@@ -79,9 +82,18 @@ def usage(
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, [*keys, *answer], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(groups)
+        for group in groups:
+            writer.writerow({name: _cell(value) for name, value in group.items()})
     else:
         _print_table(terminal.console(), keys, groups, answer)
+
+
+def _cell(value: JSON) -> JSON:
+    """Return a CSV cell without control characters that no spreadsheet evaluates as a formula."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if _FORMULA.match(shown) else shown
 
 
 def reprice(

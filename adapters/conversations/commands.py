@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, leases
 from agents_eventlog.eventlog.appender import append, append_all
 from agents_eventlog.eventlog.errors import (
     BranchExistsError,
@@ -20,6 +21,7 @@ from agents_eventlog.eventlog.errors import (
     ConversationError,
     InvalidBranchError,
     InvalidEventError,
+    SessionBusyError,
     SessionDeletedError,
     TurnNotFoundError,
 )
@@ -39,14 +41,16 @@ from agents_eventlog.eventlog.events import (
     UsageCorrection,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.leases import Lease
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import Place, UserItem
-from agents_eventlog.projections.search.text import ascii_folded, message_texts
+from agents_eventlog.projections.search.text import ascii_folded, content_texts
 
 RANDOM_BYTES: Final = 8
 
@@ -59,19 +63,18 @@ random part, so that an attacker could guess one and open a session whose own id
 MOST_CORRECTIONS: Final = 500
 """Maximum number of corrections in one event."""
 
-SELECT_LABELS = "SELECT user_id, metadata FROM sessions WHERE session_id = ?"
-
 
 class SessionContext:
     """
     The state of one session object: its current branch, and the last clearing that it has seen.
 
     ``labels``: the user id and the metadata that the first write records, or None.
+    ``lease``: the lease that the object holds, or has lost; None outside of ``exclusive``.
 
     Only units of work change it; a rollback restores the former values.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "session_id")
+    __slots__ = ("branch_id", "cleared_version", "labels", "lease", "session_id")
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class SessionContext:
         self.branch_id = branch_id
         self.cleared_version: int | None = None
         self.labels = labels
+        self.lease: Lease | None = None
 
     def missed_clearing(self, here: Place) -> bool:
         """Whether another session object cleared the session since this context was last used."""
@@ -133,7 +137,24 @@ def writable(tx: Transaction, context: SessionContext) -> Place:
         raise BranchNotFoundError(context.branch_id)
     if context.labels is not None:
         record_labels(tx, context, *context.labels)
+    require_lease(tx, context)
     return here
+
+
+def require_lease(tx: Transaction, context: SessionContext) -> None:
+    """Raise SessionBusyError if the session object lost its lease to another holder."""
+    if context.lease is not None:
+        last = leases.current(tx, context.session_id)
+        if last is None or last.token != context.lease.token:
+            raise busy(context.session_id, last)
+
+
+def busy(session_id: str, lease: Lease | None) -> SessionBusyError:
+    """Return the error for a session whose lease another holder has."""
+    if lease is None or lease.expires_at == 0:
+        return SessionBusyError(session_id=session_id, holder=None, since=None)
+    since = datetime.fromtimestamp(lease.since / 1_000_000, UTC)
+    return SessionBusyError(session_id=session_id, holder=lease.holder, since=since)
 
 
 def check_labels(
@@ -161,12 +182,13 @@ def record_labels(
     """Record a user id and metadata if they differ from the stored ones; empty values remove them."""
     made_with, context.labels = context.labels, None  # the new values replace them
     tx.on_rollback(lambda: setattr(context, "labels", made_with))
-    before = tx.one(SELECT_LABELS, (context.session_id,)) or (None, None)
+    session = conversations.session(tx, context.session_id)
+    before = (None, None) if session is None else (session.user_id, session.metadata)
     after = (
         before[0] if user_id is None else user_id or None,
         before[1] if metadata is None else _json_text(metadata),
     )
-    if after != tuple(before):
+    if after != before:
         append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
 
 
@@ -230,6 +252,7 @@ def clear_session(tx: Transaction, context: SessionContext) -> None:
     here = look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
+    require_lease(tx, context)
     cleared_version = here.cleared_version
     if here.session_exists:
         cleared_version = append(tx, context.session_id, SessionCleared()).version
@@ -286,7 +309,7 @@ def check_branch_id(branch_id: str) -> None:
 def create_branch(tx: Transaction, context: SessionContext, name: str | None, label: int) -> str:
     """Create a branch at the end of the current one, make it the current one, and return its id."""
     here = writable(tx, context)
-    return _branch_off(tx, context, here.pointer, None, name, label + here.turn)
+    return branch_off(tx, context, here.pointer, None, name, label + here.turn)
 
 
 def create_branch_from_turn(
@@ -314,10 +337,10 @@ def create_branch_from_turn(
     if include_turn:
         turn += 1
         pointer = branch_tree.before_turn(tx, here.pointer, turn) or here.pointer
-    return _branch_off(tx, context, pointer, turn, name, label)
+    return branch_off(tx, context, pointer, turn, name, label)
 
 
-def _branch_off(
+def branch_off(
     tx: Transaction,
     context: SessionContext,
     pointer: Pointer,
@@ -325,6 +348,11 @@ def _branch_off(
     name: str | None,
     label: int,
 ) -> str:
+    """
+    Create a branch that ends at a place, make it the current one, and return its id.
+
+    ``label``: the number of the turn, for a generated id.
+    """
     branch_id = _generated_id(tx, label) if name is None else name
     if branch_id == MAIN or tx.one(
         conversation_queries.BRANCH_EXISTS, (context.session_id, branch_id)
@@ -354,6 +382,7 @@ def switch_to_branch(tx: Transaction, context: SessionContext, branch_id: str) -
     here = look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
+    require_lease(tx, context)
     if (
         branch_id != MAIN
         and not conversation_queries.place(tx, context.session_id, branch_id).branch_exists
@@ -384,6 +413,7 @@ def delete_branch(tx: Transaction, context: SessionContext, branch_id: str, *, f
         or not conversation_queries.place(tx, context.session_id, branch_id).branch_exists
     ):
         raise BranchNotFoundError(branch_id)
+    require_lease(tx, context)
     append(tx, context.session_id, BranchDeleted(branch_id=branch_id), branch_id=branch_id)
     if branch_id == context.branch_id:
         context.move(tx, MAIN, context.cleared_version)
@@ -425,7 +455,7 @@ def find_turns(
     return [
         user_item
         for user_item in conversation_queries.user_items(tx, pointer, term)
-        if any(needle in ascii_folded(text) for text in message_texts(user_item.item))
+        if any(needle in ascii_folded(text) for text in content_texts(user_item.content))
     ]
 
 
@@ -459,10 +489,12 @@ def record_usage(
     *,
     run_id: str,
     requests: Sequence[RequestUsage],
-    interrupted: bool,
+    turn: int | None = None,
 ) -> int:
     """
-    Record the usage of a run's requests on the last turn of the current branch; return the position.
+    Record the usage of a run's requests on a turn of the current branch; return the position.
+
+    turn: the turn that the run answers; None, or a turn that was removed, for the last one.
 
     Without such a turn, or after a clearing, the usage is recorded without a turn.
     """
@@ -472,18 +504,21 @@ def record_usage(
     )
     here = look(tx, context)
     has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
+    turn = here.turn if turn is None else min(turn, here.turn)
     used = UsageRecorded(
         run_id=run_id,
-        turn=here.turn if has_turn else None,
+        turn=turn if has_turn else None,
         requests=list(requests),
-        interrupted=interrupted,
     )
     return append(tx, context.session_id, used, branch_id=branch_id).position
 
 
 def correction(ref: ItemRef, known: RequestUsage, better: RequestUsage) -> UsageCorrection:
     """Return the correction of a recorded request: the fields with a new, known value."""
-    names = ("response_id", "model", "agent", "cost_usd", "price_source")
+    names = (
+        *("response_id", "model", "agent", "endpoint", "service_tier"),
+        *("cost_usd", "price_source"),
+    )
     learnt = {
         name: value
         for name in names

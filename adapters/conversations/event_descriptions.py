@@ -65,6 +65,8 @@ def describe_event(
     facts: Mapping[int, EventEffect],
     gone: Mapping[ItemRef, Removal],
     popped: JSON = None,
+    *,
+    full: bool = False,
 ) -> EventDescription:
     """
     Return the description of an event; its texts may contain control characters.
@@ -72,6 +74,7 @@ def describe_event(
     facts: the effects of events, by position.
     gone: the removals of items.
     popped: the content of the item that a pop removed, if it is known.
+    full: whether texts are complete; by default they are cut.
     """
     try:
         event = recorded.event
@@ -80,22 +83,25 @@ def describe_event(
     if event is None:
         return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
-        ItemTold(brief(item), gone.get(ItemRef(recorded.position, index)))
+        ItemTold(brief(item, full=full), gone.get(ItemRef(recorded.position, index)))
         for index, item in enumerate(getattr(event, "items", ()))
     ]
     words = _WORDS[type(event)]
     account = words(event, facts.get(recorded.position, NO_FACTS))
     if isinstance(event, ItemPopped):
-        account += " an item" if popped is None else f" {brief(popped)}"
-    return EventDescription(_short(account), items, "whole")
+        account += " an item" if popped is None else f" {brief(popped, full=full)}"
+    return EventDescription(account if full else _short(account), items, "whole")
 
 
-def brief(item: JSON) -> str:
-    """Return a short description of an item, with a message's text in quotes."""
+def brief(item: JSON, *, full: bool = False) -> str:
+    """Return a description of an item, with a message's text in quotes; a short one unless full."""
     role = item.get("role") if isinstance(item, Mapping) else None
     if isinstance(item, Mapping) and isinstance(role, str):
-        return _short(f"{role}: '{summary.shortened(summary.content(item))}'")
-    return _short(summary.brief(item))
+        text = summary.content(item)
+        told = f"{role}: '{text if full else summary.shortened(text)}'"
+    else:
+        told = summary.brief(item, full=full)
+    return told if full else _short(told)
 
 
 def _short(text: str) -> str:

@@ -51,6 +51,9 @@ class ItemHit(TypedDict):
     An item that matches a search.
 
     branch_ids: the live branches that hold the item, in the order of their creation.
+    added_on: the branch that the item was added to.
+    is_active: False for an item that was removed, and for items of deleted sessions.
+    turn: None for an item that was removed.
     position, index: the event that holds the item, and the item's index in it.
     snippet, hit: ``snippet[hit[0]:hit[1]]`` is the match.
     occurred_at: UTC, ``YYYY-MM-DD HH:MM:SS``.
@@ -59,7 +62,9 @@ class ItemHit(TypedDict):
 
     session_id: str
     branch_ids: list[str]
-    turn: int
+    added_on: str | None
+    is_active: bool
+    turn: int | None
     position: int
     index: int
     type: str
@@ -107,6 +112,7 @@ async def find_items(
     limit: int | None,
     after: str | None,
     first_turn: int = 1,
+    include_removed: bool = False,
     **which: Unpack[ItemFilters],
 ) -> SearchResults:
     """Return the items that match, as ``ConversationLog.find_items`` does. Raises InvalidQueryError."""
@@ -114,7 +120,9 @@ async def find_items(
         raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}"[:200])
     # One more than is returned shows whether there are more.
     searcher = Searcher(
-        sought(text, **which), limit=None if limit is None else limit + 1, after=after
+        sought(text, **which)._replace(include_removed=include_removed),
+        limit=None if limit is None else limit + 1,
+        after=after,
     )
     while searcher.collect(await read(searcher.read_batch)):
         pass
@@ -167,7 +175,9 @@ def row(hit: Hit, first_turn: int = 1) -> ItemHit:
     return {
         "session_id": hit.session_id,
         "branch_ids": list(hit.branch_ids),
-        "turn": hit.turn + first_turn - 1,
+        "added_on": hit.added_on,
+        "is_active": hit.is_active,
+        "turn": None if hit.turn is None else hit.turn + first_turn - 1,
         "position": hit.ref.position,
         "index": hit.ref.index,
         "type": hit.kind.type,

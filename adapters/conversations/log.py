@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.adapters.conversations.sessions import Deletion
+from agents_eventlog.adapters.conversations.sessions import Deletion, Retention
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
+from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
+from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.log import EventLog, Opening
 from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
@@ -26,11 +29,14 @@ from agents_eventlog.projections.erasure.scopes import (
     PoppedItems,
     Scope,
     SessionScope,
+    UserSessions,
 )
 from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
+L = TypeVar("L", bound=EventLog)
 
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
@@ -54,19 +60,24 @@ class ConversationLog(EventLog):
         create: bool = True,
         read_only: bool = False,
         search: bool = False,
-    ) -> Opening[ConversationLog]:
+    ) -> Opening[Self]:
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
+        projections: more projections to keep up to date, beside the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
         """
-        default = tables.default(search=search)
-        return super().open(
-            path,
-            projections=default if projections is None else projections,
-            durability=durability,
-            create=create,
-            read_only=read_only,
+        return Opening(
+            lambda: _joined(
+                cls.open_sync(
+                    path,
+                    projections=tables.default(search=search),
+                    durability=durability,
+                    create=create,
+                    read_only=read_only,
+                ),
+                projections,
+            )
         )
 
     async def usage(
@@ -93,6 +104,7 @@ class ConversationLog(EventLog):
         asked = usage_calls.wanted(
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
         )
+        await usage_calls.recorded(self.store)
         return await self.query(lambda tx: usage_calls.ask(tx, asked))
 
     async def reprice(
@@ -184,6 +196,19 @@ class ConversationLog(EventLog):
             everything=all_sessions,
         )
 
+    async def export_user(self, user_id: str) -> AsyncGenerator[str, None]:
+        """
+        Yield the histories of all sessions of a user, deleted ones included, as ``export_lines`` does.
+
+        A session belongs to the user that its metadata names now. A user without sessions yields an empty
+        export.
+        """
+        codec.check_text("user_id", user_id)
+        session_ids = await self._ask(lambda tx: session_queries.of_user(tx, user_id))
+        async with aclosing(export_lines(self, session_ids)) as lines:
+            async for line in lines:
+                yield line
+
     # -- contents -----------------------------------------------------------------------------
 
     async def find_items(
@@ -192,14 +217,19 @@ class ConversationLog(EventLog):
         *,
         limit: int | None = 50,
         after: str | None = None,
+        include_removed: bool = False,
         **which: Unpack[ItemFilters],
     ) -> SearchResults:
         """
         Return the active items that contain a text and match the filters, in all sessions.
 
-        The parameters and the result are those of a session object's ``find_items``.
+        include_removed: return also items that are on no branch any more, and those of deleted sessions.
+
+        The other parameters and the result are those of a session object's ``find_items``.
         """
-        return await item_search.find_items(self._ask, text, limit=limit, after=after, **which)
+        return await item_search.find_items(
+            self._ask, text, limit=limit, after=after, include_removed=include_removed, **which
+        )
 
     async def tools(
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
@@ -223,6 +253,7 @@ class ConversationLog(EventLog):
         self,
         *,
         session_id: str | None = None,
+        user_id: str | None = None,
         deleted: bool = False,
         older_than: timedelta | None = None,
         popped: bool = False,
@@ -236,6 +267,7 @@ class ConversationLog(EventLog):
         Pass exactly one of these:
 
         session_id: erase this session, and delete it first if it is not deleted.
+        user_id: erase all sessions of this user, deleted or not, and delete them first.
         deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
         popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
 
@@ -247,15 +279,19 @@ class ConversationLog(EventLog):
         file is rewritten; writers wait meanwhile. Raises SessionNotFoundError, and ValueError for another
         combination of parameters.
         """
-        if (session_id is not None) + deleted + popped != 1:
+        chosen = (session_id is not None, user_id is not None, deleted, popped)
+        if sum(chosen) != 1:
             raise ValueError(
-                "invalid scope: expected exactly one of session_id, deleted and popped"
+                "invalid scope: expected exactly one of session_id, user_id, deleted and popped"
             )
         if older_than is not None and not deleted:
             raise ValueError("invalid older_than: expected it only with deleted=True")
         scope: Scope = PoppedItems()
         if session_id is not None:
             scope = SessionScope(session_id)
+        elif user_id is not None:
+            codec.check_text("user_id", user_id)
+            scope = UserSessions(user_id)
         elif deleted:
             age = older_than or timedelta()
             scope = DeletedSessions(self.store.clock() - age // timedelta(microseconds=1))
@@ -268,6 +304,34 @@ class ConversationLog(EventLog):
             forget=sdk_tables.forget,
         )
 
+    async def retain(
+        self,
+        *,
+        delete_after: timedelta | None = None,
+        erase_after: timedelta | None = None,
+        dry_run: bool = True,
+        reason: str | None = None,
+    ) -> Retention:
+        """
+        Apply a retention period; with ``dry_run=True``, return what would happen without writing.
+
+        delete_after: delete the sessions that were last used longer ago than this.
+        erase_after: erase the sessions that were deleted longer ago than this.
+
+        A session is erased this long after its deletion, so a deletion can be undone until then.
+        """
+        deletion = erasure = None
+        if delete_after is not None:
+            now = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.store.clock())
+            deletion = await self.delete_sessions(
+                updated_before=now - delete_after, dry_run=dry_run, reason=reason
+            )
+        if erase_after is not None:
+            erasure = await self.erase(
+                deleted=True, older_than=erase_after, dry_run=dry_run, reason=reason
+            )
+        return Retention(deletion, erasure)
+
     # -- units of work ------------------------------------------------------------------------
 
     async def _ask(self, unit: Unit[T]) -> T:
@@ -278,3 +342,14 @@ class ConversationLog(EventLog):
             return unit(tx)
 
         return await self.query(fresh)
+
+
+def _joined(log: L, projections: Projector | None) -> L:
+    """Let a log that was just opened keep these projections, too; close it where that fails."""
+    try:
+        if projections is not None:
+            log.join(projections)
+    except BaseException:
+        log.close()
+        raise
+    return log

@@ -25,6 +25,10 @@ MILLION: Final = 1_000_000
 ROUTERS: Final = ("litellm/", "any-llm/")
 """Prefixes of model names that select a client of the SDK, not a model."""
 
+OPENROUTER: Final = "://openrouter.ai/"
+FREE: Final = ":free"
+"""Suffix of the free variants of models at OpenRouter."""
+
 APPLICATION: Final = "application"
 """The price source of costs that the application computed."""
 
@@ -55,19 +59,37 @@ class Price:
         return dollars / MILLION
 
 
-Prices: TypeAlias = "Mapping[str, Price] | Callable[[RequestUsage, datetime], float | None] | None"
-"""A price list by model, a callable that returns a request's cost at a time, or None for genai-prices."""
+OwnPrices: TypeAlias = (
+    "Mapping[str, Price] | Mapping[str | tuple[str, str], Price]"
+    " | Callable[[RequestUsage, datetime], float | None]"
+)
+"""
+Prices of the application: by model, or by (model, service tier) for other tiers than the default one; or a
+callable that returns a request's cost at a time, or None if it has no price for it.
+"""
+
+
+@dataclass(frozen=True)
+class OnlyPrices:
+    """Prices of the application, without the list included in genai-prices."""
+
+    prices: OwnPrices
+
+
+Prices: TypeAlias = "OwnPrices | OnlyPrices | None"
+"""The application's prices, which come before the list; without the list; or None for the list alone."""
 
 
 def checked(prices: Prices) -> Prices:
     """Return prices unchanged. Raises TypeError for other types than ``Prices``."""
-    if prices is None or callable(prices):
+    own = prices.prices if isinstance(prices, OnlyPrices) else prices
+    if callable(own) or (own is None and own is prices):
         return prices
-    if not isinstance(prices, Mapping):
+    if not isinstance(own, Mapping):
         raise TypeError(
-            f"invalid prices: expected a mapping or a callable, got {type(prices).__name__}"
+            f"invalid prices: expected a mapping or a callable, got {type(own).__name__}"
         )
-    for model, price in prices.items():
+    for model, price in own.items():
         if not isinstance(price, Price):
             raise TypeError(
                 f"invalid price of {model!r}: expected a Price, got {type(price).__name__}"
@@ -84,15 +106,11 @@ def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
 
     Raises ValueError if the callable returns a cost that is not a finite number.
     """
-    source = APPLICATION
-    if prices is None:
+    own = prices.prices if isinstance(prices, OnlyPrices) else prices
+    cost, source = None if own is None else _own_cost(request, at, own), APPLICATION
+    if cost is None and not isinstance(prices, OnlyPrices):
         cost = bundled(request, _datetime(at))
         source = bundled_source() if cost is not None else ""
-    elif callable(prices):
-        cost = prices(request, _datetime(at))
-    else:
-        price = prices.get(request.model or "")
-        cost = None if price is None else price.cost(request)
     if cost is None:
         return request
     if not math.isfinite(float(cost)):
@@ -100,14 +118,27 @@ def priced(request: RequestUsage, at: int, prices: Prices) -> RequestUsage:
     return msgspec.structs.replace(request, cost_usd=float(cost), price_source=source)
 
 
+def _own_cost(request: RequestUsage, at: int, prices: OwnPrices) -> float | None:
+    if callable(prices):
+        return prices(request, _datetime(at))
+    by_key: Mapping[Any, Price] = prices
+    model, tier = request.model or "", request.service_tier
+    price = by_key.get(model if tier is None else (model, tier))
+    return None if price is None else price.cost(request)
+
+
 def bundled(request: RequestUsage, at: datetime) -> float | None:
     """
     Return the cost of a request by the list included in genai-prices; None if it has no price.
 
-    The sum of several requests has no price: a price may depend on the size of each request.
+    The sum of several requests has no price: a price may depend on the size of each request. Free variants
+    of models at OpenRouter cost 0. A model at an endpoint of an unlisted provider has no price. Of the
+    service tiers, only OpenAI's flex has one: half of the default tier's.
     """
     if not request.model or request.requests != 1:
         return None
+    if request.model.endswith(FREE):  # in the list, the rest of the name is that of a paid model
+        return 0.0 if request.endpoint is None or OPENROUTER in request.endpoint else None
     genai_prices: Any = importlib.import_module("genai_prices")
     usage = genai_prices.Usage(
         input_tokens=request.input_tokens,
@@ -118,11 +149,18 @@ def bundled(request: RequestUsage, at: datetime) -> float | None:
     for model, provider in _names(request.model):
         try:
             calculated = genai_prices.calc_price(
-                usage, model, provider_id=provider, genai_request_timestamp=at
+                usage,
+                model,
+                provider_id=None if request.endpoint else provider,
+                provider_api_url=request.endpoint,
+                genai_request_timestamp=at,
             )
         except (LookupError, ValueError):  # no such model; parts that exceed their whole
             continue
-        return float(calculated.total_price)
+        if request.service_tier is None:
+            return float(calculated.total_price)
+        is_flex = (calculated.provider.id, request.service_tier) == ("openai", "flex")
+        return float(calculated.total_price) / 2 if is_flex else None
     return None
 
 

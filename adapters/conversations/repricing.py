@@ -120,15 +120,16 @@ def _requests(
 def _corrections(
     found: list[RecordedRequest], counts: _Counts, prices: Prices, *, only_unpriced: bool
 ) -> Iterator[UsageCorrection]:
+    bundled = pricing.bundled_source()
     for known in found:
         before = known.request
         if only_unpriced and before.cost_usd is not None:
             continue
         counts.requests += before.requests
         counts.nanos_before += nanos(before.cost_usd)
-        after = before
-        if prices is not None or before.price_source != pricing.APPLICATION:
-            after = pricing.priced(before, known.at, prices)
+        after = pricing.priced(before, known.at, prices)
+        if (before.price_source, after.price_source) == (pricing.APPLICATION, bundled):
+            after = before  # the application knew better than the list
         counts.nanos_after += nanos(after.cost_usd)
         if after.cost_usd is None:
             counts.unpriced += before.requests

@@ -18,6 +18,7 @@ from agents_eventlog.eventlog.errors import (
 from agents_eventlog.eventlog.events import JSON, SessionDeleted, SessionRestored
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.erasure.eraser import ErasureResult
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import SessionCursor, SessionQuery
@@ -29,6 +30,13 @@ TOLD_AT_ONCE = 500
 
 DELETED_AT_ONCE = 100
 """Maximum number of sessions that one unit of work deletes, all or none."""
+
+
+class Retention(NamedTuple):
+    """What a retention period deleted and erased, or would; None if it was not asked for."""
+
+    deletion: Deletion | None
+    erasure: ErasureResult | None
 
 
 class Deletion(NamedTuple):

@@ -6,23 +6,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agents_eventlog.adapters.conversations import media
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.projections.search.text import message_texts
 
 SHORT_CHARACTERS = 48
 
 
-def brief(item: JSON) -> str:
-    """Return a short description of an item; it may contain control characters."""
+def brief(item: JSON, *, full: bool = False) -> str:
+    """Return a description of an item, cut unless full; it may contain control characters."""
+    cut = str if full else shortened
     if not isinstance(item, Mapping):
-        return shortened(str(item))
+        return cut(str(item))
     kind = item.get("type")
     if kind == "function_call":
         return f"calls {call(item)}"
     if kind == "function_call_output":
-        return f"gets {shortened(json_or_text(item.get('output')))}"
+        return f"gets {cut(output(item))}"
     role = item.get("role")
-    return f"{role}: {shortened(content(item))}" if role else str(kind or "an item")
+    if role:
+        return f"{role}: {cut(content(item))}"
+    return json_or_text(dict(item)) if full else str(kind or "an item")
 
 
 def call(item: Mapping[str, Any]) -> str:
@@ -35,19 +38,27 @@ def call(item: Mapping[str, Any]) -> str:
     if not isinstance(given, dict):
         return f"{item.get('name')}({shortened(json_or_text(arguments))})"
     shown = ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()
+        f"{name}={json.dumps(media.compact(value), ensure_ascii=False)}"
+        for name, value in given.items()
     )
     return f"{item.get('name')}({shown})"
 
 
 def content(item: Mapping[str, Any]) -> str:
-    """Return the text of a message, or of its parts."""
-    return "\n".join(filter(None, message_texts(dict(item))))
+    """Return the text of a message, with pictures, sound, files and refusals described."""
+    return "\n".join(filter(None, media.texts(item.get("content"))))
+
+
+def output(item: Mapping[str, Any]) -> str:
+    """Return a tool's output: its text and its files, or JSON if it has another form."""
+    value = item.get("output")
+    return "\n".join(media.texts(value)) if media.readable(value) else json_or_text(value)
 
 
 def json_or_text(value: JSON) -> str:
-    """Return a str unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return a str, and any other value as JSON; embedded files are described."""
+    shown = media.compact(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
 def shortened(text: str) -> str:

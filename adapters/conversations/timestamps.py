@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.reader import microseconds
@@ -95,7 +96,11 @@ def iso(time: int) -> str:
 
 def as_text(time: int) -> str:
     """Format a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    return _datetime(time).isoformat(" ", "seconds")[:19]  # takes half the time of strftime
+    # Several times faster than a datetime's methods, and lists of turns format thousands of times.
+    days, second = divmod(min(max(time, EARLIEST), LATEST) // 1_000_000, 86_400)
+    minutes, second = divmod(second, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{_date(days)} {hour:02}:{minute:02}:{second:02}"
 
 
 def day(time: int) -> str:
@@ -111,6 +116,11 @@ def clock(time: int) -> str:
 def minute(time: int) -> str:
     """Format a time to the minute: ``YYYY-MM-DD HH:MM``."""
     return f"{_datetime(time):%Y-%m-%d %H:%M}"
+
+
+@lru_cache(maxsize=1_000)
+def _date(days: int) -> str:
+    return (_EPOCH + timedelta(days=days)).date().isoformat()
 
 
 def _datetime(time: int) -> datetime:

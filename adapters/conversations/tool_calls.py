@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations.branch_tree import Pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,14 +21,6 @@ OUTPUTS: Final = {
     "apply_patch_call": "apply_patch_call_output",
 }
 """The types of calls that the program answers, with the types of their outputs."""
-
-LIVE_BRANCHES = """
-    SELECT b.session_id, b.branch_id, b.segment_id, b.length
-    FROM branches AS b
-    JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
-    WHERE b.is_live = 1
-    ORDER BY b.session_id, b.created_position, b.branch_id
-"""
 
 
 class Unanswered(NamedTuple):
@@ -54,8 +45,8 @@ class ToolCalls:
 
     def unanswered(self, tx: Transaction) -> Iterator[Unanswered]:
         """Yield the live branches that have calls without outputs."""
-        for session_id, branch_id, *pointer in tx.all(LIVE_BRANCHES) if self._found else ():
-            refs = conversation_queries.refs(tx, Pointer(*pointer))
+        for branch in conversation_queries.live_branches(tx) if self._found else ():
+            refs = conversation_queries.refs(tx, branch.pointer)
             keys = ((ref.position, ref.index) for ref in refs)
             here = [self._found[key] for key in keys if key in self._found]
             given = {(kind, call_id) for kind, call_id, _ in here}
@@ -65,15 +56,23 @@ class ToolCalls:
                 if kind in OUTPUTS and (OUTPUTS[kind], call_id) not in given
             ]
             if missing:
-                yield Unanswered(session_id, branch_id, missing)
+                yield Unanswered(branch.session_id, branch.branch_id, missing)
+
+
+def call_id_of(item: Mapping[str, Any]) -> str | None:
+    """Return the id that connects a call with its output; some outputs have it as ``id``."""
+    call_id = item.get("call_id")
+    if call_id is None and item.get("type") in OUTPUTS.values():
+        call_id = item.get("id")
+    return call_id if isinstance(call_id, str) else None
 
 
 def _paired(item: object) -> tuple[str, str, str] | None:
     """Return the type, the call id and the tool name of a call or an output; None for other items."""
     if not isinstance(item, Mapping):
         return None
-    kind, call_id = item.get("type"), item.get("call_id")
-    if not isinstance(kind, str) or not isinstance(call_id, str):
+    kind, call_id = item.get("type"), call_id_of(item)
+    if not isinstance(kind, str) or call_id is None:
         return None
     if kind in OUTPUTS or kind in OUTPUTS.values():
         name = item.get("name")

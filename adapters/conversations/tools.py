@@ -12,19 +12,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, NotRequired, TypeAlias, TypedDict, Unpack, cast
 
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
-from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS
-from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS, call_id_of
+from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import check_progress
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, RunUnit, Transaction
+from agents_eventlog.projections.conversations import queries as conversation_queries
 
 GROUPS: Final = {"tool": "tool_name", "session": "session_id", "day": "day"}
 """The groups that calls can be counted by, and their keys in a row."""
@@ -32,25 +31,8 @@ GROUPS: Final = {"tool": "tool_name", "session": "session_id", "day": "day"}
 SESSIONS_AT_ONCE: Final = 50
 """Maximum number of sessions that one unit of work reads."""
 
-SESSIONS = """
-    SELECT session_id, user_id FROM sessions
-    WHERE session_id > ? AND deleted_at IS NULL
-    ORDER BY session_id
-    LIMIT ?
-"""
-SESSION = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
-SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
-TOOL_ITEM_COLUMNS = """
-    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at, e.metadata
-"""
-TOOL_ITEMS = f"""
-    items AS i
-    JOIN events AS e ON e.position = i.position
-    WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN (
-        'mcp_call', 'mcp_approval_response', {", ".join(f"'{kind}'" for kind in OUTPUTS.values())}
-    ))
-    ORDER BY i.number
-"""
+OUTPUT_TYPES: Final = ("mcp_call", "mcp_approval_response", *OUTPUTS.values())
+"""The types of items that hold the outcome of a call."""
 
 FAILED: Final = frozenset({"failed", "incomplete"})
 SDK_FAILURES: Final = re.compile(
@@ -162,9 +144,9 @@ def parse(by: Iterable[str] | str, **which: Unpack[ToolFilters]) -> WantedCalls:
 def _page(tx: Transaction, wanted: WantedCalls, after: str) -> tuple[Counts, str | None]:
     """Count the calls of the next sessions; return the counts and the last session, None at the end."""
     if wanted.session_id is not None:
-        sessions, last = tx.all(SESSION, (wanted.session_id,)), None
+        sessions, last = conversation_queries.owners(tx, session_id=wanted.session_id), None
     else:
-        sessions = tx.all(SESSIONS, (after, SESSIONS_AT_ONCE))
+        sessions = conversation_queries.owners(tx, after=after, limit=SESSIONS_AT_ONCE)
         last = sessions[-1][0] if len(sessions) == SESSIONS_AT_ONCE else None
         if last is not None:
             check_progress(after, last)
@@ -181,29 +163,26 @@ def _calls(tx: Transaction, wanted: WantedCalls, session_id: str) -> list[_Call]
     """Return a session's calls, each with its outcome."""
     calls: list[_Call] = []
     waiting: dict[tuple[str, str], _Call] = {}  # the last call of each kind and id
-    for (segment_id,) in tx.all(SEGMENTS, (session_id,)):
-        for row, item in _items(tx, segment_id):
-            _, _, kind, tool_name, is_call, recorded_at, metadata, *_ = row
-            if is_call:
-                time = occurred_at(recorded_at, metadata, row[0])
-                facts = {"tool": tool_name, "session": session_id, "day": timestamps.day(time)}
-                key = tuple(facts[group] for group in wanted.by)
-                is_request = kind == "mcp_approval_request"
-                call = _Call(key, waits=kind in OUTPUTS or is_request, failed=failed(item))
-                if wanted.includes(time):
-                    calls.append(call)
-                waiting[kind, str(item.get("id" if is_request else "call_id"))] = call
-            elif (answered := waiting.get(_answered(kind, item))) is not None:
-                answered.waits = False
-                answered.failed = answered.failed or failed(item)
+    for row, item in _items(tx, session_id):
+        _, _, kind, tool_name, is_call, recorded_at, metadata, *_ = row
+        if is_call:
+            time = occurred_at(recorded_at, metadata, row[0])
+            facts = {"tool": tool_name, "session": session_id, "day": timestamps.day(time)}
+            key = tuple(facts[group] for group in wanted.by)
+            is_request = kind == "mcp_approval_request"
+            call = _Call(key, waits=kind in OUTPUTS or is_request, failed=failed(item))
+            if wanted.includes(time):
+                calls.append(call)
+            waiting[kind, str(item.get("id") if is_request else call_id_of(item))] = call
+        elif (answered := waiting.get(_answered(kind, item))) is not None:
+            answered.waits = False
+            answered.failed = answered.failed or failed(item)
     return calls
 
 
-def _items(tx: Transaction, segment_id: int) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
-    """Yield the row and the content of each call and output of a segment; decode each event once."""
-    found = payloads.stored(tx, TOOL_ITEMS, (segment_id,), columns=TOOL_ITEM_COLUMNS)
-    for _, group in groupby(found, key=itemgetter(0)):
-        rows = list(group)
+def _items(tx: Transaction, session_id: str) -> Iterator[tuple[Row, Mapping[str, JSON]]]:
+    """Yield the row and the content of each call and output of a session; decode each event once."""
+    for rows in conversation_queries.tool_items(tx, session_id, OUTPUT_TYPES):
         position, type_name, schema_version, data = rows[0][-4:]
         payload = (position, type_name, schema_version, data)
         items = [] if data is None else codec.decode_items([payload])[0]  # None: erased
@@ -216,7 +195,7 @@ def _answered(kind: str, item: Mapping[str, JSON]) -> tuple[str, str]:
     """Return the type and the id of the call that an item answers."""
     if kind in {"mcp_call", "mcp_approval_response"}:
         return "mcp_approval_request", str(item.get("approval_request_id"))
-    return ANSWERS.get(kind, ""), str(item.get("call_id"))
+    return ANSWERS.get(kind, ""), str(call_id_of(item))
 
 
 def failed(item: Mapping[str, JSON]) -> bool:

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from datetime import date, datetime
 from typing import Any
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import Group, UsageQuery, UsageTotals
+
+_announced: weakref.WeakKeyDictionary[Store, set[Future[None]]] = weakref.WeakKeyDictionary()
+
+
+def announce(store: Store, recording: Future[None]) -> None:
+    """Let queries on this store's usage wait for a background write that records usage."""
+    futures = _announced.setdefault(store, set())
+    futures.add(recording)
+    recording.add_done_callback(futures.discard)
+
+
+async def recorded(store: Store) -> None:
+    """Wait until the usage of all answered requests is recorded."""
+    if left := [*_announced.get(store, ())]:
+        await asyncio.wait([asyncio.wrap_future(each) for each in left])
 
 
 def wanted(

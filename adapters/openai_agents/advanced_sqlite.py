@@ -14,6 +14,7 @@ from typing import Any
 
 from agents.memory.session_settings import SessionSettings
 
+from agents_eventlog.adapters.conversations.concurrent_runs import OnConcurrentRun
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.openai_agents.migration import migrate
@@ -55,6 +56,7 @@ class AdvancedSQLiteSession(EventLogSession):
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        on_concurrent_run: OnConcurrentRun = "interleave",
         durability: Durability = "full",
         search: bool = False,
         sessions_table: str = "agent_sessions",
@@ -80,6 +82,7 @@ class AdvancedSQLiteSession(EventLogSession):
                 first_turn_number=first_turn_number,
                 auto_usage=auto_usage,
                 prices=prices,
+                on_concurrent_run=on_concurrent_run,
             )
         except BaseException:
             log.close()

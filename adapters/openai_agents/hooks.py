@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agents import RunHooks
 
 if TYPE_CHECKING:
-    from agents import Agent, ModelResponse, RunConfig, RunContextWrapper, TResponseInputItem
+    from agents import Agent, ModelResponse, RunContextWrapper, TResponseInputItem
 
     from agents_eventlog.adapters.openai_agents.session import EventLogSession
 
@@ -19,14 +19,10 @@ class UsageHooks(RunHooks[Any]):
     Use it as ``Runner.run(agent, question, session=session, hooks=UsageHooks(session))``. An application
     with other hooks derives them from this class and awaits the methods of ``super()``. The hooks also work
     without ``session=``, and with a session that wraps this one.
-
-    run_config: the run's configuration; needed if it names a model and the Runner does not get the
-        session itself.
     """
 
-    def __init__(self, session: EventLogSession, *, run_config: RunConfig | None = None) -> None:
+    def __init__(self, session: EventLogSession) -> None:
         self._session = session
-        self._run_config = run_config
 
     async def on_llm_start(
         self,
@@ -36,12 +32,10 @@ class UsageHooks(RunHooks[Any]):
         input_items: list[TResponseInputItem],
     ) -> None:
         """Track the run."""
-        self._session._usage.track(context, always=True)  # noqa: SLF001 - private to the adapter
+        self._session._usage.track(context, from_hooks=True)  # noqa: SLF001 - private to the adapter
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse
     ) -> None:
         """Record the request."""
-        await self._session._usage.record_response(  # noqa: SLF001
-            context, agent, response, self._run_config
-        )
+        await self._session._usage.record_answered(context)  # noqa: SLF001

@@ -1,16 +1,16 @@
 """
-The origin of a request: the agent that made it, and the model that answered it.
+The origin of a request: the agent that made it, the model that answered it, and where and how.
 
-The current span names the agent, even if tracing is disabled. The model is that of the agent or of the
-run. A value that is not found stays unknown; nothing is guessed.
+A value that is not found stays unknown; nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from agents import AgentSpanData, Model, RunConfig, get_current_span
+from agents import RunConfig
 from agents.models import get_default_model
 from agents.models.multi_provider import MultiProvider
 from agents.models.openai_provider import OpenAIProvider
@@ -18,81 +18,83 @@ from agents.models.openai_provider import OpenAIProvider
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.usage.snapshot import entry_numbers
 
+DEFAULT_TIERS: Final = (None, "auto", "default", "standard")
+
 
 class RequestOrigin(NamedTuple):
-    """The agent and the model of a request, and the provider's id of the response; None if unknown."""
+    """
+    Where a request came from; None if unknown.
+
+    endpoint: the base URL of the client, unless it is OpenAI's own.
+    service_tier: the tier that the response names or else the request asked for, unless it is the default.
+    """
 
     agent: str | None = None
     model: str | None = None
     response_id: str | None = None
-
-
-class ModelResolution(NamedTuple):
-    """
-    The model settings of a run's configuration.
-
-    overrides: whether one model replaces the models of all agents.
-    model: the name of that model; None if unknown.
-    has_default: whether an agent without a model gets the SDK's default model.
-    """
-
-    overrides: bool = False
-    model: str | None = None
-    has_default: bool = True
+    endpoint: str | None = None
+    service_tier: str | None = None
 
 
 UNKNOWN: Final = RequestOrigin()
-NO_CONFIG: Final = ModelResolution()
 
 
-def resolution_of(config: RunConfig) -> ModelResolution:
-    """Return the model settings of a run's configuration."""
-    return ModelResolution(
-        config.model is not None,
-        _name(config.model),
-        isinstance(config.model_provider, MultiProvider | OpenAIProvider),
+def counted_in(frame: FrameType) -> RequestOrigin:
+    """Return the origin of the request that a function of the SDK counts. Never raises an Exception."""
+    try:
+        request = sdk_internals.request_in(frame)
+        if request is None:
+            return UNKNOWN
+        tier = getattr(request.terminal, "service_tier", None) or _tier_asked(request.settings)
+        return _origin(request.agent, request.model, request.response, tier)
+    except Exception:  # an object of the application that raises on access
+        return UNKNOWN
+
+
+def _origin(agent: Any, model: Any, response: Any, tier: str | None) -> RequestOrigin:
+    return RequestOrigin(
+        _text(getattr(agent, "name", None)),
+        _text(model if isinstance(model, str) else getattr(model, "model", None)),
+        _text(getattr(response, "response_id", None)),
+        None if isinstance(model, str) else sdk_internals.endpoint_of(model),
+        None if tier in DEFAULT_TIERS else _text(tier),
     )
 
 
-def current_resolution() -> ModelResolution | None:
-    """Return the model settings of the current run; None if they are unknown."""
-    config = sdk_internals.runner_state().config
-    return None if config is None else resolution_of(config)
+def _tier_asked(settings: Any) -> str | None:
+    for name in ("extra_args", "extra_body"):
+        given = getattr(settings, name, None)
+        if isinstance(given, Mapping) and given.get("service_tier") is not None:
+            return _text(given["service_tier"])
+    return None
 
 
-def current_origin(resolution: ModelResolution | None) -> RequestOrigin:
-    """Return the current agent of the current run, and its model."""
-    data = getattr(get_current_span(), "span_data", None)
-    if not isinstance(data, AgentSpanData) or not isinstance(data.name, str):
-        return UNKNOWN
-    agent = sdk_internals.agent_named(data.name)
-    return RequestOrigin(data.name, None if agent is None else model_of(agent, resolution))
+def _tier_asked_of(agent: Any, config: RunConfig | None) -> str | None:
+    settings = None if config is None else config.model_settings
+    return _tier_asked(settings) or _tier_asked(getattr(agent, "model_settings", None))
 
 
-def model_of(agent: Any, resolution: ModelResolution | None) -> str | None:
-    """Return the name of an agent's model; None if it is unknown."""
-    model = getattr(agent, "model", None)
-    if resolution is None:
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _model_of(agent: Any, config: RunConfig | None) -> Any:
+    """Return an agent's model, or its name; None if it is unknown."""
+    if config is None:
         return None
-    if resolution.overrides:
-        return resolution.model
-    if model is None:
-        return get_default_model() if resolution.has_default else None
-    return _name(model)
-
-
-def _name(model: Any) -> str | None:
-    name = getattr(model, "model", None) if isinstance(model, Model) else model
-    return name if isinstance(name, str) else None
+    model = config.model if config.model is not None else getattr(agent, "model", None)
+    has_default = isinstance(config.model_provider, MultiProvider | OpenAIProvider)
+    return get_default_model() if model is None and has_default else model
 
 
 def origins_from_result(
-    result: Any, numbers: Sequence[tuple[int, ...]], resolution: ModelResolution | None
+    result: Any, numbers: Sequence[tuple[int, ...]], config: RunConfig | None
 ) -> list[RequestOrigin]:
     """
     Match the responses of a run's result with its requests; return the origin of each request.
 
     numbers: the usage numbers of each request.
+    config: the run's configuration; None if it is unknown.
 
     A result lists only the responses of its own agents, not those of agents used as tools. If the numbers
     of a response match several requests, their origin stays unknown.
@@ -103,12 +105,11 @@ def origins_from_result(
     for response, index in zip(responses, _aligned(responses, numbers), strict=True):
         if index is not None:
             agent = _agent_of(response, agents)
-            response_id = getattr(response, "response_id", None)
-            answers[index] = RequestOrigin(
-                None if agent is None else str(agent.name),
-                None if agent is None else model_of(agent, resolution),
-                response_id if isinstance(response_id, str) else None,
-            )
+            if agent is None:
+                answers[index] = _origin(None, None, response, None)
+            else:
+                model, tier = _model_of(agent, config), _tier_asked_of(agent, config)
+                answers[index] = _origin(agent, model, response, tier)
     return answers
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from functools import cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
-from agents import RunConfig
 from agents.items import TResponseInputItem
 from agents.memory import session_settings
 from agents.memory.session_settings import SessionSettings
 
 _MARKS = "_eventlog_runs"
+OPENAI = "api.openai.com"
 _log = logging.getLogger("eventlog.session")
 
 
@@ -33,11 +33,14 @@ class CompactionSnapshot(NamedTuple):
     replace_suffix: Callable[[int, list[TResponseInputItem]], Awaitable[bool]]
 
 
-class RunnerState(NamedTuple):
-    """The configuration and the agent of the Runner at one moment; None if unknown."""
+class Request(NamedTuple):
+    """The objects of a request that the SDK has just made; None if unknown."""
 
-    config: RunConfig | None = None
     agent: Any = None
+    model: Any = None
+    settings: Any = None
+    response: Any = None
+    terminal: Any = None
 
 
 @cache
@@ -59,78 +62,60 @@ def warn_once(name: str, lost: str) -> None:
     _log.warning("The installed openai-agents has no %s: %s", name, lost)
 
 
-# -- the current run -------------------------------------------------------------------------
-
-
-def runner_state() -> RunnerState:
-    """
-    Return the configuration and the agent of the innermost run on the call stack.
-
-    The SDK does not pass them to a session. They exist only as local variables of the functions that run
-    agents, which call the session.
-    """
-    functions = _runner_functions()
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None:
-        if frame.f_code in functions:
-            config = frame.f_locals.get("run_config")
-            return RunnerState(
-                config if isinstance(config, RunConfig) else None,
-                frame.f_locals.get("current_agent"),
-            )
-        frame = frame.f_back
-    return RunnerState()
+# -- requests --------------------------------------------------------------------------------
 
 
 @cache
-def _runner_functions() -> frozenset[CodeType]:
-    """Return the code objects of the functions that run an agent and have the expected local variables."""
-    found = []
-    for module, names in (
-        ("agents.run", ("AgentRunner._run_impl", "AgentRunner.run")),  # "run" itself in 0.18
-        ("agents.run_internal.run_loop", ("start_streaming",)),
-    ):
-        codes = [_code(module, name) for name in names]
-        usable = [
-            code
-            for code in codes
-            if code and {"run_config", "current_agent"} <= {*code.co_varnames, *code.co_cellvars}
-        ]
-        if not usable:
-            lost = "its requests are recorded without a model, and are not priced"
-            warn_once(f"{module}.{names[0]}", lost)
-        found += usable
+def requesting() -> frozenset[CodeType]:
+    """Return the code of the functions that call a model and count its usage; warn of missing ones."""
+    lost = "its requests are recorded without agent and model, and are not priced"
+    found = set()
+    for name in ("get_new_response", "run_single_turn_streamed"):
+        function = lookup("agents.run_internal.run_loop", name, lost)
+        code = getattr(inspect.unwrap(function), "__code__", None) if function else None
+        if code and {"public_agent", "model"} <= {*code.co_varnames, *code.co_cellvars}:
+            found.add(code)
+        elif function is not None:
+            warn_once(f"local variables public_agent and model of {name}", lost)
     return frozenset(found)
 
 
-def _code(module: str, name: str) -> CodeType | None:
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-        code = inspect.unwrap(found).__code__
-    except Exception:
+def request_in(frame: FrameType) -> Request | None:
+    """
+    Return the request that a function of the SDK has made; None for other functions.
+
+    The SDK does not pass on the response, the agent, the model and its settings together. They exist only
+    as local variables of the function that counts the usage.
+    """
+    if frame.f_code not in requesting():
         return None
-    return code if isinstance(code, CodeType) else None
-
-
-def agent_named(name: str) -> Any:
-    """Return the agent with this name in the current run; None if it is unknown or ambiguous."""
-    current = lookup(
-        "agents.run_internal.agent_tool_configuration",
-        "_current_run",
-        "a request that hands over to another agent may be recorded without its model",
+    found = frame.f_locals
+    return Request(
+        found.get("public_agent"),
+        found.get("model"),
+        found.get("model_settings"),
+        found.get("new_response") or found.get("final_response"),
+        found.get("terminal_response"),  # only when streamed
     )
-    if current is None:
-        agent = runner_state().agent
-        return agent if getattr(agent, "name", None) == name else None
-    taking_part = getattr(current.get(), "resolutions", None) or {}
-    agents = [each.agent for each in list(taking_part.values()) if each.agent.name == name]
-    return agents[0] if len(agents) == 1 else None
+
+
+def endpoint_of(model: Any) -> str | None:
+    """Return the base URL of a model's client, without credentials; None for OpenAI's, or if unknown."""
+    url = getattr(model, "base_url", None) or getattr(
+        getattr(model, "_client", None), "base_url", None
+    )
+    if url is None:
+        return None
+    parts = urlsplit(str(url))
+    if not parts.hostname or parts.hostname == OPENAI:
+        return None
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
 
 
 def check_run_context() -> None:
-    """Warn if the Runner does not pass its run context to a session."""
+    """Warn if the Runner does not pass its run context to a session, or hides its requests."""
+    requesting()
     lookup(
         "agents.memory.session",
         "_call_session_method",
@@ -188,7 +173,7 @@ def _may_log(flag: str) -> bool:
 def log_error(
     logger: logging.Logger,
     message: str,
-    error: Exception,
+    error: BaseException,
     *,
     has_tool_data: bool = False,
     **details: str,

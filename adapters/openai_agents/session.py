@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import date, datetime
+from functools import cache
 from typing import Any, Unpack
 
 from agents import RunConfig
@@ -13,13 +17,27 @@ from agents.memory.session_settings import SessionSettings, resolve_session_limi
 from agents.run_context import RunContextWrapper
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.conversations import commands, item_search, sessions, timestamps
+from agents_eventlog.adapters.conversations import (
+    commands,
+    concurrent_runs,
+    item_search,
+    sessions,
+    timestamps,
+)
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.concurrent_runs import (
+    OnConcurrentRun,
+    RunCall,
+    RunPlace,
+)
+from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
+from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
 from agents_eventlog.eventlog.errors import (
@@ -62,8 +80,12 @@ class EventLogSession:
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
-    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. The default
-        is the price list included in genai-prices; {} disables prices.
+    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
+        before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
+    on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
+        "interleave": add its items after those of the other run, as the SDK does, and log a warning.
+        "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
+        branch of its own, from the items that it knows; ``current_branch`` is its id.
 
     All methods may be called from any task, event loop and thread; calls of one object run in call order.
     A cancelled call waits for its outcome. The session needs no ``close()``. Writes raise
@@ -87,7 +109,9 @@ class EventLogSession:
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        on_concurrent_run: OnConcurrentRun = "interleave",
     ) -> None:
+        concurrent_runs.check_policy(on_concurrent_run)
         if first_turn_number not in (0, 1):
             raise ValueError(
                 f"invalid first_turn_number: expected 0 or 1, got {first_turn_number!r}"
@@ -113,6 +137,11 @@ class EventLogSession:
             is_automatic=auto_usage,
             logger=self._logger,
         )
+        if auto_usage:
+            kind: Any = type(self)
+            _check_overrides(kind)
+        self._on_concurrent_run = on_concurrent_run
+        self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
         self.session_id = self._context.session_id
 
@@ -138,12 +167,40 @@ class EventLogSession:
 
     @property
     def current_branch(self) -> str:
-        """The id of the current branch."""
-        return self._context.branch_id
+        """The id of the current branch; in the task of a run that branched off, that of its branch."""
+        place = concurrent_runs.current(self._key)
+        own = None if place is None else place.context
+        return self._context.branch_id if own is None else own.branch_id
 
     @property
     def _current_branch_id(self) -> str:
-        return self._context.branch_id
+        return self.current_branch
+
+    # -- runs at the same time ------------------------------------------------------------------
+
+    @property
+    def _key(self) -> Hashable:
+        return runs.log_name(self.log.store), self._context.session_id
+
+    def _place(self, wrapper: Wrapper | None) -> RunPlace | None:
+        """Return the place of a call's run, or without a run context that of the current task's run."""
+        usage = getattr(wrapper, "usage", None)
+        if usage is None:
+            return concurrent_runs.current(self._key)
+        places = runs_of(usage).tracker(self.log.store).places
+        place = places.setdefault(self._context.session_id, RunPlace())
+        self._places.add(place)
+        return place
+
+    def _call(self, wrapper: Wrapper | None = None) -> RunCall:
+        place = self._place(wrapper)
+        return RunCall(
+            self._context,
+            place,
+            self._on_concurrent_run,
+            is_of_run=wrapper is not None,
+            is_alone=not any(each.is_under_way() for each in self._places if each is not place),
+        )
 
     # -- the SDK's protocol -------------------------------------------------------------------
 
@@ -171,9 +228,21 @@ class EventLogSession:
             return await self._runner.read(
                 lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
-        return await self._runner.read(
-            lambda tx: commands.get_items(tx, self._context, branch_id, newest)
-        )
+        place = self._place(wrapper)
+        if place is None or branch_id is not None:
+            return await self._runner.read(
+                lambda tx: commands.get_items(tx, self._context, branch_id, newest)
+            )
+        if wrapper is not None:
+            concurrent_runs.start(self._key, place)
+
+        def unit(tx: Transaction) -> list[JSON]:
+            context = place.context or self._context
+            if wrapper is not None:
+                concurrent_runs.has_read(tx, context, place)
+            return commands.get_items(tx, context, None, newest)
+
+        return await self._runner.read(unit)
 
     async def add_items(
         self, items: list[TResponseInputItem], *, wrapper: Wrapper | None = None
@@ -192,11 +261,17 @@ class EventLogSession:
         try:
             event = ItemsAdded(items=list(items))
             data = codec.encode(event)
+            self._usage.track(wrapper)
+            call = self._call(wrapper)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, self._context, event, data),
-                self._usage.track(wrapper),
-                items,
+                lambda tx: commands.add_items(tx, call.context, event, data), wrapper, call
             )
+            if call.is_interleaved:
+                self._events.warning(
+                    "Two runs use one branch at the same time: their items are interleaved",
+                    session_id=self._context.session_id,
+                    branch_id=call.context.branch_id,
+                )
         except Exception as error:
             sdk_internals.log_error(
                 self._logger, "Failed to add session items", error, has_tool_data=True
@@ -205,20 +280,43 @@ class EventLogSession:
 
     async def pop_item(self, *, wrapper: Wrapper | None = None) -> TResponseInputItem | None:
         """Remove the newest item from the current branch and return it; None if the branch is empty."""
+        self._usage.track(wrapper)
+        call = self._call(wrapper)
         popped: TResponseInputItem | None = await self._usage.write(
-            lambda tx: commands.pop_item(tx, self._context), self._usage.track(wrapper)
+            lambda tx: commands.pop_item(tx, call.context), wrapper, call
         )
         return popped
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches; branch ids stay reserved, usage stays counted."""
-        run = self._usage.track(wrapper)
-        await self._usage.write(lambda tx: commands.clear_session(tx, self._context), run)
+        self._usage.track(wrapper)
+        await self._usage.write(
+            lambda tx: commands.clear_session(tx, self._context), wrapper, self._call()
+        )
 
     def close(self) -> None:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
-        if self._runner.close():
-            self._usage.close()
+        self._runner.close()
+
+    # -- one run at a time ----------------------------------------------------------------------
+
+    def exclusive(
+        self, wait_seconds: float = 30, *, lease_seconds: float = 10
+    ) -> AbstractAsyncContextManager[None]:
+        """
+        Hold this session exclusively, across processes: ``async with session.exclusive():``.
+
+        wait_seconds: how long to wait for another holder. Raises SessionBusyError after it.
+        lease_seconds: how long the lease of a holder that died or hangs is valid. A task renews it, so the
+            event loop must not block for as long.
+
+        It excludes other callers of ``exclusive``, not calls without it. A holder that lost its lease, for
+        example while its process was stopped, gets SessionBusyError from its next write, which writes
+        nothing. It is not reentrant.
+        """
+        return exclusive(
+            self.log, self._context, wait_seconds=wait_seconds, lease_seconds=lease_seconds
+        )
 
     # -- branches -----------------------------------------------------------------------------
 
@@ -295,7 +393,7 @@ class EventLogSession:
         opening = next(
             (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
         )
-        return "" if opening is None else f" ('{_text(opening.item, LOGGED_CHARACTERS)}')"
+        return "" if opening is None else f" ('{_text(opening.content, LOGGED_CHARACTERS)}')"
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Switch to another branch; main always exists. Raises BranchNotFoundError (a ValueError)."""
@@ -410,6 +508,7 @@ class EventLogSession:
                 return None
             return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
 
+        await usage_calls.recorded(self.log.store)
         total = await self._runner.read(unit)
         names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
         return None if total is None else dict(zip(names, total, strict=True))
@@ -425,6 +524,7 @@ class EventLogSession:
             branch = self._context.branch_id if branch_id is None else branch_id
             return usage_queries.by_turn(tx, self._context.session_id, branch)
 
+        await usage_calls.recorded(self.log.store)
         turns = await self._runner.read(unit)
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
@@ -457,6 +557,7 @@ class EventLogSession:
         asked = usage_calls.wanted(
             by, since=since, until=until, session_id=self._context.session_id, live=live
         )
+        await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
         for group in answer.get("groups", ()):
             if group.get("turn") is not None:
@@ -585,9 +686,10 @@ class EventLogSession:
         """Return the newest items, and a function that replaces some of them if they are unchanged."""
         if self._is_transformed():
             return None
+        call = self._call()
 
         def unit(tx: Transaction) -> tuple[list[ItemRef], list[JSON], bool]:
-            here = commands.look(tx, self._context)
+            here = commands.look(tx, call.context)
             refs = conversation_queries.refs(tx, here.pointer, limit)
             complete = len(refs) == here.pointer.length
             return refs, conversation_queries.items(tx, here.pointer, limit), complete
@@ -608,8 +710,9 @@ class EventLogSession:
     ) -> bool:
         event = ItemsReplaced(first_item=first_item, items=list(items))
         data = codec.encode(event)
+        call = self._call()
         return await self._usage.write(
-            lambda tx: commands.replace_items(tx, self._context, event, data, expected)
+            lambda tx: commands.replace_items(tx, call.context, event, data, expected), call=call
         )
 
     def _is_transformed(self) -> bool:
@@ -631,15 +734,32 @@ class EventLogSession:
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
             "turn": self._external(user_item.turn),
-            "content": _text(user_item.item, preview),
-            "full_content": user_item.item.get("content", ""),
+            "content": _text(user_item.content, preview),
+            "full_content": user_item.content,
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
 
 
-def _text(item: dict[str, JSON], limit: int | None) -> str:
+@cache
+def _check_overrides(kind: Any) -> None:
+    """
+    Warn once if the Runner does not pass its run context to a subclass.
+
+    It does so only if all four methods of the SDK's protocol have the parameter ``wrapper``.
+    """
+    methods = (kind.get_items, kind.add_items, kind.pop_item, kind.clear_session)
+    without = [each for each in methods if "wrapper" not in inspect.signature(each).parameters]
+    if without:
+        logging.getLogger("eventlog.session").warning(
+            "%s has no parameter 'wrapper': usage of %s is not recorded automatically; add the "
+            "parameter, or use UsageHooks or store_run_usage",
+            " and ".join(each.__qualname__ for each in without),
+            kind.__qualname__,
+        )
+
+
+def _text(content: JSON, limit: int | None) -> str:
     """Return a user item's content as text, truncated after ``limit`` characters."""
-    content = item.get("content", "")
     text = content if isinstance(content, str) else codec.readable(content)
-    return text if limit is None or len(text) <= limit else text[:limit] + "..."
+    return text if limit is None or len(text) <= limit else f"{text[:limit]}..."

@@ -39,6 +39,13 @@ class UnitRunner:
         """Submit a writing unit immediately; await the result for its outcome."""
         return self._run("write", unit)
 
+    def write_ahead(self, unit: Unit[T]) -> Future[T]:
+        """Submit a writing unit, and do not wait for its outcome; later calls run after it."""
+        self.check_not_closed()
+        outcome: Future[T] = Future()
+        self._executor.submit("write", PendingUnit(unit, outcome, _recording()))
+        return outcome
+
     def read(self, unit: Unit[T]) -> Awaitable[T]:
         """Submit a reading unit immediately; await the result for its outcome."""
         return self._run("read", self._fresh(unit))

@@ -46,14 +46,14 @@ class Chosen(NamedTuple):
 
 async def export_lines(
     log: EventLog,
-    session_ids: Sequence[str] = (),
+    session_ids: Sequence[str] | None = None,
     *,
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncGenerator[str, None]:
     """
     Yield a log's histories as lines without line ends, in the format of ``eventlog.jsonl.format``.
 
-    session_ids: only these sessions; none given means all.
+    session_ids: only these sessions; None means all.
 
     The export is a snapshot; events appended meanwhile are not included. Memory stays flat. Raises
     SessionNotFoundError, before the first line, for a session that there is not; UndecodableEventError
@@ -76,10 +76,10 @@ async def export_lines(
                 on_progress(ExportProgress(done, total, count))
 
 
-def choose(tx: Transaction, session_ids: Sequence[str]) -> Chosen:
-    """Return the sessions of these ids, all for none, as of now. Raises SessionNotFoundError."""
+def choose(tx: Transaction, session_ids: Sequence[str] | None) -> Chosen:
+    """Return the sessions of these ids, all for None, as of now. Raises SessionNotFoundError."""
     until = last_position(tx)
-    if not session_ids:
+    if session_ids is None:
         return Chosen(until, [Heading(*row) for row in tx.all(SESSIONS, (until,))])
     found = []
     for session_id in dict.fromkeys(session_ids):

@@ -1,4 +1,4 @@
-"""What the store needs of a connection, whatever the database."""
+"""What the store needs of a connection, for any database."""
 
 from __future__ import annotations
 

@@ -18,7 +18,12 @@ from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import PendingUnit
-from agents_eventlog.eventlog.storage.transaction import Participant, Transaction, Unit
+from agents_eventlog.eventlog.storage.transaction import (
+    Participant,
+    Transaction,
+    Unit,
+    UnitCursor,
+)
 
 T = TypeVar("T")
 
@@ -195,6 +200,11 @@ class Engine(Protocol):
 
     last_position: str
     """An SQL expression: the highest position ever assigned, even if its event is missing, or NULL."""
+
+    # -- statements ---------------------------------------------------------------------------
+
+    def cursor(self, connection: Any) -> UnitCursor:
+        """Return a new cursor of a connection, for a unit of work."""
 
     # -- tables -------------------------------------------------------------------------------
 

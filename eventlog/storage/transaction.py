@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import (
     TYPE_CHECKING,
@@ -45,6 +44,46 @@ class Lane(NamedTuple):
     digest: bytes
 
 
+class Cursor(Protocol):
+    """The rows of a statement."""
+
+    @property
+    def description(self) -> Any:
+        """What columns the rows have; None for a statement that returns none."""
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the statement changed."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows that are left."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        """Return the next rows."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+
+    def close(self) -> None:
+        """Free what the statement reads."""
+
+
+class UnitCursor(Cursor, Protocol):
+    """A cursor that a unit is given; using it after the unit raises ClosedError."""
+
+    def execute(self, sql: str, parameters: Sequence[Any], /) -> Any:
+        """Run a statement."""
+
+    def end(self) -> None:
+        """Close it, when the unit ends."""
+
+    def abandon(self) -> None:
+        """Do as ``end`` does, without touching the connection."""
+
+
 class Participant(Protocol):
     """What takes part in each writing transaction beside its units: the log."""
 
@@ -72,7 +111,7 @@ class Insert:
         self.one = f"{into}({values})"
         self.many = into + ", ".join([f"({values})"] * ROWS_AT_ONCE)
 
-    def write(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+    def write(self, connection: Any, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows; many in one statement, which takes a third less."""
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
         for start in range(0, whole, ROWS_AT_ONCE):
@@ -130,6 +169,8 @@ class Transaction:
 
     Rows may be deferred: they are written together, before the next statement or the commit, which is
     several times faster than one by one. It ends with its unit, and so do the cursors of ``execute``.
+
+    connection: the engine's; units of work use the methods.
     """
 
     __slots__ = (
@@ -150,7 +191,7 @@ class Transaction:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Any,
         now: int,
         participant: Participant | None = None,
         cache: Cache | None = None,
@@ -169,22 +210,23 @@ class Transaction:
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
         self._deferred_rows = 0
         self._undo: list[Callable[[], None]] = []
-        self._cursors: list[weakref.ref[_Cursor]] = []
+        self._cursors: list[weakref.ref[UnitCursor]] = []
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run a statement. The cursor is closed when the unit ends; ``all`` returns rows that stay."""
         if self._deferred:
             self.flush()
-        cursor = self.connection.cursor(_Cursor).execute(sql, parameters)
+        cursor = self.engine.cursor(self.connection)
+        cursor.execute(sql, parameters)
         if cursor.description is not None:  # only what gives rows can stay open
             self._watch(cursor)
         return cursor
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row."""
         if self._deferred:
             self.flush()
-        return self.connection.executemany(sql, rows)
+        self.connection.executemany(sql, rows)
 
     def defer(self, statement: str | Insert, rows: Iterable[Sequence[Any]]) -> None:
         """
@@ -223,7 +265,8 @@ class Transaction:
         """Return all rows."""
         if self._deferred:
             self.flush()
-        return self.connection.execute(sql, parameters).fetchall()
+        rows: list[Row] = self.connection.execute(sql, parameters).fetchall()
+        return rows
 
     def lock_session(self, session_id: str) -> None:
         """Have a session to oneself until the commit, in a transaction that writes."""
@@ -232,7 +275,8 @@ class Transaction:
 
     def writes(self) -> int:
         """Return a number that grows with each row written or deferred, and never shrinks."""
-        return self.connection.total_changes + self._deferred_rows
+        changes: int = self.connection.total_changes
+        return changes + self._deferred_rows
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """
@@ -252,7 +296,7 @@ class Transaction:
         while len(self._undo) > length:
             self._undo.pop()()
 
-    def _watch(self, cursor: _Cursor) -> None:
+    def _watch(self, cursor: UnitCursor) -> None:
         if len(self._cursors) >= MAX_CURSORS:
             self._cursors = [held for held in self._cursors if held() is not None]
         self._cursors.append(weakref.ref(cursor))
@@ -269,8 +313,7 @@ class Transaction:
             for held in watched:
                 cursor = held()
                 if cursor is not None:
-                    cursor.close()
-                    cursor.__class__ = _EndedCursor  # type: ignore[assignment]
+                    cursor.end()
 
     def end(self) -> None:
         """End the transaction: using it or one of its cursors later raises ClosedError."""
@@ -278,40 +321,27 @@ class Transaction:
         self.connection = self._deferred = _ENDED  # type: ignore[assignment]
 
     def abandon(self) -> None:
-        """Do as ``end`` does, without touching SQLite: for a child, whose parent holds the transaction."""
+        """End in a child, whose parent has the transaction: leave the connection alone."""
         for held in self._cursors:
             cursor = held()
             if cursor is not None:
-                cursor.__class__ = _EndedCursor  # type: ignore[assignment]
+                cursor.abandon()
         self._cursors = []
         self.connection = self._deferred = _ENDED  # type: ignore[assignment]
-
-
-class _Cursor(sqlite3.Cursor):
-    """A cursor of a unit: as SQLite's, and just as fast."""
-
-
-class _EndedCursor(sqlite3.Cursor):
-    """What a unit's cursor becomes when the unit ends."""
-
-    def _refuse(self, *_: Any) -> Any:
-        raise _ended("cursor")
-
-    __iter__ = __next__ = fetchone = fetchall = execute = executemany = _refuse
-    fetchmany = _refuse  # type: ignore[assignment]
 
 
 class _Ended:
     """Replaces the connection and the rows of an ended transaction."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise _ended("transaction")
+        raise ended("transaction")
 
 
 _ENDED: Final = _Ended()
 
 
-def _ended(what: str) -> ClosedError:
+def ended(what: str) -> ClosedError:
+    """Return the error for using a transaction or cursor after its unit."""
     return ClosedError(
         f"cannot use a {what} after its unit of work has ended: "
         "return rows, for example of tx.all(), not the cursor"

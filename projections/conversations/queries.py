@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import JSON, ItemRef
-from agents_eventlog.eventlog.recorded_event import occurred_at
+from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import builder as conversations
@@ -56,6 +58,44 @@ BRANCHES = """
     WHERE session_id = ? AND is_live = 1
     ORDER BY created_position, branch_id <> 'main', branch_id
 """
+LIVE_BRANCHES_OF_SESSION = """
+    SELECT b.session_id, b.branch_id, b.from_branch_id, b.segment_id, b.length
+    FROM branches AS b
+    JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
+    WHERE b.session_id = ? AND b.is_live = 1
+    ORDER BY b.session_id, b.created_position, b.branch_id <> 'main', b.branch_id
+"""
+LIVE_BRANCHES = LIVE_BRANCHES_OF_SESSION.replace("b.session_id = ? AND ", "")
+ALL_BRANCHES = """
+    SELECT branch_id, segment_id, length, turn, is_live, from_branch_id, created_at, updated_at,
+        created_position
+    FROM branches
+    WHERE session_id = ?
+    ORDER BY created_position, branch_id <> 'main', branch_id
+"""
+FORKS_AND_ENDS = """
+    WHERE session_id = ? AND type IN ('branch_created', 'branch_deleted', 'session_cleared',
+        'session_deleted', 'session_restored')
+    ORDER BY version
+"""
+TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
+OWNERS = """
+    SELECT session_id, user_id FROM sessions
+    WHERE session_id > ? AND deleted_at IS NULL
+    ORDER BY session_id
+    LIMIT ?
+"""
+OWNER = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
+SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
+TOOL_ITEM_COLUMNS = """
+    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at, e.metadata
+"""
+TOOL_ITEMS = """
+    items AS i
+    JOIN events AS e ON e.position = i.position
+    WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
+    ORDER BY i.number
+"""
 GENERATED_BRANCH = """
     SELECT session_id, is_live FROM branches
     WHERE branch_id = ? AND is_generated = 1
@@ -80,6 +120,29 @@ class Place(NamedTuple):
     turn: int
 
 
+class LiveBranch(NamedTuple):
+    """A live branch: where it ends, and the branch that it was created from."""
+
+    session_id: str
+    branch_id: str
+    from_branch_id: str | None
+    pointer: Pointer
+
+
+class BranchRow(NamedTuple):
+    """A row of ``branches``, live or not."""
+
+    branch_id: str
+    segment_id: int | None
+    length: int
+    turn: int
+    is_live: int
+    from_branch_id: str | None
+    created_at: int
+    updated_at: int
+    created_position: int
+
+
 _NOWHERE = Place(
     session_exists=False,
     is_deleted=False,
@@ -92,10 +155,10 @@ _NOWHERE = Place(
 
 
 class UserItem(NamedTuple):
-    """A user item that opens a turn, with its content and when it happened (µs since 1970 UTC)."""
+    """The content of a user item that opens a turn, and when it happened (µs since 1970 UTC)."""
 
     turn: int
-    item: JSON
+    content: JSON
     occurred_at: int
 
 
@@ -184,24 +247,27 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     """
     condition, needle = ("", ()) if text is None else payloads.may_hold(text)
     source = f"{USER_EVENTS} {condition} ORDER BY e.position"
-    stored: dict[int, codec.StoredPayload] = {}
-    times: dict[int, int] = {}
-    found: list[tuple[int, int, int]] = []
+    events: list[Row] = []
+    found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
         columns = "e.recorded_at, e.metadata"
         rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
-        for recorded_at, metadata, *payload in rows:
-            position = payload[0]
-            stored[position] = _present(*payload)
-            times[position] = occurred_at(recorded_at, metadata, position)
         if rows:
+            events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
-    decoded = dict(zip(stored, codec.decode_items([*stored.values()]), strict=True))
+    # Tuples and comprehensions, because a long conversation has thousands of turns.
+    numbers = {row[2]: number for number, row in enumerate(events)}
+    chosen = [(numbers[row[1]], row[2]) for row in found if row[1] in numbers]
+    turns = [row[0] for row in found if row[1] in numbers]
+    contents = codec.decode_contents([_present(*row[2:]) for row in events], chosen)
+    times = [
+        at if metadata is None else occurred_at(at, metadata, position)
+        for at, metadata, position, *_ in events
+    ]
     return [
-        UserItem(turn, decoded[position][index], times[position])
-        for turn, position, index in found
-        if position in decoded
+        UserItem(turn, content, times[number])
+        for turn, content, (number, _) in zip(turns, contents, chosen, strict=True)
     ]
 
 
@@ -215,6 +281,55 @@ def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None,
     """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
     rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
     return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+
+
+def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
+    """Return the live branches of a session, or of all, in the order of creation within each session."""
+    of_session = () if session_id is None else (session_id,)
+    rows = tx.all(LIVE_BRANCHES_OF_SESSION if of_session else LIVE_BRANCHES, of_session)
+    return [LiveBranch(row[0], row[1], row[2], Pointer(row[3], row[4])) for row in rows]
+
+
+def all_branches(tx: Transaction, session_id: str) -> list[BranchRow]:
+    """Return all branches that a session ever had, in the order of creation."""
+    return [BranchRow(*row) for row in tx.all(ALL_BRANCHES, (session_id,))]
+
+
+def forks_and_ends(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that created or ended branches of a session, or all of them, in order."""
+    return map(RecordedEvent, payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)))
+
+
+def owners(
+    tx: Transaction, *, session_id: str | None = None, after: str = "", limit: int = 1
+) -> list[tuple[str, str | None]]:
+    """Return (session id, user id) of one session, or of the next ones after an id, if not deleted."""
+    if session_id is not None:
+        return [(found, user_id) for found, user_id in tx.all(OWNER, (session_id,))]
+    return [(found, user_id) for found, user_id in tx.all(OWNERS, (after, limit))]
+
+
+def tool_items(tx: Transaction, session_id: str, outputs: Sequence[str]) -> Iterator[list[Row]]:
+    """
+    Yield the rows of tool calls and their outputs, one list for each event, segment by segment.
+
+    outputs: the item types of outputs.
+
+    A row is (position, index, type, tool name, is a call, recorded_at, metadata) and the payload.
+    """
+    source = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
+    for segment in tx.all(SEGMENTS, (session_id,)):
+        found = payloads.stored(tx, source, segment, columns=TOOL_ITEM_COLUMNS)
+        for _, rows in groupby(found, key=itemgetter(0)):
+            yield list(rows)
+
+
+def times(tx: Transaction, session_id: str) -> dict[int, int]:
+    """Return when each event of a session happened (µs since 1970 UTC), by its position."""
+    return {
+        position: occurred_at(recorded_at, metadata, position)
+        for position, recorded_at, metadata in tx.execute(TIMES, (session_id,))
+    }
 
 
 def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[branch_tree.Span]:

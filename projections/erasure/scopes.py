@@ -34,6 +34,13 @@ FIRST_SESSIONS: Final = "SELECT session_id FROM sessions ORDER BY session_id LIM
 NEXT_SESSIONS: Final = """
     SELECT session_id FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?
 """
+OF_USER: Final = """
+    SELECT session_id FROM sessions
+    WHERE (user_id = ? OR erased_at IS NOT NULL) AND session_id > ?
+    ORDER BY session_id
+    LIMIT ?
+"""
+"""A user's sessions, and erased ones: an interrupted erasure has removed their user ids."""
 ERASABLE: Final = """
     events AS e
     WHERE e.session_id = ? AND e.type IN ('items_added', 'items_replaced', 'metadata_set')
@@ -100,6 +107,41 @@ class SessionScope(NamedTuple):
         if session is None or session.deleted_at is None:
             append(tx, session_id, SessionDeleted(reason=reason))
         return True
+
+
+class UserSessions(NamedTuple):
+    """
+    Every session of a user, deleted or not; live ones are deleted first.
+
+    Erased sessions are read, too, to finish an interrupted erasure.
+    """
+
+    user_id: str
+    is_whole: bool = True
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the user's next sessions, and those that were erased."""
+        rows = tx.all(OF_USER, (self.user_id, after or "", PAGE_SESSIONS))
+        return [session_id for (session_id,) in rows]
+
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
+        """Return every payload of a session that still belongs to the user or was erased."""
+        session = conversations.session(tx, session_id)
+        if session is None or not self._includes(session):
+            return ErasurePlan(session_id, [])
+        return _all_payloads(tx, session_id)
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Delete the session if it is live; return whether it still belongs to the user."""
+        session = conversations.session(tx, session_id)
+        if session is None or not self._includes(session):
+            return False
+        if session.deleted_at is None:
+            append(tx, session_id, SessionDeleted(reason=reason))
+        return True
+
+    def _includes(self, session: conversations.Session) -> bool:
+        return session.user_id == self.user_id or session.erased_at is not None
 
 
 class DeletedSessions(NamedTuple):

@@ -28,7 +28,7 @@ SCOPED_EVENTS: Final = 50_000
 """If the filtered sessions have no more events than this in all, only these are read."""
 
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
-SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL"
+SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ?"
 
 
 class Batch(NamedTuple):

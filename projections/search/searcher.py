@@ -55,8 +55,9 @@ class ItemQuery(NamedTuple):
 
     text: a literal, case-insensitive substring of one of the item's texts.
     type, tool_name: as ``projections.conversations.item_kind`` classifies them; role: a message's own.
-    branch_id: a live branch that holds the item.
+    branch_id: a live branch that holds the item; for a removed one, the branch that it was added to.
     since, until: when it was said, ``until`` exclusive.
+    include_removed: whether to find items on no live branch, and those of deleted sessions, too.
     """
 
     text: str | None = None
@@ -68,18 +69,26 @@ class ItemQuery(NamedTuple):
     branch_id: str | None = None
     since: int | None = None
     until: int | None = None
+    include_removed: bool = False
 
 
 class Hit(NamedTuple):
-    """A matching item, and the live branches that hold it, in the order of their creation."""
+    """
+    A matching item, and the live branches that hold it, in the order of their creation.
+
+    added_on: the branch that the item was added to.
+    is_active: whether a live branch of a session that is not deleted holds it; a removed item has no turn.
+    """
 
     session_id: str
+    added_on: str | None
     branch_ids: tuple[str, ...]
-    turn: int
+    is_active: bool
+    turn: int | None
     ref: ItemRef
     kind: ItemKind
-    item: JSON
     snippet: Snippet
+    item: JSON
     occurred_at: int
 
 
@@ -148,7 +157,8 @@ class Searcher:
             return  # erased
         session_id, branch_id, recorded_at, metadata, *stored = row
         time = occurred_at(recorded_at, metadata, position)
-        if not self._matches_session(tx, session_id, time):
+        session = self._session(tx, session_id, time)
+        if session is None:
             return
         items = codec.decode_items([tuple(stored)])[0]
         for index in range(len(items) - 1, -1, -1):
@@ -157,24 +167,27 @@ class Searcher:
                 continue
             said = self._match(item)
             place = None if said is None else live.place(session_id, branch_id, ref)
-            if said is None or place is None:
+            if said is None or (place is None and not self._query.include_removed):
                 continue
-            (kind, snippet), (turn, branch_ids) = said, place
-            if self._query.branch_id in (None, *branch_ids):
-                yield Hit(session_id, branch_ids, turn, ref, kind, item, snippet, time)
+            turn, branch_ids = place or (None, ())
+            if self._query.branch_id in (None, *(branch_ids or (branch_id,))):
+                is_active = bool(branch_ids) and session.deleted_at is None
+                told = (session_id, branch_id, branch_ids, is_active, turn, ref)
+                yield Hit(*told, *said, item, time)
 
-    def _matches_session(self, tx: Transaction, session_id: str, time: int) -> bool:
+    def _session(self, tx: Transaction, session_id: str, time: int) -> conversations.Session | None:
+        """Return the session of an event; None if the event's session or time does not match."""
         query = self._query
         if query.session_id not in (None, session_id):
-            return False
+            return None
         if query.since is not None and time < query.since:
-            return False
+            return None
         if query.until is not None and time >= query.until:
-            return False
+            return None
         session = conversations.session(tx, session_id)
-        if session is None or session.deleted_at is not None:
-            return False
-        return query.user_id in (None, session.user_id)
+        if session is None or query.user_id not in (None, session.user_id):
+            return None
+        return session if session.deleted_at is None or query.include_removed else None
 
     def _match(self, item: JSON) -> tuple[ItemKind, Snippet] | None:
         """Return an item's kind and the snippet that matches; None if the item does not match."""

@@ -72,7 +72,11 @@ def _texts(value: JSON, levels: int) -> Iterator[str]:
 
 def message_texts(item: JSON) -> list[str]:
     """Return the texts of a message: its content, or those of its parts."""
-    content = item.get("content", "") if isinstance(item, Mapping) else None
+    return content_texts(item.get("content", "")) if isinstance(item, Mapping) else []
+
+
+def content_texts(content: JSON) -> list[str]:
+    """Return the texts of a message's content: the content itself, or those of its parts."""
     if isinstance(content, str):
         return [content]
     parts = content if isinstance(content, list) else []

@@ -29,6 +29,7 @@ class SessionFilters(TypedDict, total=False):
     """
     Filters for sessions; None does not filter. A session must match all of them.
 
+    session_id: with this id.
     user_id: of this user.
     metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` matches every session
         with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not
@@ -40,6 +41,7 @@ class SessionFilters(TypedDict, total=False):
     min_items: minimum number of items.
     """
 
+    session_id: str | None
     user_id: str | None
     metadata: Mapping[str, JSON] | None
     created_after: datetime | None
@@ -68,6 +70,7 @@ class SessionCursor(NamedTuple):
 class SessionQuery:
     """Filters for sessions, an order, and a page."""
 
+    session_id: str | None = None
     user_id: str | None = None
     leaves: tuple[Leaf, ...] = ()
     periods: Mapping[OrderBy, Period] = field(default_factory=dict)
@@ -110,6 +113,7 @@ def parse(
             f"invalid order_by: expected 'updated_at' or 'created_at', got {order_by!r}"
         )
     return SessionQuery(
+        session_id=_text("session_id", filters.get("session_id")),
         user_id=_text("user_id", filters.get("user_id")),
         leaves=_leaves(filters.get("metadata")),
         periods=_periods(filters),

@@ -38,6 +38,9 @@ WITH_LEAF = """
 OF_USER = """
     SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL
 """
+ALL_OF_USER = """
+    SELECT session_id FROM sessions WHERE user_id = ? ORDER BY created_at, session_id
+"""
 HAS_LEAF = """
     ? = (SELECT l.value FROM session_labels AS l WHERE l.session_id = s.session_id AND l.path = ?)
 """
@@ -122,6 +125,11 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
         return Page(found, found[-1].place(query) if found else None)
     is_full = len(candidates) == SCANNED_AT_ONCE
     return Page(found, candidates[-1].place(query) if is_full else None)
+
+
+def of_user(tx: Transaction, user_id: str) -> list[str]:
+    """Return the ids of all sessions of a user, deleted ones included, oldest first."""
+    return [session_id for (session_id,) in tx.all(ALL_OF_USER, (user_id,))]
 
 
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
@@ -217,6 +225,8 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
 def _conditions(query: SessionQuery) -> Iterator[Condition]:
     """Return what a session must be. A column in an expression is not looked for in an index."""
     yield f"s.deleted_at IS {'NOT NULL' if query.is_deleted else 'NULL'}", ()
+    if query.session_id is not None:
+        yield "s.session_id = ?", (query.session_id,)
     if query.user_id is not None:
         user_id = "s.user_id" if query.order_by == "updated_at" else "s.user_id || ''"
         yield f"{user_id} = ?", (query.user_id,)

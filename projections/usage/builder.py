@@ -55,6 +55,8 @@ USAGE = """
         response_id          TEXT,
         model                TEXT,
         agent                TEXT,
+        endpoint             TEXT,
+        service_tier         TEXT,
         cost_usd             REAL,
         cost_nanos           INTEGER NOT NULL,
         price_source         TEXT,
@@ -101,7 +103,8 @@ INSERT = Insert(
     (
         *("position", "index_in_event", "session_id", "branch_id", "turn", "is_live", "run_id"),
         *("begins_run", "is_interrupted", *COUNTS, "input_token_details", "output_token_details"),
-        *("response_id", "model", "agent", "cost_usd", "cost_nanos", "price_source", "occurred_at"),
+        *("response_id", "model", "agent", "endpoint", "service_tier"),
+        *("cost_usd", "cost_nanos", "price_source", "occurred_at"),
     ),
 )
 ADD = f"""
@@ -122,14 +125,15 @@ KNOWN_RUNS = """
 MOST_ASKED = 500
 """After how many runs one statement asks."""
 REQUEST = f"""
-    SELECT session_id, response_id, model, agent, cost_usd, price_source, occurred_at, begins_run,
-        {", ".join(COUNTS)}
+    SELECT session_id, response_id, model, agent, endpoint, service_tier, cost_usd, price_source,
+        occurred_at, begins_run, {", ".join(COUNTS)}
     FROM usage
     WHERE position = ? AND index_in_event = ?
 """
 CORRECT = """
     UPDATE usage
-    SET response_id = ?, model = ?, agent = ?, cost_usd = ?, cost_nanos = ?, price_source = ?
+    SET response_id = ?, model = ?, agent = ?, endpoint = ?, service_tier = ?,
+        cost_usd = ?, cost_nanos = ?, price_source = ?
     WHERE position = ? AND index_in_event = ?
 """
 END_TURN = """
@@ -162,7 +166,7 @@ class Usage(Projection):
     """
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # 4: the endpoint and the service tier of each request
     schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN, USAGE_OF_RUN, USAGE_BY_DAY)
     handles: ClassVar[Sequence[type[Event]]] = (
         UsageRecorded,
@@ -240,7 +244,8 @@ class _Batch:
         return begins
 
     def _correct(self, known: Row, correction: UsageCorrection) -> None:
-        session_id, response_id, model, agent, cost, source, at, begins_run, *used = known
+        session_id, response_id, model, agent, endpoint, tier, cost, source, *rest = known
+        at, begins_run, *used = rest
         before = _group(at, session_id, model, agent)
         self._add(before, [-number for number in _counted(begins_run, used, cost)])
         self._left.add(before)
@@ -251,6 +256,8 @@ class _Batch:
             _better(correction.response_id, response_id),
             model,
             agent,
+            _better(correction.endpoint, endpoint),
+            _better(correction.service_tier, tier),
             cost,
             nanos(cost),
             _better(correction.price_source, source),
@@ -333,6 +340,8 @@ def _row(
         request.response_id,
         request.model,
         request.agent,
+        request.endpoint,
+        request.service_tier,
         request.cost_usd,
         nanos(request.cost_usd),
         request.price_source,

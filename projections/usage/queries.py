@@ -8,7 +8,7 @@ period in ``usage_by_day``. Both give the same sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -208,7 +208,10 @@ def _where(conditions: list[str]) -> str:
 
 # -- of one session -----------------------------------------------------------------------------
 
-_REQUEST_FIELDS = (*COUNTS, "response_id", "model", "agent", "cost_usd", "price_source")
+_REQUEST_FIELDS = (
+    *(*COUNTS, "response_id", "model", "agent", "endpoint", "service_tier"),
+    *("cost_usd", "price_source"),
+)
 _REQUEST_COLUMNS = (*_REQUEST_FIELDS, "input_token_details", "output_token_details")
 TURNS = """
     SELECT turn, requests, input_tokens, output_tokens, total_tokens, input_token_details,
@@ -227,23 +230,20 @@ LIVE_TOTAL = """
         GROUP BY branch_id, turn
     ) AS turns
 """
-INTERRUPTED_RUNS = """
-    SELECT run_id, MAX(position) AS last
+RUNS_BEGINNING = f"""
+    SELECT run_id
     FROM usage
-    WHERE session_id = ? AND is_interrupted = 1
-    GROUP BY run_id
-    ORDER BY last DESC
-"""
-RUNS_OF_TURN = """
-    SELECT run_id, MAX(position) AS last
-    FROM usage
-    WHERE session_id = ? AND branch_id = ? AND turn = ?
-    GROUP BY run_id
-    ORDER BY last DESC
+    WHERE session_id = ? AND begins_run = 1 AND {" AND ".join(f"{name} = ?" for name in COUNTS)}
+        AND (
+            ? IS NULL
+            OR run_id IN (
+                SELECT run_id FROM usage WHERE session_id = ? AND branch_id = ? AND turn = ?
+            )
+        )
+    ORDER BY position DESC
 """
 REQUESTS_OF_RUN = f"""
-    SELECT branch_id, turn, is_interrupted, position, index_in_event, occurred_at,
-        {", ".join(_REQUEST_COLUMNS)}
+    SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_COLUMNS)}
     FROM usage
     WHERE session_id = ? AND run_id = ?
     ORDER BY position, index_in_event
@@ -264,12 +264,9 @@ class RecordedRequest(NamedTuple):
 
 
 class RecordedRun(NamedTuple):
-    """A run so far: its requests, and its last branch and turn."""
+    """A run so far."""
 
     run_id: str
-    branch_id: str
-    turn: int | None
-    is_interrupted: bool
     requests: list[RecordedRequest]
 
 
@@ -324,26 +321,20 @@ def requests(tx: Transaction, query: UsageQuery) -> list[RecordedRequest]:
     return [_recorded_request(row) for row in tx.execute(sql, parameters)]
 
 
-def waiting_runs(tx: Transaction, session_id: str) -> list[RecordedRun]:
-    """Return the session's runs that wait for an approval as far as is recorded, the last first."""
-    found = [
-        _recorded_run(tx, session_id, run_id)
-        for run_id, _ in tx.all(INTERRUPTED_RUNS, (session_id,))
-    ]
-    return [run for run in found if run.is_interrupted]
+def runs_beginning(
+    tx: Transaction, session_id: str, first: Sequence[int], turn: tuple[str, int] | None
+) -> Iterator[RecordedRun]:
+    """
+    Yield a session's runs whose first request has these numbers, the last run first.
 
-
-def runs_of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list[RecordedRun]:
-    """Return the runs that took part in a branch's turn, the last first."""
-    rows = tx.all(RUNS_OF_TURN, (session_id, branch_id, turn))
-    return [_recorded_run(tx, session_id, run_id) for run_id, _ in rows]
-
-
-def _recorded_run(tx: Transaction, session_id: str, run_id: str) -> RecordedRun:
-    rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
-    branch_id, turn, is_interrupted = rows[-1][:3]
-    recorded = [_recorded_request(row[3:]) for row in rows]
-    return RecordedRun(run_id, branch_id, turn, bool(is_interrupted), recorded)
+    first: the request's numbers, in the order of ``COUNTS``.
+    turn: a branch and its turn, for only the runs that took part in it.
+    """
+    branch_id, number = turn or (None, None)
+    parameters = (session_id, *first, branch_id, session_id, branch_id, number)
+    for (run_id,) in tx.all(RUNS_BEGINNING, parameters):
+        rows = tx.all(REQUESTS_OF_RUN, (session_id, run_id))
+        yield RecordedRun(run_id, [_recorded_request(row) for row in rows])
 
 
 def _recorded_request(row: Row) -> RecordedRequest:

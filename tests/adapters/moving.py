@@ -116,7 +116,7 @@ async def fill(path: Path) -> None:
 
 
 async def lines_of(log: EventLog, *session_ids: str) -> list[str]:
-    return [line async for line in export_lines(log, session_ids)]
+    return [line async for line in export_lines(log, session_ids or None)]
 
 
 async def exported(path: Path, *session_ids: str) -> list[str]:

@@ -41,6 +41,8 @@ async def test_a_row_tells_what_was_found_and_where(path: Path) -> None:
     assert row == {
         "session_id": "s",
         "branch_ids": ["main", branch_id],
+        "added_on": "main",
+        "is_active": True,
         "turn": 1,
         "position": 1,
         "index": 0,

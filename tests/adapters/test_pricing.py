@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import genai_prices
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, Price
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, OnlyPrices, Price
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.conversations import pricing
 from agents_eventlog.eventlog import RequestUsage, UsageRecorded
@@ -97,14 +98,68 @@ def test_what_has_no_known_price_is_not_priced(request_: RequestUsage) -> None:
     assert pricing.priced(request_, microseconds(NOVEMBER), None) == request_
 
 
-def test_a_price_list_of_the_application_is_all_there_is() -> None:
+def test_the_prices_of_the_application_come_before_the_list() -> None:
     prices = {"mine": Price(input=2.0, output=10.0, cached_input=0.5, cache_write=3.0)}
     request = used("mine", cached_input_tokens=300, cache_write_tokens=200)
     priced = pricing.priced(request, 0, prices)
     assert priced.cost_usd == pytest.approx((500 * 2 + 300 * 0.5 + 200 * 3 + 100 * 10) / 1e6)
     assert priced.price_source == "application"
-    assert pricing.priced(used("gpt-4o"), 0, prices).cost_usd is None
-    assert pricing.priced(used("gpt-4o"), 0, {}).cost_usd is None
+    listed = pricing.priced(used("gpt-4o"), 0, None)
+    assert listed.cost_usd
+    for own in (prices, {}, lambda request, at: None):
+        assert pricing.priced(used("gpt-4o"), 0, own) == listed
+    assert pricing.priced(used("gpt-4o"), 0, {"gpt-4o": Price(0.0, 0.0)}).cost_usd == 0
+
+
+def test_only_the_prices_of_the_application_on_demand() -> None:
+    only = OnlyPrices({"mine": Price(1.0, 1.0)})
+    assert pricing.priced(used("mine"), 0, only).cost_usd == pytest.approx(1_100 / 1e6)
+    for nothing in (only, OnlyPrices({}), OnlyPrices(lambda request, at: None)):
+        assert pricing.priced(used("gpt-4o"), 0, nothing).cost_usd is None
+
+
+@pytest.mark.parametrize("prices", ["list", OnlyPrices(None), OnlyPrices({"m": 1.0})], ids=str)  # type: ignore[arg-type,dict-item]
+def test_other_prices_are_refused(prices: Any) -> None:
+    with pytest.raises(TypeError, match="invalid price"):
+        pricing.checked(prices)
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoint", "is_free"),
+    [
+        ("deepseek-r1:7b", "http://localhost:11434/v1", None),
+        ("gpt-4o", "https://gateway.example.com/v1", None),
+        ("deepseek/deepseek-r1:free", "http://localhost:8000/v1", None),
+        ("deepseek/deepseek-r1:free", "https://openrouter.ai/api/v1", True),
+        ("litellm/openrouter/unheard/of:free", None, True),
+        ("deepseek/deepseek-r1", "https://openrouter.ai/api/v1", False),
+        ("gpt-4o", "https://mine.openai.azure.com/openai", False),
+    ],
+)
+def test_the_endpoint_determines_the_price(
+    model: str, endpoint: str | None, is_free: bool | None
+) -> None:
+    request = msgspec.structs.replace(used(model), endpoint=endpoint)
+    cost = pricing.priced(request, microseconds(NOVEMBER), None).cost_usd
+    assert (None if cost is None else cost == 0) is is_free
+    mine = pricing.priced(request, 0, {model: Price(1.0, 1.0)})
+    assert mine.cost_usd == pytest.approx(1_100 / 1e6)
+
+
+def test_the_service_tier_determines_the_price() -> None:
+    def cost(model: str, tier: str | None, prices: Any = None) -> float | None:
+        request = msgspec.structs.replace(used(model), service_tier=tier)
+        return pricing.priced(request, microseconds(NOVEMBER), prices).cost_usd
+
+    standard = cost("gpt-5", None)
+    assert standard
+    assert cost("gpt-5", "flex") == standard / 2
+    assert cost("gpt-5", "priority") is None
+    assert cost("claude-sonnet-4-5", "flex") is None
+    mine = {"gpt-5": Price(1.0, 1.0), ("gpt-5", "priority"): Price(2.0, 2.0)}
+    assert cost("gpt-5", None, mine) == pytest.approx(1_100 / 1e6)
+    assert cost("gpt-5", "priority", mine) == pytest.approx(2_200 / 1e6)
+    assert cost("gpt-5", "flex", mine) == standard / 2
 
 
 def test_cached_input_without_a_price_of_its_own_costs_what_input_does() -> None:
@@ -207,7 +262,7 @@ async def test_repricing_can_be_narrowed(path: Path) -> None:
         assert (
             await log.reprice(since=datetime(2026, 11, 5, tzinfo=UTC), dry_run=True)
         ).requests == 0
-        mine = {"unheard-of": Price(1.0, 1.0)}
+        mine = OnlyPrices({"unheard-of": Price(1.0, 1.0)})
         assert (await log.reprice(prices=mine, dry_run=True)).changed == 1
 
 

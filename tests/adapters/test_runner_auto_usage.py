@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import agents
+import httpx2
+import openai
 import pytest
 from agents import (
     Agent,
     GuardrailFunctionOutput,
+    ModelSettings,
     OutputGuardrailTripwireTriggered,
     RunConfig,
     RunContextWrapper,
     Runner,
+    RunState,
     UserError,
     function_tool,
+    handoff,
     output_guardrail,
+    trace,
 )
+from agents.extensions import handoff_filters
 from agents.extensions.memory import EncryptedSession
+from agents.retry import ModelRetrySettings, retry_policies
 from agents.usage import Usage
 
 from agents_eventlog import (
@@ -39,6 +48,7 @@ from agents_eventlog.adapters.openai_agents.testing import (
     together,
     tokens,
 )
+from agents_eventlog.adapters.openai_agents.usage import runs
 from tests.adapters.running import Bank, Spy, run_program, weather
 
 if TYPE_CHECKING:
@@ -63,7 +73,7 @@ def microdollars(session: Any) -> list[int | None]:
     return [None if cost is None else round(cost * 1e6) for (cost,) in rows(session, "cost_usd")]
 
 
-async def test_each_request_is_recorded_with_the_items_that_it_answered(
+async def test_each_request_is_recorded_on_the_turn_that_it_answered(
     ours: Sessions, run: Any
 ) -> None:
     first = call("weather", {"city": "Oslo"}, usage=tokens(100, 20, cached=60))
@@ -74,9 +84,9 @@ async def test_each_request_is_recorded_with_the_items_that_it_answered(
         host(reply("Bye", usage=tokens(200, 10)), first=9), "Bye", session=ours(prices=PRICES)
     )
     assert rows(session, *COLUMNS[:-1]) == [
-        (1, "Host", "small", None, 100, 20),
-        (1, "Host", "small", None, 150, 30),
-        (2, "Host", "small", None, 200, 10),
+        (1, "Host", "small", "resp_1", 100, 20),
+        (1, "Host", "small", "resp_2", 150, 30),
+        (2, "Host", "small", "resp_9", 200, 10),
     ]
     # 40 + 60/2 + 20*4, 50 + 100/2 + 30*4, 200 + 10*4 millionths of a dollar
     assert microdollars(session) == [150, 220, 240]
@@ -86,30 +96,7 @@ async def test_each_request_is_recorded_with_the_items_that_it_answered(
     assert stats["unpriced_requests"] == 0
 
 
-async def test_a_request_and_its_items_are_one_commit(ours: Sessions, run: Any) -> None:
-    session = ours()
-    commits = 0
-
-    def count() -> int:
-        nonlocal commits
-        commits += 1
-        return 0
-
-    await session.add_items([{"role": "user", "content": "before"}])
-    session.log.store.write_sync(
-        lambda tx: tx.connection.set_trace_callback(
-            lambda sql: count() if sql == "COMMIT" else None
-        )
-    )
-    commits = 0
-    await run(host("Hello"), "Hi", session=session)
-    session.log.store.write_sync(lambda tx: tx.connection.set_trace_callback(None))
-    assert commits == 2, "the input; the answer and its usage"
-
-
-async def test_a_result_adds_the_response_ids_and_counts_nothing_twice(
-    ours: Sessions, run: Any
-) -> None:
+async def test_a_result_counts_nothing_twice(ours: Sessions, run: Any) -> None:
     session = ours(prices=PRICES)
     result = await run(
         host(call("weather", {"city": "Oslo"}), "Sunny", usage=tokens(10, 5)), "W?", session=session
@@ -119,8 +106,149 @@ async def test_a_result_adds_the_response_ids_and_counts_nothing_twice(
         await session.store_run_usage(result)
         assert rows(session, "response_id", "total_tokens") == [("resp_1", 15), ("resp_2", 15)]
         assert await session.get_usage_stats() == before
+    assert [e async for e in session.log.read("talk") if e.type == "usage_corrected"] == []
+
+
+class OwnUsage(Usage):
+    """A usage class of the application, whose requests are not observed."""
+
+
+async def test_a_result_completes_the_requests_of_an_own_usage_class(
+    ours: Sessions, run: Any
+) -> None:
+    session = ours(prices=PRICES)
+    context = RunContextWrapper(None, usage=OwnUsage())
+    agent = host(call("weather", {"city": "Oslo"}), "Sunny", usage=tokens(10, 5))
+    result = await run(agent, "W?", session=session, context=context)
+    assert rows(session, "turn", "agent", "total_tokens") == [(1, None, 15), (1, None, 15)]
+    for _ in range(2):
+        await session.store_run_usage(result, run_config=RunConfig())
+    assert rows(session, "agent", "model", "response_id") == [
+        ("Host", "small", "resp_1"),
+        ("Host", "small", "resp_2"),
+    ]
+    assert microdollars(session) == [30, 30]
     corrected = [e async for e in session.log.read("talk") if e.type == "usage_corrected"]
     assert len(corrected) == 1
+
+
+async def test_hooks_record_the_requests_of_an_own_usage_class(ours: Sessions, run: Any) -> None:
+    session = ours(auto_usage=False)
+    context = RunContextWrapper(None, usage=OwnUsage())
+    agent = host(reply("Hi", usage=tokens(10, 5)))
+    await run(agent, "Hi", session=session, context=context, hooks=UsageHooks(session))
+    assert rows(session, "agent", "total_tokens") == [(None, 15)]
+
+
+async def test_a_retried_request_belongs_to_its_agent_and_model(ours: Sessions) -> None:
+    lost = openai.APIConnectionError(request=httpx2.Request("POST", "http://x"))
+    agent = host(lost, reply("Hi", usage=tokens(10, 5)))
+    agent.model_settings = ModelSettings(
+        retry=ModelRetrySettings(
+            max_retries=1,
+            backoff={"initial_delay": 0.001},
+            policy=retry_policies.network_error(),
+        )
+    )
+    session = ours(prices=PRICES)
+    await Runner.run(agent, "Hi", session=session)
+    assert rows(session, "agent", "model", "response_id", "total_tokens") == [
+        ("Host", "small", None, 0),
+        ("Host", "small", "resp_1", 15),
+    ]
+    assert microdollars(session) == [0, 30]
+
+
+async def test_a_handoff_with_an_input_filter_bills_each_agent_its_own(
+    ours: Sessions, run: Any
+) -> None:
+    billing = host(reply("Done", usage=tokens(20, 2)), name="Billing", model="large", first=5)
+    desk = host(call("transfer_to_billing", usage=tokens(10, 1)), name="Desk")
+    desk.handoffs = [handoff(billing, input_filter=handoff_filters.remove_all_tools)]
+    session = ours(prices=PRICES)
+    result = await run(desk, "My bill?", session=session)
+    for _ in range(2):
+        assert rows(session, "agent", "model", "input_tokens") == [
+            ("Desk", "small", 10),
+            ("Billing", "large", 20),
+        ]
+        await session.store_run_usage(result)
+
+
+async def test_agents_used_as_tools_in_parallel_are_billed_to_their_own_sessions(
+    ours: Sessions, run: Any
+) -> None:
+    desk = host(
+        together(*(call(f"ask_{name}", {"input": "?"}) for name in "abc"), usage=tokens(1, 0)),
+        reply("Done", usage=tokens(2, 0)),
+    )
+    experts = {"a": ours("a"), "b": ours("b"), "c": None}
+    desk.tools = []
+    for number, (name, own) in enumerate(experts.items(), 1):
+
+        async def slowly(_: Any, number: int = number) -> Any:
+            await asyncio.sleep(0.01 * (4 - number))
+            return reply("42", usage=tokens(10 * number, 0))
+
+        expert = host(slowly, name=name, model=f"model-{name}", first=10 * number)
+        desk.tools.append(
+            expert.as_tool(tool_name=f"ask_{name}", tool_description="Ask", session=own)
+        )
+    session = ours()
+    await run(desk, "Ask all", session=session)
+    assert rows(ours("a"), "agent", "model", "input_tokens") == [("a", "model-a", 10)]
+    assert rows(ours("b"), "agent", "model", "input_tokens") == [("b", "model-b", 20)]
+    assert rows(session, "agent", "model", "input_tokens") == [
+        ("Host", "small", 1),
+        ("c", "model-c", 30),
+        ("Host", "small", 2),
+    ]
+
+
+@pytest.mark.parametrize("auto", [True, False], ids=["auto", "result only"])
+async def test_the_endpoint_and_the_tier_of_a_request_are_recorded(
+    ours: Sessions, run: Any, *, auto: bool
+) -> None:
+    session = ours(auto_usage=auto)
+    agent = host(reply("Hi", usage=tokens(10, 5)), model="gpt-5")
+    agent.model._client = openai.AsyncOpenAI(base_url="http://me:pw@localhost:1/v1", api_key="x")
+    for name in ("extra_args", "extra_body"):
+        agent.model_settings = ModelSettings(**{name: {"service_tier": "flex"}})
+        again = host(reply("Hi", usage=tokens(10, 5)), model="gpt-5")
+        again.model._client, again.model_settings = agent.model._client, agent.model_settings
+        result = await run(again, "Hi", session=session)
+        await session.store_run_usage(result)
+    assert (
+        rows(session, "endpoint", "service_tier", "cost_usd")
+        == [("http://localhost:1/v1", "flex", None)] * 2
+    )
+
+
+async def test_a_saved_approval_that_is_resumed_twice_counts_its_first_request_once(
+    ours: Sessions, run: Any
+) -> None:
+    first = Bank(call("pay", {"to": "Ada"}), usage=tokens(100, 10))
+    saved = (await run(first.agent, "Pay Ada", session=ours())).to_state().to_json()
+    for number in (20, 30, 40):
+        bank = Bank(reply("Done", usage=tokens(200, number)), first=number)
+        state = await RunState.from_json(bank.agent, saved)
+        state.approve(state.get_interruptions()[0])
+        await run(bank.agent, state, session=ours())
+    stats = await ours().get_usage_stats()
+    assert (stats["total_runs"], stats["total_requests"], stats["total_tokens"]) == (1, 4, 800)
+
+
+async def test_a_usage_is_still_the_sdks(ours: Sessions, run: Any) -> None:
+    result = await run(host(reply("Hi", usage=tokens(10, 5))), "Hi", session=ours())
+    usage = result.context_wrapper.usage
+    same = Usage()
+    same.add(tokens(10, 5))
+    assert isinstance(usage, Usage)
+    assert usage == same
+    assert same == usage
+    assert usage != Usage()
+    assert usage != "usage"
+    assert pickle.loads(pickle.dumps(usage)) == usage
 
 
 async def test_both_results_stored_after_both_runs_belong_to_their_own_turns(
@@ -215,7 +343,7 @@ async def test_a_handoff_is_told_by_agent_and_model(ours: Sessions, run: Any) ->
     assert [row[0] for row in rows(session, "response_id")] == ["resp_1", "resp_5", "resp_2"]
 
 
-async def test_an_agent_used_as_a_tool_counts_once_and_its_model_is_not_guessed(
+async def test_an_agent_used_as_a_tool_counts_once_with_its_own_model(
     ours: Sessions, run: Any
 ) -> None:
     expert = host(reply("42", usage=tokens(7, 1)), name="Expert", model="large", first=9)
@@ -228,11 +356,11 @@ async def test_an_agent_used_as_a_tool_counts_once_and_its_model_is_not_guessed(
     await session.store_run_usage(result)
     assert rows(session, "agent", "response_id", "input_tokens") == [
         ("Host", "resp_1", 10),
-        (None, None, 7),
+        ("Expert", "resp_9", 7),
         ("Host", "resp_2", 30),
     ]
     stats = await session.get_usage_stats()
-    assert (stats["total_requests"], stats["unpriced_requests"]) == (3, 1)
+    assert (stats["total_requests"], stats["unpriced_requests"]) == (3, 0)
 
 
 async def test_an_agent_used_as_a_tool_on_a_session_of_its_own_counts_there(
@@ -307,7 +435,7 @@ async def test_a_run_that_fails_on_a_later_request_keeps_what_it_used(
     assert await spent(session) == 15
 
 
-async def test_a_request_whose_tool_raised_is_recorded_with_the_next_call_on_its_own_turn(
+async def test_a_request_whose_tool_raised_is_recorded_on_its_own_turn(
     ours: Sessions, run: Any
 ) -> None:
     session = ours()
@@ -317,23 +445,27 @@ async def test_a_request_whose_tool_raised_is_recorded_with_the_next_call_on_its
     assert [(t["user_turn_number"], t["total_tokens"]) for t in turns] == [(1, 15), (2, 2)]
 
 
-async def test_a_request_whose_tool_raised_is_recorded_on_closing(ours: Sessions, run: Any) -> None:
-    session = ours()
-    await failing(run, session)
-    session.close()
-    assert await spent(ours()) == 15
-
-
-async def test_a_request_whose_tool_raised_is_recorded_when_the_object_is_thrown_away(
+async def test_the_cost_of_a_failed_run_is_known_to_every_later_read(
     ours: Sessions, run: Any
 ) -> None:
-    await failing(run, ours())
-    ours.opened.clear()
-    await asyncio.sleep(0.01)  # older SDKs hold a failed run until their tasks have ended
-    gc.collect()
-    await ours().add_items([{"role": "user", "content": "Next"}])  # written after it
-    turns = await ours().get_turn_usage()
-    assert [(t["user_turn_number"], t["total_tokens"]) for t in turns] == [(1, 15)]
+    session = ours(prices=PRICES)
+    await failing(run, session)
+    of_log = await session.log.usage()
+    assert (of_log["total_tokens"], of_log["unpriced_requests"]) == (15, 0)
+    assert await ours().get_usage_stats() == of_log
+    assert (await ours().get_session_usage())["total_tokens"] == 15
+    assert (await ours().get_turn_usage(1))["total_tokens"] == 15
+
+
+async def test_the_usage_of_a_failed_run_has_the_trace_id_of_its_run(tmp_path: Path) -> None:
+    agents.set_trace_processors([])
+    session = AdvancedSQLiteSession("talk", tmp_path / "log.db")
+    with trace("Failing") as its:
+        await failing(Runner.run, session)
+    with trace("Next"):
+        await session.add_items([{"role": "user", "content": "Next"}])
+    [used] = [e async for e in session.log.read("talk") if e.type == "usage_recorded"]
+    assert used.metadata["trace_id"] == its.trace_id
 
 
 async def test_of_runs_that_are_under_way_together_none_is_forgotten(ours: Sessions) -> None:
@@ -400,15 +532,32 @@ async def serve():
         asyncio.create_task(fail(AdvancedSQLiteSession("thrown away", sys.argv[1]))),
     )
     await fail(AdvancedSQLiteSession("in the same task", sys.argv[1]))
-    await asyncio.sleep(0.5)  # older SDKs hold a failed run until their tasks have ended
-    gc.collect()  # the traceback holds the object in a cycle
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.1)
     print("serving", flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(serve())
 """
 )
+
+FORKED = (
+    PROGRAM.partition("kept =")[0]
+    + """
+import os
+asyncio.run(AdvancedSQLiteSession("parent", sys.argv[1]).get_items())
+pid = os.fork()
+if pid == 0:  # ends as a worker of multiprocessing or gunicorn does, without the handlers of atexit
+    asyncio.run(fail(AdvancedSQLiteSession("worker", sys.argv[1])))
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+)
+
+
+def test_a_forked_worker_has_recorded_its_last_request(ours: Sessions) -> None:
+    done = run_program(FORKED, ours.path)
+    assert done.returncode == 0, done.stderr
+    assert asyncio.run(spent(ours("worker"))) == 15
 
 
 def test_a_program_that_is_terminated_after_a_failed_run_has_recorded_what_was_spent(
@@ -442,21 +591,24 @@ async def test_a_request_whose_output_a_guardrail_refused_is_recorded(
     assert await spent(ours()) == 15
 
 
-async def test_a_call_that_fails_takes_its_usage_back_and_the_next_one_brings_it(
-    ours: Sessions,
+async def test_usage_that_could_not_be_recorded_is_recorded_by_the_next_write_on_its_turn(
+    ours: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = ours()
-    await session.add_items([{"role": "user", "content": "one"}])
-    await session.create_branch("draft")
-    await failing(
-        Runner.run, session
-    )  # in this task, so that nothing is recorded in the background
-    await ours(branch_id="main").delete_branch("draft", force=True)
-    with pytest.raises(ValueError, match="draft"):
-        await session.add_items([{"role": "user", "content": "two"}])
-    assert await spent(session) == 0
-    session.close()
-    assert await spent(ours()) == 15
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise BrokenError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(runs, "record", full)
+        await failing(Runner.run, session)
+        assert await spent(session) == 0
+        assert "Failed to store session usage" in caplog.text
+        with pytest.raises(BrokenError):
+            await session.add_items([{"role": "user", "content": "two"}])
+    await session.add_items([{"role": "user", "content": "three"}])
+    turns = await session.get_turn_usage()
+    assert [(t["user_turn_number"], t["total_tokens"]) for t in turns] == [(1, 15)]
 
 
 async def test_without_automatic_recording_only_results_are_recorded(
@@ -529,7 +681,7 @@ async def test_an_encrypted_session_hands_the_run_on(ours: Sessions, run: Any) -
     session = ours(prices=PRICES)
     encrypted = EncryptedSession("talk", session, encryption_key="a key of some length")
     await run(host(reply("Hi", usage=tokens(10, 5))), "Hi", session=encrypted)
-    assert rows(session, "agent", "model", "total_tokens") == [(None, None, 15)]
+    assert rows(session, "agent", "model", "total_tokens") == [("Host", "small", 15)]
 
 
 async def test_hooks_name_the_agent_behind_an_encrypted_session(ours: Sessions, run: Any) -> None:
@@ -556,12 +708,31 @@ async def test_many_runs_on_one_object_at_once_count_each_its_own(tmp_path: Path
     assert (await session.get_usage_stats())["total_runs"] == 30
 
 
+class ReadsItsWay(AdvancedSQLiteSession):
+    """Overrides one method as subclasses of the SDK's class do, without ``wrapper``."""
+
+    async def get_items(self, limit: int | None = None, branch_id: str | None = None) -> Any:  # type: ignore[override]
+        return await super().get_items(limit, branch_id)
+
+
+async def test_a_subclass_that_overrides_a_method_without_wrapper_warns_once_and_hooks_record(
+    tmp_path: Path, no_tracing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ReadsItsWay("s", tmp_path / "log.db", auto_usage=False)
+    assert not caplog.messages
+    sessions = [ReadsItsWay(f"s{n}", tmp_path / "log.db") for n in range(2)]
+    assert ["ReadsItsWay.get_items has no" in each for each in caplog.messages] == [True]
+    agent = host(reply("Hi", usage=tokens(10, 5)))
+    await Runner.run(agent, "Hi", session=sessions[0], hooks=UsageHooks(sessions[0]))
+    assert rows(sessions[0], "turn", "agent", "total_tokens") == [(1, "Host", 15)]
+
+
 async def test_a_call_without_a_run_reads_and_records_no_usage(tmp_path: Path) -> None:
     session = AdvancedSQLiteSession("s", tmp_path / "log.db")
     spy = Spy(session)
     await session.add_items([{"role": "user", "content": "x"}])
     assert [name for name, *_ in spy.calls] == ["add_items"]
-    assert session._usage._runs == {}
+    assert session._usage._unrecorded == {}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +43,7 @@ class Answering(Model):
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """Let each test look up and warn anew."""
-    caches = (sdk_internals.lookup, sdk_internals.warn_once, sdk_internals._runner_functions)
+    caches = (sdk_internals.lookup, sdk_internals.warn_once, sdk_internals.requesting)
     for each in caches:
         each.cache_clear()
     yield
@@ -80,27 +82,37 @@ async def test_hooks_record_a_run_with_its_agent_and_model(tmp_path: Path) -> No
     assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
 
 
-async def test_without_the_functions_that_run_agents_the_model_is_unknown_with_one_warning(
+@pytest.mark.parametrize(
+    ("replacement", "missing"),
+    [
+        (None, "agents.run_internal.run_loop.get_new_response"),
+        (lambda: None, "local variables public_agent and model of get_new_response"),
+    ],
+    ids=["without the function", "with a function of another shape"],
+)
+async def test_without_the_functions_that_call_a_model_it_is_unknown_with_one_warning(
     tmp_path: Path,
     forgotten: None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    replacement: Any,
+    missing: str,
 ) -> None:
-    monkeypatch.setattr(sdk_internals, "_code", lambda module, name: None)
+    found = sdk_internals.lookup
+
+    def lookup(module: str, name: str, lost: str) -> Any:
+        if name != "get_new_response":
+            return found(module, name, lost)
+        if replacement is None:
+            sdk_internals.warn_once(f"{module}.{name}", lost)
+        return replacement
+
+    monkeypatch.setattr(sdk_internals, "lookup", lookup)
     for name in ("a.db", "b.db"):
-        assert await recorded(tmp_path / name) == [("Host", None, 15)]
-    lost = [each.getMessage() for each in caplog.records if "AgentRunner" in each.getMessage()]
+        assert await recorded(tmp_path / name) == [(None, None, 15)]
+    lost = [each.getMessage() for each in caplog.records if "get_new" in each.getMessage()]
     assert len(lost) == 1
-    assert lost[0].startswith(
-        "The installed openai-agents has no agents.run.AgentRunner._run_impl: "
-    )
-
-
-async def test_without_the_agents_of_the_run_its_own_agent_is_known(
-    tmp_path: Path, forgotten: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sdk_internals, "lookup", lambda module, name, lost: None)
-    assert await recorded(tmp_path / "log.db") == [("Host", "small", 15)]
+    assert lost[0].startswith(f"The installed openai-agents has no {missing}: ")
 
 
 def test_what_the_sdk_lacks_is_none_with_one_warning(
@@ -109,8 +121,6 @@ def test_what_the_sdk_lacks_is_none_with_one_warning(
     for _ in range(2):
         assert sdk_internals.lookup("agents", "_gone.name", "nothing works") is None
         assert sdk_internals.lookup("agents._nowhere", "name", "nothing works") is None
-        assert sdk_internals._code("agents._nowhere", "name") is None
-        assert sdk_internals._code("agents", "__version__") is None
     assert [each.getMessage() for each in caplog.records] == [
         "The installed openai-agents has no agents._gone.name: nothing works",
         "The installed openai-agents has no agents._nowhere.name: nothing works",
@@ -145,6 +155,22 @@ def test_settings_may_be_a_dict_where_the_sdk_knows_none(monkeypatch: pytest.Mon
     assert sdk_internals.settings_of(None) == SessionSettings()
 
 
-def test_outside_of_a_run_nothing_is_known() -> None:
-    assert sdk_internals.runner_state() == (None, None)
-    assert sdk_internals.agent_named("Host") is None
+def test_a_function_that_calls_no_model_made_no_request() -> None:
+    assert sdk_internals.request_in(sys._getframe()) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("https://api.openai.com/v1/", None),
+        ("http://user:secret@localhost:8000/v1/?key=secret#x", "http://localhost:8000/v1"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1"),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_an_endpoint_is_the_url_without_secrets(url: str, endpoint: str | None) -> None:
+    assert sdk_internals.endpoint_of(SimpleNamespace(base_url=url)) == endpoint
+    client = SimpleNamespace(base_url=url)
+    assert sdk_internals.endpoint_of(SimpleNamespace(_client=client)) == endpoint
+    assert sdk_internals.endpoint_of(object()) is None

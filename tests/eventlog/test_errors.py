@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from agents import RunContextWrapper
 
 from agents_eventlog import (
     AdvancedSQLiteSession,
@@ -215,6 +216,22 @@ async def unknown_projection(path: Path) -> None:
 @provokes("BranchNotFoundError")
 async def unknown_branch(path: Path) -> None:
     await (await session_with_secret(path)).switch_to_branch("none such")
+
+
+@provokes("SessionBusyError")
+async def busy_session(path: Path) -> None:
+    session = await session_with_secret(path)
+    async with session.exclusive(), session.exclusive(wait_seconds=0):
+        pass
+
+
+@provokes("ConcurrentRunError")
+async def concurrent_run(path: Path) -> None:
+    session = AdvancedSQLiteSession("talk", path, on_concurrent_run="reject")
+    run: Any = RunContextWrapper(None)
+    await session.get_items(wrapper=run)
+    await session.log.append("talk", ItemsAdded(items=[item()]), branch_id="main")
+    await session.add_items([item()], wrapper=run)
 
 
 @provokes("BranchExistsError")

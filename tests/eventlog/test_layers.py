@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -42,7 +43,20 @@ def test_only_the_sqlite_engine_imports_sqlite3_and_aiosqlite() -> None:
         for file in (ROOT / part).rglob("*.py")
         if importing.search(file.read_text(encoding="utf-8"))
     }
-    # A transaction watches its cursors, which are sqlite3's as long as there is one engine.
-    assert {file for file in found if engine not in file.parents} == {
-        Path("eventlog/storage/transaction.py")
+    assert {file for file in found if engine not in file.parents} == set()
+
+
+def test_adapters_hold_no_sql_but_for_the_tables_of_the_sdk() -> None:
+    of_the_sdk = {Path("adapters/conversations/sdk_tables.py")}
+    of_the_sdk |= {
+        file.relative_to(ROOT) for file in (ROOT / "adapters/openai_agents/migration").glob("*.py")
     }
+    statement = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|WITH|WHERE|FROM|JOIN)\s")
+    found = {
+        file.relative_to(ROOT)
+        for file in (ROOT / "adapters").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if statement.match(node.value)
+    }
+    assert found <= of_the_sdk

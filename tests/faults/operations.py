@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
@@ -101,6 +102,10 @@ READS: dict[str, Call] = {
     "log.verify_session": lambda s: s.log.verify_session("s"),
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
+    "log.export_user": lambda s: everything(s.log.export_user("alice")),
+    "log.retain to look": lambda s: s.log.retain(
+        delete_after=timedelta(days=90), erase_after=timedelta(days=30)
+    ),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
     "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
@@ -121,6 +126,7 @@ ELSEWHERE = {
     "log.close": "writes nothing",
     "log.join": "in test_opening_faults",
     "log.erase": "in test_erasing_faults",
+    "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
     "eventlog.configure": "sets numbers in memory",

@@ -216,3 +216,35 @@ async def test_a_read_that_has_to_catch_up_keeps_its_place_in_the_order_of_calls
     seen, _ = await asyncio.gather(session.get_items(), session.add_items(batch("last")))
     assert batches(seen) == ["first", "0:0"]
     assert batches(await session.get_items()) == ["first", "0:0", "last"]
+
+
+def runs_together(path: Path, policy: str) -> list[tuple[str, str | None, list[str]]]:
+    """Run three processes' runs so that each asks its model before any of them answers."""
+    with children(3, actors.run_together, str(path), policy) as started:
+        for step in ("ready", "asked"):
+            for child in started:
+                assert child.hear() == step
+            for child in started:
+                child.tell("go")
+        results = [child.hear() for child in started]
+        for child in started:
+            child.end()
+    return results
+
+
+def test_runs_of_three_processes_that_branch_keep_question_and_answer_together(path: Path) -> None:
+    results = runs_together(path, "branch")
+    assert len({branch for branch, _, _ in results}) == 3
+    for number, (_, error, items) in enumerate(results):
+        assert error is None
+        assert items[-2:] == [f"question {number}", f"answer {number}"]
+
+
+def test_of_runs_that_three_processes_begin_together_one_answers_and_the_others_are_rejected(
+    path: Path,
+) -> None:
+    results = runs_together(path, "reject")
+    errors = {number: error for number, (_, error, _) in enumerate(results)}
+    assert sorted(errors.values(), key=str) == ["ConcurrentRunError", "ConcurrentRunError", None]
+    [answered] = [number for number, error in errors.items() if error is None]
+    assert results[answered][2][-2:] == [f"question {answered}", f"answer {answered}"]

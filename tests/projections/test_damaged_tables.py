@@ -13,6 +13,7 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
 from agents_eventlog.adapters.conversations import tools
 from agents_eventlog.eventlog import EventLog
 from agents_eventlog.eventlog.errors import CorruptFileError, ProjectionError
+from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.erasure import scopes
 from tests.fuzz.damage import put_impossible
 
@@ -83,22 +84,18 @@ async def test_segments_that_go_round_are_told_and_mended_by_a_replay(
     session.log.close()
 
 
-@pytest.mark.parametrize(
-    ("module", "page", "statement"),
-    [(scopes, "PAGE_SESSIONS", "NEXT_SESSIONS"), (tools, "SESSIONS_AT_ONCE", "SESSIONS")],
-)
 async def test_sessions_that_come_out_of_order_are_not_gone_through_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, page: str, statement: str
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = "SELECT session_id, user_id FROM sessions WHERE ? IS NOT NULL LIMIT ?"
-    if module is scopes:
-        again = again.replace(", user_id", "")
-    monkeypatch.setattr(module, page, 1)
-    monkeypatch.setattr(module, statement, again)
+    monkeypatch.setattr(scopes, "PAGE_SESSIONS", 1)
+    monkeypatch.setattr(scopes, "NEXT_SESSIONS", again.replace(", user_id", ""))
+    monkeypatch.setattr(tools, "SESSIONS_AT_ONCE", 1)
+    monkeypatch.setattr(conversation_queries, "OWNERS", again)
     async with ConversationLog.open(path) as log:
-        asked = log.erase(popped=True) if module is scopes else log.tools()
-        with pytest.raises(CorruptFileError, match="the rows after 's' are out of order"):
-            await asked
+        for ask in (lambda: log.erase(popped=True), log.tools):
+            with pytest.raises(CorruptFileError, match="the rows after 's' are out of order"):
+                await ask()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from agents_eventlog import projections
+from agents_eventlog import ConversationLog, projections
 from agents_eventlog.eventlog import (
     Event,
     EventLog,
@@ -154,6 +154,17 @@ def test_a_projection_is_kept_up_with_in_the_transaction_of_the_append(path: Pat
 
         assert log.store.write_sync(unit) == [("s", 2)]
         assert checkpoints(log) == {"tally": (1, 1)}
+
+
+async def test_a_conversation_log_keeps_more_projections_beside_the_default_ones(
+    path: Path,
+) -> None:
+    async with ConversationLog.open(path, projections=Projections(Tally())) as log:
+        await log.append(
+            "s", ItemsAdded(items=[{"role": "user", "content": "hi"}]), branch_id="main"
+        )
+        assert await log.query(lambda tx: tx.all("SELECT * FROM tally")) == [("s", 1)]
+        assert [row["session_id"] for row in await log.sessions()] == ["s"]
 
 
 def test_a_checkpoint_moves_past_events_that_the_projection_does_not_handle(path: Path) -> None:

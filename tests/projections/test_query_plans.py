@@ -52,6 +52,7 @@ MODULES = (
 )
 WHOLE_BY_NATURE = {
     "LAST_DIGEST",  # the last event: the table's own end, one row
+    "LIVE_BRANCHES",  # all that there are, for the command line
     "FIRST_SESSIONS",  # the first page: an index's own beginning, with a limit
 }
 

@@ -48,6 +48,8 @@ NAMED: dict[str, Any] = {
     "response_id": "resp",
     "model": "small",
     "agent": "alice",
+    "endpoint": "http://localhost:8000/v1",
+    "service_tier": "flex",
     "cost_usd": 0.25,
     "price_source": "list",
 }
@@ -150,7 +152,7 @@ def test_many_runs_are_asked_after_some_at_a_time(
     tx: Transaction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usage_builder, "MOST_ASKED", 12)
-    tx.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 25)  # what one row takes
+    tx.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 27)  # what one row takes
     runs = [ran(RequestUsage(), run_id=f"r{n}") for n in range(13)]
     apply(tx, *runs, *runs, cuts=(13,))
     assert [begins for (begins,) in rows(tx, "begins_run")] == [1] * 13 + [0] * 13

@@ -22,7 +22,7 @@ from agents_eventlog.adapters.cli.demo import script as demo_script
 from agents_eventlog.adapters.cli.demo.screen import View
 from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog, recording
-from agents_eventlog.projections import ReplayResult
+from agents_eventlog.projections import ReplayResult, build
 from agents_eventlog.projections.base import tables
 
 if TYPE_CHECKING:
@@ -163,4 +163,4 @@ def _drop(tx: Transaction, names: list[str]) -> None:
     for name in names:
         tx.execute(f'DROP TABLE "{name}"')
     for projection in projections.default().by_name:
-        tx.execute("DELETE FROM checkpoints WHERE projection = ?", (projection,))
+        build.delete_checkpoint(tx, projection)

@@ -65,7 +65,7 @@ class View:
         if kind == "function_call":
             self._say("calls", "yellow", summary.call(item))
         elif kind == "function_call_output":
-            self._say("gets", "yellow", summary.json_or_text(item.get("output")))
+            self._say("gets", "yellow", summary.output(item))
         elif text := summary.content(item):
             self._say("agent", "bold green", text)
 

@@ -3,27 +3,28 @@ The recorded requests of a run: a log records each request once.
 
 A run is identified by its ``Usage`` object, which also counts the requests of agents used as tools, and of
 the run when it is resumed. A ``RunTracker`` attached to the object holds the recorded requests. A run that
-was resumed from a serialised state has a new object. It is recognised by its first requests: they equal
-those of a run that the session recorded as waiting for an approval, or in the branch's last turn.
+was resumed from a serialised state has a new object. It is recognised by its first requests: the session
+has recorded a run with the same ones. A state may be resumed several times: each time adds only its own
+requests.
 """
 
 from __future__ import annotations
 
+import copy
 import secrets
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
 from agents_eventlog.adapters.conversations.commands import SessionContext
-from agents_eventlog.adapters.openai_agents import sdk_internals
-from agents_eventlog.adapters.openai_agents.request_origin import ModelResolution, RequestOrigin
+from agents_eventlog.adapters.conversations.concurrent_runs import RunPlace
+from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
 from agents_eventlog.adapters.openai_agents.usage.snapshot import (
     NOTHING,
     Numbers,
     UsageSnapshot,
-    continues,
     minus,
     of_numbers,
 )
@@ -33,17 +34,10 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import numbers
+from agents_eventlog.projections.usage.queries import RecordedRequest
 
 LogName: TypeAlias = "str | weakref.ref[Store]"
 """Identifies a log. It is copied with the usage object, so it must not hold the store."""
-
-
-class RecordedRequest(NamedTuple):
-    """A recorded request, its reference in the log, and its time in microseconds since 1970 UTC."""
-
-    ref: ItemRef
-    at: int
-    request: RequestUsage
 
 
 @dataclass(frozen=True)
@@ -68,15 +62,15 @@ class RunTracker:
     begins: by id of each session that the Runner uses, the index of the first request it may record.
     before: the number of requests before the Runner's first call; the log may hold them already.
     run: the recorded usage. Only units of work change it; a rollback restores the former value.
-    resolution: the model settings of the run's configuration.
-    origins: the origins of requests, by index, that hooks received with the response.
+    approved: whether the run has approvals, as a resumed run does; None if unknown.
+    places: where the run is in each session that it uses, by session id.
     """
 
     begins: dict[str, int] = field(default_factory=dict)
     before: int | None = None
     run: RunRecord | None = None
-    resolution: ModelResolution | None = None
-    origins: dict[int, RequestOrigin] = field(default_factory=dict)
+    approved: bool | None = None
+    places: dict[str, RunPlace] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
         """
@@ -119,11 +113,34 @@ class RunTracker:
         return tuple(map(sum, zip(*recorded.values(), strict=True))) or NOTHING
 
 
-def tracker_of(usage: Any, store: Store) -> RunTracker:
-    """Return the tracker of a usage object's run in a store's log; copies of the object share it."""
-    name: LogName = weakref.ref(store) if store.is_memory else store.path
-    trackers: dict[LogName, RunTracker] = sdk_internals.attached(usage)
-    return trackers.setdefault(name, RunTracker())
+def log_name(store: Store) -> LogName:
+    """Return what identifies a store's log."""
+    return weakref.ref(store) if store.is_memory else store.path
+
+
+@dataclass(eq=False)
+class TrackedRun:
+    """
+    The state that is attached to a usage object; copies of the object get a copy, pickled ones none.
+
+    origins: the origin of each observed request, by its index.
+    trackers: what each log has recorded.
+    """
+
+    origins: dict[int, RequestOrigin] = field(default_factory=dict)
+    trackers: dict[LogName, RunTracker] = field(default_factory=dict)
+
+    def tracker(self, store: Store) -> RunTracker:
+        """Return the run's tracker in a store's log."""
+        return self.trackers.setdefault(log_name(store), RunTracker())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrackedRun:
+        """Return a copy, as the SDK needs it for each state of an interrupted run."""
+        return TrackedRun(dict(self.origins), copy.deepcopy(self.trackers, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without state: tasks and stores belong to this process."""
+        return TrackedRun, ()
 
 
 def record(
@@ -132,24 +149,18 @@ def record(
     tracker: RunTracker,
     snapshot: UsageSnapshot,
     *,
-    interrupted: bool = False,
-    approved: bool | None = None,
     even_nothing: bool = False,
 ) -> RunRecord:
     """
-    Record a run's new usage on the last turn of the current branch; return the run's recorded usage.
+    Record a run's new usage on the turn that it answers; return the run's recorded usage.
 
-    interrupted: whether the run waits for an approval.
-    approved: whether the run has approvals, as a resumed run does; None if unknown.
     even_nothing: record a run without usage, too.
     """
     session_id = context.session_id
     before = tracker.run
     tx.on_rollback(lambda: setattr(tracker, "run", before))
     run = tracker.run = (
-        before
-        or _resumed(tx, context, tracker, snapshot, approved)
-        or RunRecord(secrets.token_hex(16))
+        before or _resumed(tx, context, tracker, snapshot) or RunRecord(secrets.token_hex(16))
     )
     known = tracker.known(session_id)
     new = {index: request for index, request in snapshot.requests.items() if index not in known}
@@ -160,12 +171,14 @@ def record(
         requests.append(snapshot.rest if is_whole else of_numbers(rest))
     if not requests:
         return run
-    position = commands.record_usage(
-        tx, context, run_id=run.run_id, requests=requests, interrupted=interrupted
-    )
+    place = tracker.places.get(session_id)
+    if place is not None and place.context is not None:
+        context = place.context
+    turn = None if place is None else place.turn_on(context.branch_id)
+    position = commands.record_usage(tx, context, run_id=run.run_id, requests=requests, turn=turn)
     taken = {
-        (session_id, index): RecordedRequest(ItemRef(position, place), tx.now, request)
-        for place, (index, request) in enumerate(new.items())
+        (session_id, index): RecordedRequest(ItemRef(position, at), tx.now, request)
+        for at, (index, request) in enumerate(new.items())
     }
     run = replace(run, requests={**run.requests, **taken})
     if len(requests) > len(new):
@@ -176,37 +189,38 @@ def record(
 
 
 def _resumed(
-    tx: Transaction,
-    context: SessionContext,
-    tracker: RunTracker,
-    snapshot: UsageSnapshot,
-    approved: bool | None,
+    tx: Transaction, context: SessionContext, tracker: RunTracker, snapshot: UsageSnapshot
 ) -> RunRecord | None:
     """Return the run that these requests continue, if another process recorded its first requests."""
-    if tracker.before == 0 or (tracker.before is None and approved is False):
-        return None
     entries = snapshot.entries[: tracker.before]
-    for found in _candidates(tx, context, tracker, approved):
-        if found.requests and continues(entries, [each.request for each in found.requests]):
-            taken = {
-                (context.session_id, index): RecordedRequest(each.ref, each.at, each.request)
-                for index, each in enumerate(found.requests)
-            }
-            return RunRecord(found.run_id, taken)
+    if not entries or (tracker.before is None and tracker.approved is False):
+        return None
+    session_id, branch_id = context.session_id, context.branch_id
+    turn = conversation_queries.place(tx, session_id, branch_id).turn
+    here = None if tracker.approved else (branch_id, turn)
+    for run in usage_queries.runs_beginning(tx, session_id, entries[0], here):
+        if (same := _same(entries, run.requests)) is not None:
+            taken = {(session_id, index): each for index, each in same.items()}
+            return RunRecord(run.run_id, taken)
     return None
 
 
-def _candidates(
-    tx: Transaction, context: SessionContext, tracker: RunTracker, approved: bool | None
-) -> list[usage_queries.RecordedRun]:
-    """Return the runs that may continue: waiting ones, and those of the branch's last turn."""
-    session_id, branch_id = context.session_id, context.branch_id
-    turn = conversation_queries.place(tx, session_id, branch_id).turn
-    waiting = [] if approved is False else usage_queries.waiting_runs(tx, session_id)
-    found = [run for run in waiting if approved or (run.branch_id, run.turn) == (branch_id, turn)]
-    return found + (
-        usage_queries.runs_of_turn(tx, session_id, branch_id, turn) if tracker.before else []
-    )
+def _same(
+    entries: Sequence[Numbers], recorded: Sequence[RecordedRequest]
+) -> dict[int, RecordedRequest] | None:
+    """
+    Match requests with recorded ones, in order; None unless all entries or all recorded ones match.
+
+    Between them may be recorded requests of the same state, resumed another time.
+    """
+    same: dict[int, RecordedRequest] = {}
+    left = iter(recorded)
+    for index, entry in enumerate(entries):
+        found = next((each for each in left if numbers(each.request) == entry), None)
+        if found is None:
+            break
+        same[index] = found
+    return same if len(same) in (len(entries), len(recorded)) else None
 
 
 def correct(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON, RequestUsage
-from agents_eventlog.projections.usage.builder import numbers
 
 Numbers: TypeAlias = tuple[int, ...]
 """Numbers of requests and tokens: requests, input, output, total, cached input, cache write, reasoning."""
@@ -66,13 +65,6 @@ def entry_numbers(entry: Any) -> Numbers:
     return _numbers(entry, requests=getattr(entry, "requests", 1))
 
 
-def continues(entries: Sequence[Numbers], recorded: Sequence[RequestUsage]) -> bool:
-    """Whether the recorded requests are the first of these entries."""
-    return len(entries) >= len(recorded) and all(
-        entry == numbers(request) for entry, request in zip(entries, recorded, strict=False)
-    )
-
-
 def minus(left: Numbers, *others: Numbers) -> Numbers:
     """Subtract numbers from others, element by element."""
     return tuple(value - sum(taken) for value, *taken in zip(left, *others, strict=True))
@@ -95,30 +87,6 @@ def of_numbers(
         input_tokens_details=input_details,
         output_tokens_details=output_details,
     )
-
-
-def is_answer(item: Any) -> bool:
-    """Whether an item is output of a model: neither an input nor the output of a tool."""
-    if not isinstance(item, dict) or item.get("role") not in (None, "assistant"):
-        return False
-    kind = item.get("type")
-    return item.get("role") == "assistant" or (
-        isinstance(kind, str) and not kind.endswith(("_output", "_response"))
-    )
-
-
-def waits(items: Iterable[Any]) -> bool:
-    """Whether the items contain a call without an output, for example a request for approval."""
-    calls: set[str] = set()
-    outputs: set[str] = set()
-    for item in items:
-        kind = item.get("type") if isinstance(item, dict) else None
-        if isinstance(kind, str):
-            if kind == "mcp_approval_request":
-                return True
-            if isinstance(call_id := item.get("call_id"), str):
-                (outputs if kind.endswith("_output") else calls).add(call_id)
-    return bool(calls - outputs)
 
 
 def _request(usage: Any, counted: Numbers) -> RequestUsage:

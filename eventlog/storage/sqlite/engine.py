@@ -20,6 +20,7 @@ from agents_eventlog.eventlog.storage.sqlite import (
     scratch,
     tables,
 )
+from agents_eventlog.eventlog.storage.sqlite.cursor import UnitCursor
 from agents_eventlog.eventlog.storage.sqlite.full_text import SQLiteFullText
 from agents_eventlog.eventlog.storage.sqlite.store import Store as SQLiteStore
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -84,6 +85,12 @@ class SQLiteEngine:
     def create_log(self, tx: Transaction) -> None:
         """Create the log's own tables and claim the file."""
         schema.create(tx)
+
+    # -- statements ---------------------------------------------------------------------------
+
+    def cursor(self, connection: sqlite3.Connection) -> UnitCursor:
+        """Return a new cursor of a connection, for a unit of work."""
+        return connection.cursor(UnitCursor)
 
     # -- tables -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
     ContentErased,
+    ItemPopped,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -29,9 +30,11 @@ from agents_eventlog.eventlog.events import HistoryImported
 from agents_eventlog.projections.reference import fold
 from tests.adapters.looking import (
     answer,
+    call,
     change,
     documents,
     one,
+    output,
     run,
     tampered,
     user,
@@ -201,6 +204,8 @@ def test_documents_have_stable_fields(db: Path) -> None:
             "trace_id",
             "account",
             "state",
+            "data",
+            "popped",
             "items",
         )
     }
@@ -402,3 +407,29 @@ def test_following_goes_on_with_what_others_write(db: Path) -> None:
         child.send_signal(2)
         _, stderr = child.communicate(timeout=30)
     assert (child.returncode, stderr) == (ExitCode.INTERRUPTED, "")
+
+
+def test_full_prints_every_item_and_complete_texts(path: Path) -> None:
+    long = "word " * 100 + "end"
+    items = [user(long), *(answer(f"answer {number}") for number in range(9))]
+    odd = {"type": "reasoning", "summary": [{"text": "because"}]}
+    write(path, [("s", "main", ItemsAdded(items=[*items, odd, "plain"]))])
+    write(path, [("s", "main", ItemPopped(item=ItemRef(1, 11)))])
+    short = " ".join(run("audit", path).stdout.split())
+    assert "and 9 more" in short
+    assert "end'" not in short
+    full = " ".join(run("audit", path, "--full").stdout.split())
+    assert "word end'" in full
+    assert "answer 8" in full
+    assert "because" in full
+    assert " more" not in full
+
+
+def test_documents_hold_complete_contents(db: Path) -> None:
+    contents = {event["position"]: event["data"] for event in events(db)}
+    assert contents[1]["items"] == [user("hello"), call("c1"), output("c1"), answer("hi")]
+    popped = {event["position"]: event["popped"] for event in events(db) if event["popped"]}
+    assert popped == {3: answer("no")}
+    assert run("erase", db, "--session", "support-42", "--yes").exit_code == ExitCode.CLEAN
+    assert events(db)[0]["data"] is None
+    assert all(event["popped"] is None for event in events(db))

@@ -225,7 +225,7 @@ def test_a_call_with_arguments_that_are_no_object_is_told_all_the_same(arguments
 
 def test_a_message_in_parts_is_told_by_its_texts() -> None:
     parts = [{"type": "input_text", "text": "look"}, {"type": "input_image"}, {"text": "here"}]
-    assert summary.brief({"role": "user", "content": parts}) == "user: look here"
+    assert summary.brief({"role": "user", "content": parts}) == "user: look (image) here"
 
 
 def test_a_long_text_is_cut_with_an_ellipsis() -> None:

@@ -20,7 +20,7 @@ from agents import SQLiteSession
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted
+from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted, leases
 from agents_eventlog.eventlog.storage.sqlite import health
 from tests.adapters import child
 from tests.adapters.looking import (
@@ -98,6 +98,19 @@ def test_what_the_file_is_and_holds_is_told(db: Path) -> None:
     assert by_type["items_added"]["bytes"] == size
     tables = {each["table"] for each in documents(result, "table")}
     assert {"events", "items", "sessions", "usage", "checkpoints"} <= tables
+
+
+def test_who_holds_a_lease_is_shown(db: Path) -> None:
+    with closing(EventLog.open_sync(db)) as log:
+        log.store.write_sync(lambda tx: leases.take(tx, "held", "process 7", 60_000_000))
+        log.store.write_sync(lambda tx: leases.take(tx, "expired", "process 8", 0))
+    [lease] = one(run("doctor", db, "--json"), "file")["leases"]
+    assert (lease["session_id"], lease["holder"]) == ("held", "process 7")
+    assert lease["since"] < lease["expires_at"]
+    assert f"'held', by process 7 since {lease['since']}" in " ".join(
+        run("doctor", db).stdout.split()
+    )
+    assert not findings(db)
 
 
 def test_sizes_are_pages_where_sqlite_can_tell_and_estimates_where_not(path: Path) -> None:

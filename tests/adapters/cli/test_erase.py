@@ -20,6 +20,8 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
 )
 from agents_eventlog.projections.conversations import as_of as past
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import UserSessions
 from tests.adapters.looking import documents, one, run, user
 
 if TYPE_CHECKING:
@@ -413,3 +415,66 @@ def test_an_age_is_a_number_and_a_unit(text: str, hours: int) -> None:
 def test_a_file_that_is_no_log_is_none_to_erase_in(tmp_path: Path) -> None:
     result = run("erase", tmp_path / "none.db", "--popped", "--yes")
     assert result.exit_code == ExitCode.CANNOT_OPEN
+
+
+# -- everything of one person -------------------------------------------------------------------
+
+
+def of_users(path: Path) -> None:
+    """Hold two sessions of alice, one of them deleted, and one of bob."""
+    for session_id, user_id in (("a1", "alice"), ("a2", "alice"), ("b", "bob")):
+        with closing(AdvancedSQLiteSession(session_id, path, user_id=user_id)) as session:
+            asyncio.run(session.add_items([user(f"secret of {user_id} in {session_id}")]))
+    in_log(path, ("delete_session", {"session_id": "a2"}))
+
+
+def test_all_sessions_of_a_user_are_erased_with_one_rewrite(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrites: list[object] = []
+    rewrite = eraser.erasure.rewrite
+    monkeypatch.setattr(
+        eraser.erasure, "rewrite", lambda *a, **k: rewrites.append(a) or rewrite(*a, **k)
+    )
+    of_users(path)
+    preview = one(run("erase", path, "--user", "alice", "--dry-run", "--json"), "erased")
+    assert (preview["sessions"], preview["events"], preview["dry_run"]) == (2, 4, True)
+    done = run("erase", path, "--user", "alice", "--yes", "--json")
+    assert one(done, "erased")["sessions"] == 2
+    assert len(rewrites) == 1
+    assert b"secret of alice" not in path.read_bytes()
+    assert b"secret of bob" in path.read_bytes()
+    assert in_session(path, ("get_items",), session_id="b") == [[user("secret of bob in b")]]
+    assert erased(path, user_id="alice").sessions == 0
+
+
+def test_an_interrupted_erasure_of_a_user_is_finished_by_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_users(path)
+    monkeypatch.setattr(eraser, "PAGE_EVENTS", 1)
+
+    async def erase() -> None:
+        async with ConversationLog.open(path) as log:
+
+            def stop(_: object) -> None:
+                raise InterruptedError
+
+            await log.erase(user_id="alice", on_progress=stop)
+
+    with pytest.raises(InterruptedError):
+        asyncio.run(erase())
+    assert b"secret of alice" in path.read_bytes()
+    assert erased(path, user_id="alice").is_complete
+    assert b"secret of alice" not in path.read_bytes()
+
+
+async def test_a_session_that_moves_to_another_user_meanwhile_is_not_erased(path: Path) -> None:
+    async with ConversationLog.open(path) as log:
+        await log.append("s", MetadataSet(user_id="alice"))
+        scope = UserSessions("alice")
+        assert [*await log.query(lambda tx: scope.sessions(tx, None))] == ["s"]
+        await log.append("s", MetadataSet(user_id="bob"))
+        assert await log.query(lambda tx: scope.plan(tx, "s").is_nothing)
+        assert not await log.write(lambda tx: scope.may_erase(tx, "s", None))
+        assert await log.query(lambda tx: scope.plan(tx, "unknown").is_nothing)

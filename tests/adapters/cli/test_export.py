@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 
-from agents_eventlog import projections
+from agents_eventlog import ConversationLog, projections
 from agents_eventlog.adapters.cli.markdown import export_markdown
-from agents_eventlog.eventlog import EventLog, ItemsAdded
+from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.eventlog import EventLog, ItemsAdded, MetadataSet
 from agents_eventlog.eventlog.errors import ConversationError, UndecodableEventError
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.projections.conversations import as_of as past
@@ -244,7 +245,7 @@ async def test_it_is_the_log_of_one_moment(
     async with EventLog.open(":memory:") as log:
         await log.append("s", [ItemsAdded(items=[n]) for n in range(5)])
         lines: list[str] = []
-        async for line in export_lines(log, session_ids):
+        async for line in export_lines(log, session_ids or None):
             if len(lines) in {0, 2, 5}:
                 await log.append("s", ItemsAdded(items=["later"]))
                 await log.append("new", ItemsAdded(items=["later"]))
@@ -362,6 +363,19 @@ def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(
     assert done.stderr == f"error: {target} cannot be written: Not a directory\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--output", "/dev/full"], []])
+def test_an_output_on_a_full_disk_is_named(full: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "agents_eventlog", "export", str(full)]
+    with Path("/dev/full").open("wb") as stdout:
+        done = subprocess.run(
+            [*command, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == ExitCode.CANNOT_OPEN
+    name = "/dev/full" if arguments else "stdout"
+    assert done.stderr == f"error: {name}: No space left on device\n"
+
+
 def test_the_log_itself_is_never_overwritten(command: Any, full: Path) -> None:
     before = full.read_bytes()
     assert command("export", full, "--output", full.parent / "." / full.name).exit_code == 2
@@ -404,3 +418,29 @@ def test_an_export_replaces_no_database_and_nothing_beside_one(
     assert command("export", full, "--output", damaged).exit_code == 3
     assert damaged.read_bytes() == before
     assert command("import", tmp_path / "new.db", damaged).exit_code == 3
+
+
+async def test_all_sessions_of_a_user_are_exported_deleted_ones_included(
+    command: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "users.db"
+    async with ConversationLog.open(path) as log:
+        for session_id, user_id in (("a1", "alice"), ("a2", "alice"), ("b", "bob")):
+            await log.append(session_id, MetadataSet(user_id=user_id))
+        await log.delete_session("a2")
+        lines = [line async for line in log.export_user("alice")]
+        assert len([line async for line in log.export_user("nobody")]) == 1  # the first line
+    done = command("export", path, "--user", "alice")
+    assert done.stdout.splitlines() == lines
+    assert [json.loads(line)["session_id"] for line in lines if '"session_id"' in line] == [
+        "a1",
+        "a2",
+    ]
+
+
+def test_a_user_without_sessions_exports_nothing(command: Any, full: Path) -> None:
+    done = command("export", full, "--user", "nobody")
+    assert (done.exit_code, done.stdout) == (ExitCode.USAGE, "")
+    assert "user 'nobody' has no sessions" in done.stderr
+    done = command("export", full, "--user", "nobody", "--session", "s")
+    assert (done.exit_code, done.stdout) == (ExitCode.USAGE, "")

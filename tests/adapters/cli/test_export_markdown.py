@@ -24,7 +24,7 @@ OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 async def marked(path: Path, *session_ids: str) -> str:
     async with EventLog.open(path, read_only=True) as log:
-        return "\n".join([text async for text in export_markdown(log, session_ids)])
+        return "\n".join([text async for text in export_markdown(log, session_ids or None)])
 
 
 async def test_markdown_tells_turns_tools_and_branches(tmp_path: Path) -> None:

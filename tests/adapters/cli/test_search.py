@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import ItemsAdded
-from tests.adapters.looking import documents, one, run, user, write
+from agents_eventlog.eventlog import ItemsAdded, MetadataSet, SessionCleared, SessionDeleted
+from tests.adapters.looking import answer, documents, one, run, user, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,3 +117,37 @@ def test_terminal_escapes_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 def test_nothing_found_prints_nothing(db: Path) -> None:
     result = run("search", db, "never said")
     assert (result.exit_code, result.stdout) == (ExitCode.CLEAN, "")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_all_finds_what_was_popped_cleared_or_deleted(db: Path, indexed: bool) -> None:
+    write(
+        db,
+        [
+            ("cleared", "main", ItemsAdded(items=[user("no refund")])),
+            ("cleared", None, SessionCleared()),
+            ("deleted", "main", ItemsAdded(items=[user("my refund")])),
+            ("deleted", None, MetadataSet(user_id="alice")),
+            ("deleted", None, SessionDeleted()),
+        ],
+    )
+    if indexed:
+        run("search", db, "--index")
+    active = documents(run("search", db, "refund", "--json"), "item")
+    found = documents(run("search", db, "refund", "--all", "--json"), "item")
+    assert [each for each in found if each["is_active"]] == active
+    assert [
+        (each["session_id"], each["added_on"], each["branch_ids"], each["turn"])
+        for each in found
+        if not each["is_active"]
+    ] == [("deleted", "main", ["main"], 1), ("cleared", "main", [], None)]
+    (popped,) = documents(run("search", db, "no", "--all", "--role", "assistant", "--json"), "item")
+    assert (popped["item"], popped["turn"], popped["is_active"]) == (answer("no"), None, False)
+    (draft,) = documents(run("search", db, "draft", "--all", "--branch", "draft", "--json"), "item")
+    assert draft["added_on"] == "draft"
+    (of_user,) = documents(run("search", db, "--all", "--user", "alice", "--json"), "item")
+    assert of_user["session_id"] == "deleted"
+    assert documents(run("search", db, "--user", "alice", "--json"), "item") == []
+    shown = run("search", db, "refund", "--all").stdout
+    assert "deleted  main  session deleted  turn 1" in shown
+    assert "cleared  main  removed  20" in shown

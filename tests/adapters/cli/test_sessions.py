@@ -9,6 +9,8 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli import main as cli_main
+from agents_eventlog.adapters.cli.terminal import ExitCode
+from tests.adapters.looking import documents, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,3 +165,19 @@ def test_listing_and_telling_what_would_be_deleted_write_nothing(db: Path, capsy
     Ran(capsys, "delete", db, "--all")
     assert db.read_bytes() == before
     assert [path.name for path in db.parent.iterdir()] == ["talk.db"]
+
+
+def test_one_session_is_deleted_by_its_id(db: Path) -> None:
+    preview = run("delete", db, "two", "--json")
+    assert [each["session_id"] for each in documents(preview, "session")] == ["two"]
+    assert documents(run("sessions", db, "--deleted", "--json")) == []
+    assert run("delete", db, "two", "--yes").exit_code == ExitCode.CLEAN
+    (row,) = documents(run("sessions", db, "--deleted", "--json"))
+    assert row["session_id"] == "two"
+    assert documents(run("delete", db, "two", "--json"), "session") == []
+
+
+def test_an_unknown_session_is_wrong_usage_and_not_every_session(db: Path) -> None:
+    for session_id in ("tw", ""):
+        result = run("delete", db, session_id, "--yes")
+        assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")

@@ -191,3 +191,18 @@ def test_the_command_shows_how_tools_were_used(path: Path) -> None:
     assert run("tools", path, "--since", "2200-01-01").stdout == ""
     assert run("tools", path, "--since", "soon").exit_code == ExitCode.USAGE
     assert run("tools", path, "--by", "hour").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("kind", ["shell_call", "computer_call", "apply_patch_call"])
+async def test_an_output_that_names_its_call_in_id_answers_it(path: Path, kind: str) -> None:
+    asked = {"type": kind, "id": "x1", "call_id": "c1", "status": "completed"}
+    await talk("s", path, user("x"), asked, {"type": f"{kind}_output", "id": "c1", "output": "a"})
+    assert await tools(path) == [(kind, 1, 0, 0)]
+    assert "without output" not in run("doctor", path).stdout
+
+
+async def test_an_id_beside_a_call_id_answers_nothing(path: Path) -> None:
+    asked = {"type": "shell_call", "id": "x1", "call_id": "c1", "status": "completed"}
+    answered = {"type": "shell_call_output", "id": "c1", "call_id": "other", "output": "a"}
+    await talk("s", path, user("x"), asked, answered)
+    assert await tools(path) == [("shell_call", 1, 0, 1)]

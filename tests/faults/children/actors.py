@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from agents import Agent, Runner, set_tracing_disabled
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.openai_agents.migration import importer
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import ItemsAdded
-from tests.faults.support import batch, ran, user
+from tests.faults.support import batch, ran, texts, user
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -38,6 +43,93 @@ def add_batches(connection: Connection, number: int, path: str, count: int) -> N
             await sessions[n % 2].add_items(batch(f"{number}:{n}"))
 
     asyncio.run(add())
+
+
+def run_together(connection: Connection, number: int, path: str, policy: Any) -> Any:
+    """Start a run when all have started theirs; return its branch, the name of its error, and the items."""
+    session = AdvancedSQLiteSession("s", path, on_concurrent_run=policy)
+
+    asked = asyncio.Event()
+
+    async def ask() -> None:
+        if not asked.is_set():
+            asked.set()
+            say(connection, "asked")
+            await asyncio.to_thread(connection.recv)
+
+    async def answer(_: Any) -> str:
+        await ask()
+        return f"answer {number}"
+
+    async def post() -> tuple[str, str | None, list[str]]:
+        agent = Agent(name="Host", model=ScriptedModel([answer], first=100 * number))
+        error = None
+        try:
+            await Runner.run(agent, f"question {number}", session=session)
+        except ConversationError as caught:
+            await ask()
+            error = type(caught).__name__
+        branch = session.current_branch
+        contents = texts(await session.get_items(branch_id=branch))
+        return (
+            branch,
+            error,
+            [each if isinstance(each, str) else each[0]["text"] for each in contents],
+        )
+
+    set_tracing_disabled(disabled=True)
+    wait_for_go(connection)
+    return asyncio.run(post())
+
+
+def hold_in_turn(connection: Connection, number: int, path: str, count: int) -> int:
+    """Hold a session's lease again and again; return how often another holder was there, too."""
+    session = AdvancedSQLiteSession("s", path)
+    mark = Path(path).with_suffix(".held")
+    wait_for_go(connection)
+
+    async def hold() -> int:
+        met = 0
+        for n in range(count):
+            async with session.exclusive(wait_seconds=60):
+                try:
+                    mark.touch(exist_ok=False)
+                except FileExistsError:
+                    met += 1
+                await asyncio.sleep(0.001 * (n % 2))
+                mark.unlink(missing_ok=True)
+        return met
+
+    return asyncio.run(hold())
+
+
+def hold_until_killed(connection: Connection, number: int, path: str, lease_seconds: float) -> None:
+    """Hold a session's lease, and say so."""
+
+    async def hold() -> None:
+        session = AdvancedSQLiteSession("s", path)
+        async with session.exclusive(lease_seconds=lease_seconds):
+            say(connection, "held")
+            await asyncio.sleep(60)
+
+    asyncio.run(hold())
+
+
+def hold_and_add(connection: Connection, number: int, path: str, lease_seconds: float) -> Any:
+    """Hold a session's lease, and add an item when told; return the name of the error."""
+
+    async def hold() -> str | None:
+        session = AdvancedSQLiteSession("s", path)
+        async with session.exclusive(lease_seconds=lease_seconds):
+            say(connection, "held")
+            await asyncio.to_thread(connection.recv)
+            try:
+                await session.add_items(batch("late"))
+            except ConversationError as error:
+                return type(error).__name__
+        return None
+
+    return asyncio.run(hold())
 
 
 def pop_until_empty(connection: Connection, number: int, path: str) -> list[Any]:
