@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads
 from agents_eventlog.eventlog.appending import check_names, encode_checked
@@ -34,7 +34,7 @@ INSERT_EVENT = Insert(
 )
 PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
-        WHERE previous.position = events.position - 1)
+        WHERE previous.position = {previous_position})
 """
 SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_END = """
@@ -131,7 +131,7 @@ class Appender:
         recorded = []
         rows = []
         head = tx.lane
-        position = max(head.position, session_end(tx, session_id).position)
+        position = position_before(tx, session_id)
         _check_countable("position", position)
         _check_countable("version", version)
         for name, schema_version, branch_id, data, data_digest, metadata, key in events:
@@ -141,7 +141,7 @@ class Appender:
             if key is not None:
                 codec.check_text("idempotency_key", key)
             version += 1
-            position = next_position(tx, position)
+            position = position_after(tx, position)
             columns = (position, session_id, version, name, schema_version, branch_id)
             rest = (data_digest, metadata, key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
@@ -197,10 +197,15 @@ def append_all(
     )
 
 
-def next_position(tx: Transaction, after: int) -> int:
+def position_before(tx: Transaction, session_id: str) -> int:
+    """Return the position after which the next event of a session is placed."""
+    return max(tx.lane.position, tx.newest, session_end(tx, session_id).position)
+
+
+def position_after(tx: Transaction, position: int) -> int:
     """Return the first position after this one in the transaction's lane."""
     lanes = tx.engine.lanes
-    return (max(after, tx.newest) // lanes + 1) * lanes + tx.lane.position % lanes
+    return (position // lanes + 1) * lanes + tx.lane.position % lanes
 
 
 def session_end(tx: Transaction, session_id: str) -> SessionEnd:
@@ -226,8 +231,20 @@ def last_assigned(tx: Transaction) -> int:
 
 def read_head(tx: Transaction) -> Head:
     """Return the head in a unit of work. Positions are never assigned twice, even if the tail was cut."""
-    head = Head.of(tx.engine.lane_ends(tx))
-    return head._replace(position=max(head.position, last_assigned(tx)))
+    head = stored_head(tx)
+    assigned = last_assigned(tx)
+    return head if assigned <= head.position else Head(assigned, head.digest)
+
+
+def stored_head(tx: Transaction) -> Head:
+    """Return the head of the events that are there, in a unit of work."""
+    return Head.of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
+
+
+def complete_checkpoint(tx: Transaction) -> int:
+    """Return the checkpoint of a projection that shows all events, in a unit of work."""
+    row = tx.one(f"SELECT {tx.engine.complete_checkpoint}")
+    return 0 if row is None else int(row[0])
 
 
 def last_position(tx: Transaction) -> int:
@@ -252,7 +269,9 @@ def _check_countable(what: str, number: int) -> None:
 def read_rows(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:
     """Return the next page of events after a cursor as rows, in a unit of work."""
     rest = tx.engine.events_after(cursor.ends, limit)
-    return list(up_to_page_bytes(payloads.event_rows(tx, *rest)))
+    rows = list(up_to_page_bytes(payloads.event_rows(tx, *rest)))
+    cursor.check([row[0] for row in rows])
+    return rows
 
 
 def read_rows_as_stored(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:
@@ -265,7 +284,10 @@ def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row
     """Return a session's next events after a version, each with the digest of the one before it."""
     with tx.engine.text_as_stored(tx):
         found = payloads.event_rows(
-            tx, SESSION_EVENTS_AFTER, (session_id, version, PAGE_EVENTS), more=PREVIOUS_DIGEST
+            tx,
+            SESSION_EVENTS_AFTER,
+            (session_id, version, PAGE_EVENTS),
+            more=PREVIOUS_DIGEST.format(previous_position=tx.engine.previous_position),
         )
         rows = list(up_to_page_bytes(found))
     if rows:

@@ -14,7 +14,7 @@ chain.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -46,43 +46,51 @@ _COLUMNS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
 _encode = msgspec.json.Encoder().encode
 
 
-class Head(NamedTuple):
+class Head(Lane):
     """
-    The end of the log: the last position (0: none yet) and a digest over all events.
+    The end of the log: the last event's position (0: none yet) and digest.
 
     lanes: if the log has several chains, the last position of each that has events; the digest is then
         the SHA-256 of the JSON array of their ``[position, hex(digest)]``, in the order of positions.
     """
 
-    position: int
-    digest: bytes
     lanes: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, ends: Sequence[Lane]) -> Head:
-        """Return the head of a log from the ends of its lanes; a single one is the head itself."""
-        if not ends:
-            return cls(0, FIRST)
-        if len(ends) == 1 and not ends[0].is_one_of_several:
-            return cls(ends[0].position, ends[0].digest)
+    def of(cls, ends: Iterable[Lane], *, lanes: int) -> Head:
+        """Return the head of a log of several lanes from the ends of those that have events."""
         ordered = sorted(ends)
+        if not ordered:
+            return cls(0, FIRST)
+        if lanes == 1:
+            return cls(*ordered[0])
         digest = _encode([(end.position, end.digest.hex()) for end in ordered])
-        positions = tuple(end.position for end in ordered)
-        return cls(positions[-1], hashlib.sha256(digest).digest(), positions)
+        head = cls(ordered[-1].position, hashlib.sha256(digest).digest())
+        head.lanes = tuple(end.position for end in ordered)
+        return head
 
     def __str__(self) -> str:
         lanes = f":{','.join(map(str, self.lanes))}" if self.lanes else ""
         return f"{self.position}:{self.digest.hex()}{lanes}"
 
+    def matches(self, digests: Mapping[int, bytes]) -> bool:
+        """Whether this is the head of a log in which these positions have these digests."""
+        if not self.lanes:
+            return digests.get(self.position) == self.digest
+        if not digests.keys() >= set(self.lanes):
+            return False
+        ends = [Lane(position, digests[position]) for position in self.lanes]
+        return self == Head.of(ends, lanes=len(ends) + 1)
+
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
+        """Read what ``str(head)`` wrote, ``POSITION:DIGEST[:LANES]``. Raises ValueError."""
         position, _, rest = text.partition(":")
         digest, _, lanes = rest.partition(":")
         refused = ValueError(f"{text!r} is not POSITION:DIGEST")
         try:
-            positions = tuple(map(int, lanes.split(","))) if lanes else ()
-            head = cls(int(position), bytes.fromhex(digest), positions)
+            head = cls(int(position), bytes.fromhex(digest))
+            head.lanes = tuple(map(int, lanes.split(","))) if lanes else ()
         except ValueError as error:
             raise refused from error
         if head.position < 0 or len(head.digest) != len(FIRST):
@@ -147,31 +155,47 @@ def link(
 class Verifier:
     """Reads the log in order, once, and collects what is wrong. Memory grows with the sessions."""
 
-    def __init__(self, expect_head: Head | None = None) -> None:
-        self.head = Head(0, FIRST)
+    def __init__(self, expect_head: Head | None = None, *, lanes: int = 1) -> None:
         self.events = 0
         self.findings: list[Finding] = []
+        self._lanes = [Lane(lane, FIRST) for lane in range(lanes)]
         self._versions: dict[Any, int] = {}
         self._expected = expect_head
-        self._expected_seen = expect_head == self.head
+        # The digests at the positions of the expected head.
+        self._wanted: set[int] = (
+            {*expect_head.lanes, expect_head.position} if expect_head else set()
+        )
+        self._digests = {0: FIRST}
+
+    @property
+    def head(self) -> Head:
+        """The head of what was read."""
+        lanes = len(self._lanes)
+        return Head.of((lane for lane in self._lanes if lane.position >= lanes), lanes=lanes)
 
     def read(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows, in ascending position."""
         for row in rows:
-            self.findings.extend(Finding(row[0], problem) for problem in self._problems(row))
+            before = self._lanes[row[0] % len(self._lanes)]
+            self.findings.extend(
+                Finding(row[0], problem) for problem in self._problems(row, before)
+            )
             self._advance(row)
 
     def read_session(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows of one session, each with the digest of the event before it in the log."""
+        lanes = len(self._lanes)
         for *row, previous in rows:
-            self.head = Head(row[0] - 1, FIRST if previous is None else previous)
+            before = Lane(row[0] - lanes, FIRST if previous is None else previous)
+            self._lanes[row[0] % lanes] = before
             self.read([tuple(row)])
 
-    def _problems(self, row: tuple[Any, ...]) -> Iterator[str]:
+    def _problems(self, row: tuple[Any, ...], before: Lane) -> Iterator[str]:
         position, session_id, version, kind, schema_version, branch, data, digest_of_data = row[:8]
         metadata, key, recorded_at, digest = row[8:]
-        if position != self.head.position + 1:
-            yield f"events {self.head.position + 1} to {position - 1} are missing"
+        # Of several lanes, only the chain shows that an event is missing: their positions have gaps.
+        if len(self._lanes) == 1 and position != before.position + 1:
+            yield f"events {before.position + 1} to {position - 1} are missing"
         if strange := [
             name
             for (name, kinds), value in zip(_COLUMNS, row, strict=True)
@@ -193,17 +217,18 @@ class Verifier:
         if metadata is not None and not _is_metadata(metadata, position):
             yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
-        if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
+        if link(before.digest, *columns, metadata, key, recorded_at) != digest:
             yield "the chain is broken: the event, or its position, was changed"
 
     def _advance(self, row: tuple[Any, ...]) -> None:
         position, session_id, version, digest = row[0], row[1], row[2], row[11]
-        self.head = Head(position, digest if isinstance(digest, bytes) else FIRST)
+        end = Lane(position, digest if isinstance(digest, bytes) else FIRST)
+        self._lanes[position % len(self._lanes)] = end
         self.events += 1
         if isinstance(version, int):
             self._versions[session_id] = version
-        if self.head == self._expected:
-            self._expected_seen = True
+        if position in self._wanted:
+            self._digests[position] = end.digest
 
     def stop(self, why: object) -> None:
         """Record that the file cannot be read any further."""
@@ -216,14 +241,15 @@ class Verifier:
 
     def finish(self, positions_given: int) -> Verification:
         """End the verification. ``positions_given`` is the highest position ever given."""
-        if positions_given > self.head.position:
-            missing = f"events {self.head.position + 1} to {positions_given} are missing at the end"
-            self.findings.append(Finding(self.head.position + 1, missing))
-        if self._expected is not None and not self._expected_seen:
+        head = self.head
+        if positions_given > head.position:
+            missing = f"events {head.position + 1} to {positions_given} are missing at the end"
+            self.findings.append(Finding(head.position + 1, missing))
+        if self._expected is not None and not self._expected.matches(self._digests):
             at = self._expected.position
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))
-        return Verification(self.head, self.events, tuple(self.findings))
+        return Verification(head, self.events, tuple(self.findings))
 
 
 def _is_metadata(text: str, position: int) -> bool:

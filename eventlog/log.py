@@ -20,6 +20,7 @@ from agents_eventlog.eventlog.appender import (
     read_linked_rows,
     read_rows_as_stored,
     session_version,
+    stored_head,
 )
 from agents_eventlog.eventlog.appending import (
     AppendResult,
@@ -39,7 +40,7 @@ from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.engines import engine_for
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
-from agents_eventlog.eventlog.subscription import follow
+from agents_eventlog.eventlog.subscription import follow, source
 
 T = TypeVar("T")
 L = TypeVar("L", bound="EventLog")
@@ -269,14 +270,15 @@ class EventLog:
         *,
         branch_id: str | None = None,
         types: Sequence[str | type[Event]] | None = None,
-        after: int = 0,
+        after: int | Head | Sequence[int] = 0,
         poll_seconds: float = 0.25,
     ) -> AsyncGenerator[RecordedEvent, None]:
         """
         Read events as ``read`` does, then yield new ones as they are appended: in order, each once.
 
-        after: the position to start after: 0 for the first event, ``(await log.head()).position`` for
-            the next one.
+        after: where to start: 0 for the first event, ``await log.head()`` for the next one, or a position.
+            To resume on PostgreSQL, give the last position seen for each ``position % 64``: its events
+            become visible in the order of positions only within these lanes and within each session.
         poll_seconds: how often to look for events that other processes appended, or, if this log is
             ``read_only``, any process did. Events that this process appends otherwise arrive at once.
 
@@ -290,10 +292,7 @@ class EventLog:
             self.query,
             lambda: self._closed,
             self.store.notifier,
-            session_id,
-            branch_id,
-            types,
-            after,
+            source(session_id, branch_id, types, Cursor.of(self.store.engine.lanes, after)),
             None if self.store.is_memory else poll_seconds,  # no other process reaches a memory
         )
 
@@ -303,7 +302,7 @@ class EventLog:
 
     async def head(self) -> Head:
         """Return the last event's position and digest. Keep it elsewhere to find a cut tail."""
-        return await self._read(lambda tx: Head.of(tx.engine.lane_ends(tx)))
+        return await self._read(stored_head)
 
     async def verify(self, expect_head: Head | str | None = None) -> Verification:
         """
@@ -320,7 +319,7 @@ class EventLog:
         while True:
             try:
                 rows, given = await self._read(partial(_rows_and_end, cursor=cursor))
-                cursor.advance(row[0] for row in rows)
+                cursor.advance([row[0] for row in rows])
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)
@@ -339,7 +338,7 @@ class EventLog:
         Checks each event's link to the event before it in the log. Only ``verify`` detects a changed event
         of another session, or a missing tail. The head is the session's last event.
         """
-        verifier = Verifier()
+        verifier = Verifier(lanes=self.store.engine.lanes)
         version = 0
         while True:
             try:

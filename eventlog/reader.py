@@ -55,7 +55,7 @@ class Query:
         if before is not None:
             conditions["recorded_at < ?"] = [microseconds(before)]
         if types is not None:
-            names = _names(types)
+            names = type_names(types)
             conditions[f"type IN ({', '.join('?' * len(names))})"] = names
         self._conditions = conditions
         self._backward = backward
@@ -72,6 +72,10 @@ class Query:
         self._place = place
         self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
 
+    def matches(self, recorded: RecordedEvent) -> bool:
+        """Return True."""
+        return True
+
     def page(self, tx: Transaction, size: int) -> list[RecordedEvent]:
         """Return the next events, at most ``size``; an empty list at the end."""
         where = " AND ".join(self._conditions)
@@ -84,7 +88,8 @@ class Query:
         return page
 
 
-def _names(types: Sequence[str | type[Event]]) -> list[str]:
+def type_names(types: Sequence[str | type[Event]]) -> list[str]:
+    """Return the names of event types. Raises InvalidQueryError."""
     if isinstance(types, str):
         raise InvalidQueryError(
             f"`types` must be a sequence, not a str; did you mean `types=[{types!r}]`?"

@@ -1,6 +1,6 @@
 """Projections: tables that builders derive from the events of a log, and can rebuild."""
 
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations.builder import Conversations
@@ -40,7 +40,7 @@ def default(*, search: bool = False) -> Projections:
 
 def kept(tx: Transaction) -> Projections:
     """Return the projections that a file keeps: the default ones, and the index if it is up to date."""
-    return default(search=built_to(tx) == read_head(tx).position)
+    return default(search=built_to(tx) == complete_checkpoint(tx))
 
 
 if __name__ != "agents_eventlog.projections":  # or every module here would be loaded a second time

@@ -7,7 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collec
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog.appender import ledger, next_position, session_version
+from agents_eventlog.eventlog.appender import (
+    ledger,
+    position_after,
+    position_before,
+    session_version,
+)
 from agents_eventlog.eventlog.errors import (
     AppendError,
     EventLogError,
@@ -229,9 +234,9 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
         last = len(history.events)
         outcome = place(tx, history.session_id, last, on_conflict)
         if outcome.imported_as is not None:
-            positions = [tx.lane.position]
+            positions = [position_before(tx, outcome.imported_as)]
             for _ in range(last):
-                positions.append(next_position(tx, positions[-1]))
+                positions.append(position_after(tx, positions[-1]))
 
             def position_of(version: int) -> int:
                 return positions[version] if 1 <= version <= last else 0

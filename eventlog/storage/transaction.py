@@ -270,7 +270,7 @@ class Transaction:
 
     def lock_session(self, session_id: str) -> None:
         """Have a session to oneself until the commit, in a transaction that writes."""
-        if self.engine.locks_sessions and self.participant is not None:
+        if self.participant is not None:
             self.engine.lock_session(self, session_id)
 
     def writes(self) -> int:

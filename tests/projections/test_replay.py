@@ -295,10 +295,11 @@ def test_a_replay_tells_how_long_it_has_taken(
 def stored(given: Given) -> list[Any]:
     """Return all events."""
     from agents_eventlog.eventlog.appender import read_events
+    from agents_eventlog.eventlog.cursor import Cursor
 
     def unit(tx: Transaction) -> list[Any]:
         events: list[Any] = []
-        while page := read_events(tx, events[-1].position if events else 0):
+        while page := read_events(tx, Cursor(1, events[-1].position if events else 0)):
             events += page
         return events
 

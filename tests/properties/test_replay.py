@@ -19,6 +19,7 @@ from agents_eventlog.eventlog import (
     append,
 )
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import Conversations, Usage, replay
 from agents_eventlog.projections.base import tables
@@ -59,7 +60,7 @@ def write(log: EventLog, events: Sequence[RecordedEvent], *, fails: bool = False
 
 def stored(log: EventLog) -> list[RecordedEvent]:
     """Return all events of a log."""
-    return log.store.read_sync(lambda tx: read_events(tx, 0))
+    return log.store.read_sync(lambda tx: read_events(tx, Cursor(1)))
 
 
 def rows(log: EventLog) -> dict[str, list[tuple[Any, ...]]]:
@@ -139,7 +140,7 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     events: list[RecordedEvent], newest: int
 ) -> None:
     def read(tx: Transaction) -> None:
-        contents = {event.position: event for event in read_events(tx, 0)}
+        contents = {event.position: event for event in read_events(tx, Cursor(1))}
         for session_id, session in fold(contents.values()).sessions.items():
             for branch_id, branch in session.branches.items():
                 refs = [item.ref for item in branch.items]
