@@ -169,7 +169,7 @@ class Verifier:
 
     @property
     def head(self) -> Head:
-        """The head of what was read."""
+        """The head up to the last row."""
         lanes = len(self._lanes)
         return Head.of((lane for lane in self._lanes if lane.position >= lanes), lanes=lanes)
 

@@ -192,7 +192,7 @@ def _narrowest(tx: Transaction, query: SessionQuery) -> Condition | None:
 def _count(tx: Transaction, condition: Condition) -> int:
     """Count up to one more than few."""
     sql, parameters = condition
-    row = tx.one(f"SELECT COUNT(*) FROM ({sql} LIMIT ?) AS some", (*parameters, FEW + 1))
+    row = tx.one(f"SELECT COUNT(*) FROM ({sql} LIMIT ?) AS first_ones", (*parameters, FEW + 1))
     return 0 if row is None else int(row[0])
 
 

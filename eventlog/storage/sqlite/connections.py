@@ -21,9 +21,7 @@ from agents_eventlog.eventlog.errors import (
     ReadOnlyFileError,
     StoreError,
 )
-
-BUSY_TIMEOUT_SECONDS = 5.0
-"""How long a statement waits for another process before it fails with BusyError."""
+from agents_eventlog.eventlog.storage.engine import MEMORY
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another process before it fails with BusyError. See ``configure``."""
@@ -204,6 +202,12 @@ def empty_wal(connection: sqlite3.Connection) -> bool:
         if not busy:
             return True
     return False
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """Return the one name under which a file is known: absolute, ``~`` expanded, links followed."""
+    text = os.fspath(path)
+    return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
 
 
 def file_id(path: str) -> FileId | None:

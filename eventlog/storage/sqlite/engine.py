@@ -6,16 +6,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, Table, TableSize
 from agents_eventlog.eventlog.storage.sqlite import (
     connections,
     health,
-    registry,
     schema,
     scratch,
     tables,
@@ -23,6 +24,7 @@ from agents_eventlog.eventlog.storage.sqlite import (
 from agents_eventlog.eventlog.storage.sqlite.cursor import UnitCursor
 from agents_eventlog.eventlog.storage.sqlite.full_text import SQLiteFullText
 from agents_eventlog.eventlog.storage.sqlite.store import Store as SQLiteStore
+from agents_eventlog.eventlog.storage.store import BaseStore
 from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 
 LAST_POSITION = (
@@ -89,7 +91,7 @@ class SQLiteEngine:
 
     def resolve(self, path: str | os.PathLike[str]) -> str:
         """Return a file's absolute path, with ``~`` expanded and links followed."""
-        return registry.resolve(path)
+        return connections.resolve(path)
 
     def check_path(self, path: str, *, create: bool) -> None:
         """Raise an OpenError for a path that can never be a log."""
@@ -104,8 +106,9 @@ class SQLiteEngine:
         prepare: Callable[[Store, bool], None],
     ) -> Store:
         """Return the store of a file, opened if necessary, and register its user."""
+        create = partial(SQLiteStore, path, engine=self, durability=durability)
         return registry.acquire(
-            path, engine=self, user=user, durability=durability, prepare=prepare
+            path, user=user, durability=durability, prepare=prepare, create=create
         )
 
     def open_read_only(self, path: str, prepare: Callable[[Store], None]) -> Store:
@@ -115,7 +118,7 @@ class SQLiteEngine:
 
     def release(self, store: Store, user: object) -> None:
         """Unregister a user. The last one closes the store."""
-        registry.release(cast("SQLiteStore", store), user)
+        registry.release(cast("BaseStore", store), user)
 
     # -- the log's own tables -----------------------------------------------------------------
 
