@@ -127,19 +127,17 @@ class Appender:
         self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
     ) -> list[RecordedEvent]:
         """Append events as their columns hold them after ``version``, link and project them."""
-        codec.check_text("session_id", session_id)
+        session_id = codec.check_text("session_id", session_id)
         recorded = []
         rows = []
         head = tx.lane
         position = position_before(tx, session_id)
         _check_countable("position", position)
         _check_countable("version", version)
-        for name, schema_version, branch_id, data, data_digest, metadata, key in events:
+        for name, schema_version, branch, data, data_digest, metadata, given_key in events:
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
-            if branch_id is not None:
-                codec.check_text("branch_id", branch_id)
-            if key is not None:
-                codec.check_text("idempotency_key", key)
+            branch_id = None if branch is None else codec.check_text("branch_id", branch)
+            key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
             position = position_after(tx, position)
             columns = (position, session_id, version, name, schema_version, branch_id)
@@ -178,13 +176,15 @@ def append(
 def append_all(
     tx: Transaction,
     session_id: str,
-    events: Iterable[tuple[Event, bytes]],
+    events: Sequence[tuple[Event, bytes]],
     *,
     branch_id: str | None = None,
     occurred_at: int | None = None,
 ) -> list[RecordedEvent]:
     """Append events, each with what ``codec.encode_checked`` returned for it, in a unit of work."""
     recording = tx.recording
+    if len(events) > 1:
+        recording = {**recording, "events_in_append": len(events)}
     if occurred_at is not None:
         recording = {**recording, "occurred_at": occurred_at}
     return ledger(tx).append(

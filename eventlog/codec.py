@@ -32,11 +32,13 @@ from agents_eventlog.eventlog.events import (
 
 UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
     ("content_erased", 1): lambda fields: fields,  # the fields that are new have defaults
+    ("content_erased", 2): lambda fields: fields,
+    ("metadata_set", 1): lambda fields: fields,
 }
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 
-StoredPayload: TypeAlias = tuple[int, str, int, bytes]
-"""A payload as stored: position, type, schema version, data."""
+StoredPayload: TypeAlias = tuple[Any, ...]
+"""A payload as stored: position, type, schema version, data; other columns may be before them."""
 
 MAX_PLACE_LEVELS = 16
 """How deep an error locates a value that is not JSON; a value may contain itself."""
@@ -187,37 +189,42 @@ def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
     decoded = decode_lines_of_items(b"\n".join(present), len(present))
     if decoded is not None:
         return decoded
-    return [_items_of(stored[0], data) for stored, data in zip(payloads, present, strict=True)]
+    return [_items_of(stored[-4], data) for stored, data in zip(payloads, present, strict=True)]
 
 
-def decode_contents(
-    payloads: Sequence[StoredPayload], chosen: Sequence[tuple[int, int]]
-) -> list[JSON]:
+def contents(payloads: Sequence[StoredPayload]) -> Callable[[int, int], JSON]:
     """
-    Return the ``content`` of some items; "" for an item without.
+    Return a function for the ``content`` of an item, by the index of its payload and its own there.
 
-    chosen: (index of the payload, index of the item in it) of each.
-
-    All else is skipped, so it costs no more than finding where the items begin.
+    It returns "" for an item without content. Only the items that it is called for are decoded.
     """
     present = _present(payloads)
     try:
         decoded = _contents_decoder.decode_lines(b"\n".join(present))
-        if len(decoded) == len(present):
-            return [
-                msgspec.json.decode(decoded[number].items[index].content)
-                for number, index in chosen
-            ]
     except (*_CANNOT_DECODE, RecursionError):
-        pass
+        decoded = []
+    if len(decoded) == len(present):
+        return lambda number, index: _decode_any(decoded[number].items[index].content)
     items = decode_items(payloads)
-    return [items[number][index].get("content", "") for number, index in chosen]
+    return lambda number, index: items[number][index].get("content", "")
+
+
+def _decode_any(data: msgspec.Raw) -> JSON:
+    try:
+        return msgspec.json.decode(data)
+    except (*_CANNOT_DECODE, RecursionError):
+        return json.loads(bytes(data))
+
+
+def older_item_shapes() -> list[tuple[str, int]]:
+    """Return (type, schema version) of the older shapes that events with items may have; today none."""
+    return [shape for shape in UPCASTS if "items" in EVENT_TYPES[shape[0]].__struct_fields__]
 
 
 def _present(payloads: Sequence[StoredPayload]) -> list[bytes]:
-    if UPCASTS.keys().isdisjoint([stored[1:3] for stored in payloads]):
-        return [stored[3] for stored in payloads]
-    return [lifted(*stored[1:], position=stored[0]) for stored in payloads]
+    if not older_item_shapes():
+        return [stored[-1] for stored in payloads]
+    return [lifted(*stored[-3:], position=stored[-4]) for stored in payloads]
 
 
 def decode_lines_of_items(document: bytes, count: int) -> list[list[JSON]] | None:
@@ -326,11 +333,19 @@ def readable(value: JSON) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def check_text(what: str, value: object) -> None:
-    """Raise InvalidEventError unless the value is a string that UTF-8 can encode."""
+def check_text(what: str, value: object) -> str:
+    """Return a string as a plain ``str``. Raises InvalidEventError unless UTF-8 can encode it."""
     if not isinstance(value, str):
         raise InvalidEventError(f"invalid {what}: expected a string, got {type(value).__name__}")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidEventError(f"invalid {what}: it contains an unpaired surrogate") from None
+    return str.__str__(value)  # a subclass may have a __str__ of its own, and the digest takes none
+
+
+def check_session_id(value: object) -> str:
+    """Return the id of a session that may be new as a plain ``str``. Raises InvalidEventError."""
+    if not (session_id := check_text("session_id", value)):
+        raise InvalidEventError("invalid session_id: expected a non-empty string, got ''")
+    return session_id

@@ -28,6 +28,7 @@ Everything that can go wrong, as one tree.
     │   ├── NewerProjectionError            a newer release built them
     │   ├── StaleProjectionError            they are behind, and cannot catch up here
     │   └── UnknownProjectionError (ValueError)
+    ├── BudgetExceededError                 a budget is used up; the model was not called
     └── ConversationError (ValueError)      the command does not apply to the conversation
         ├── BranchNotFoundError
         ├── BranchExistsError
@@ -36,6 +37,7 @@ Everything that can go wrong, as one tree.
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
         ├── SessionDeletedError
+        ├── SessionOwnerError (PermissionError)   it belongs to another user
         ├── SessionBusyError                another holder has it exclusively
         ├── ConcurrentRunError              another run changed the branch
         └── SessionErasedError              it cannot be restored
@@ -273,6 +275,28 @@ class UnknownProjectionError(ProjectionError, ValueError):
     """The projection is unknown. The message lists the known names."""
 
 
+class BudgetExceededError(EventLogError):
+    """A budget is used up: the next model request was not made. Wait for a new period, or raise it."""
+
+    budget: Any
+    keys: dict[str, str | None]
+    cost_usd: float
+    tokens: int
+
+    def __init__(
+        self, *, budget: Any, keys: dict[str, str | None], cost_usd: float, tokens: int
+    ) -> None:
+        scope = ", ".join(f"{name} {value!r}" for name, value in keys.items())
+        super().__init__(
+            f"budget is used up: expected less than {budget}, "
+            f"got {cost_usd:.6g} USD, {tokens:,} tokens{scope and f' ({scope})'}",
+            budget=budget,
+            keys=keys,
+            cost_usd=cost_usd,
+            tokens=tokens,
+        )
+
+
 class ConversationError(EventLogError, ValueError):
     """The command does not apply to the conversation. Nothing was written."""
 
@@ -350,6 +374,26 @@ class SessionDeletedError(ConversationError):
         super().__init__(
             f"session {session_id!r} was deleted; use another id", session_id=session_id
         )
+
+
+class SessionOwnerError(ConversationError, PermissionError):
+    """The session is not this user's. Nothing was read or written; in a web service, answer 404."""
+
+    session_id: str
+    user_id: str
+
+    # ValueError comes before OSError here, and its __new__ cannot make an OSError.
+    __new__ = PermissionError.__new__  # type: ignore[assignment]
+
+    def __init__(self, session_id: str, user_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} does not belong to user {user_id!r}",
+            session_id=session_id,
+            user_id=user_id,
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SessionBusyError(ConversationError):

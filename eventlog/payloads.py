@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 from typing import Any, Final
 
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.events import EVENT_TYPES, JSON
+from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 
 EVENT_COLUMNS: Final = (
@@ -125,12 +125,8 @@ def items(
 
 
 def _present_data() -> str:
-    """Return the payload, or NULL if it has an older shape; today items have only one shape."""
-    older = [
-        f"('{name}', {version})"
-        for name, version in codec.UPCASTS
-        if "items" in EVENT_TYPES[name].__struct_fields__
-    ]
+    """Return the payload, or NULL if it has an older shape."""
+    older = [f"('{name}', {version})" for name, version in codec.older_item_shapes()]
     if not older:
         return "e.data"
     shapes = ", ".join(older)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.adapters.cli.options import Which
-    from agents_eventlog.adapters.conversations.sessions import Deletion
+    from agents_eventlog.adapters.conversations.sessions import Deletion, SessionRow
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
@@ -69,6 +69,7 @@ def run(
     path: Path,
     which: Which,
     *,
+    session_id: str | None,
     deleted: bool,
     order_by: OrderBy,
     reverse: bool,
@@ -78,7 +79,9 @@ def run(
 ) -> None:
     """Print a page of sessions. Raises an EventLogError."""
     filters = _filters(which)
+    filters["session_id"] = session_id
     with terminal.conversations(path, read_only=True) as log:
+        terminal.check_session(log, session_id)
         try:
             rows = asyncio.run(
                 log.sessions(
@@ -104,7 +107,7 @@ def run(
         terminal.console().print(more, soft_wrap=True)
 
 
-def _document(row: dict[str, Any]) -> dict[str, JSON]:
+def _document(row: SessionRow) -> dict[str, JSON]:
     times = {
         name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
         for name in ("created_at", "updated_at", "deleted_at")
@@ -112,7 +115,7 @@ def _document(row: dict[str, Any]) -> dict[str, JSON]:
     return {"kind": "session", **row, **times}
 
 
-def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
+def _table(rows: list[SessionRow], *, deleted: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("session", overflow="fold", min_width=10)
     table.add_column("title", overflow="fold", min_width=10)
@@ -125,7 +128,7 @@ def _table(rows: list[dict[str, Any]], *, deleted: bool) -> Table:
             Text(printable(row["session_id"])),
             Text(printable(row["title"] or "")),
             Text(printable(row["user_id"] or "")),
-            Text(row["deleted_at" if deleted else "updated_at"][:16]),
+            Text((row["deleted_at"] or row["updated_at"])[:16]),
             Text(f"{row['turn_count']:,}"),
             Text(f"{row['item_count']:,}"),
             Text(f"{row['total_tokens']:,}"),

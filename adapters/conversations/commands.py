@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+from msgspec import structs
 
 from agents_eventlog.eventlog import codec, leases
 from agents_eventlog.eventlog.appender import append, append_all
@@ -21,8 +23,10 @@ from agents_eventlog.eventlog.errors import (
     ConversationError,
     InvalidBranchError,
     InvalidEventError,
+    InvalidQueryError,
     SessionBusyError,
     SessionDeletedError,
+    SessionOwnerError,
     TurnNotFoundError,
 )
 from agents_eventlog.eventlog.events import (
@@ -30,6 +34,7 @@ from agents_eventlog.eventlog.events import (
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
+    Event,
     ItemPopped,
     ItemRef,
     ItemsAdded,
@@ -52,6 +57,8 @@ from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import Place, UserItem
 from agents_eventlog.projections.search.text import ascii_folded, content_texts
 
+ItemEvent: TypeAlias = ItemsAdded | ItemsReplaced
+
 RANDOM_BYTES: Final = 8
 
 OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RANDOM_BYTES}}}")
@@ -59,6 +66,10 @@ OPENABLE_ID: Final = re.compile(rf"branch_from_turn_-?\d+_\d+_[0-9a-f]{{{2 * RAN
 The form of generated branch ids that open their session. Branch ids of the SDK do not match: they have no
 random part, so that an attacker could guess one and open a session whose own id is a secret.
 """
+
+MAX_EVENT_ITEMS: Final = 50
+MAX_EVENT_BYTES: Final = 64 * 1024
+"""Limits of one event with items. More items are added as several events of one append."""
 
 MOST_CORRECTIONS: Final = 500
 """Maximum number of corrections in one event."""
@@ -68,24 +79,28 @@ class SessionContext:
     """
     The state of one session object: its current branch, and the last clearing that it has seen.
 
-    ``labels``: the user id and the metadata that the first write records, or None.
+    ``user_id``: the owner that the session must have; None accepts any, "" means without one.
+    ``metadata``: recorded, with the user id, if a call of this object creates the session.
     ``lease``: the lease that the object holds, or has lost; None outside of ``exclusive``.
 
     Only units of work change it; a rollback restores the former values.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "labels", "lease", "session_id")
+    __slots__ = ("branch_id", "cleared_version", "lease", "metadata", "session_id", "user_id")
 
     def __init__(
         self,
         session_id: str,
         branch_id: str = MAIN,
-        labels: tuple[str | None, dict[str, JSON] | None] | None = None,
+        *,
+        user_id: str | None = None,
+        metadata: dict[str, JSON] | None = None,
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
         self.cleared_version: int | None = None
-        self.labels = labels
+        self.user_id = user_id
+        self.metadata = metadata
         self.lease: Lease | None = None
 
     def missed_clearing(self, here: Place) -> bool:
@@ -103,6 +118,38 @@ class SessionContext:
         self.branch_id, self.cleared_version = branch_id, cleared_version
 
 
+# -- whose session it is ---------------------------------------------------------------------------
+
+
+def check_owner(tx: Transaction, context: SessionContext, session_id: str | None = None) -> None:
+    """
+    Raise SessionOwnerError if a session, by default the context's, exists and is not the context's user's.
+
+    A session without an owner belongs to no user; ``set_metadata`` gives it one. An erased session passes:
+    its owner was erased with its content.
+    """
+    if context.user_id is None:
+        return
+    session_id = context.session_id if session_id is None else session_id
+    # Reads both rows with one statement: the unit of work that follows finds them in memory.
+    session, _ = conversations.both(tx, session_id, context.branch_id)
+    if session is None or session.erased_at is not None:
+        return
+    if (session.user_id or "") != context.user_id:
+        raise SessionOwnerError(session_id, context.user_id)
+
+
+def own_sessions(context: SessionContext, user_id: str | None) -> str | None:
+    """Return the user whose sessions a query may read. Raises InvalidQueryError for another user."""
+    if user_id is None:
+        return context.user_id
+    if context.user_id not in (None, user_id):
+        raise InvalidQueryError(
+            f"invalid user_id: expected {context.user_id!r} as in the constructor, got {user_id!r}"
+        )
+    return user_id
+
+
 # -- the current branch --------------------------------------------------------------------------
 
 
@@ -117,6 +164,12 @@ def look(tx: Transaction, context: SessionContext) -> Place:
     return here
 
 
+def user_of(tx: Transaction, context: SessionContext) -> str | None:
+    """Return the session's user id, or the one that its first write will record."""
+    session = conversations.session(tx, context.session_id)
+    return (context.user_id if session is None else session.user_id) or None
+
+
 def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> Place:
     """Return the place of a branch; None is the current one."""
     if branch_id is None:
@@ -126,7 +179,7 @@ def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> 
 
 def writable(tx: Transaction, context: SessionContext) -> Place:
     """
-    Return the place of the current branch for writing, and record pending metadata.
+    Return the place of the current branch for writing; create the session if it does not exist.
 
     Raises SessionDeletedError and BranchNotFoundError: a write never restores a session or a branch.
     """
@@ -135,8 +188,7 @@ def writable(tx: Transaction, context: SessionContext) -> Place:
         raise SessionDeletedError(context.session_id)
     if context.branch_id != MAIN and not here.branch_exists:
         raise BranchNotFoundError(context.branch_id)
-    if context.labels is not None:
-        record_labels(tx, context, *context.labels)
+    create_session(tx, context, here)
     require_lease(tx, context)
     return here
 
@@ -167,7 +219,7 @@ def check_labels(
     UnserialisableError for values that JSON cannot represent.
     """
     if user_id is not None:
-        codec.check_text("user_id", user_id)
+        user_id = codec.check_text("user_id", user_id)
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"invalid metadata: expected a mapping, got {type(metadata).__name__}")
     if metadata is None:
@@ -176,33 +228,64 @@ def check_labels(
     return user_id, dict(metadata)
 
 
+def create_session(tx: Transaction, context: SessionContext, here: Place) -> None:
+    """Record the user id and the metadata of the context, unless the session exists."""
+    if not here.session_exists and (context.user_id or context.metadata):
+        record_labels(tx, context, context.user_id or None, context.metadata or None)
+
+
 def record_labels(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Record a user id and metadata if they differ from the stored ones; empty values remove them."""
-    made_with, context.labels = context.labels, None  # the new values replace them
-    tx.on_rollback(lambda: setattr(context, "labels", made_with))
-    session = conversations.session(tx, context.session_id)
-    before = (None, None) if session is None else (session.user_id, session.metadata)
-    after = (
-        before[0] if user_id is None else user_id or None,
-        before[1] if metadata is None else _json_text(metadata),
-    )
-    if after != before:
-        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
-
-
-def _json_text(metadata: dict[str, JSON]) -> str | None:
-    return codec.encode_json(metadata).decode() if metadata else None
+    """Record a user id and metadata: None keeps the stored one, an empty value removes it."""
+    salt = secrets.token_hex(16)
+    append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata, salt=salt))
 
 
 # -- items ------------------------------------------------------------------------------------
 
 
-def add_items(tx: Transaction, context: SessionContext, event: ItemsAdded, data: bytes) -> None:
-    """Append items to the current branch, all or none."""
+def in_parts(event: ItemEvent) -> list[tuple[ItemEvent, bytes]]:
+    """
+    Return an event with its encoded data, or several events that mean the same if it is large.
+
+    Reading an item decodes the whole event that holds it. An item is never divided.
+    """
+    data = codec.encode(event)  # at first whole, so that an error names the right item
+    if _is_small(event.items, data):
+        return [(event, data)]
+    first, *more = _portions(event.items)
+    parts: list[ItemEvent] = [
+        structs.replace(event, items=first),
+        *(ItemsAdded(items=items) for items in more),
+    ]
+    return [(part, codec.encode(part)) for part in parts]
+
+
+def _portions(items: list[JSON]) -> Iterator[list[JSON]]:
+    for start in range(0, len(items), MAX_EVENT_ITEMS):
+        yield from _halved(items[start : start + MAX_EVENT_ITEMS])
+
+
+def _halved(items: list[JSON]) -> Iterator[list[JSON]]:
+    if _is_small(items, codec.encode_json(items)):
+        yield items
+    else:
+        half = len(items) // 2
+        yield from _halved(items[:half])
+        yield from _halved(items[half:])
+
+
+def _is_small(items: list[JSON], data: bytes) -> bool:
+    return len(items) < 2 or (len(items) <= MAX_EVENT_ITEMS and len(data) <= MAX_EVENT_BYTES)
+
+
+def add_items(
+    tx: Transaction, context: SessionContext, events: Sequence[tuple[Event, bytes]]
+) -> None:
+    """Append the parts of an ``ItemsAdded`` to the current branch, all or none."""
     writable(tx, context)
-    append_all(tx, context.session_id, ((event, data),), branch_id=context.branch_id)
+    append_all(tx, context.session_id, events, branch_id=context.branch_id)
 
 
 def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
@@ -229,12 +312,11 @@ def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
 def replace_items(
     tx: Transaction,
     context: SessionContext,
-    event: ItemsReplaced,
-    data: bytes,
+    events: Sequence[tuple[Event, bytes]],
     expected: Sequence[ItemRef],
 ) -> bool:
     """
-    Replace the items of the current branch from ``event.first_item`` to its end.
+    Replace items of the current branch, to its end, by the parts of an ``ItemsReplaced``.
 
     expected: the items that the branch must end with; () accepts any.
 
@@ -243,7 +325,7 @@ def replace_items(
     here = writable(tx, context)
     if expected and conversation_queries.refs(tx, here.pointer, len(expected)) != list(expected):
         return False
-    append_all(tx, context.session_id, ((event, data),), branch_id=context.branch_id)
+    append_all(tx, context.session_id, events, branch_id=context.branch_id)
     return True
 
 
@@ -503,6 +585,7 @@ def record_usage(
         conversation_queries.place(tx, context.session_id, branch_id)
     )
     here = look(tx, context)
+    create_session(tx, context, here)
     has_turn = here.branch_exists and here.pointer.length > 0 and not was_cleared
     turn = here.turn if turn is None else min(turn, here.turn)
     used = UsageRecorded(

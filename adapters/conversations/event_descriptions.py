@@ -87,10 +87,23 @@ def describe_event(
         for index, item in enumerate(getattr(event, "items", ()))
     ]
     words = _WORDS[type(event)]
-    account = words(event, facts.get(recorded.position, NO_FACTS))
+    account = words(event, facts.get(recorded.position, NO_FACTS)) + _of_one_call(recorded)
     if isinstance(event, ItemPopped):
         account += " an item" if popped is None else f" {brief(popped, full=full)}"
     return EventDescription(account if full else _short(account), items, "whole")
+
+
+def _of_one_call(recorded: RecordedEvent) -> str:
+    """Return a note if the event was appended together with others."""
+    try:
+        count = recorded.metadata.get("events_in_append")
+    except UndecodableEventError:
+        return ""
+    return (
+        f" (with {count - 1:,} more events, by one call)"
+        if type(count) is int and count > 1
+        else ""
+    )
 
 
 def brief(item: JSON, *, full: bool = False) -> str:

@@ -37,7 +37,7 @@ async def exclusive(
         raise ValueError(f"invalid wait_seconds: expected 0 or more, got {wait_seconds!r}")
     if not lease_seconds > 0:
         raise ValueError(f"invalid lease_seconds: expected more than 0, got {lease_seconds!r}")
-    lease = await _acquire(log, context.session_id, wait_seconds, lease_seconds)
+    lease = await _acquire(log, context, wait_seconds, lease_seconds)
     context.lease = lease
     renewing = asyncio.create_task(_renew(log, lease, lease_seconds))
     try:
@@ -53,32 +53,37 @@ async def exclusive(
 
 
 async def _acquire(
-    log: EventLog, session_id: str, wait_seconds: float, lease_seconds: float
+    log: EventLog, context: SessionContext, wait_seconds: float, lease_seconds: float
 ) -> Lease:
+    def current(tx: Transaction) -> Lease | None:
+        commands.check_owner(tx, context)
+        return leases.current(tx, context.session_id)
+
     now = asyncio.get_running_loop().time
     started, pause = now(), FIRST_PAUSE_SECONDS
     seen: Lease | None = None
     seen_at = started
     while True:
-        lease = await log.query(lambda tx: leases.current(tx, session_id))
+        lease = await log.query(current)
         if lease != seen:
             seen, seen_at = lease, now()
         # The waiter's own clock counts, too: if the clock of the computer was set back, the lease of a
         # dead holder would not expire.
         dead = seen if now() - seen_at > lease_seconds else None
-        if taken := await _take(log, session_id, lease_seconds, dead):
+        if taken := await _take(log, context, lease_seconds, dead):
             return taken
         left = started + wait_seconds - now()
         if left <= 0:
-            raise commands.busy(session_id, lease)
+            raise commands.busy(context.session_id, lease)
         await asyncio.sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 async def _take(
-    log: EventLog, session_id: str, lease_seconds: float, dead: Lease | None
+    log: EventLog, context: SessionContext, lease_seconds: float, dead: Lease | None
 ) -> Lease | None:
     """Take a lease that is free or dead; return None if it is neither."""
+    session_id = context.session_id
     if not await log.query(lambda tx: leases.is_free(tx, session_id, dead)):
         return None  # found by reading: who waits does not keep writers off
     holder = f"process {os.getpid()} on {socket.gethostname()}"
@@ -86,6 +91,7 @@ async def _take(
 
     def unit(tx: Transaction) -> Lease | None:
         taken[:] = ()
+        commands.check_owner(tx, context)
         if leases.is_free(tx, session_id, dead):
             taken.append(leases.take(tx, session_id, holder, _micros(lease_seconds)))
         return taken[0] if taken else None

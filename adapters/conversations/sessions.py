@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict
 
-from agents_eventlog.adapters.conversations import timestamps
-from agents_eventlog.adapters.conversations.commands import SessionContext, look, record_labels
+from agents_eventlog.adapters.conversations import commands, timestamps
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.errors import (
@@ -32,6 +34,39 @@ DELETED_AT_ONCE = 100
 """Maximum number of sessions that one unit of work deletes, all or none."""
 
 
+TITLE: Final = session_queries.TITLE
+
+SessionState: TypeAlias = Literal["active", "deleted", "erased", "unknown"]
+"""The state of a session; an erased one is deleted, too."""
+
+
+class SessionRow(TypedDict):
+    """A listed session. Times are UTC, ``total_cost`` is USD; both totals include removed turns."""
+
+    session_id: str
+    title: str | None
+    created_at: str
+    updated_at: str
+    deleted_at: str | None
+    item_count: int
+    turn_count: int
+    branch_count: int
+    current_branch: str
+    user_id: str | None
+    metadata: dict[str, JSON] | None
+    total_tokens: int
+    total_cost: float
+    unpriced_requests: int
+    cursor: str
+
+
+class StoredMetadata(TypedDict):
+    """The stored user id and metadata of a session; None if not set."""
+
+    user_id: str | None
+    metadata: dict[str, JSON] | None
+
+
 class Retention(NamedTuple):
     """What a retention period deleted and erased, or would; None if it was not asked for."""
 
@@ -53,14 +88,14 @@ class Deletion(NamedTuple):
 # -- listing ------------------------------------------------------------------------------------
 
 
-async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, Any]]:
+async def list_sessions(read: RunUnit, query: SessionQuery) -> list[SessionRow]:
     """Return the sessions that match a query; a text search may take several reads."""
 
-    def unit(tx: Transaction) -> tuple[list[dict[str, Any]], SessionCursor | None]:
+    def unit(tx: Transaction) -> tuple[list[SessionRow], SessionCursor | None]:
         found, after = session_queries.page(tx, query)
         return rows(tx, found, query), after
 
-    listed: list[dict[str, Any]] = []
+    listed: list[SessionRow] = []
     while True:
         some, after = await read(unit)
         listed += some
@@ -71,7 +106,7 @@ async def list_sessions(read: RunUnit, query: SessionQuery) -> list[dict[str, An
         query = replace(query, after=after)
 
 
-def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dict[str, Any]]:
+def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[SessionRow]:
     """Return the rows of sessions, with titles, usage and cursors."""
     told = []
     for start in range(0, len(found), TOLD_AT_ONCE):
@@ -85,7 +120,7 @@ def rows(tx: Transaction, found: list[Session], query: SessionQuery) -> list[dic
     return told
 
 
-def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) -> dict[str, Any]:
+def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) -> SessionRow:
     return {
         "session_id": session.session_id,
         "title": title,
@@ -117,28 +152,87 @@ def _metadata(text: str | None) -> dict[str, JSON] | None:
 def set_metadata(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
-    """Record a user id and metadata; None means the constructor's, an empty value removes it."""
-    if look(tx, context).is_deleted:
+    """
+    Record a user id and metadata if they differ from the stored ones, and create the session.
+
+    None keeps the stored value, of a new session that of the context; an empty value removes it. The
+    session object continues to work for the new user.
+    """
+    here = commands.look(tx, context)
+    if here.is_deleted:
         raise SessionDeletedError(context.session_id)
-    first_user_id, first_metadata = context.labels or (None, None)
-    record_labels(
-        tx,
-        context,
-        first_user_id if user_id is None else user_id,
-        first_metadata if metadata is None else metadata,
-    )
-
-
-def get_metadata(tx: Transaction, context: SessionContext) -> dict[str, Any]:
-    """Return the session's user id and metadata, including those that the next write records."""
     session = conversations.session(tx, context.session_id)
-    if session is not None and session.deleted_at is not None:
+    if session is None:
+        before: tuple[str | None, str | None] = (None, None)
+        user_id = context.user_id if user_id is None else user_id
+        metadata = context.metadata if metadata is None else metadata
+    else:
+        before = session.user_id, session.metadata
+    after = (
+        before[0] if user_id is None else user_id or None,
+        before[1] if metadata is None else _json_text(metadata),
+    )
+    if after != before:
+        commands.record_labels(tx, context, user_id, metadata)
+    if user_id is not None and context.user_id not in (None, user_id):
+        tx.on_rollback(partial(setattr, context, "user_id", context.user_id))
+        context.user_id = user_id
+
+
+def _json_text(metadata: dict[str, JSON]) -> str | None:
+    return codec.encode_json(metadata).decode() if metadata else None
+
+
+def update_metadata(tx: Transaction, context: SessionContext, patch: dict[str, JSON]) -> None:
+    """Merge a patch into the metadata, and record the result."""
+    session = conversations.session(tx, context.session_id)
+    stored = context.metadata if session is None else _metadata(session.metadata)
+    set_metadata(tx, context, None, merge_patch(stored, patch))
+
+
+def check_patch(patch: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return a patch as JSON has it. Raises TypeError unless it is a mapping, and UnserialisableError."""
+    if not isinstance(patch, Mapping):
+        raise TypeError(f"invalid patch: expected a mapping, got {type(patch).__name__}")
+    return codec.decode_metadata(codec.encode_json(dict(patch)).decode())
+
+
+def title_patch(title: str | None) -> dict[str, JSON]:
+    """Return the patch that sets or removes a title. Raises InvalidEventError for an invalid text."""
+    if title is not None:
+        codec.check_text("title", title)
+    return {TITLE: title or None}
+
+
+def merge_patch(target: JSON, patch: JSON) -> JSON:
+    """Return a JSON value with a JSON Merge Patch (RFC 7396) applied: null removes a member."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def get_metadata(tx: Transaction, context: SessionContext) -> StoredMetadata:
+    """Return the session's stored user id and metadata; None for each without one."""
+    session = conversations.session(tx, context.session_id)
+    if session is None or session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
-    user_id, metadata = context.labels or (None, None)
-    if session is not None:
-        user_id = session.user_id if user_id is None else user_id
-        metadata = _metadata(session.metadata) if metadata is None else metadata
-    return {"user_id": user_id or None, "metadata": metadata or None}
+    return {"user_id": session.user_id, "metadata": _metadata(session.metadata)}
+
+
+def state(tx: Transaction, session_id: str) -> SessionState:
+    """Return whether a session is active, deleted, erased, or unknown."""
+    session = conversations.session(tx, session_id)
+    if session is None:
+        return "unknown"
+    if session.erased_at is not None:
+        return "erased"
+    return "active" if session.deleted_at is None else "deleted"
 
 
 # -- deleting and restoring -----------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -17,6 +19,7 @@ from agents.memory.session_settings import SessionSettings, resolve_session_limi
 from agents.run_context import RunContextWrapper
 
 from agents_eventlog import projections
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import (
     commands,
     concurrent_runs,
@@ -25,6 +28,7 @@ from agents_eventlog.adapters.conversations import (
     timestamps,
 )
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import (
     OnConcurrentRun,
@@ -34,6 +38,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.sessions import SessionRow, SessionState, StoredMetadata
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
@@ -76,12 +81,16 @@ class EventLogSession:
     session_settings: the SDK's settings; ``limit`` limits the items that ``get_items()`` returns.
     branch_id: the current branch.
     resume: start on the branch that was last switched to, if ``branch_id`` is "main".
-    user_id, metadata: recorded for the session with its first write.
+    user_id, metadata: recorded when a call creates the session. If it exists, ``metadata`` is ignored, and
+        every call raises SessionOwnerError (a PermissionError) unless ``user_id`` is the stored one. ""
+        means a session without an owner, and None any session.
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
     prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
         before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
+    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
+        a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -109,6 +118,7 @@ class EventLogSession:
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
     ) -> None:
         concurrent_runs.check_policy(on_concurrent_run)
@@ -116,25 +126,25 @@ class EventLogSession:
             raise ValueError(
                 f"invalid first_turn_number: expected 0 or 1, got {first_turn_number!r}"
             )
-        codec.check_text("session_id", session_id)
+        session_id = codec.check_session_id(session_id)
         commands.check_branch_id(branch_id)
         self.session_settings = sdk_internals.settings_of(session_settings)
         self.log = log
         self._first_turn = first_turn_number
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
         self._events = _logging.get_logger(self._logger)
-        labels = commands.check_labels(user_id, metadata)
+        user_id, metadata = commands.check_labels(user_id, metadata)
         kept = projections.default()
         log.join(kept)
-        self._runner = UnitRunner(log, kept)
-        self._context = SessionContext(
-            session_id, branch_id, None if labels == (None, None) else labels
-        )
+        context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
+        self._context = context
+        self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
         self._usage = UsageRecorder(
             self._runner,
             self._context,
             prices=prices,
             is_automatic=auto_usage,
+            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
             logger=self._logger,
         )
         if auto_usage:
@@ -218,7 +228,8 @@ class EventLogSession:
         branch_id: None for the current branch; an unknown one has no items.
         as_of: return the items at a version of the session, or at a time (without a zone: UTC).
 
-        Raises VersionNotFoundError (a ValueError) for a version that the session never had.
+        Raises VersionNotFoundError (a ValueError) for a version that the session never had, and
+        BudgetExceededError when a run starts whose budget is used up.
         """
         self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
@@ -229,6 +240,8 @@ class EventLogSession:
                 lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
         place = self._place(wrapper)
+        if place is not None and place.tip is None and wrapper is not None:
+            await self._usage.check_budgets(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)
@@ -259,12 +272,11 @@ class EventLogSession:
         if isinstance(items, (str, bytes, Mapping)):
             raise InvalidEventError(f"invalid items: expected a list, got {type(items).__name__}")
         try:
-            event = ItemsAdded(items=list(items))
-            data = codec.encode(event)
+            events = commands.in_parts(ItemsAdded(items=list(items)))
             self._usage.track(wrapper)
             call = self._call(wrapper)
             await self._usage.write(
-                lambda tx: commands.add_items(tx, call.context, event, data), wrapper, call
+                lambda tx: commands.add_items(tx, call.context, events), wrapper, call
             )
             if call.is_interleaved:
                 self._events.warning(
@@ -297,6 +309,18 @@ class EventLogSession:
     def close(self) -> None:
         """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
         self._runner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} session_id={self._context.session_id!r} "
+            f"branch_id={self.current_branch!r} path={self.log.path!r}>"
+        )
 
     # -- one run at a time ----------------------------------------------------------------------
 
@@ -542,20 +566,23 @@ class EventLogSession:
         since: date | datetime | None = None,
         until: date | datetime | None = None,
         live: bool = False,
+        tz: str = "UTC",
     ) -> dict[str, Any]:
         """
         Return the session's total usage, including that of popped, deleted and cleared turns.
 
-        by: "run", "turn", "branch", "model", "agent" or "day", or several. "groups" then holds a dict for
-            each group: its keys (run_id, branch_id, or the name itself) and its sums.
-        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        by: "run", "turn", "branch", "model", "agent", "day" or "month", or several. "groups" then
+            holds a dict for each group: its keys (run_id, branch_id, or the name itself) and its sums.
+        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
+            day.
         live: only usage of active turns.
+        tz: the IANA time zone of days, months and dates.
 
         ``total_cost`` is the cost of the priced requests, in USD; ``unpriced_requests`` counts the others.
         Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, session_id=self._context.session_id, live=live
+            by, since=since, until=until, session_id=self._context.session_id, live=live, tz=tz
         )
         await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
@@ -573,7 +600,8 @@ class EventLogSession:
         Set the session's metadata and user id; create the session if it does not exist.
 
         metadata: replaces the whole metadata; {} removes it; None keeps it.
-        user_id: replaces the user id; "" removes it; None keeps it.
+        user_id: replaces the user id; "" removes it; None keeps it. It is the only way to change the owner
+            of a session. This object continues to work, for the new owner.
 
         Raises UnserialisableError (a TypeError) for values that JSON cannot represent, and
         SessionDeletedError.
@@ -581,9 +609,35 @@ class EventLogSession:
         labels = commands.check_labels(user_id, metadata)
         await self._usage.write(lambda tx: sessions.set_metadata(tx, self._context, *labels))
 
-    async def get_metadata(self) -> dict[str, Any]:
-        """Return this session's ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
+    async def update_metadata(self, patch: Mapping[str, JSON]) -> None:
+        """
+        Apply a JSON Merge Patch (RFC 7396) to the metadata; create the session if it does not exist.
+
+        patch: its values replace the stored ones, and None removes them; other members do not change. A
+            mapping changes the members of a stored object in the same way.
+
+        The change is atomic, also across processes. Raises TypeError unless ``patch`` is a mapping,
+        UnserialisableError (a TypeError), and SessionDeletedError.
+        """
+        plain = sessions.check_patch(patch)
+        await self._usage.write(lambda tx: sessions.update_metadata(tx, self._context, plain))
+
+    async def set_title(self, title: str | None) -> None:
+        """
+        Set the session's title, which is the member "title" of its metadata; None or "" removes it.
+
+        Lists of sessions show the first user message of a session without a title. Raises the errors of
+        ``update_metadata``.
+        """
+        await self.update_metadata(sessions.title_patch(title))
+
+    async def get_metadata(self) -> StoredMetadata:
+        """Return the stored ``user_id`` and ``metadata`` as a dict; a value that is not set is None."""
         return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
+
+    async def state(self) -> SessionState:
+        """Return "active", "deleted", "erased", or "unknown" for a session that nothing has created yet."""
+        return await self._runner.read(lambda tx: sessions.state(tx, self._context.session_id))
 
     async def list_sessions(
         self,
@@ -593,9 +647,10 @@ class EventLogSession:
         order_by: OrderBy = "updated_at",
         reverse: bool = False,
         **which: Unpack[SessionFilters],
-    ) -> list[dict[str, Any]]:
+    ) -> list[SessionRow]:
         """
-        Return the sessions of the file: all, or those that match the filters.
+        Return the sessions of the file that match the filters; without filters all, or if this object has a
+        ``user_id``, that user's.
 
         limit: maximum number of sessions.
         after: the ``cursor`` of a row, to continue after it.
@@ -604,7 +659,8 @@ class EventLogSession:
         which: user_id, metadata, created_after, created_before, updated_after, updated_before, text,
             min_items; see ``SessionFilters``.
 
-        A row's ``title`` is the first user message on the branch that was last switched to.
+        A row's ``title`` is that of ``set_title``, or the first user message on the branch that was last
+        switched to.
         ``total_tokens`` and ``total_cost`` include removed turns. Times are UTC. Pages in the order of
         "created_at" contain each session once. In the order of "updated_at", a session that is used
         between two pages moves to the front, and may be missed.
@@ -612,6 +668,7 @@ class EventLogSession:
         Raises InvalidQueryError (a ValueError).
         """
         query = filters.parse(limit=limit, after=after, order_by=order_by, reverse=reverse, **which)
+        query = replace(query, user_id=commands.own_sessions(self._context, query.user_id))
         return await sessions.list_sessions(self._runner.scan, query)
 
     async def delete_session(self, session_id: str | None = None) -> None:
@@ -624,6 +681,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
+            commands.check_owner(tx, self._context, target)
             try:
                 sessions.delete_session(tx, target)
             except SessionNotFoundError:
@@ -643,7 +701,12 @@ class EventLogSession:
         SessionErasedError for an erased session.
         """
         target = self.session_id if session_id is None else session_id
-        await self._usage.write(lambda tx: sessions.restore_session(tx, target))
+
+        def unit(tx: Transaction) -> None:
+            commands.check_owner(tx, self._context, target)
+            sessions.restore_session(tx, target)
+
+        await self._usage.write(unit)
 
     # -- items --------------------------------------------------------------------------------
 
@@ -662,7 +725,7 @@ class EventLogSession:
             summary), case-insensitive.
         limit: maximum number of items. after: the ``cursor`` of an item, to continue after it.
         which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
-            instead of this one; see ``ItemFilters``.
+            instead of this one, of this object's ``user_id`` if it has one; see ``ItemFilters``.
 
         The newest come first. ``row["snippet"][slice(*row["hit"])]`` is the match. The result also has the
         next page's cursor and how the items were found, see ``SearchResults``. Raises InvalidQueryError
@@ -670,6 +733,8 @@ class EventLogSession:
         """
         if which.get("session_id") is None and which.get("user_id") is None:
             which["session_id"] = self.session_id
+        else:
+            which["user_id"] = commands.own_sessions(self._context, which.get("user_id"))
         return await item_search.find_items(
             self._runner.scan, text, limit=limit, after=after, first_turn=self._first_turn, **which
         )
@@ -708,11 +773,11 @@ class EventLogSession:
         items: list[TResponseInputItem],
         expected: list[ItemRef] | tuple[()],
     ) -> bool:
-        event = ItemsReplaced(first_item=first_item, items=list(items))
-        data = codec.encode(event)
+        replaced = ItemsReplaced(first_item=first_item, items=list(items))
+        events = commands.in_parts(replaced)
         call = self._call()
         return await self._usage.write(
-            lambda tx: commands.replace_items(tx, call.context, event, data, expected), call=call
+            lambda tx: commands.replace_items(tx, call.context, events, expected), call=call
         )
 
     def _is_transformed(self) -> bool:
@@ -733,7 +798,7 @@ class EventLogSession:
 
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
-            "turn": self._external(user_item.turn),
+            "turn": user_item.turn + self._first_turn - 1,
             "content": _text(user_item.content, preview),
             "full_content": user_item.content,
             "timestamp": timestamps.as_text(user_item.occurred_at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -25,25 +25,30 @@ class UnitRunner:
     """
     Runs a session object's units of work in call order.
 
+    check: runs before each unit, in its transaction, and raises what refuses it.
+
     Each call is one hop to the store's thread. Reads raise StaleProjectionError if the tables are not up to
     date with the log.
     """
 
-    def __init__(self, log: EventLog, projections: Projections) -> None:
+    def __init__(
+        self, log: EventLog, projections: Projections, check: Callable[[Transaction], None]
+    ) -> None:
         self.log = log
+        self._check = check
         self._projections = projections
         self._executor = SerialExecutor(log.store)
         self._closed = False
 
     def write(self, unit: Unit[T]) -> Awaitable[T]:
         """Submit a writing unit immediately; await the result for its outcome."""
-        return self._run("write", unit)
+        return self._run("write", self._checked(unit))
 
     def write_ahead(self, unit: Unit[T]) -> Future[T]:
         """Submit a writing unit, and do not wait for its outcome; later calls run after it."""
         self.check_not_closed()
         outcome: Future[T] = Future()
-        self._executor.submit("write", PendingUnit(unit, outcome, _recording()))
+        self._executor.submit("write", PendingUnit(self._checked(unit), outcome, _recording()))
         return outcome
 
     def read(self, unit: Unit[T]) -> Awaitable[T]:
@@ -84,9 +89,17 @@ class UnitRunner:
     def _fresh(self, unit: Unit[T]) -> Unit[T]:
         def fresh(tx: Transaction) -> T:
             self._projections.require_fresh(tx)
+            self._check(tx)
             return unit(tx)
 
         return fresh
+
+    def _checked(self, unit: Unit[T]) -> Unit[T]:
+        def checked(tx: Transaction) -> T:
+            self._check(tx)
+            return unit(tx)
+
+        return checked
 
 
 def _recording() -> Mapping[str, JSON]:

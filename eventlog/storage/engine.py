@@ -273,6 +273,14 @@ class Engine(Protocol):
     def copy_from_scratch(self, tx: Transaction, scratch: Transaction, table: Table) -> None:
         """Fill an empty table from a scratch database, in the unit that ``Store.swap`` runs."""
 
+    def copying(self, path: str, target: str) -> AbstractContextManager[str]:
+        """
+        Copy the storage at a path, as of one moment, while others write.
+
+        Yields the path of the copy, which is put in place at the end of the block. Raises OpenError if
+        the target exists.
+        """
+
     def leftovers(self, store: Store) -> list[Path]:
         """Return the files that killed replays left."""
 

@@ -15,7 +15,7 @@ POSTGRES = ("postgresql://", "postgres://")
 
 def engine_for(path: str | os.PathLike[str]) -> Engine:
     """Return the engine of a log's path."""
-    if isinstance(path, str) and path.startswith(POSTGRES):
+    if os.fspath(path).startswith(POSTGRES):
         from agents_eventlog.eventlog.storage.postgres.engine import POSTGRES_ENGINE  # an extra
 
         return POSTGRES_ENGINE

@@ -256,18 +256,19 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
         if rows:
             events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
-    # Tuples and comprehensions, because a long conversation has thousands of turns.
+    for row in events:
+        if row[-1] is None:
+            _present(*row[2:])
+    content = codec.contents(events)
     numbers = {row[2]: number for number, row in enumerate(events)}
-    chosen = [(numbers[row[1]], row[2]) for row in found if row[1] in numbers]
-    turns = [row[0] for row in found if row[1] in numbers]
-    contents = codec.decode_contents([_present(*row[2:]) for row in events], chosen)
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
     return [
-        UserItem(turn, content, times[number])
-        for turn, content, (number, _) in zip(turns, contents, chosen, strict=True)
+        UserItem(turn, content(number, index), times[number])
+        for turn, position, index in found
+        if (number := numbers.get(position)) is not None
     ]
 
 

@@ -25,6 +25,9 @@ from agents_eventlog.projections.sessions.filters import Period, SessionCursor, 
 FEW: Final = 2_000
 """Up to this number of sessions is checked and sorted, rather than all walked in order."""
 
+TITLE: Final = "title"
+"""The member of the metadata that holds a session's title."""
+
 SCANNED_AT_ONCE: Final = 500
 """How many sessions one unit of work searches for a text."""
 
@@ -256,6 +259,20 @@ def _within(column: str, period: Period) -> Iterator[Condition]:
 
 
 def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
+    """Return the title in the metadata of each session, or its first user message; None without either."""
+    given = [_given_title(session) for session in sessions]
+    others = [each for each, title in zip(sessions, given, strict=True) if title is None]
+    first = iter(_first_messages(tx, others))
+    return [next(first) if title is None else title for title in given]
+
+
+def _given_title(session: Session) -> str | None:
+    metadata = {} if session.metadata is None else codec.decode_metadata(session.metadata)
+    title = metadata.get(TITLE)
+    return title if isinstance(title, str) and title else None
+
+
+def _first_messages(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
     """Return the first user message of each session, one line; None without one."""
     places = [_first_user_item(tx, session) for session in sessions]
     rows = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import SQLiteSession
 
+from agents_eventlog.eventlog import export_lines
 from tests.adapters.old_files import (
     ITEMS_ON_MAIN,
     assert_sound,
@@ -63,7 +64,7 @@ async def test_a_session_with_branches_tools_and_usage_reads_as_before(path: Pat
 
 
 async def test_several_sessions_in_one_file_stay_apart(path: Path) -> None:
-    for number, session_id in enumerate(("one", "two", "", "drei ünd 'vier'")):
+    for number, session_id in enumerate(("one", "two", "drei ünd 'vier'")):
         session = sdk(path, session_id)
         await session.add_items(turns(*(f"{session_id} {turn}" for turn in range(number + 1))))
         await session.store_run_usage(ran(1, number, 1))
@@ -72,8 +73,21 @@ async def test_several_sessions_in_one_file_stay_apart(path: Path) -> None:
             await session.add_items(turns(f"on the branch of {session_id}"))
         session.close()
     set_times(path)
-    before = await seen_by_sdk(path, "one", "two", "", "drei ünd 'vier'")
+    before = await seen_by_sdk(path, "one", "two", "drei ünd 'vier'")
     await assert_adopted(path, before)
+
+
+async def test_a_history_under_an_empty_id_can_be_read_exported_and_erased(path: Path) -> None:
+    session = sdk(path, "")
+    await session.add_items(turns("one"))
+    session.close()
+    async with ours(path).log as log:
+        assert (await log.session(""))["title"] == "one"
+        assert len(await log.find_items("one", session_id="")) == 2
+        assert len([line async for line in export_lines(log, [""])]) > 1
+        await log.delete_session("")
+        await log.restore_session("")
+        assert (await log.erase(session_id="")).sessions == 1
 
 
 async def test_a_plain_session_reads_as_before(path: Path) -> None:

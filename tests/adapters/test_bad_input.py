@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import ConversationLog
+from agents_eventlog import ConversationLog, eventlog
 from agents_eventlog.eventlog import errors
 from tests.adapters.old_files import assert_sound, ours, rows
 from tests.contract.items import ran, turns, user
@@ -326,6 +326,41 @@ async def test_a_deleted_session_takes_no_more_and_its_neighbours_do(path: Path)
 def test_a_first_turn_number_that_is_neither_0_nor_1_is_refused(path: Path, number: Any) -> None:
     with pytest.raises(ValueError, match="invalid first_turn_number: expected 0 or 1, got"):
         ours(path, first_turn_number=number)
+
+
+class Key(str):
+    """A str of its own, such as an application's type of ids."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "not the text"
+
+
+async def test_ids_and_texts_of_subclasses_of_str_are_taken_for_their_text(path: Path) -> None:
+    session = ours(path, Key("s"), user_id=Key("alice"), metadata={Key("a"): Key("b")})
+    await session.add_items([{"role": "user", "content": Key("hello")}])
+    await session.create_branch(Key("b"))
+    await session.switch_to_branch("main")
+    await session.switch_to_branch(Key("b"))
+    await session.pop_item()
+    await session.log.append(Key("t"), eventlog.SessionCleared(), idempotency_key=Key("k"))
+    await session.log.append("t", eventlog.SessionCleared(), idempotency_key="k")
+    again = ours(path, "s", user_id="alice", branch_id="b")
+    assert await again.get_items(branch_id="main") == [{"role": "user", "content": "hello"}]
+    assert await again.get_items() == []
+    assert await again.get_metadata() == {"user_id": "alice", "metadata": {"a": "b"}}
+    assert (await session.log.verify()).ok
+    assert await session.log.version("t") == 1
+
+
+async def test_a_new_session_has_an_id(path: Path) -> None:
+    refused = pytest.raises(errors.InvalidEventError, match="expected a non-empty string, got ''")
+    with refused:
+        ours(path, "")
+    async with ConversationLog.open(path) as log:
+        with refused:
+            await log.append("", eventlog.SessionCleared())
 
 
 @pytest.mark.parametrize("option", ["colour", "table", "sessions_tables"])

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLogSession, projections
 from agents_eventlog.eventlog import RequestUsage, UsageRecorded
 from agents_eventlog.eventlog.errors import (
+    ClosedError,
     InvalidEventError,
     InvalidQueryError,
     SessionDeletedError,
@@ -376,11 +377,10 @@ async def test_labelling_with_what_is_there_records_nothing(file: File) -> None:
     assert await file.log.version("talk") == before
 
 
-async def test_labels_of_construction_are_recorded_with_the_first_write_and_count_before(
+async def test_metadata_of_the_first_set_metadata_replaces_that_of_construction(
     file: File,
 ) -> None:
     talk = file.session("talk", user_id="alice", metadata={"plan": "pro"})
-    assert await talk.get_metadata() == {"user_id": "alice", "metadata": {"plan": "pro"}}
     assert await file.ids() == []
     await talk.set_metadata({"plan": "free"})
     assert await file.log.version("talk") == 1
@@ -525,3 +525,34 @@ async def test_a_message_whose_content_was_erased_is_not_searched(file: File) ->
     )
     assert await file.ids(text="parcel") == ["b"]
     assert await file.ids(text="") == ["b"]
+
+
+# -- session and log objects ------------------------------------------------------------------------
+
+
+async def test_a_session_is_closed_at_the_end_of_its_block(file: File) -> None:
+    async with file.session("talk") as talk:
+        await talk.add_items([user("hello")])
+    with pytest.raises(ClosedError):
+        await talk.get_items()
+    with pytest.raises(LookupError):
+        async with file.session("talk") as talk:
+            raise LookupError
+    with pytest.raises(ClosedError):
+        await talk.get_items()
+    async with EventLogSession("talk", file.log) as on_a_log:
+        assert await on_a_log.get_items() == [user("hello")]
+    assert not file.log.is_closed
+
+
+async def test_session_and_log_show_what_they_are(file: File) -> None:
+    talk = await file.add("talk", user_id="alice")
+    await talk.create_branch("idea")
+    assert (
+        repr(talk)
+        == f"<AdvancedSQLiteSession session_id='talk' branch_id='idea' path='{file.path}'>"
+    )
+    assert repr(file.log) == f"<ConversationLog path='{file.path}'>"
+    talk.close()
+    assert "talk" in repr(talk)
+    assert "path=':memory:'" in repr(AdvancedSQLiteSession("talk"))

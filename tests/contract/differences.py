@@ -40,6 +40,12 @@ DIFFERENCES = (
         "the default should work",
     ),
     Difference(
+        "an empty session id",
+        "a session like any other",
+        "`InvalidEventError` (a `ValueError`)",
+        "an id that a caller forgot to fill in does not join the chats of all users",
+    ),
+    Difference(
         "a generated branch id given as a session id",
         "a new, empty session of that name",
         "that session, on that branch",

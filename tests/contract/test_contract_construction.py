@@ -62,7 +62,7 @@ def test_the_attributes_of_the_sdks_class_are_there(world: World) -> None:
         assert getattr(pair, side).db_path == world.path(side)
 
 
-@pytest.mark.parametrize("session_id", ["", " ", "a'b\"c", "x" * 5000, "日本 🍕", "a/b\nc"])
+@pytest.mark.parametrize("session_id", [" ", "a'b\"c", "x" * 5000, "日本 🍕", "a/b\nc"])
 async def test_a_session_id_may_be_any_text(world: World, session_id: str) -> None:
     pair = world.open(session_id)
     await pair.add_items(turns("one"))

@@ -59,6 +59,16 @@ async def test_ours_needs_no_flag_for_a_new_file(world: World) -> None:
         assert await session.get_items() == turns("one")
 
 
+@shows("an empty session id")
+async def test_ours_refuses_an_empty_session_id(world: World) -> None:
+    theirs = world.session_class("sdk")(
+        session_id="", db_path=world.path("sdk"), create_tables=True
+    )
+    await theirs.add_items(turns("one"))
+    with pytest.raises(ValueError, match="invalid session_id: expected a non-empty string, got ''"):
+        world.session_class("ours")("", world.path("ours"))
+
+
 @shows("a generated branch id given as a session id")
 async def test_ours_opens_a_generated_branch_id_as_that_branch(world: World) -> None:
     pair = world.open()

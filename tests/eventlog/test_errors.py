@@ -15,6 +15,7 @@ from agents import RunContextWrapper
 
 from agents_eventlog import (
     AdvancedSQLiteSession,
+    Budget,
     ConversationLog,
     EventLogSession,
     eventlog,
@@ -136,6 +137,11 @@ async def disk_full(path: Path) -> None:
     await session.add_items([item(SECRET * 100_000)])
 
 
+@provokes("UnknownOutcomeError")
+async def lost_in_a_commit(path: Path) -> None:
+    raise postgres.translated(postgres.LostCommitError(SECRET), str(path))
+
+
 @provokes("CorruptFileError")
 async def corrupt(path: Path) -> None:
     session = AdvancedSQLiteSession("talk", path)
@@ -218,6 +224,13 @@ async def unknown_branch(path: Path) -> None:
     await (await session_with_secret(path)).switch_to_branch("none such")
 
 
+@provokes("SessionOwnerError")
+async def session_of_another_user(path: Path) -> None:
+    session = await session_with_secret(path)
+    await session.set_metadata(user_id="alice")
+    await AdvancedSQLiteSession(session.session_id, path, user_id="mallory").get_items()
+
+
 @provokes("SessionBusyError")
 async def busy_session(path: Path) -> None:
     session = await session_with_secret(path)
@@ -232,6 +245,13 @@ async def concurrent_run(path: Path) -> None:
     await session.get_items(wrapper=run)
     await session.log.append("talk", ItemsAdded(items=[item()]), branch_id="main")
     await session.add_items([item()], wrapper=run)
+
+
+@provokes("BudgetExceededError")
+async def budget_used_up(path: Path) -> None:
+    session = AdvancedSQLiteSession("talk", path, budgets=Budget(tokens=0, per=("user", "day")))
+    run: Any = RunContextWrapper(None)
+    await session.get_items(wrapper=run)
 
 
 @provokes("BranchExistsError")

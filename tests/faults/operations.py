@@ -12,7 +12,14 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    Budget,
+    ConversationLog,
+    adapters,
+    eventlog,
+    projections,
+)
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
 from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
 from tests.faults.support import answer, batch, ran, user
@@ -48,6 +55,8 @@ WRITES: dict[str, Call] = {
     "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
     "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
     "session.set_metadata": lambda s: s.session.set_metadata({"plan": "pro"}),
+    "session.update_metadata": lambda s: s.session.update_metadata({"plan": "pro"}),
+    "session.set_title": lambda s: s.session.set_title("Pizza"),
     "session.delete_session": lambda s: s.session.delete_session(),
     "session.restore_session": lambda s: s.session.restore_session("gone"),
     "session._atomic_replace_items": lambda s: s.session._atomic_replace_items([user("short")]),
@@ -88,6 +97,7 @@ READS: dict[str, Call] = {
     "session.get_usage_stats": lambda s: s.session.get_usage_stats(),
     "session.list_sessions": lambda s: s.session.list_sessions(),
     "session.get_metadata": lambda s: s.session.get_metadata(),
+    "session.state": lambda s: s.session.state(),
     "log.read": lambda s: everything(s.log.read("s", limit=3)),
     "log.subscribe": lambda s: first(s.log.subscribe("s")),
     "session.find_items": lambda s: s.session.find_items("one"),
@@ -95,6 +105,8 @@ READS: dict[str, Call] = {
     "projections.kept": lambda s: s.log.query(lambda tx: sorted(projections.kept(tx).by_name)),
     "log.tools": lambda s: s.log.tools(),
     "log.sessions": lambda s: s.log.sessions(),
+    "log.session": lambda s: s.log.session("s"),
+    "log.budget_usage": lambda s: s.log.budget_usage(Budget(tokens=100, per=("user", "day"))),
     "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
     "log.head": lambda s: s.log.head(),
@@ -107,6 +119,7 @@ READS: dict[str, Call] = {
         delete_after=timedelta(days=90), erase_after=timedelta(days=30)
     ),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
+    "projections.items_as_of": lambda s: projections.items_as_of(s.log, "s", 4),
     "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
@@ -125,6 +138,7 @@ ELSEWHERE = {
     "session.close": "writes nothing",
     "log.close": "writes nothing",
     "log.join": "in test_opening_faults",
+    "log.backup": "copies the file: in test_backup",
     "log.erase": "in test_erasing_faults",
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
@@ -175,7 +189,7 @@ async def make_template(path: Path) -> None:
     others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
     for other in others:
         await other.add_items(batch("other"))
-    await session.delete_session("gone")
+    await others[1].delete_session()
     for opened in (session, *others):
         opened.close()
     elsewhere = AdvancedSQLiteSession("elsewhere")

@@ -16,8 +16,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.commands import in_parts
 from agents_eventlog.adapters.conversations.sdk_tables import (
     MIGRATED,
+    MIGRATED_TO,
     RESERVATIONS,
     STRUCTURE,
     USAGE,
@@ -45,7 +47,6 @@ from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 
 SOURCE = "openai-agents"
-ITEMS_PER_EVENT = 500
 log = _logging.get_logger("eventlog.importers")
 
 
@@ -79,6 +80,7 @@ def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[M
         for session_id, created_at in source.sessions()
     ]
     set_property(tx, MIGRATED, str(source.last_message_id()))
+    set_property(tx, MIGRATED_TO, str(tx.lane.position))
     return brought
 
 
@@ -295,9 +297,10 @@ class SessionImport:
     def _add(self, branch_id: str, branch: _Branch, kept: int) -> None:
         messages = [self.messages[message_id] for message_id in branch.message_ids[kept:]]
         for occurred_at, group in groupby(messages, key=lambda message: message.occurred_at):
-            for items in _chunks([message.item for message in group]):
-                position = self._append(ItemsAdded(items=items), branch_id, occurred_at)
-                branch.refs += [ItemRef(position, index) for index in range(len(items))]
+            added = ItemsAdded(items=[message.item for message in group])
+            for event, data in in_parts(added):
+                position = self._append_encoded(event, data, branch_id, occurred_at)
+                branch.refs += [ItemRef(position, index) for index in range(len(event.items))]
 
     def _reserve(self, branch_id: str, occurred_at: int) -> None:
         """Reserve the id of a branch that is deleted or empty in the SDK's tables."""
@@ -326,9 +329,13 @@ class SessionImport:
         self._append(event, branch_id, self.source.time(created_at))
 
     def _append(self, event: Event, branch_id: str | None, occurred_at: int | None) -> int:
-        events = ((event, codec.encode(event)),)
+        return self._append_encoded(event, codec.encode(event), branch_id, occurred_at)
+
+    def _append_encoded(
+        self, event: Event, data: bytes, branch_id: str | None, occurred_at: int | None
+    ) -> int:
         recorded = append_all(
-            self.tx, self.into, events, branch_id=branch_id, occurred_at=occurred_at
+            self.tx, self.into, ((event, data),), branch_id=branch_id, occurred_at=occurred_at
         )
         return recorded[0].position
 
@@ -351,11 +358,6 @@ def shared_length(left: Sequence[object], right: Sequence[object]) -> int:
             break
         count += 1
     return count
-
-
-def _chunks(items: list[JSON]) -> Iterator[list[JSON]]:
-    for start in range(0, len(items), ITEMS_PER_EVENT):
-        yield items[start : start + ITEMS_PER_EVENT]
 
 
 def _loaded(text: Any) -> dict[str, JSON] | None:

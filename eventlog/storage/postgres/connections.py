@@ -41,7 +41,7 @@ class LostConnectionError(psycopg.OperationalError):
 
 
 class LostCommitError(psycopg.OperationalError):
-    """The connection was lost in the commit, and nobody can say whether that took effect."""
+    """The connection was lost in the commit, and whether that took effect is unknown."""
 
 
 class Connection:

@@ -16,7 +16,7 @@ TYPES: Final = {
 
 FRAGMENTS: Final = (
     ('main."', '"'),
-    ("CAST(data AS BLOB)", "data"),  # payloads are bytea here: they leave the table as they are
+    ("CAST(data AS BLOB)", "data"),  # payloads are bytea here
     ("CAST(e.data AS BLOB)", "e.data"),
     (
         "CAST(group_concat(data, char(10)) AS BLOB), group_concat(number)",

@@ -44,7 +44,7 @@ def resolve(url: str) -> str:
 
 
 def target(name: str) -> Target:
-    """Return what a resolved name stands for."""
+    """Return the database and the schema of a resolved name."""
     parts = urlsplit(name)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema")

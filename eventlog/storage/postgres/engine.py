@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import psycopg
 
-from agents_eventlog.eventlog.errors import CorruptFileError
+from agents_eventlog.eventlog.errors import CorruptFileError, OpenError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.engine import (
@@ -164,6 +164,10 @@ class PostgresEngine:
         with tx.connection.raw.cursor().copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
+
+    def copying(self, path: str, target: str) -> AbstractContextManager[str]:
+        """Raise OpenError: PostgreSQL has programs of its own for backups."""
+        raise OpenError(f"cannot copy {path} as a file: use pg_dump or pg_basebackup", path=path)
 
     def leftovers(self, store: Store) -> list[Path]:
         """Return an empty list: a killed replay leaves nothing."""

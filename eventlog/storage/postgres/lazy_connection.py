@@ -63,7 +63,7 @@ class LazyConnection:
                 raise LostConnectionError(str(error)) from error
 
     def _has_committed(self, transaction_id: str) -> bool:
-        """Ask the server about a transaction until it is over. Raises LostCommitError if nobody knows."""
+        """Ask the server about a transaction until it is over. Raises LostCommitError if it cannot say."""
         self.close()
         deadline = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
         while time.monotonic() < deadline:

@@ -15,6 +15,7 @@ from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, Table, TableSize
 from agents_eventlog.eventlog.storage.sqlite import (
+    backup,
     connections,
     health,
     schema,
@@ -166,6 +167,10 @@ class SQLiteEngine:
     def copy_from_scratch(self, tx: Transaction, scratch: Transaction, table: Table) -> None:
         """Fill an empty table from the attached file."""
         tables.copy_from_scratch(tx, table)
+
+    def copying(self, path: str, target: str) -> AbstractContextManager[str]:
+        """Copy a file by SQLite's own backup; put the copy in place at the end of the block."""
+        return backup.copying(path, target)
 
     def leftovers(self, store: Store) -> list[Path]:
         """Return the files that killed replays left beside the log."""

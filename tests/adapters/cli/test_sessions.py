@@ -58,6 +58,14 @@ def test_sessions_are_listed_the_last_used_first(db: Path, capsys: Any) -> None:
     assert Ran(capsys, "sessions", db, "--reverse", "--json").ids == ["one", "two", "three"]
 
 
+def test_one_session_is_listed_by_its_id(db: Path, capsys: Any) -> None:
+    assert Ran(capsys, "sessions", db, "--session", "two", "--json").ids == ["two"]
+    assert Ran(capsys, "sessions", db, "--session", "two", "--deleted", "--json").ids == []
+    ran = Ran(capsys, "sessions", db, "--session", "none such")
+    assert (ran.code, ran.out) == (ExitCode.USAGE, "")
+    assert "session 'none such' does not exist" in ran.err
+
+
 def test_filters_are_typed_as_options(db: Path, capsys: Any) -> None:
     def ids(*options: str) -> list[str]:
         ran = Ran(capsys, "sessions", db, "--json", *options)

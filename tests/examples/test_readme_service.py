@@ -1,0 +1,64 @@
+"""The web service of the README is safe as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from agents import Agent, Runner
+from httpx import ASGITransport, AsyncClient
+
+from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
+from agents_eventlog.eventlog.errors import SessionBusyError
+from tests.test_readme import PYTHON
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+async def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedModel:
+    monkeypatch.chdir(tmp_path)
+    return ScriptedModel(fallback=reply("Gladly."))
+
+
+@pytest.fixture
+def client(model: ScriptedModel) -> AsyncClient:
+    namespace: dict[str, Any] = {
+        "AdvancedSQLiteSession": AdvancedSQLiteSession,
+        "Runner": Runner,
+        "SessionBusyError": SessionBusyError,
+        "agent": Agent(name="Assistant", model=model),
+    }
+    [code] = [block for block in PYTHON if "FastAPI()" in block]
+    exec(code, namespace)
+    return AsyncClient(transport=ASGITransport(namespace["app"]), base_url="http://test")
+
+
+async def send(client: AsyncClient, user_id: str) -> int:
+    answer = await client.post("/chats/c", params={"text": "Hi."}, headers={"X-User": user_id})
+    return answer.status_code
+
+
+async def test_the_service_of_the_manual_answers_the_owner_only(client: AsyncClient) -> None:
+    assert await send(client, "alice") == 200
+    assert await send(client, "mallory") == 404
+    alice = AdvancedSQLiteSession("c", "conversations.db", user_id="alice")
+    assert len(await alice.get_items()) == 2
+    await alice.delete_session()
+    assert await send(client, "alice") == 404
+
+
+async def test_the_service_of_the_manual_answers_one_message_at_a_time(
+    client: AsyncClient, model: ScriptedModel
+) -> None:
+    async def slow(_items: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return reply("Gladly.")
+
+    model.enqueue(slow)
+    codes = await asyncio.gather(*(send(client, "alice") for _ in range(4)))
+    assert sorted(codes) == [200, 409, 409, 409]
+    assert await send(client, "alice") == 200
