@@ -23,6 +23,7 @@ from agents_eventlog import (
 )
 from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
+from agents_eventlog.eventlog.storage.postgres import connections as postgres
 from tests.adapters.old_files import damage
 
 if TYPE_CHECKING:
