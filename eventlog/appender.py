@@ -210,11 +210,12 @@ def position_after(tx: Transaction, position: int) -> int:
 
 def session_end(tx: Transaction, session_id: str) -> SessionEnd:
     """Return where a session ends, in a unit of work. One that writes has the session to itself."""
-    end = tx.cache.get(Ends).sessions.get(session_id)
+    ends = tx.cache.get(Ends).sessions
+    end = ends.get(session_id)
     if end is None:
         tx.lock_session(session_id)
         row = tx.one(SESSION_END, (session_id,))
-        end = SessionEnd(0, 0) if row is None else SessionEnd(*row)
+        end = ends[session_id] = SessionEnd(0, 0) if row is None else SessionEnd(*row)
     return end
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from agents_eventlog.eventlog.errors import OpenError
 
@@ -37,7 +37,7 @@ def resolve(url: str) -> str:
     if colon:
         password = in_user
     rest = urlencode({**dict(sorted(query.items())), "schema": schema}, quote_via=quote)
-    name = urlunsplit(("postgresql", f"{user}{at}{host}", parts.path, rest, ""))
+    name = _url(f"{user}{at}{host}", parts.path, rest)
     if password is not None:
         _passwords[name] = password if colon else quote(password, safe="")
     return name
@@ -53,4 +53,8 @@ def target(name: str) -> Target:
         user, at, host = netloc.rpartition("@")
         netloc = f"{user}:{_passwords[name]}{at}{host}"
     rest = urlencode(query, quote_via=quote)
-    return Target(urlunsplit(("postgresql", netloc, parts.path, rest, "")), schema)
+    return Target(_url(netloc, parts.path, rest), schema)
+
+
+def _url(netloc: str, path: str, query: str) -> str:
+    return f"postgresql://{netloc}{path}" + (f"?{query}" if query else "")

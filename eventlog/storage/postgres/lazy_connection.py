@@ -69,6 +69,10 @@ class LazyConnection:
         while time.monotonic() < deadline:
             try:
                 row = self.get().execute(OUTCOME, (transaction_id,)).fetchone()
+                if row == (
+                    "in progress",
+                ):  # the server waits for a client that is not there any more
+                    self.get().execute(END, (transaction_id,))
             except psycopg.OperationalError:
                 self.close()
                 row = ("in progress",)  # the server may be starting
@@ -143,6 +147,10 @@ class LazyConnection:
 
 
 OUTCOME: Final = "SELECT pg_xact_status(CAST(? AS xid8))"
+END: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE backend_xid = CAST(CAST(? AS xid8) AS xid)
+"""
 
 
 def _is_lost(error: psycopg.Error) -> bool:
