@@ -12,7 +12,7 @@ from agents_eventlog.eventlog.cursor import Cursor, check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
-from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.integrity import Head, head_of
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
@@ -239,7 +239,7 @@ def read_head(tx: Transaction) -> Head:
 
 def stored_head(tx: Transaction) -> Head:
     """Return the head of the events that are there, in a unit of work."""
-    return Head.of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
+    return head_of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
 
 
 def complete_checkpoint(tx: Transaction) -> int:

@@ -9,7 +9,7 @@ Everything that can go wrong, as one tree.
     │   ├── WrongTablesError (ValueError)   it was claimed for other names of the SDK's tables
     │   ├── NewerFileError                  a newer release wrote it
     │   └── ReadOnlyFileError               it, or its folder, cannot be written
-    ├── StoreError                          SQLite could not do its work; nothing was written
+    ├── StoreError                          the database could not do its work; nothing was written
     │   ├── BusyError (TimeoutError)        another process held the file for too long
     │   ├── DiskFullError (OSError)         the disk is full
     │   ├── DiskError (OSError)             the disk, or the file on it, failed

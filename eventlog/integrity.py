@@ -56,31 +56,9 @@ class Head(Lane):
 
     lanes: tuple[int, ...] = ()
 
-    @classmethod
-    def of(cls, ends: Iterable[Lane], *, lanes: int) -> Head:
-        """Return the head of a log of several lanes from the ends of those that have events."""
-        ordered = sorted(ends)
-        if not ordered:
-            return cls(0, FIRST)
-        if lanes == 1:
-            return cls(*ordered[0])
-        digest = _encode([(end.position, end.digest.hex()) for end in ordered])
-        head = cls(ordered[-1].position, hashlib.sha256(digest).digest())
-        head.lanes = tuple(end.position for end in ordered)
-        return head
-
     def __str__(self) -> str:
         lanes = f":{','.join(map(str, self.lanes))}" if self.lanes else ""
         return f"{self.position}:{self.digest.hex()}{lanes}"
-
-    def matches(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether this is the head of a log in which these positions have these digests."""
-        if not self.lanes:
-            return digests.get(self.position) == self.digest
-        if not digests.keys() >= set(self.lanes):
-            return False
-        ends = [Lane(position, digests[position]) for position in self.lanes]
-        return self == Head.of(ends, lanes=len(ends) + 1)
 
     @classmethod
     def parse(cls, text: str) -> Head:
@@ -96,6 +74,29 @@ class Head(Lane):
         if head.position < 0 or len(head.digest) != len(FIRST):
             raise refused
         return head
+
+
+def head_of(ends: Iterable[Lane], *, lanes: int) -> Head:
+    """Return the head of a log of several lanes from the ends of those that have events."""
+    ordered = sorted(ends)
+    if not ordered:
+        return Head(0, FIRST)
+    if lanes == 1:
+        return Head(*ordered[0])
+    digest = _encode([(end.position, end.digest.hex()) for end in ordered])
+    head = Head(ordered[-1].position, hashlib.sha256(digest).digest())
+    head.lanes = tuple(end.position for end in ordered)
+    return head
+
+
+def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
+    """Whether this is the head of a log in which these positions have these digests."""
+    if not head.lanes:
+        return digests.get(head.position) == head.digest
+    if not digests.keys() >= set(head.lanes):
+        return False
+    ends = [Lane(position, digests[position]) for position in head.lanes]
+    return head == head_of(ends, lanes=len(ends) + 1)
 
 
 class Finding(NamedTuple):
@@ -171,7 +172,7 @@ class Verifier:
     def head(self) -> Head:
         """The head up to the last row."""
         lanes = len(self._lanes)
-        return Head.of((lane for lane in self._lanes if lane.position >= lanes), lanes=lanes)
+        return head_of((lane for lane in self._lanes if lane.position >= lanes), lanes=lanes)
 
     def read(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows, in ascending position."""
@@ -245,7 +246,7 @@ class Verifier:
         if positions_given > head.position:
             missing = f"events {head.position + 1} to {positions_given} are missing at the end"
             self.findings.append(Finding(head.position + 1, missing))
-        if self._expected is not None and not self._expected.matches(self._digests):
+        if self._expected is not None and not _is_in(self._expected, self._digests):
             at = self._expected.position
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))

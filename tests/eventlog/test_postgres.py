@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import re
 import socket
 import threading
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from agents_eventlog.adapters.cli import main
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
 from agents_eventlog.eventlog import (
@@ -48,7 +54,6 @@ from agents_eventlog.projections import Conversations, Projections, Usage, defau
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agents_eventlog.eventlog import Transaction
     from tests.postgres import Server
@@ -590,6 +595,48 @@ def test_the_servers_errors_are_documented_ones(state: str, kind: type[Exception
     assert found.__cause__ is error
 
 
+async def test_a_failed_statement_outside_the_servers_rights_is_the_callers_error(url: str) -> None:
+    async with EventLog.open(url) as log:
+        with pytest.raises(StoreError, match="does not exist"):
+            await log.write(lambda tx: tx.execute("SELECT nothing"))
+        with pytest.raises(StoreError, match="division by zero"):
+            await log.query(lambda tx: tx.one("SELECT 1 / 0"))
+        assert await log.query(lambda tx: tx.one("SELECT SUM(1.5), SUM(CAST(2 AS bigint))")) == (
+            1.5,
+            2,
+        )
+        await log.write(lambda tx: tx.executemany("UPDATE lanes SET lane = ?", []))
+
+
 def test_other_errors_stay_what_they_are() -> None:
     error = KeyError("x")
     assert connections.translated(error, "postgresql://db/app") is error
+
+
+# -- the manual ---------------------------------------------------------------------------------
+
+
+async def test_the_manuals_example_runs(url: str) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```$", manual, re.DOTALL | re.MULTILINE)[0]
+    code = re.sub(r'"postgresql://[^"]*"', repr(url), code)
+    printed = StringIO()
+    with redirect_stdout(printed):
+        namespace: dict[str, Any] = {}
+        compiled = compile(code, "docs/postgresql.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(compiled, namespace)
+    assert printed.getvalue() == "[{'role': 'user', 'content': 'Where is my order?'}]\n"
+    namespace["session"].close()
+
+
+@pytest.mark.parametrize("command", ["sessions", "verify", "doctor", "usage", "replay", "export"])
+async def test_the_command_line_takes_a_url(url: str, command: str) -> None:
+    async with ConversationLog.open(url) as log:
+        await EventLogSession("support-42", log).add_items([user("hello")])
+    check = ["--check"] if command == "replay" else []
+    for options in ([], ["--json"] if command != "export" else []):
+        result = await asyncio.to_thread(
+            CliRunner().invoke, main.app, [command, url, *check, *options]
+        )
+        assert result.exit_code == (1 if command == "doctor" else 0), result.output
+        assert result.output
