@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 class Head(Lane):
     """
-    The end of the log: the last event's position (0: none yet) and digest.
+    The end of the log: the last event's position (0 without events) and digest.
 
     lanes: if the log has several chains, the last position of each that has events; the digest is then
         the SHA-256 of the JSON array of their ``[position, hex(digest)]``, in the order of positions.
@@ -62,10 +62,10 @@ class Head(Lane):
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Read what ``str(head)`` wrote, ``POSITION:DIGEST[:LANES]``. Raises ValueError."""
+        """Parse ``str(head)``: ``POSITION:DIGEST``, or with lanes. Raises ValueError for another format."""
         position, _, rest = text.partition(":")
         digest, _, lanes = rest.partition(":")
-        refused = ValueError(f"{text!r} is not POSITION:DIGEST")
+        refused = ValueError(f"invalid head: expected POSITION:DIGEST, got {text!r}")
         try:
             head = cls(int(position), bytes.fromhex(digest))
             head.lanes = tuple(map(int, lanes.split(","))) if lanes else ()
@@ -100,14 +100,14 @@ def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
 
 
 class Finding(NamedTuple):
-    """A problem of the log, and the position of its event; None for a problem of the whole table."""
+    """A problem that ``verify`` found, and the position of the event; None for the whole table."""
 
     position: int | None
     problem: str
 
 
 class Verification(NamedTuple):
-    """The result of a verification: the head that was reached, and the findings."""
+    """The result of a verification: the last verified event, the number of events, and the problems."""
 
     head: Head
     events: int

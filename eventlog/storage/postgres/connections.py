@@ -31,9 +31,18 @@ REPEATABLE: Final = frozenset(
         "40001",  # serialization failure
         "40P01",  # deadlock
         "55P03",  # a row was locked
+        "42P07",  # another transaction has just created the table
     }
 )
 """Errors after which nothing was written, and the same transaction may succeed."""
+
+
+def is_repeatable(error: psycopg.Error) -> bool:
+    """Whether the server rolled back for a reason that may be gone the next time."""
+    state = error.sqlstate or ""
+    # A table that another transaction creates at the same moment is a duplicate in the catalog.
+    is_catalog = state == "23505" and error.diag.schema_name == "pg_catalog"
+    return state in REPEATABLE or is_catalog
 
 
 class LostConnectionError(psycopg.OperationalError):

@@ -25,6 +25,7 @@ from agents_eventlog.eventlog.storage.engine import (
 from agents_eventlog.eventlog.storage.postgres import (
     dialect,
     dsn,
+    expressions,
     full_text,
     health,
     locks,
@@ -122,8 +123,8 @@ class PostgresEngine:
         """Return whether the schema holds a log; False if nothing has claimed it yet."""
         return schema.identify(tx, path)
 
-    def create_log(self, tx: Transaction) -> None:
-        """Create the log's own tables and claim the schema."""
+    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
+        """Create the log's own tables and claim the schema, which has no other tables."""
         schema.create(tx)
 
     # -- statements ---------------------------------------------------------------------------
@@ -132,11 +133,23 @@ class PostgresEngine:
         """Return a new cursor of a connection, for a unit of work."""
         return UnitCursor(connection)
 
+    event_time = expressions.EVENT_TIME
+    item_json = expressions.ITEM
+    item_text = expressions.ITEM_TEXT
+
+    def iso_time(self, microseconds: str) -> str:
+        """Return an expression for a time as ISO 8601 text, in UTC."""
+        return expressions.iso_time(microseconds)
+
     # -- tables -------------------------------------------------------------------------------
 
     def table_names(self, tx: Transaction) -> set[str]:
         """Return the names of all tables and views of the schema."""
         return schema.names(tx)
+
+    def drop(self, tx: Transaction, name: str) -> None:
+        """Drop a table or view, if it exists, with the views that read it."""
+        schema.drop(tx, name)
 
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as PostgreSQL takes it."""

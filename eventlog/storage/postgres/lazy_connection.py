@@ -12,7 +12,6 @@ import psycopg
 from agents_eventlog.eventlog.storage import fork, registry
 from agents_eventlog.eventlog.storage.postgres import connections
 from agents_eventlog.eventlog.storage.postgres.connections import (
-    REPEATABLE,
     Connection,
     LostCommitError,
     LostConnectionError,
@@ -98,11 +97,12 @@ class LazyConnection:
         now = time.monotonic()
         if attempt == 1:
             self._repeat_until = now + registry.limits.busy_timeout_seconds
-        if error.sqlstate not in REPEATABLE and not _is_lost(error):
+        is_repeatable = connections.is_repeatable(error)
+        if not is_repeatable and not _is_lost(error):
             return False
         if now >= self._repeat_until:
             return False
-        if attempt > 1 or error.sqlstate in REPEATABLE:
+        if attempt > 1 or is_repeatable:
             time.sleep(random.uniform(0, PAUSE_SECONDS * min(attempt, 10)))  # noqa: S311
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agents_eventlog.eventlog.errors import NewerFileError
+from agents_eventlog.eventlog.storage.postgres import expressions
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 LANES: Final = 64
@@ -77,15 +78,23 @@ SESSION_LOCKS: Final = 'CREATE TABLE session_locks (session_id TEXT COLLATE "C" 
 
 TABLES: Final = ("events", "checkpoints", "log_properties", "lanes", "session_locks")
 
-NAMES: Final = """
-    SELECT CAST(relname AS TEXT) FROM pg_class
+KINDS: Final = """
+    SELECT CAST(relname AS TEXT) AS name, CAST(relkind AS TEXT) AS relkind FROM pg_class
     WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p', 'v', 'm', 'f')
 """
+NAMES: Final = f"SELECT name FROM ({KINDS}) AS kinds"
 
 
 def names(tx: Transaction) -> set[str]:
     """Return the names of the schema's tables and views."""
     return {name for (name,) in tx.all(NAMES)}
+
+
+def drop(tx: Transaction, name: str) -> None:
+    """Drop a table or view, if it exists, with the views that read it."""
+    row = tx.one(f"SELECT relkind FROM ({KINDS}) AS kinds WHERE name = ?", (name,))
+    if row is not None:
+        tx.execute(f'DROP {"VIEW" if row[0] == "v" else "TABLE"} "{name}" CASCADE')
 
 
 def identify(tx: Transaction, path: str) -> bool:
@@ -108,7 +117,7 @@ def identify(tx: Transaction, path: str) -> bool:
 
 
 def create(tx: Transaction) -> None:
-    """Make the log's tables and claim the schema."""
+    """Create the log's tables and claim the schema."""
     for statement in (
         EVENTS,
         IDEMPOTENCY_KEYS,
@@ -123,6 +132,7 @@ def create(tx: Transaction) -> None:
         LANE_ROWS,
         FILL_LANES,
         SESSION_LOCKS,
+        *expressions.FUNCTIONS,
     ):
         tx.execute(statement)
     tx.execute(

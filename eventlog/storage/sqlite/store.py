@@ -28,6 +28,7 @@ class Store(BaseStore):
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
+        connections.check_version(path)
         name = f"eventlog {Path(path).name}"
         self._file_id: connections.FileId | None = None
         self._connection = LazyConnection(
