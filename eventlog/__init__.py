@@ -1,4 +1,4 @@
-"""An append-only log of conversation events, in one table."""
+"""An append-only log of conversation events in one SQLite file: append, read, verify, export, import."""
 
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
@@ -20,6 +20,8 @@ from agents_eventlog.eventlog.events import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -59,6 +61,8 @@ __all__ = [
     "SessionDeleted",
     "SessionRestored",
     "Transaction",
+    "TurnRedone",
+    "TurnUndone",
     "UsageCorrected",
     "UsageCorrection",
     "UsageRecorded",

@@ -1,9 +1,11 @@
-"""Projections: tables that builders derive from the events of a log, and can rebuild."""
+"""Projections: tables that are computed from the events of a log, and can be rebuilt from them."""
 
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
+from agents_eventlog.projections.conversations.as_of import items_as_of
 from agents_eventlog.projections.conversations.builder import Conversations
+from agents_eventlog.projections.erasure.eraser import ErasureResult
 from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.replay import (
     Difference,
@@ -12,20 +14,24 @@ from agents_eventlog.projections.replay import (
     replay,
 )
 from agents_eventlog.projections.search.index import Search, built_to
+from agents_eventlog.projections.sessions.filters import SessionFilters
 from agents_eventlog.projections.usage.builder import Usage
 from agents_eventlog.projections.views.views import Views
 
 __all__ = [
     "Conversations",
     "Difference",
+    "ErasureResult",
     "Progress",
     "Projection",
     "Projections",
     "ReplayResult",
     "Search",
+    "SessionFilters",
     "Usage",
     "Views",
     "default",
+    "items_as_of",
     "kept",
     "replay",
 ]
@@ -33,15 +39,16 @@ __all__ = [
 
 def default(*, search: bool = False) -> Projections:
     """
-    Return the projections that the session reads, conversations and usage, with views on them.
+    Return the projections that session objects and ``ConversationLog`` read: conversations and usage, with
+    views on them.
 
-    search: with the full-text index, too.
+    search: also the full-text index.
     """
     return Projections(Conversations(), Usage(), Views(), *((Search(),) if search else ()))
 
 
 def kept(tx: Transaction) -> Projections:
-    """Return the projections that a file keeps: the default ones, and the index if it is up to date."""
+    """Return the default projections, with the full-text index if the file has one that is up to date."""
     return default(search=built_to(tx) == read_head(tx).position)
 
 

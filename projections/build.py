@@ -83,8 +83,7 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     for name in names:
         if name in present:
             raise ProjectionError(
-                f"there is a table {name!r} already that projection {projection.name!r} "
-                "did not make",
+                f"table {name!r} already exists, and projection {projection.name!r} did not create it",
                 projection=projection.name,
             )
     for statement in projection.schema:

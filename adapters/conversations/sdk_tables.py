@@ -58,11 +58,11 @@ class TablePair(NamedTuple):
     messages: str
 
     def resolved(self) -> TablePair:
-        """Return the names without quotes. Raises WrongTablesError for an invalid identifier."""
+        """Return the names with SQL quotes removed. Raises WrongTablesError for an invalid identifier."""
         return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
 
     def options(self) -> str:
-        """Return resolved names as options of ``eventlog import``, quoted for a shell."""
+        """Return the resolved names as options of ``eventlog import``, quoted for a shell."""
         sessions, messages = (shlex.quote(_as_identifier(name)) for name in self)
         return f"--sessions-table {sessions} --messages-table {messages}"
 

@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
-from agents_eventlog.eventlog.events import JSON, ItemsAdded, ItemsReplaced
+from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
@@ -31,11 +31,12 @@ PSEUDONYM: Final = re.compile("erased-[0-9a-f]{16}", re.ASCII)
 
 class ErasureResult(NamedTuple):
     """
-    What an erasure removed, or would remove.
+    What an erasure erased, or would erase in a dry run.
 
-    kept_items: items that are not on any branch, but stay because their events hold live items.
-    is_complete: whether the file holds no copy any more; False if another process prevented rewriting
-        it. Erase again to finish.
+    sessions, events: the numbers of erased sessions and events. payload_bytes: their size.
+    kept_items: the number of removed items that were not erased, because active items are in their events.
+    is_complete: False if another process prevented rewriting the file, which may still contain copies.
+        Erase again to finish.
     """
 
     sessions: int = 0
@@ -203,7 +204,7 @@ def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
     """Return the items in payloads."""
     for position, type_name, schema_version, data in stored:
         event = codec.decode(type_name, schema_version, data, position=position)
-        if isinstance(event, ItemsAdded | ItemsReplaced):
+        if isinstance(event, ITEM_EVENTS):
             yield from event.items
 
 

@@ -107,7 +107,7 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
     }
     if clash := sorted(own & {folded(name) for name in found}):
         raise ForeignFileError(
-            f"{path} has a table {clash[0]!r} already, but the log needs this name", path=path
+            f"{path} already has a table {clash[0]!r}, but the log needs this name", path=path
         )
     return found
 

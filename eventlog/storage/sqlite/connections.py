@@ -23,6 +23,9 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.storage.sqlite.prefix import Connection
 
+OLDEST_VERSION = (3, 37, 0)
+"""The oldest SQLite that works: the first with STRICT tables."""
+
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another process before it fails with BusyError. See ``configure``."""
 
@@ -215,6 +218,16 @@ def file_id(path: str) -> FileId | None:
     return status.st_dev, status.st_ino
 
 
+def check_version(path: str) -> None:
+    """Raise an OpenError if SQLite itself is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise OpenError(
+            f"SQLite is too old: expected {oldest} or newer, got {sqlite3.sqlite_version}",
+            path=path,
+        )
+
+
 def check_path(path: str, *, create: bool) -> None:
     """Raise an OpenError for a path that can never be a log, before SQLite opens it."""
     file = Path(path)
@@ -226,7 +239,7 @@ def check_path(path: str, *, create: bool) -> None:
     if 0 < size < SMALLEST_DATABASE_BYTES:  # SQLite itself would take it for an empty one
         raise NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if not create and size == 0:
-        raise NoLogError(f"there is no event log at {path}", path=path)
+        raise NoLogError(f"{path} contains no event log", path=path)
 
 
 def read_only_error(path: str) -> ReadOnlyFileError:
@@ -265,9 +278,9 @@ def _mapped(error: sqlite3.Error, path: str) -> BaseException:
             path=path,
         )
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"no room left on the disk for {path}", path=path)
+        return DiskFullError(f"the disk is full: cannot write {path}", path=path)
     if code == sqlite3.SQLITE_IOERR:
-        return DiskError(f"the disk failed under {path}: {error}", path=path)
+        return DiskError(f"the disk failed at {path}: {error}", path=path)
     if code == sqlite3.SQLITE_NOTADB:
         return NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if code == sqlite3.SQLITE_CORRUPT:
