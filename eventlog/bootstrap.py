@@ -38,7 +38,7 @@ def claim(
     def make(tx: Transaction) -> None:
         if not store.engine.identify(tx, store.path):  # another process may have been first
             is_shared = _is_shared(tx, store.path, accept)
-            store.engine.create_log(tx, store.path, is_shared=is_shared)
+            store.engine.create_log(tx, shared_path=store.path if is_shared else None)
             tx.participant, tx.lane = Appender(), store.engine.claim_lane(tx)
             if on_create is not None:
                 on_create(tx)

@@ -193,12 +193,13 @@ class Engine(Protocol):
         Raises ForeignFileError for another program's storage, NewerFileError for a newer release's.
         """
 
-    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
+    def create_log(self, tx: Transaction, *, shared_path: str | None = None) -> None:
         """
         Create the log's own tables and claim the storage.
 
-        is_shared: the storage holds tables of an application. The log's tables then get other names there,
-            which only the engine knows, and never conflict with those. Raises ForeignFileError.
+        shared_path: the path, if the storage holds tables of an application. The log's tables then get
+            other names there, which only the engine knows, and never conflict with those. Raises
+            ForeignFileError.
         """
 
     value_too_long: type[Exception]

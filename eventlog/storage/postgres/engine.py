@@ -123,7 +123,7 @@ class PostgresEngine:
         """Return whether the schema holds a log; False if nothing has claimed it yet."""
         return schema.identify(tx, path)
 
-    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
+    def create_log(self, tx: Transaction, *, shared_path: str | None = None) -> None:
         """Create the log's own tables and claim the schema, which has no other tables."""
         schema.create(tx)
 

@@ -133,9 +133,9 @@ class SQLiteEngine:
         """Return whether the file holds a log; False if nothing has claimed it yet."""
         return schema.identify(tx, path)
 
-    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
+    def create_log(self, tx: Transaction, *, shared_path: str | None = None) -> None:
         """Create the log's own tables and claim the file."""
-        schema.create(tx, path, is_shared=is_shared)
+        schema.create(tx, shared_path=shared_path)
 
     # -- statements ---------------------------------------------------------------------------
 

@@ -127,17 +127,17 @@ def _pragma(tx: Transaction, name: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def create(tx: Transaction, path: str, *, is_shared: bool) -> None:
+def create(tx: Transaction, *, shared_path: str | None = None) -> None:
     """
     Make the log's tables and claim the file.
 
-    is_shared: other tables are in the file, so the names of the log's have a prefix.
+    shared_path: the path of a file with other tables; the names of the log's then have a prefix.
     """
-    if is_shared:
-        _share(tx, path)
+    if shared_path is not None:
+        _share(tx, shared_path)
     for statement in (EVENTS, IDEMPOTENCY_KEYS, NO_UPDATE, NO_DELETE, CHECKPOINTS, PROPERTIES):
         tx.execute(statement)
-    if is_shared:
+    if shared_path is not None:
         tx.execute(INSERT_VERSION, (str(USER_VERSION),))
         return
     tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
