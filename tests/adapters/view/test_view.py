@@ -10,6 +10,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, recording
 from agents_eventlog.adapters.view.app import create_app
+from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,6 +155,31 @@ async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
     assert "around=2" in page
 
 
+async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Path) -> None:
+    path = tmp_path / "spent.db"
+    async with ConversationLog.open(path) as log:
+        requests = [
+            RequestUsage(total_tokens=1_500, model="priced", cost_usd=0.25),
+            RequestUsage(total_tokens=500, model="unknown"),
+        ]
+        await log.append(
+            "s", ItemsAdded(items=[{"role": "user", "content": "x"}]), branch_id="main"
+        )
+        await log.append(
+            "s", UsageRecorded(run_id="r", turn=1, requests=requests), branch_id="main"
+        )
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = client(log, cookies={"eventlog_4780": KEY})
+        page = await text(browser, "/spend", by="model")
+        assert "priced" in page
+        assert "$0.25" in page
+        assert "1 request without a known price" in page
+        assert "2.0k tokens" in await text(browser, "/spend", id="s")
+        assert "no price" in await text(browser, "/session", id="s")
+        assert (await browser.get("/spend?by=planet")).status_code == 400
+        assert (await browser.get("/spend?since=yesterday")).status_code == 400
+
+
 async def test_the_whole_log_is_proved_when_asked(browser: httpx.AsyncClient) -> None:
     assert "events proved" not in await text(browser, "/health")
     assert "9 events proved" in await text(browser, "/health", prove=1)
@@ -260,6 +286,13 @@ async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
     browser: httpx.AsyncClient, path: Path
 ) -> None:
     before = path.read_bytes()
-    for address in ("/", f"/session?id={ID}", "/events", "/search?q=a", "/health?prove=1"):
+    for address in (
+        "/",
+        f"/session?id={ID}",
+        "/events",
+        "/spend",
+        "/search?q=a",
+        "/health?prove=1",
+    ):
         await text(browser, address)
     assert path.read_bytes() == before
