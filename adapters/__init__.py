@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
     from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         StoredMetadata,
     )
     from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
+    from agents_eventlog.adapters.conversations.transcript import TranscriptRow
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "BranchNode",
     "Budget",
     "BudgetUsage",
     "ConversationLog",
@@ -44,16 +47,19 @@ __all__ = [
     "Retention",
     "SearchResults",
     "SessionRow",
+    "Sibling",
     "StoredMetadata",
     "TablePair",
     "ToolCounts",
     "ToolFilters",
+    "TranscriptRow",
     "UsageHooks",
     "import_file",
 ]
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "BranchNode": "conversations.branches",
     "Budget": "conversations.budgets",
     "BudgetUsage": "conversations.budgets",
     "ConversationLog": "conversations.log",
@@ -68,10 +74,12 @@ _MODULES = {
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",
     "SessionRow": "conversations.sessions",
+    "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",
+    "TranscriptRow": "conversations.transcript",
     "UsageHooks": "openai_agents.hooks",
     "import_file": "openai_agents.migration.import_file",
 }

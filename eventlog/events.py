@@ -8,7 +8,7 @@ the column ``type``, its fields as JSON in ``data``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -63,6 +63,25 @@ class ItemsReplaced(Event, frozen=True, tag="items_replaced"):
     """
 
     first_item: ItemRef | None
+    items: list[JSON]
+
+
+class TurnUndone(Event, frozen=True, tag="turn_undone"):
+    """The last turn of a branch was removed: these items, from the first of them to the branch's end."""
+
+    turn: Count
+    removed: list[ItemRef]
+
+
+class TurnRedone(Event, frozen=True, tag="turn_redone"):
+    """
+    An undone turn was added again, as these new items at the end of the branch.
+
+    ``undone_version``: of the session, after the ``turn_undone``.
+    """
+
+    turn: Count
+    undone_version: Count
     items: list[JSON]
 
 
@@ -226,6 +245,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
         ItemsAdded,
         ItemPopped,
         ItemsReplaced,
+        TurnUndone,
+        TurnRedone,
         BranchCreated,
         BranchSwitched,
         BranchDeleted,
@@ -239,3 +260,13 @@ EVENT_TYPES: dict[str, type[Event]] = {
         HistoryImported,
     )
 }
+
+ITEM_EVENTS: Final[tuple[type[ItemsAdded | ItemsReplaced | TurnRedone], ...]] = (
+    ItemsAdded,
+    ItemsReplaced,
+    TurnRedone,
+)
+"""The events whose payload holds items."""
+
+ITEM_EVENT_NAMES: Final = ", ".join(f"'{kind.type_name()}'" for kind in ITEM_EVENTS)
+"""Their types, as a list in SQL."""

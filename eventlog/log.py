@@ -121,7 +121,7 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
-        accept: Callable[[Transaction], object] | None = None,
+        accept: Callable[[Transaction], bool] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
     ) -> Self:
         """
@@ -129,6 +129,7 @@ class EventLog:
 
         accept: called before a log is created in a file, to read the file's other tables; it raises the
             error that refuses the file. Without it, a file with other tables raises ForeignFileError.
+            It returns whether the log's tables need names of their own beside those.
         on_create: called in the transaction that creates the log's tables.
         """
         if durability not in ("full", "normal"):

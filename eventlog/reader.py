@@ -108,3 +108,10 @@ def microseconds(time: datetime) -> int:
     """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
     aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def event_at(tx: Transaction, position: int) -> RecordedEvent | None:
+    """Return an event by its position; None if the log has no event there."""
+    for row in payloads.event_rows(tx, "WHERE position = ?", (position,)):
+        return RecordedEvent(row)
+    return None

@@ -16,6 +16,7 @@ from agents_eventlog.projections.replay import (
 from agents_eventlog.projections.search.index import Search, built_to
 from agents_eventlog.projections.sessions.filters import SessionFilters
 from agents_eventlog.projections.usage.builder import Usage
+from agents_eventlog.projections.views.views import Views
 
 __all__ = [
     "Conversations",
@@ -28,6 +29,7 @@ __all__ = [
     "Search",
     "SessionFilters",
     "Usage",
+    "Views",
     "default",
     "items_as_of",
     "kept",
@@ -37,11 +39,12 @@ __all__ = [
 
 def default(*, search: bool = False) -> Projections:
     """
-    Return the projections that session objects and ``ConversationLog`` read: conversations and usage.
+    Return the projections that session objects and ``ConversationLog`` read: conversations and usage, with
+    views on them.
 
     search: also the full-text index.
     """
-    return Projections(Conversations(), Usage(), *((Search(),) if search else ()))
+    return Projections(Conversations(), Usage(), Views(), *((Search(),) if search else ()))
 
 
 def kept(tx: Transaction) -> Projections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from agents_eventlog.eventlog.events import Event
@@ -43,8 +43,20 @@ class Projection(Protocol):
     is_built_in_steps: ClassVar[bool] = False
     """Whether readers accept tables that are behind the log, so that writers need not wait for them."""
 
+    def views(self, engine: Engine) -> Mapping[str, str]:
+        """Return views to keep beside the tables: the query of each, by its name."""
+        return {}
+
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Update the tables with these events."""
+
+
+def names(engine: Engine, projection: Projection) -> list[str]:
+    """Return the names of a projection's tables and views."""
+    return [
+        *(table.name for table in tables(engine, projection)),
+        *projection.views(engine),
+    ]
 
 
 def tables(engine: Engine, projection: Projection) -> tuple[Table, ...]:

@@ -121,7 +121,8 @@ class Projections:
                 )
             elif position == head.position:
                 continue
-            position = catch_up(tx, [projection], position)
+            if projection.handles:
+                position = catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, max(position, head.position))
         if found.keys() <= self.by_name.keys():
             tx.cache.get(Built).is_all = True
@@ -183,5 +184,6 @@ class Projections:
         return [
             projection
             for name, projection in self.by_name.items()
-            if head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+            if projection.handles
+            and head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
         ]

@@ -79,6 +79,7 @@ class Used:
     interrupted: bool
     request: events.RequestUsage
     occurred_at: int
+    undone_version: int | None = None
 
 
 @dataclass
@@ -157,10 +158,7 @@ class State:
         session.updated_at = max(session.updated_at, at)
         match recorded.event:
             case None:
-                if recorded.type in (
-                    events.ItemsAdded.type_name(),
-                    events.ItemsReplaced.type_name(),
-                ):
+                if recorded.type in {kind.type_name() for kind in events.ITEM_EVENTS}:
                     session.live(here, recorded)
             case events.ItemsAdded(items=items):
                 session.live(here, recorded).add(recorded.position, items)
@@ -168,6 +166,10 @@ class State:
                 _pop(session, recorded, event, here)
             case events.ItemsReplaced() as event:
                 _replace(session, recorded, event, here)
+            case events.TurnUndone() as event:
+                _undo(session, recorded, event, here)
+            case events.TurnRedone() as event:
+                _redo(session, recorded, event, here)
             case events.BranchCreated() as event:
                 _create(session, recorded, event)
             case events.BranchSwitched(branch_id=branch_id):
@@ -236,6 +238,24 @@ def _replace(
     elif number := branch.number_of(event.first_item):
         branch.items = branch.items[: number - 1]
     branch.add(recorded.position, event.items)
+
+
+def _undo(session: Session, recorded: RecordedEvent, event: events.TurnUndone, here: str) -> None:
+    branch = session.branches.get(here)
+    number = branch.number_of(event.removed[0]) if branch is not None and event.removed else 0
+    if branch is not None and number:
+        branch.items = branch.items[: number - 1]
+        branch.updated_at = recorded.occurred_at
+    for used in session.usage:
+        if used.is_live and (used.branch_id, used.turn) == (here, event.turn):
+            used.is_live, used.undone_version = False, recorded.version
+
+
+def _redo(session: Session, recorded: RecordedEvent, event: events.TurnRedone, here: str) -> None:
+    session.live(here, recorded).add(recorded.position, event.items)
+    for used in session.usage:
+        if used.undone_version == event.undone_version and used.branch_id == here:
+            used.is_live, used.undone_version = True, None
 
 
 def _create(session: Session, recorded: RecordedEvent, event: events.BranchCreated) -> None:

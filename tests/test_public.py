@@ -25,17 +25,18 @@ PUBLIC = {
         EventLogError
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
         MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
+        TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
         import_lines recording
     """,
     "agents_eventlog.projections": """
         Conversations Difference ErasureResult Progress Projection Projections ReplayResult Search
-        SessionFilters Usage default items_as_of kept replay
+        SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession Budget BudgetUsage ConversationLog Deletion EventLogSession ItemFilters
-        ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow StoredMetadata
-        TablePair ToolCounts ToolFilters UsageHooks import_file
+        AdvancedSQLiteSession BranchNode Budget BudgetUsage ConversationLog Deletion EventLogSession
+        ItemFilters ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow
+        Sibling StoredMetadata TablePair ToolCounts ToolFilters TranscriptRow UsageHooks import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens
@@ -46,7 +47,7 @@ PUBLIC = {
 ERRORS = "agents_eventlog.eventlog.errors"
 
 # Internal types in public signatures, whose values users get and pass on but need not name.
-UNNAMED = {"Opening", "Projector", "Store"}
+UNNAMED = {"Engine", "Opening", "Projector", "Store"}
 
 
 def exported() -> Iterator[tuple[str, Any]]:

@@ -2,9 +2,10 @@
 ``eventlog branches``: the tree of a session's branches.
 
 Documents of ``--json``, one per line: ``branch`` (session_id, branch_id, from_branch_id, before_turn,
-last_item: [position, index] of the last item shared at the fork, items, own_items, turns, created_at,
-last_used_at, is_live, is_current, ended: "deleted" or "cleared", ended_at, last_version: of the
-session, in which it existed), in the order of creation.
+fork_turn: the last shared turn, last_item: [position, index] of the last item shared at the fork, items,
+own_items, turns, first_words: of the first user message after the fork, created_at, last_used_at, is_live,
+is_current, ended: "deleted" or "cleared", ended_at, last_version: of the session, in which it existed), in
+the order of creation.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.branches import Branch, branches
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
     shown = [branch for branch in found if branch.is_live or include_ended]
     if as_json:
         for branch in shown:
-            terminal.print_json(branch.document(session_id))
+            terminal.print_json({"kind": "branch", "session_id": session_id, **branch.node()})
         return
     out = terminal.console()
     out.print(_tree(session_id, shown, found))

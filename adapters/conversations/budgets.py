@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.eventlog.errors import BudgetExceededError
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import nanos
@@ -29,6 +32,12 @@ _PER: Final = {frozenset((name,)) for name in get_args(Per)} | {
 _TEXT: Final = re.compile(
     r"((?P<usd>\d+(\.\d+)?) ?usd|(?P<tokens>\d+) ?tokens)(?P<per>(/[a-z]+)+)", re.ASCII
 )
+
+
+_Applied: TypeAlias = tuple[weakref.ref[EventLog], tuple["Budget", ...]]
+
+_applied: weakref.WeakKeyDictionary[Store, tuple[_Applied, ...]] = weakref.WeakKeyDictionary()
+"""The budgets of log objects. Each value is replaced as a whole: other threads may read it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +144,25 @@ def checked(budgets: Budgets) -> tuple[Budget, ...]:
         if not isinstance(budget, Budget):
             raise TypeError(f"invalid budget: expected a Budget, got {type(budget).__name__}")
     return each
+
+
+def apply_while_open(log: EventLog, limits: tuple[Budget, ...]) -> None:
+    """Apply budgets to all sessions of this process on a log's file, until this log object is closed."""
+    if limits:
+        _applied[log.store] = (*_open(log.store), (weakref.ref(log), limits))
+
+
+def of_logs(store: Store) -> list[Budget]:
+    """Return the budgets of the open log objects of a store."""
+    return [budget for _, limits in _open(store) for budget in limits]
+
+
+def _open(store: Store) -> list[_Applied]:
+    return [
+        each
+        for each in _applied.get(store, ())
+        if (log := each[0]()) is not None and not log.is_closed
+    ]
 
 
 def parsed(text: str) -> Budget:

@@ -24,6 +24,8 @@ from agents_eventlog.eventlog.events import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageRecorded,
 )
@@ -93,6 +95,15 @@ def describe_event(
     return EventDescription(account if full else _short(account), items, "whole")
 
 
+def bound(recorded: RecordedEvent, name: str) -> str | None:
+    """Return a value that a program bound to an event, such as its actor, as text."""
+    try:
+        value = recorded.metadata.get(name)
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return value if isinstance(value, str | None) else summary.json_or_text(value)
+
+
 def _of_one_call(recorded: RecordedEvent) -> str:
     """Return a note if the event was appended together with others."""
     try:
@@ -133,6 +144,14 @@ def _popped(_event: ItemPopped, facts: EventEffect) -> str:
 
 def _replaced(event: ItemsReplaced, facts: EventEffect) -> str:
     return f"replaced {summary.counted(facts.items, 'item')} by {len(event.items):,}"
+
+
+def _undone(event: TurnUndone, _facts: EventEffect) -> str:
+    return f"undid turn {event.turn:,} with {summary.counted(len(event.removed), 'item')}"
+
+
+def _redone(event: TurnRedone, _facts: EventEffect) -> str:
+    return f"redid turn {event.turn:,} with {summary.counted(len(event.items), 'item')}"
 
 
 def _created(event: BranchCreated, _facts: EventEffect) -> str:
@@ -203,6 +222,8 @@ _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {
     ItemsAdded: _added,
     ItemPopped: _popped,
     ItemsReplaced: _replaced,
+    TurnUndone: _undone,
+    TurnRedone: _redone,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

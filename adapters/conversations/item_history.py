@@ -14,6 +14,7 @@ from agents_eventlog.eventlog.events import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnUndone,
     UsageCorrected,
     UsageRecorded,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOW: dict[type[Event], str] = {
     ItemPopped: "popped",
     ItemsReplaced: "replaced",
+    TurnUndone: "undone",
     BranchDeleted: "deleted",
     SessionCleared: "cleared",
     SessionDeleted: "deleted",

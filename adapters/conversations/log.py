@@ -54,9 +54,6 @@ class ConversationLog(EventLog):
     ValueError) for an invalid filter.
     """
 
-    budgets: tuple[Budget, ...] = ()
-    """The budgets of all runs whose session was created with this log object."""
-
     @classmethod
     def open(
         cls,
@@ -74,7 +71,8 @@ class ConversationLog(EventLog):
 
         projections: more projections to keep up to date, in addition to the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
-        budgets: a ``Budget``, or several, for all runs whose session is created with this log object.
+        budgets: a ``Budget``, or several, for the runs of all sessions of this process on the file, until
+            this log object is closed.
         """
         limits = budget_calls.checked(budgets)
         return Opening(
@@ -399,7 +397,7 @@ class ConversationLog(EventLog):
 
 def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...]) -> L:
     """Give a log that was just opened its budgets and more projections; close it where that fails."""
-    log.budgets = limits
+    budget_calls.apply_while_open(log, limits)
     try:
         if projections is not None:
             log.join(projections)

@@ -129,6 +129,11 @@ def find_any(tx: Transaction) -> TablePair | None:
     return None
 
 
+def all_of(pair: TablePair) -> set[str]:
+    """Return the names of all tables that the SDK's classes make."""
+    return {STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, *pair}
+
+
 def not_migrated(tx: Transaction, messages_table: str) -> int:
     """Return the number of messages that were added to the SDK's table after the migration."""
     if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):

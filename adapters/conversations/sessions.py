@@ -171,6 +171,7 @@ def set_metadata(
     here = commands.look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
+    commands.require_lease(tx, context)
     session = conversations.session(tx, context.session_id)
     if session is None:
         before: tuple[str | None, str | None] = (None, None)

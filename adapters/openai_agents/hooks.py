@@ -35,9 +35,8 @@ class UsageHooks(RunHooks[Any]):
         input_items: list[TResponseInputItem],
     ) -> None:
         """Check the budgets before the request. Raises BudgetExceededError."""
-        usage = self._session._usage  # noqa: SLF001 - private to the adapter
-        usage.track(context, from_hooks=True)
-        await usage.check_budgets(context)
+        self._session._usage.track(context, from_hooks=True)  # noqa: SLF001 - private to the adapter
+        await self._session._budgets.check(context)  # noqa: SLF001
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse

@@ -19,15 +19,19 @@ from agents.memory.session_settings import SessionSettings, resolve_session_limi
 from agents.run_context import RunContextWrapper
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import (
+    branches,
     commands,
     concurrent_runs,
     item_search,
     sessions,
     timestamps,
+    transcript,
+    turns,
 )
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
 from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import (
@@ -39,9 +43,11 @@ from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sessions import SessionRow, SessionState, StoredMetadata
+from agents_eventlog.adapters.conversations.transcript import TranscriptRow
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.adapters.openai_agents.usage.budget_check import BudgetCheck
 from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
@@ -91,8 +97,8 @@ class EventLogSession:
     prices: a mapping of model, or (model, service tier), to ``Price``; or a callable that takes a
         ``RequestUsage`` and its datetime, and returns the cost in USD, or None. For what they do not price,
         the list included in genai-prices is used; not with ``OnlyPrices(prices)``.
-    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
-        a run starts, and with ``UsageHooks`` before each model request.
+    budgets: a ``Budget``, or several, in addition to those of the file's open ``ConversationLog`` objects.
+        They are checked when a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -145,12 +151,14 @@ class EventLogSession:
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
         self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
+        limits = budget_calls.checked(budgets)
+        self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
             self._runner,
             self._context,
             prices=prices,
             is_automatic=auto_usage,
-            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
+            budgets=self._budgets,
             logger=self._logger,
         )
         if auto_usage:
@@ -248,7 +256,7 @@ class EventLogSession:
             )
         place = self._place(wrapper)
         if place is not None and place.tip is None and wrapper is not None:
-            await self._usage.check_budgets(wrapper)
+            await self._budgets.check(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)
@@ -305,6 +313,31 @@ class EventLogSession:
             lambda tx: commands.pop_item(tx, call.context), wrapper, call
         )
         return popped
+
+    async def undo_turn(self) -> list[TResponseInputItem]:
+        """
+        Remove the last turn from the current branch, and return its items; [] if the branch is empty.
+
+        The turn's usage stays counted, like that of popped items. ``redo`` adds the turn again.
+        """
+        call = self._call()
+        undone: list[TResponseInputItem] = await self._usage.write(
+            lambda tx: turns.undo_turn(tx, call.context), call=call
+        )
+        return undone
+
+    async def redo(self) -> list[TResponseInputItem]:
+        """
+        Add the last undone turn to the current branch again, and return its items; [] without such a turn.
+
+        Several undone turns can be redone, in any session object, until the items of the branch change in
+        another way. The turn's usage is active again. Raises UndecodableEventError if content was erased.
+        """
+        call = self._call()
+        redone: list[TResponseInputItem] = await self._usage.write(
+            lambda tx: turns.redo(tx, call.context), call=call
+        )
+        return redone
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches. Branch ids cannot be used again; recorded usage still counts."""
@@ -376,12 +409,9 @@ class EventLogSession:
         Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueErrors).
         """
         commands.check_branch_name(branch_name)
-        number = commands.turn_number(turn_number)
-        if number is None:
-            raise TurnNotFoundError(turn_number, self.current_branch)
-        turn = self._internal(number)
+        turn = self._turn_number(turn_number)
         return await self._branch_before(
-            lambda _: turn, branch_name, include_turn=include_turn, label=number
+            lambda _: turn, branch_name, include_turn=include_turn, label=self._external(turn)
         )
 
     async def create_branch_from_content(
@@ -475,7 +505,118 @@ class EventLogSession:
 
         return await self._runner.read(unit)
 
+    async def branch_tree(self) -> list[BranchNode]:
+        """
+        Return all branches that the session ever had, in the order of creation; see ``BranchNode``.
+
+        ``from_branch_id`` is the parent of a branch, and ``fork_turn`` the last turn that they share.
+        """
+
+        def unit(tx: Transaction) -> list[BranchNode]:
+            current = commands.look(tx, self._context), self._context.branch_id
+            nodes = [
+                each.node() for each in branches.current_branches(tx, self._context.session_id)
+            ]
+            for node in nodes:
+                node["is_current"] = node["is_live"] and node["branch_id"] == current[1]
+                if node["before_turn"] is not None:
+                    node["before_turn"] = self._external(node["before_turn"])
+                if node["fork_turn"] is not None:
+                    node["fork_turn"] = self._external(node["fork_turn"])
+            return nodes
+
+        return await self._runner.read(unit)
+
+    async def siblings(self, turn_number: int) -> list[Sibling]:
+        """
+        Return all versions of a turn of the current branch on live branches, the oldest first.
+
+        Versions of a turn follow the same item: ``retry`` and ``edit`` create them. ``switch_to_branch`` of
+        a version's ``branch_id`` shows it. Raises TurnNotFoundError (a ValueError).
+        """
+        turn = self._turn_number(turn_number)
+
+        def unit(tx: Transaction) -> list[Sibling]:
+            found = branches.siblings(tx, self._context, turn, turn_number)
+            for sibling in found:
+                sibling["turn"] = self._external(sibling["turn"])
+            return found
+
+        return await self._runner.read(unit)
+
     # -- turns --------------------------------------------------------------------------------
+
+    async def retry(
+        self, turn_number: int | None = None, branch_name: str | None = None
+    ) -> str | list[TResponseInputItem]:
+        """
+        Create a branch before a turn, switch to it, and return the turn's input to run again.
+
+        turn_number: a turn of the current branch; by default the last one.
+        branch_name: as in ``create_branch_from_turn``.
+
+        ``Runner.run(agent, await session.retry(2), session=session)`` answers turn 2 once more. The input
+        is a str if the user message is one, or else a list of that message. Usage of the first answer
+        stays counted. Raises the errors of ``create_branch_from_turn``, and UndecodableEventError if the
+        message was erased.
+        """
+        item = await self._branch_to_run(turn_number, branch_name)
+        return _as_input(item)
+
+    async def edit(
+        self, turn_number: int, text: str, branch_name: str | None = None
+    ) -> str | list[TResponseInputItem]:
+        """
+        Do as ``retry``, and return the turn's input with another text.
+
+        Pictures and files of the message are kept.
+        """
+        turns.check_text(text)
+        item = await self._branch_to_run(turn_number, branch_name)
+        return _as_input(turns.with_text(item, text))
+
+    async def _branch_to_run(self, turn_number: int | None, branch_name: str | None) -> JSON:
+        """Create a branch before a turn, and return the user item that opens the turn."""
+        commands.check_branch_name(branch_name)
+        number = None if turn_number is None else self._turn_number(turn_number)
+        call = self._call()
+
+        def unit(tx: Transaction) -> JSON:
+            turn = commands.look(tx, call.context).turn if number is None else number
+            label = self._external(turn)
+            item = turns.opening_item(tx, call.context, turn, label)
+            commands.create_branch_from_turn(
+                tx, call.context, turn, branch_name, include_turn=False, label=label
+            )
+            return item
+
+        return await self._usage.write(unit, call=call)
+
+    async def get_transcript(
+        self,
+        branch_id: str | None = None,
+        *,
+        first_turn: int | None = None,
+        last_turn: int | None = None,
+    ) -> list[TranscriptRow]:
+        """
+        Return the items of a branch with turn, position, version, time and actor; see ``TranscriptRow``.
+
+        first_turn, last_turn: only these turns and those between. Reading some turns of a long history
+            takes no longer than reading those of a short one.
+
+        Items whose content was erased are included, without it.
+        """
+        first = None if first_turn is None else self._internal(first_turn)
+        last = None if last_turn is None else self._internal(last_turn)
+
+        def unit(tx: Transaction) -> list[TranscriptRow]:
+            rows = transcript.transcript(tx, self._context, branch_id, first, last)
+            for row in rows:
+                row["turn"] = self._external(row["turn"])
+            return rows
+
+        return await self._runner.read(unit)
 
     async def get_current_turn(self) -> int:
         """Return the number of the current branch's last turn; ``first_turn_number`` - 1 without turns."""
@@ -523,12 +664,12 @@ class EventLogSession:
         """
 
         def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
-            turns: dict[int, list[dict[str, str | None]]] = {}
+            by_turn: dict[int, list[dict[str, str | None]]] = {}
             pointer = commands.look_at(tx, self._context, branch_id).pointer
             for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
                 row = {"type": kind, "tool_name": tool_name}
-                turns.setdefault(self._external(turn), []).append(row)
-            return turns
+                by_turn.setdefault(self._external(turn), []).append(row)
+            return by_turn
 
         return await self._runner.read(unit)
 
@@ -732,7 +873,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             try:
                 sessions.delete_session(tx, target)
             except SessionNotFoundError:
@@ -754,7 +895,7 @@ class EventLogSession:
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             sessions.restore_session(tx, target)
 
         await self._usage.write(unit)
@@ -848,6 +989,13 @@ class EventLogSession:
     def _external(self, turn: int) -> int:
         return turn + self._first_turn - 1
 
+    def _turn_number(self, given: Any) -> int:
+        """Return the internal number of a turn. Raises TurnNotFoundError unless it is a number."""
+        number = commands.turn_number(given)
+        if number is None:
+            raise TurnNotFoundError(given, self.current_branch)
+        return self._internal(number)
+
     def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
         return {
             "turn": user_item.turn + self._first_turn - 1,
@@ -874,6 +1022,13 @@ def _check_overrides(kind: Any) -> None:
             " and ".join(each.__qualname__ for each in without),
             kind.__qualname__,
         )
+
+
+def _as_input(item: JSON) -> str | list[TResponseInputItem]:
+    """Return a user item as the input of a run: a str if it is only a text, or else a list of it."""
+    content = item.get("content")
+    is_text = isinstance(content, str) and item.keys() <= {"role", "content"}
+    return content if is_text else [item]
 
 
 def _text(content: JSON, limit: int | None) -> str:

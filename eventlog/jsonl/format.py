@@ -17,8 +17,8 @@ where ``events`` is the number of its events. They follow in order:
 ``recorded_at`` is when the event was first recorded, in microseconds since 1970 UTC, and ``metadata`` is
 its metadata then, even if it was imported since. ``data`` holds the fields of the classes in
 ``eventlog.events``, with one change: it refers to events of the session by version, not by position, in
-``item_popped.item``,
-``items_replaced.first_item``, ``branch_created.last_item``, ``usage_corrected.requests``,
+``item_popped.item``, ``items_replaced.first_item``, ``turn_undone.removed``,
+``branch_created.last_item``, ``usage_corrected.requests``,
 ``content_erased.positions`` and ``first_item`` in ``content_erased.structures``. Version 0 refers to no
 event of the session.
 An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
@@ -52,6 +52,7 @@ from agents_eventlog.eventlog.events import (
     ItemPopped,
     ItemRef,
     ItemsReplaced,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
 )
@@ -127,6 +128,8 @@ def positions_in(event: Event | None) -> list[int]:
             return [ref.position]
         case ItemsReplaced(first_item=ItemRef() as ref) | BranchCreated(last_item=ItemRef() as ref):
             return [ref.position]
+        case TurnUndone(removed=refs):
+            return [ref.position for ref in refs]
         case ContentErased(positions=positions, structures=structures):
             return [*positions, *(ref[0] for ref in map(_first_item, structures) if ref)]
         case UsageCorrected(requests=requests):
@@ -141,6 +144,10 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
             return msgspec.structs.replace(event, item=ItemRef(new(ref.position), ref.index))
         case ItemsReplaced(first_item=ItemRef() as ref):
             return msgspec.structs.replace(event, first_item=ItemRef(new(ref.position), ref.index))
+        case TurnUndone(removed=refs):
+            return msgspec.structs.replace(
+                event, removed=[ItemRef(new(ref.position), ref.index) for ref in refs]
+            )
         case BranchCreated(last_item=ItemRef() as ref):
             return msgspec.structs.replace(event, last_item=ItemRef(new(ref.position), ref.index))
         case ContentErased(positions=positions, structures=structures):

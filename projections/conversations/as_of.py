@@ -82,7 +82,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
-        tx.engine.create_log(past)
+        tx.engine.create_log(past, "")
         for statement in Conversations.schema:
             past.execute(tx.engine.create_statement(statement))
         past.execute("BEGIN")

@@ -34,6 +34,8 @@ from agents_eventlog.eventlog.events import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageRecorded,
 )
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
@@ -268,6 +270,8 @@ class Conversations(Projection):
         ItemsAdded,
         ItemPopped,
         ItemsReplaced,
+        TurnUndone,
+        TurnRedone,
         BranchCreated,
         BranchSwitched,
         BranchDeleted,
@@ -454,6 +458,17 @@ class _Batch:
                     self.cut(session, branch, first.length - 1)
         self.extend(recorded, session, branch)
 
+    def turn_undone(self, recorded: RecordedEvent, session: Session) -> None:
+        event = recorded.event
+        if not isinstance(event, TurnUndone) or not event.removed:
+            return
+        self.write()
+        branch = self.branch(recorded, recorded.branch_id or MAIN)
+        first = branch_tree.find(self.tx, branch.pointer, event.removed[0])
+        if first is not None:
+            branch.updated_at = recorded.occurred_at
+            self.cut(session, branch, first.length - 1)
+
     def branch_created(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if not isinstance(event, BranchCreated):
@@ -560,6 +575,8 @@ _HANDLERS: Final[dict[str, Callable[[_Batch, RecordedEvent, Session], None]]] = 
     ItemsAdded.type_name(): _Batch.items_added,
     ItemPopped.type_name(): _Batch.item_popped,
     ItemsReplaced.type_name(): _Batch.items_replaced,
+    TurnUndone.type_name(): _Batch.turn_undone,
+    TurnRedone.type_name(): _Batch.items_added,
     BranchCreated.type_name(): _Batch.branch_created,
     BranchSwitched.type_name(): _Batch.branch_switched,
     BranchDeleted.type_name(): _Batch.branch_deleted,

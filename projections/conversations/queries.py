@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
-from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
@@ -40,6 +40,17 @@ USER_ITEMS = """
 USER_EVENTS = """
     events AS e WHERE e.position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
+    )
+"""
+ENTRIES = """
+    SELECT turn, position, index_in_event FROM items
+    WHERE segment_id = ? AND number BETWEEN ? AND ?
+    ORDER BY number
+"""
+EVENTS_OF_ENTRIES = """
+    events AS e
+    WHERE e.position IN (
+        SELECT position FROM items WHERE segment_id = ? AND number BETWEEN ? AND ?
     )
 """
 STRUCTURE = """
@@ -78,6 +89,13 @@ FORKS_AND_ENDS = """
         'session_deleted', 'session_restored')
     ORDER BY version
 """
+LAST_CHANGES = f"""
+    WHERE session_id = ?
+        AND (branch_id = ? OR (branch_id IS NULL AND (? OR type = 'session_cleared')))
+        AND type IN ({ITEM_EVENT_NAMES}, 'item_popped', 'turn_undone', 'session_cleared')
+    ORDER BY version DESC
+"""
+TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
 OWNERS = """
     SELECT session_id, user_id FROM sessions
@@ -162,6 +180,23 @@ class UserItem(NamedTuple):
     occurred_at: int
 
 
+class Entry(NamedTuple):
+    """
+    An item of a branch, with the event that added it. ``content`` is None if it was erased.
+
+    occurred_at: microseconds since 1970 UTC.
+    """
+
+    turn: int
+    ref: ItemRef
+    version: int
+    branch_id: str
+    occurred_at: int
+    metadata_json: str | None
+    content: JSON
+    is_erased: bool
+
+
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     """Return the state of a branch; without the branch or the session, that of an empty branch."""
     session, branch = conversations.both(tx, session_id, branch_id)
@@ -232,10 +267,70 @@ def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[I
     ]
 
 
-def item(tx: Transaction, ref: ItemRef) -> JSON:
-    """Return an item's content."""
+def item(tx: Transaction, ref: ItemRef, *, erased: JSON = _REFUSED) -> JSON:
+    """Return an item's content, or ``erased`` as in ``items``."""
     row = payloads.at(tx, ref.position) or (ref.position, "", 0, None)
+    if row[-1] is None and erased is not _REFUSED:
+        return erased
     return codec.decode_items([_present(*row)])[0][ref.index]
+
+
+def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
+    """Return the contents of items, in the order of the references."""
+    found: list[JSON] = []
+    for position, some in groupby(refs, key=lambda ref: ref.position):
+        row = payloads.at(tx, position) or (position, "", 0, None)
+        items = codec.decode_items([_present(*row)])[0]
+        found += [items[ref.index] for ref in some]
+    return found
+
+
+def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that changed the items of a branch, the newest first."""
+    parameters = (session_id, branch_id, branch_id == MAIN)
+    return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, parameters))
+
+
+def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:
+    """Return the user item that opens a turn of a branch; None if the branch has no such turn."""
+    before = branch_tree.before_turn(tx, pointer, turn)
+    if before is None:
+        return None
+    found = branch_tree.newest(tx, branch_tree.at_length(tx, pointer, before.length + 1))
+    return None if found is None else found.ref
+
+
+def entries(
+    tx: Transaction, pointer: Pointer, first_turn: int | None = None, last_turn: int | None = None
+) -> list[Entry]:
+    """Return a branch's items with their events, in order: all, or those of a range of turns."""
+    start = 0
+    if first_turn is not None and first_turn > 0:
+        before = branch_tree.before_turn(tx, pointer, first_turn)
+        start = pointer.length if before is None else before.length
+    if last_turn is not None:
+        pointer = branch_tree.before_turn(tx, pointer, last_turn + 1) or pointer
+    found: list[Entry] = []
+    for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
+        columns = "e.version, e.branch_id, e.recorded_at, e.metadata"
+        rows = list(payloads.stored(tx, EVENTS_OF_ENTRIES, span, columns=columns))
+        decoded = _decoded([(None, None, *row[4:]) for row in rows], may_lack=True)
+        events = {row[4]: (row, items) for row, items in zip(rows, decoded, strict=True)}
+        for turn, position, index in tx.execute(ENTRIES, span):
+            (version, branch_id, recorded_at, metadata, *_), items = events[position]
+            found.append(
+                Entry(
+                    turn=turn,
+                    ref=ItemRef(position, index),
+                    version=version,
+                    branch_id=branch_id or MAIN,
+                    occurred_at=occurred_at(recorded_at, metadata, position),
+                    metadata_json=metadata,
+                    content=None if items is None else items[index],
+                    is_erased=items is None,
+                )
+            )
+    return found
 
 
 def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> list[UserItem]:
@@ -323,6 +418,12 @@ def tool_items(tx: Transaction, session_id: str, outputs: Sequence[str]) -> Iter
         found = payloads.stored(tx, source, segment, columns=TOOL_ITEM_COLUMNS)
         for _, rows in groupby(found, key=itemgetter(0)):
             yield list(rows)
+
+
+def time(tx: Transaction, position: int) -> int:
+    """Return when an event happened (µs since 1970 UTC)."""
+    recorded_at, metadata = tx.execute(TIME, (position,)).fetchone()
+    return occurred_at(recorded_at, metadata, position)
 
 
 def times(tx: Transaction, session_id: str) -> dict[int, int]:

@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
-from agents_eventlog.eventlog.events import JSON, ItemsAdded, ItemsReplaced
+from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
@@ -204,7 +204,7 @@ def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
     """Return the items in payloads."""
     for position, type_name, schema_version, data in stored:
         event = codec.decode(type_name, schema_version, data, position=position)
-        if isinstance(event, ItemsAdded | ItemsReplaced):
+        if isinstance(event, ITEM_EVENTS):
             yield from event.items
 
 

@@ -16,11 +16,13 @@ from agents_eventlog.eventlog.appender import append, check_progress, session_ve
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.errors import SessionNotFoundError
 from agents_eventlog.eventlog.events import (
+    ITEM_EVENT_NAMES,
     JSON,
     Event,
     ItemsReplaced,
     MetadataSet,
     SessionDeleted,
+    TurnRedone,
 )
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
@@ -40,9 +42,9 @@ OF_USER: Final = """
     LIMIT ?
 """
 """A user's sessions, and erased ones: an interrupted erasure has removed their user ids."""
-ERASABLE: Final = """
+ERASABLE: Final = f"""
     events AS e
-    WHERE e.session_id = ? AND e.type IN ('items_added', 'items_replaced', 'metadata_set')
+    WHERE e.session_id = ? AND e.type IN ({ITEM_EVENT_NAMES}, 'metadata_set')
     ORDER BY e.version DESC
 """
 LIVE_ITEMS: Final = """
@@ -242,10 +244,13 @@ def structure(stored: StoredPayload) -> JSON:
     if type_name == MetadataSet.type_name():
         return {}
     kept = item_kind.outline(*stored)
-    if type_name == ItemsReplaced.type_name():
+    if type_name in {ItemsReplaced.type_name(), TurnRedone.type_name()}:
         event = _decoded(stored)
-        first = event.first_item if isinstance(event, ItemsReplaced) else None
-        kept["first_item"] = None if first is None else [first.position, first.index]
+        if isinstance(event, ItemsReplaced):
+            first = event.first_item
+            kept["first_item"] = None if first is None else [first.position, first.index]
+        elif isinstance(event, TurnRedone):
+            kept |= {"turn": event.turn, "undone_version": event.undone_version}
     return kept
 
 

@@ -13,12 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.events import (
-    ContentErased,
-    Event,
-    ItemsAdded,
-    ItemsReplaced,
-)
+from agents_eventlog.eventlog.events import ITEM_EVENTS, ContentErased, Event
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -39,7 +34,7 @@ class Search(Projection):
     name: ClassVar[str] = "search"
     version: ClassVar[int] = 1
     schema: ClassVar[Sequence[str]] = (CREATE_FULL_TEXT,)
-    handles: ClassVar[Sequence[type[Event]]] = (ItemsAdded, ItemsReplaced, ContentErased)
+    handles: ClassVar[Sequence[type[Event]]] = (*ITEM_EVENTS, ContentErased)
     is_built_in_steps: ClassVar[bool] = True
     """Searches read events that are not indexed yet from the log itself."""
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.search import index as search_index
 
@@ -136,7 +137,7 @@ def _scope(
 def _scan(condition: str) -> str:
     return f"""
         SELECT e.position FROM events AS e
-        WHERE e.position BETWEEN ? AND ? AND e.type IN ('items_added', 'items_replaced') {condition}
+        WHERE e.position BETWEEN ? AND ? AND e.type IN ({ITEM_EVENT_NAMES}) {condition}
         ORDER BY e.position DESC
         LIMIT ?
     """

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import InvalidQueryError
-from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import branch_tree, item_kind
@@ -29,8 +29,8 @@ from agents_eventlog.projections.search import text as search_text
 from agents_eventlog.projections.search.plan import Stage
 from agents_eventlog.projections.search.text import Snippet
 
-EVENT = """
-    events AS e WHERE e.position = ? AND e.type IN ('items_added', 'items_replaced')
+EVENT = f"""
+    events AS e WHERE e.position = ? AND e.type IN ({ITEM_EVENT_NAMES})
 """
 EVENT_COLUMNS = "e.session_id, e.branch_id, e.recorded_at, e.metadata"
 LIVE_BRANCHES = """

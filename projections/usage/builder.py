@@ -15,6 +15,8 @@ from agents_eventlog.eventlog.events import (
     ItemPopped,
     RequestUsage,
     SessionCleared,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -61,6 +63,7 @@ USAGE = """
         cost_nanos           INTEGER NOT NULL,
         price_source         TEXT,
         occurred_at          INTEGER NOT NULL,
+        undone_version       INTEGER,
         PRIMARY KEY (position, index_in_event)
     )
 """
@@ -144,6 +147,14 @@ END_BRANCH = """
     UPDATE usage SET is_live = 0 WHERE session_id = ? AND branch_id = ? AND is_live = 1
 """
 END_SESSION = "UPDATE usage SET is_live = 0 WHERE session_id = ? AND is_live = 1"
+UNDO_TURN = """
+    UPDATE usage SET is_live = 0, undone_version = ?
+    WHERE session_id = ? AND branch_id = ? AND turn = ? AND is_live = 1
+"""
+REDO_TURN = """
+    UPDATE usage SET is_live = 1, undone_version = NULL
+    WHERE session_id = ? AND branch_id = ? AND undone_version = ?
+"""
 
 numbers: Final[Callable[[RequestUsage], tuple[int, ...]]] = attrgetter(*COUNTS)
 """Returns how many requests and tokens of each kind, in the order of the columns."""
@@ -160,18 +171,21 @@ class Usage(Projection):
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live``: whether its turn is active; rows of other turns still count in totals.
+    ``is_live``: whether its turn is active; rows of other turns still count in totals. ``undone_version``:
+    the version of the session at which its turn was undone, unless it was redone.
     ``begins_run``: 1 for the first request of each of a session's runs, so that its sum is the number of
     runs.
     """
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 4  # 4: the endpoint and the service tier of each request
+    version: ClassVar[int] = 5  # 5: whether the turn of each request was undone
     schema: ClassVar[Sequence[str]] = (USAGE, USAGE_OF_TURN, USAGE_OF_RUN, USAGE_BY_DAY)
     handles: ClassVar[Sequence[type[Event]]] = (
         UsageRecorded,
         UsageCorrected,
         ItemPopped,
+        TurnUndone,
+        TurnRedone,
         BranchDeleted,
         SessionCleared,
     )
@@ -185,9 +199,9 @@ class Usage(Projection):
                 batch.record(recorded, event)
             elif isinstance(event, UsageCorrected):
                 batch.correct(event)
-            elif (end := _end_of(recorded, event)) is not None:
+            elif (change := _change_of(recorded, event)) is not None:
                 batch.write_rows()
-                tx.execute(*end)
+                tx.execute(*change)
         batch.write_rows()
         batch.write_sums()
 
@@ -305,11 +319,15 @@ def _better(learnt: Any, known: Any) -> Any:
     return known if learnt is None else learnt
 
 
-def _end_of(recorded: RecordedEvent, event: Event | None) -> tuple[str, tuple[Any, ...]] | None:
-    """Return the statement that ends what this event takes away, if it takes away anything."""
+def _change_of(recorded: RecordedEvent, event: Event | None) -> tuple[str, tuple[Any, ...]] | None:
+    """Return the statement for the rows that this event ends or makes live again, if any."""
     session_id, branch_id = recorded.session_id, recorded.branch_id or "main"
     if isinstance(event, ItemPopped) and event.emptied_turn is not None:
         return END_TURN, (session_id, branch_id, event.emptied_turn)
+    if isinstance(event, TurnUndone):
+        return UNDO_TURN, (recorded.version, session_id, branch_id, event.turn)
+    if isinstance(event, TurnRedone):
+        return REDO_TURN, (session_id, branch_id, event.undone_version)
     if isinstance(event, BranchDeleted):
         return END_BRANCH, (session_id, event.branch_id)
     if isinstance(event, SessionCleared):

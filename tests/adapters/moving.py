@@ -26,6 +26,8 @@ from agents_eventlog.eventlog import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -88,6 +90,8 @@ def everything(positions: Sequence[int]) -> list[Event]:
         SessionDeleted(reason="done"),
         SessionRestored(),
         SessionDeleted(reason="done"),
+        TurnUndone(turn=1, removed=[ItemRef(here[14], 0)]),
+        TurnRedone(turn=1, undone_version=20, items=[user("after")]),
     ]
 
 

@@ -141,6 +141,8 @@ def test_a_database_of_another_program_is_refused(
     path: Path, open_it: Any, mark: tuple[str, ...]
 ) -> None:
     foreign(path, *mark)
+    if open_it is OPENINGS["session"] and "user_version" in mark[0]:
+        pytest.skip("a session shares such a file")
     before = files(path.parent)
     with pytest.raises(errors.OpenError) as caught:
         open_it(path)
@@ -150,12 +152,11 @@ def test_a_database_of_another_program_is_refused(
     assert files(path.parent) == before
 
 
-@pytest.mark.parametrize("way", ["session", "log"])
-def test_a_database_of_another_program_is_never_claimed(path: Path, way: str) -> None:
+def test_a_log_does_not_claim_a_database_of_another_program(path: Path) -> None:
     foreign(path)
     before = files(path.parent)
     with pytest.raises(errors.ForeignFileError, match="tables of another program"):
-        OPENINGS[way](path)
+        EventLog.open_sync(path)
     assert files(path.parent) == before
 
 

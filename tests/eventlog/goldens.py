@@ -19,6 +19,8 @@ from agents_eventlog.eventlog import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -53,6 +55,8 @@ EVENTS: list[Event] = [
     ),
     ItemPopped(item=ItemRef(12, 3), emptied_turn=4),
     ItemsReplaced(first_item=ItemRef(5, 0), items=[{"type": "compaction"}]),
+    TurnUndone(turn=3, removed=[ItemRef(5, 1), ItemRef(6, 0)]),
+    TurnRedone(turn=3, undone_version=7, items=[{"role": "user", "content": "again"}]),
     BranchCreated(
         branch_id="branch_from_turn_2_1700000000",
         from_branch_id="main",

@@ -476,3 +476,5 @@ def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data
         codec.decode_items([(1, "items_added", 1, b'{"items":[]}'), (7, "items_added", 1, data)])
     assert str(caught.value) == "the items of the event at position 7 cannot be decoded"
     assert caught.value.position == 7
+    with pytest.raises(errors.UndecodableEventError, match="at position 7"):
+        codec.decode_contents([(7, "items_added", 1, data)], [(0, 0)])

@@ -20,6 +20,8 @@ from agents_eventlog import (
     eventlog,
     projections,
 )
+from agents_eventlog.adapters.conversations import turns
+from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
 from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
 from tests.faults.support import answer, batch, ran, user
@@ -45,12 +47,16 @@ WRITES: dict[str, Call] = {
     "session.add_items": lambda s: s.session.add_items(batch("new")),
     "session.add_items on a shared end": lambda s: s.session.add_items([answer("one more")]),
     "session.pop_item": lambda s: s.session.pop_item(),
+    "session.undo_turn": lambda s: s.session.undo_turn(),
+    "session.redo": lambda s: s.log.write(lambda tx: turns.redo(tx, SessionContext("undone"))),
     "session.clear_session": lambda s: s.session.clear_session(),
     "session.create_branch": lambda s: s.session.create_branch("new"),
     "session.create_branch_from_turn": lambda s: s.session.create_branch_from_turn(2, "new"),
     "session.create_branch_from_content": lambda s: s.session.create_branch_from_content(
         "two", "new"
     ),
+    "session.retry": lambda s: s.session.retry(2, "new"),
+    "session.edit": lambda s: s.session.edit(2, "two, please", "new"),
     "session.switch_to_branch": lambda s: s.session.switch_to_branch("main"),
     "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
     "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
@@ -87,6 +93,9 @@ READS: dict[str, Call] = {
     "session.get_items": lambda s: s.session.get_items(),
     "session.get_items of the past": lambda s: s.session.get_items(as_of=4),
     "session.list_branches": lambda s: s.session.list_branches(),
+    "session.branch_tree": lambda s: s.session.branch_tree(),
+    "session.siblings": lambda s: s.session.siblings(3),
+    "session.get_transcript": lambda s: s.session.get_transcript(),
     "session.get_current_turn": lambda s: s.session.get_current_turn(),
     "session.get_conversation_turns": lambda s: s.session.get_conversation_turns(),
     "session.find_turns_by_content": lambda s: s.session.find_turns_by_content("two"),
@@ -186,6 +195,10 @@ async def make_template(path: Path) -> None:
     """Make the file that stages are copies of, and beside it another history, as lines."""
     session = AdvancedSQLiteSession("s", path, user_id="alice", search=True)
     await furnish(session)
+    undone = AdvancedSQLiteSession("undone", path)
+    await undone.add_items(batch("undone"))
+    await undone.undo_turn()
+    undone.close()
     others = [AdvancedSQLiteSession(name, path, user_id="bob") for name in ("other", "gone")]
     for other in others:
         await other.add_items(batch("other"))

@@ -27,6 +27,7 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     VersionNotFoundError,
 )
+from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -79,9 +80,7 @@ def folded(events: list[RecordedEvent], session_id: str) -> dict[str, Any]:
     if session_id not in state.sessions:
         return {}
     session = state.sessions[session_id]
-    contents = {
-        e.position: e.event.items for e in events if isinstance(e.event, ItemsAdded | ItemsReplaced)
-    }
+    contents = {e.position: e.event.items for e in events if isinstance(e.event, ITEM_EVENTS)}
     rows = meant(state)[session_id]["branches"]
     is_gone = session.deleted_at is not None
     return {

@@ -16,6 +16,8 @@ from agents_eventlog.eventlog import (
     MetadataSet,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
 )
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import BusyError
@@ -96,6 +98,9 @@ BLANKED: dict[str, Event] = {
     "items_replaced, with an item that is gone": ItemsReplaced(
         first_item=ItemRef(99, 0), items=[ANSWER]
     ),
+    "turn_undone": TurnUndone(turn=1, removed=[ItemRef(1, 0), ItemRef(1, 1)]),
+    "turn_undone, with an item that is gone": TurnUndone(turn=1, removed=[ItemRef(99, 0)]),
+    "turn_redone": TurnRedone(turn=1, undone_version=1, items=[USER]),
     "metadata_set": MetadataSet(user_id="alice"),
     "usage_recorded": used(1, 5).event,
     "content_erased": ContentErased(positions=[], is_whole=True),

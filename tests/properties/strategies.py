@@ -21,6 +21,8 @@ from agents_eventlog.eventlog import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -94,6 +96,13 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
     st.builds(ItemsAdded, items=st.lists(ITEMS, max_size=3)),
     st.builds(ItemPopped, item=REFS, emptied_turn=st.none() | st.integers(0, 3)),
     st.builds(ItemsReplaced, first_item=MAYBE_REFS, items=st.lists(ITEMS, max_size=3)),
+    st.builds(TurnUndone, turn=st.integers(0, 3), removed=st.lists(REFS, max_size=2)),
+    st.builds(
+        TurnRedone,
+        turn=st.integers(0, 3),
+        undone_version=st.integers(0, 30),
+        items=st.lists(ITEMS, max_size=3),
+    ),
     st.builds(
         BranchCreated,
         branch_id=BRANCH_IDS,
@@ -161,6 +170,25 @@ def _replace(draw: Any, session: Session | None, branch_id: str) -> Event:
     return ItemsReplaced(first_item=first, items=draw(st.lists(ITEMS, max_size=3)))
 
 
+def _undo(draw: Any, session: Session | None, branch_id: str) -> Event:
+    branch = _branch(session, branch_id)
+    if branch is None or not branch.items:
+        return _add(draw, session, branch_id)
+    turn = branch.turn
+    return TurnUndone(turn=turn, removed=[each.ref for each in branch.items if each.turn == turn])
+
+
+def _redo(draw: Any, session: Session | None, branch_id: str) -> Event:
+    used = [] if session is None else session.usage
+    undone = [each for each in used if each.undone_version and each.branch_id == branch_id]
+    if not undone:
+        return _undo(draw, session, branch_id)
+    last = max(undone, key=lambda each: each.undone_version or 0)
+    return TurnRedone(
+        turn=last.turn or 0, undone_version=last.undone_version or 0, items=draw(BATCHES)
+    )
+
+
 def _switch(draw: Any, session: Session | None, branch_id: str) -> Event:
     return BranchSwitched(from_branch_id="main", branch_id=branch_id)
 
@@ -204,6 +232,8 @@ COMMANDS: list[Callable[[Any, Session | None, str], Event]] = [
     *(3 * [_pop]),
     *(2 * [_create]),
     *(2 * [_replace]),
+    *(2 * [_undo]),
+    *(2 * [_redo]),
     _switch,
     _delete,
     _clear,

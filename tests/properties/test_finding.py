@@ -18,11 +18,11 @@ from agents_eventlog.eventlog import (
     EventLog,
     ItemRef,
     ItemsAdded,
-    ItemsReplaced,
     codec,
 )
 from agents_eventlog.eventlog.appender import append_all, read_events
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
+from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.projections.conversations.item_kind import classify
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
@@ -118,7 +118,7 @@ def is_erasing(recorded: RecordedEvent) -> bool:
 def speaking(recorded: RecordedEvent, said: Sequence[str]) -> RecordedEvent:
     """Put texts into an event's items, where each kind of item has its own."""
     event = recorded.event
-    if isinstance(event, ItemsAdded | ItemsReplaced):
+    if isinstance(event, ITEM_EVENTS):
         for index, item in enumerate(event.items):
             place = 7 * recorded.position + index
             one, other = said[place % len(said)], said[(place + 1) % len(said)]

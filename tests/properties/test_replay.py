@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from agents_eventlog import projections
 from agents_eventlog.eventlog import (
     EventLog,
-    ItemsAdded,
-    ItemsReplaced,
 )
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import replay
 from agents_eventlog.projections.base import tables
@@ -79,6 +78,9 @@ def forget(path: Path) -> None:
         for projection in BOTH:
             for table in tables(SQLITE, projection):
                 connection.execute(f'DROP TABLE "{table.name}"')
+        views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+        for (view,) in views:
+            connection.execute(f'DROP VIEW "{view}"')
         connection.execute("DELETE FROM checkpoints")
 
 
@@ -131,5 +133,5 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
 
 def content_of(recorded: RecordedEvent, index: int) -> Any:
     """Return an item's content, from the event that brought it."""
-    assert isinstance(recorded.event, ItemsAdded | ItemsReplaced)
+    assert isinstance(recorded.event, ITEM_EVENTS)
     return recorded.event.items[index]

@@ -22,6 +22,8 @@ from agents_eventlog.eventlog import (
     SessionCleared,
     SessionDeleted,
     SessionRestored,
+    TurnRedone,
+    TurnUndone,
     UsageCorrected,
     UsageCorrection,
     UsageRecorded,
@@ -35,6 +37,8 @@ ACCOUNTS: list[tuple[Event, str]] = [
     (ItemsAdded(items=["one", "two"]), "added 2 items"),
     (ItemPopped(item=ITEM), "popped an item"),
     (ItemsReplaced(first_item=None, items=[1, 2]), "replaced 0 items by 2"),
+    (TurnUndone(turn=2, removed=[ITEM]), "undid turn 2 with 1 item"),
+    (TurnRedone(turn=2, undone_version=4, items=[1, 2]), "redid turn 2 with 2 items"),
     (
         BranchCreated(branch_id="b", from_branch_id="main", last_item=ITEM, before_turn=2),
         "branched 'b' from main before turn 2",
