@@ -165,10 +165,11 @@ def show(
     ] = None,
     turns: Annotated[bool, typer.Option("--turns", help="Show one line per turn.")] = False,
     as_of: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="Show the conversation as of then.")
+        str | None, typer.Option(metavar="VERSION|TIME", help="Show it at this version or time.")
     ] = None,
     diff: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="Show the changes since then.")
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="Show changes since this version or time."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
