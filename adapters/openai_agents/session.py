@@ -532,7 +532,7 @@ class EventLogSession:
         Return the active versions of a turn of the current branch, the oldest first; see ``Sibling``.
 
         Versions of a turn follow the same item, on different branches; ``retry`` and ``edit`` create them.
-        To show one, pass its ``branch_id`` to ``switch_to_branch``. Raises TurnNotFoundError (a ValueError).
+        ``switch_to_branch(branch_id)`` shows one. Raises TurnNotFoundError (a ValueError).
         """
         turn = self._turn_number(turn_number)
 
