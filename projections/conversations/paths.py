@@ -25,6 +25,9 @@ from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, 
 ROOT: Final = 0
 """The number of the node before the first items."""
 
+ADDING: Final = {kind.type_name() for kind in events.ITEM_EVENTS}
+"""The types of events that add items; they make a branch live even if their content was erased."""
+
 AFTER: Final = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 
 
@@ -203,24 +206,24 @@ class Paths:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def feed(self, recorded: RecordedEvent) -> None:  # noqa: C901 - one case for each event
+    def feed(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the session's next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         here = recorded.branch_id or MAIN
         self.changes.append(Change(recorded.position, recorded.type, here, recorded.occurred_at))
         match recorded.event:
             case None:
-                if recorded.type in (
-                    events.ItemsAdded.type_name(),
-                    events.ItemsReplaced.type_name(),
-                ):
+                if recorded.type in ADDING:
                     self._point(recorded, here, self.tip(here))
-            case events.ItemsAdded(items=items):
+            case events.ItemsAdded(items=items) | events.TurnRedone(items=items):
                 self._add(recorded, here, self.tip(here), items)
             case events.ItemPopped(item=ref):
                 tip = self.tip(here)
                 if tip != ROOT and self.nodes[tip].ref == ref:
                     self._point(recorded, here, self.nodes[tip].parent, keep=True)
+            case events.TurnUndone(removed=[first, *_]):
+                if (start := self._on_path(first, self.tip(here))) is not None:
+                    self._point(recorded, here, self.nodes[start].parent, keep=True)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
