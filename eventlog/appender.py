@@ -164,10 +164,12 @@ def append(
     tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
 ) -> RecordedEvent:
     """
-    Append one event in a unit of work. What the unit then reads from projections includes it.
+    Append one event in a unit of work. What the unit reads from projections afterwards includes it.
 
-    Raises InvalidEventError for an id that is not a string, or an event that is not one of
-    ``eventlog``'s; UnserialisableError for a payload that is not JSON.
+    branch_id: the branch that the event belongs to; None for an event of the whole session.
+
+    Raises InvalidEventError for an invalid id, or an event of a class that is not in
+    ``agents_eventlog.eventlog``; UnserialisableError for a value that cannot be stored as JSON.
     """
     check_names(session_id=session_id, branch_id=branch_id)
     return append_all(tx, session_id, ((event, encode_checked(event)),), branch_id=branch_id)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -133,6 +134,8 @@ class Commands(TyperGroup):
         command = super().get_command(ctx, cmd_name)
         if command is not None:
             _convert_less(command, ctx)
+            # Typer keeps the line breaks of the docstring, which are wrong on a narrower terminal.
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
         return command
 
     def invoke(self, ctx: Any) -> None:

@@ -318,7 +318,7 @@ class EventLogSession:
         """
         Remove the last turn from the current branch, and return its items; [] if the branch is empty.
 
-        The turn's usage stays counted, like that of popped items. ``redo`` adds the turn again.
+        The turn's usage still counts, like that of popped items. ``redo`` adds the turn again.
         """
         call = self._call()
         undone: list[TResponseInputItem] = await self._usage.write(
@@ -529,10 +529,10 @@ class EventLogSession:
 
     async def siblings(self, turn_number: int) -> list[Sibling]:
         """
-        Return all versions of a turn of the current branch on live branches, the oldest first.
+        Return the active versions of a turn of the current branch, the oldest first; see ``Sibling``.
 
-        Versions of a turn follow the same item: ``retry`` and ``edit`` create them. ``switch_to_branch`` of
-        a version's ``branch_id`` shows it. Raises TurnNotFoundError (a ValueError).
+        Versions of a turn follow the same item, on different branches; ``retry`` and ``edit`` create them.
+        ``switch_to_branch(branch_id)`` shows one. Raises TurnNotFoundError (a ValueError).
         """
         turn = self._turn_number(turn_number)
 
@@ -557,7 +557,7 @@ class EventLogSession:
 
         ``Runner.run(agent, await session.retry(2), session=session)`` answers turn 2 once more. The input
         is a str if the user message is one, or else a list of that message. Usage of the first answer
-        stays counted. Raises the errors of ``create_branch_from_turn``, and UndecodableEventError if the
+        still counts. Raises the errors of ``create_branch_from_turn``, and UndecodableEventError if the
         message was erased.
         """
         item = await self._branch_to_run(turn_number, branch_name)
@@ -567,9 +567,9 @@ class EventLogSession:
         self, turn_number: int, text: str, branch_name: str | None = None
     ) -> str | list[TResponseInputItem]:
         """
-        Do as ``retry``, and return the turn's input with another text.
+        Do as ``retry``, but return the turn's input with another user text.
 
-        Pictures and files of the message are kept.
+        text: replaces the text of the user message; its images and files are kept.
         """
         turns.check_text(text)
         item = await self._branch_to_run(turn_number, branch_name)

@@ -169,11 +169,10 @@ class Transaction:
 
     now: the time of the transaction, in microseconds since 1970 UTC.
     recording: the metadata that the unit's events get.
+    connection: internal; units of work use the methods.
 
-    Rows may be deferred: they are written together, before the next statement or the commit, which is
-    several times faster than one by one. It ends with its unit, and so do the cursors of ``execute``.
-
-    connection: the engine's; units of work use the methods.
+    It ends with its unit, and so do the cursors of ``execute``. ``defer`` writes many rows together, which
+    is several times faster than one by one.
     """
 
     __slots__ = (

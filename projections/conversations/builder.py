@@ -288,7 +288,7 @@ class Conversations(Projection):
     )
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
-        """Change the tables by what these events say."""
+        """Update the tables with these events."""
         batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
