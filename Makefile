@@ -55,4 +55,4 @@ bench-scale: $(READY)   ## the figures of the README for large logs and many ses
 	$(BIN)/python -m benchmarks.sessions
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

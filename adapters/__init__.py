@@ -6,9 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
+    from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
+    from agents_eventlog.adapters.conversations.item_search import (
+        ItemFilters,
+        ItemHit,
+        SearchResults,
+    )
     from agents_eventlog.adapters.conversations.log import ConversationLog
-    from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price
+    from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
+    from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
+    from agents_eventlog.adapters.conversations.sessions import (
+        Deletion,
+        Retention,
+        SessionRow,
+        StoredMetadata,
+    )
+    from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
+    from agents_eventlog.adapters.conversations.transcript import TranscriptRow
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
@@ -16,22 +32,54 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "BranchNode",
+    "Budget",
+    "BudgetUsage",
     "ConversationLog",
+    "Deletion",
     "EventLogSession",
+    "ItemFilters",
+    "ItemHit",
     "OnlyPrices",
     "Price",
+    "Prices",
+    "RepriceResult",
+    "Retention",
+    "SearchResults",
+    "SessionRow",
+    "Sibling",
+    "StoredMetadata",
     "TablePair",
+    "ToolCounts",
+    "ToolFilters",
+    "TranscriptRow",
     "UsageHooks",
     "import_file",
 ]
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "BranchNode": "conversations.branches",
+    "Budget": "conversations.budgets",
+    "BudgetUsage": "conversations.budgets",
     "ConversationLog": "conversations.log",
+    "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
+    "ItemFilters": "conversations.item_search",
+    "ItemHit": "conversations.item_search",
     "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
+    "Prices": "conversations.pricing",
+    "RepriceResult": "conversations.repricing",
+    "Retention": "conversations.sessions",
+    "SearchResults": "conversations.item_search",
+    "SessionRow": "conversations.sessions",
+    "Sibling": "conversations.branches",
+    "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
+    "ToolCounts": "conversations.tools",
+    "ToolFilters": "conversations.tools",
+    "TranscriptRow": "conversations.transcript",
     "UsageHooks": "openai_agents.hooks",
     "import_file": "openai_agents.migration.import_file",
 }

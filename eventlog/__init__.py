@@ -29,7 +29,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.integrity import Finding, Head, Verification
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
-from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.log import Backup, EventLog
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.recording_context import recording
 from agents_eventlog.eventlog.storage.sqlite.registry import configure
@@ -37,6 +37,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 
 __all__ = [
     "AppendResult",
+    "Backup",
     "BranchCreated",
     "BranchDeleted",
     "BranchSwitched",

@@ -39,11 +39,13 @@ def blank(
     *,
     reason: str | None,
     is_whole: bool,
+    pseudonym: str | None = None,
 ) -> None:
     """
     Blank payloads of a session, in a unit of work, and record that.
 
     is_whole: nothing else of the session shall stay either, and it cannot be restored.
+    pseudonym: replaces the user id of a whole session.
     """
     erased = ContentErased(
         positions=[payload.position for payload in payloads],
@@ -51,6 +53,7 @@ def blank(
         structures=[payload.structure for payload in payloads],
         payload_bytes=sum(payload.bytes for payload in payloads),
         is_whole=is_whole,
+        pseudonym=pseudonym,
     )
     append(tx, session_id, erased)
     stored_payloads.blank(tx, (payload.position for payload in payloads))

@@ -27,6 +27,7 @@ Everything that can go wrong, as one tree.
     │   ├── NewerProjectionError            a newer release built them
     │   ├── StaleProjectionError            they are behind, and cannot catch up here
     │   └── UnknownProjectionError (ValueError)
+    ├── BudgetExceededError                 a budget is used up; the model was not called
     └── ConversationError (ValueError)      the command does not apply to the conversation
         ├── BranchNotFoundError
         ├── BranchExistsError
@@ -262,6 +263,28 @@ class StaleProjectionError(ProjectionError):
 
 class UnknownProjectionError(ProjectionError, ValueError):
     """The projection is unknown. The message lists the known names."""
+
+
+class BudgetExceededError(EventLogError):
+    """A budget is used up: the next model request was not made. Wait for a new period, or raise it."""
+
+    budget: Any
+    keys: dict[str, str | None]
+    cost_usd: float
+    tokens: int
+
+    def __init__(
+        self, *, budget: Any, keys: dict[str, str | None], cost_usd: float, tokens: int
+    ) -> None:
+        scope = ", ".join(f"{name} {value!r}" for name, value in keys.items())
+        super().__init__(
+            f"budget is used up: expected less than {budget}, "
+            f"got {cost_usd:.6g} USD, {tokens:,} tokens{scope and f' ({scope})'}",
+            budget=budget,
+            keys=keys,
+            cost_usd=cost_usd,
+            tokens=tokens,
+        )
 
 
 class ConversationError(EventLogError, ValueError):

@@ -115,10 +115,17 @@ class SessionRestored(Event, frozen=True, tag="session_restored"):
 
 
 class MetadataSet(Event, frozen=True, tag="metadata_set"):
-    """The session's user id or metadata was set: None leaves one unchanged, an empty value removes it."""
+    """
+    The session's user id or metadata was set: None leaves one unchanged, an empty value removes it.
+
+    ``salt``: random, so that the digest, which stays after an erasure, cannot confirm a guessed user id.
+    """
+
+    schema_version: ClassVar[int] = 2
 
     user_id: str | None = None
     metadata: dict[str, JSON] | None = None
+    salt: str | None = None
 
 
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -193,15 +200,17 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     ``structures`` keeps the shape of each payload, in the same order: its items without their
     content, so that a replay numbers items and turns as before. ``is_whole``: the whole
     session was erased and cannot be restored. ``payload_bytes``: the size of the blanked payloads.
+    ``pseudonym``: replaces the user id of the whole session, so that its usage stays that of one user.
     """
 
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
 
     positions: list[int]
     reason: str | None = None
     structures: list[JSON] = []
     payload_bytes: Count = 0
     is_whole: bool = False
+    pseudonym: str | None = None
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):

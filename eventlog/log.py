@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.appender import (
@@ -48,6 +49,15 @@ L = TypeVar("L", bound="EventLog")
 
 class _User:
     """What holds a shared store open: it lives as long as the log object that has it."""
+
+
+class Backup(NamedTuple):
+    """A verified copy of a log: its path, head, number of events, and size."""
+
+    path: str
+    head: Head
+    events: int
+    bytes: int
 
 
 class EventLog:
@@ -358,6 +368,37 @@ class EventLog:
                 return verifier.finish(0)
             await asyncio.to_thread(verifier.read_session, rows)
             version = rows[-1][2]
+
+    async def backup(
+        self, target: str | os.PathLike[str], *, expect_head: Head | str | None = None
+    ) -> Backup:
+        """
+        Copy the log, as of one moment, to a new file, while any process writes; verify the copy.
+
+        expect_head: a head that was kept elsewhere; the copy must contain it.
+
+        The copy appears under its name once it is complete and verified. To restore one, back it up to
+        the log's path. Raises OpenError if the target exists, CorruptFileError if the copy does not
+        verify, ValueError for a log in memory.
+        """
+        self._check_open()
+        if self.store.is_memory:
+            raise ValueError("cannot back up a log in memory: expected a log in a file")
+        expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
+        return await asyncio.to_thread(self._backup, self.store.engine.resolve(target), expected)
+
+    def _backup(self, target: str, expected: Head | None) -> Backup:
+        engine = self.store.engine
+        with engine.copying(self.path, target) as part:
+            with closing(EventLog.open_sync(part, read_only=True)) as copy:
+                verified = asyncio.run(copy.verify(expected))
+                size = copy.store.read_sync(engine.facts)["bytes"]
+            problems = [finding.problem for finding in verified.findings] or engine.damages(part)
+            if problems:
+                raise CorruptFileError(
+                    f"the copy of {self.path} does not verify: {problems[0]}", path=self.path
+                )
+        return Backup(target, verified.head, verified.events, cast("int", size))
 
     # -- units of work ------------------------------------------------------------------------
 

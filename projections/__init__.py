@@ -3,7 +3,9 @@
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
+from agents_eventlog.projections.conversations.as_of import items_as_of
 from agents_eventlog.projections.conversations.builder import Conversations
+from agents_eventlog.projections.erasure.eraser import ErasureResult
 from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.replay import (
     Difference,
@@ -12,18 +14,22 @@ from agents_eventlog.projections.replay import (
     replay,
 )
 from agents_eventlog.projections.search.index import Search, built_to
+from agents_eventlog.projections.sessions.filters import SessionFilters
 from agents_eventlog.projections.usage.builder import Usage
 
 __all__ = [
     "Conversations",
     "Difference",
+    "ErasureResult",
     "Progress",
     "Projection",
     "Projections",
     "ReplayResult",
     "Search",
+    "SessionFilters",
     "Usage",
     "default",
+    "items_as_of",
     "kept",
     "replay",
 ]

@@ -193,7 +193,7 @@ class State:
         event = recorded.event
         if session is not None and isinstance(event, events.ContentErased) and event.is_whole:
             _empty(session)
-            session.user_id = session.metadata = None
+            session.user_id, session.metadata = event.pseudonym, None
             session.erased_at = recorded.occurred_at
 
     def _correct(self, event: events.UsageCorrected) -> None:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity, recording_context
+from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -24,7 +25,7 @@ from agents_eventlog.projections.conversations.branch_tree import Pointer, spans
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from agents_eventlog.eventlog import Event
+    from agents_eventlog.eventlog import Event, EventLog
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections.reference import Session, State
 
@@ -82,6 +83,18 @@ def build(
             tx.flush()
             tx.cache.clear()
         apply(tx, projections, events[start:end])
+
+
+def stored(log: EventLog) -> list[RecordedEvent]:
+    """Return all events of a log."""
+
+    def unit(tx: Transaction) -> list[RecordedEvent]:
+        events: list[RecordedEvent] = []
+        while page := read_events(tx, events[-1].position if events else 0):
+            events += page
+        return events
+
+    return log.store.read_sync(unit)
 
 
 def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[tuple[Any, ...]]]:

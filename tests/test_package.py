@@ -17,7 +17,7 @@ SAMPLE = """
 import asyncio, sys
 from agents import Agent, Runner
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
+from agents_eventlog.testing import ScriptedModel, reply
 
 async def main():
     session = AdvancedSQLiteSession("user_123", "conversations.db")

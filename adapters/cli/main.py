@@ -466,7 +466,8 @@ def usage(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Group by session, user, model, agent, day, run, turn or branch (comma-separated)."
+            help="Group by session, user, model, agent, day, month, run, turn or branch"
+            " (comma-separated)."
             " [dim]\\[default: model][/dim]",
         ),
     ] = None,
@@ -477,20 +478,38 @@ def usage(
     live: Annotated[
         bool, typer.Option("--live", help="Only active turns: not popped, deleted or cleared.")
     ] = False,
+    tz: Annotated[
+        str,
+        typer.Option(metavar="ZONE", help="Time zone of days, months and times: Europe/Berlin ..."),
+    ] = "UTC",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMIT", help="Compare with a budget: 20usd/user/month, 5000tokens/run ..."
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
-) -> None:
+) -> bool:
     """
     Show usage: tokens, cost in USD, and requests without a known price.
 
-    A run counts in the group of its first request. Grouped by day, a terminal shows bars.
+    A run counts in the group of its first request. Grouped by day or month, a terminal shows bars.
 
-    Times are ISO 8601, in UTC unless they have a zone.
+    [bold]--budget[/bold] shows the usage of the current period, and exits with 1 if a budget is used up.
+
+    Times are ISO 8601, in the time zone of [bold]--tz[/bold] unless they have one.
 
     Example: [bold]eventlog usage conversations.db --by user,model --since 2026-11-01[/bold]
     """
     from agents_eventlog.adapters.cli import usage
 
+    if budget is not None:
+        if by or since or until or live or as_csv:
+            terminal.fail(
+                ExitCode.USAGE, "--budget: expected only --user, --session, --tz and --json"
+            )
+        return usage.budget(db, budget, tz=tz, user_id=user, session_id=session, as_json=as_json)
     usage.usage(
         db,
         by=by or [],
@@ -499,9 +518,11 @@ def usage(
         user_id=user,
         session_id=session,
         live=live,
+        tz=tz,
         as_json=as_json,
         as_csv=as_csv,
     )
+    return True
 
 
 @app.command()
@@ -694,6 +715,43 @@ def erase(
         session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
     return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def backup(
+    db: Database,
+    target: Annotated[
+        Path, typer.Argument(metavar="DEST", help="New file, or a folder for dated backups.")
+    ],
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Only if the newest backup in DEST is this old: 1d, 12h."),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Keep the newest N backups in DEST, remove others."),
+    ] = None,
+    expect_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST", help="A head saved earlier, which the copy must contain."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Copy a log that may be in use, verify the copy, and print its head.
+
+    A plain copy of the file lacks its newest events, which are in the write-ahead log beside it.
+
+    To restore a backup, stop all programs, move the damaged file and the -wal and -shm files beside it
+    away, and run [bold]eventlog backup BACKUP DB[/bold].
+
+    Example: [bold]eventlog backup conversations.db backups/ --every 1d --keep 14[/bold]
+    """
+    from agents_eventlog.adapters.cli import backup
+
+    backup.run(db, target, every=every, keep=keep, expect_head=expect_head, as_json=as_json)
 
 
 @app.command()

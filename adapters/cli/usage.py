@@ -4,17 +4,20 @@
 Documents of ``--json``, one per line: ``usage`` for each group (its keys, then total_runs, total_requests,
 total_tokens, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
 total_cost in USD, unpriced_requests), then ``total`` with the same sums. ``repriced``: requests, changed,
-sessions, unpriced, cost_before, cost_after, is_dry.
+sessions, unpriced, cost_before, cost_after, is_dry. ``budget`` (of ``usage --budget``): its keys (run_id,
+session_id or user_id; day or month), total_cost, total_tokens, unpriced_requests, limit_usd, limit_tokens,
+is_exceeded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import re
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -23,7 +26,7 @@ from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.terminal import printable
-from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations import budgets, summary, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY, UsageQuery
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from agents_eventlog.adapters.conversations.budgets import BudgetUsage
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.eventlog.events import JSON
 
@@ -62,6 +66,7 @@ def usage(
     user_id: str | None,
     session_id: str | None,
     live: bool,
+    tz: str,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -69,7 +74,9 @@ def usage(
     if as_json and as_csv:
         terminal.fail(terminal.ExitCode.USAGE, "--json and --csv cannot be combined")
     names = [name.strip() for each in by for name in each.split(",")] or ["model"]
-    query = _query(names, since, until)._replace(user_id=user_id, session_id=session_id, live=live)
+    query = _query(names, since, until, tz)._replace(
+        user_id=user_id, session_id=session_id, live=live
+    )
     with terminal.opened(path, read_only=True) as log:
         terminal.check_session(log, session_id)
         answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, query))
@@ -86,6 +93,59 @@ def usage(
             writer.writerow({name: _cell(value) for name, value in group.items()})
     else:
         _print_table(terminal.console(), keys, groups, answer)
+
+
+def budget(
+    path: Path,
+    text: str,
+    *,
+    tz: str,
+    user_id: str | None,
+    session_id: str | None,
+    as_json: bool,
+) -> bool:
+    """Print the usage that counts towards a budget; return whether no part of it is used up."""
+    try:
+        limit = replace(budgets.parsed(text), tz=tz)
+    except ValueError as error:
+        terminal.fail(terminal.ExitCode.USAGE, error)
+    with terminal.conversations(path, read_only=True) as log:
+        terminal.check_session(log, session_id)
+        found = asyncio.run(log.budget_usage(limit, user_id=user_id, session_id=session_id))
+    if as_json:
+        for used in found:
+            terminal.print_json(_budget_document(used))
+    else:
+        terminal.console().print(_budget_table(found))
+    return not any(used.is_exceeded for used in found)
+
+
+def _budget_document(used: BudgetUsage) -> dict[str, JSON]:
+    return {
+        "kind": "budget",
+        **used.keys,
+        "total_cost": used.cost_usd,
+        "total_tokens": used.tokens,
+        "unpriced_requests": used.unpriced_requests,
+        "limit_usd": used.budget.usd,
+        "limit_tokens": used.budget.tokens,
+        "is_exceeded": used.is_exceeded,
+    }
+
+
+def _budget_table(found: Sequence[BudgetUsage]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    keys = [*dict.fromkeys(key for used in found for key in used.keys)]
+    for key in keys:
+        table.add_column(key.removesuffix("_id"), overflow="fold")
+    for title in ("tokens", "USD", "unpriced", "used"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for used in found:
+        names = [Text(printable(used.keys.get(key) or "")) for key in keys]
+        share = Text(f"{used.fraction:.0%}", style="bold red" if used.is_exceeded else "")
+        cost = summary.usd(used.cost_usd)
+        table.add_row(*names, f"{used.tokens:,}", cost, f"{used.unpriced_requests:,}", share)
+    return table
 
 
 def _cell(value: JSON) -> JSON:
@@ -147,11 +207,12 @@ def _sentence(done: RepriceResult) -> str:
     return f"{changed} in {sessions}: {costs}{left}"
 
 
-def _query(by: Sequence[str], since: str | None, until: str | None) -> UsageQuery:
+def _query(by: Sequence[str], since: str | None, until: str | None, tz: str = "UTC") -> UsageQuery:
     """Return the usage query; exit with USAGE if it is invalid."""
     try:
-        start, end = timestamps.typed_period(since, until)
-        return UsageQuery(by=usage_queries.check_by(by), since=start, until=end)
+        zone = timestamps.zone(tz)
+        start, end = timestamps.typed_period(since, until, zone)
+        return UsageQuery(by=usage_queries.check_by(by), since=start, until=end, tz=zone)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
 
@@ -166,10 +227,10 @@ def _print_table(
         table.add_column(key.removesuffix("_id"), footer="" if number else "total", overflow="fold")
     for title, name in COLUMNS.items():
         table.add_column(title, footer=_shown(name, total), justify="right", no_wrap=True)
-    bars = _bars(groups) if out.is_terminal and "day" in keys else None
+    bars = _bars(groups) if out.is_terminal and {"day", "month"} & set(keys) else None
     if bars is not None:
         table.add_column("", no_wrap=True)
-    is_timeline = keys[0] in {"day", "turn"}
+    is_timeline = keys[0] in {"day", "month", "turn"}
     order = sorted(
         range(len(groups)), key=lambda place: 0 if is_timeline else _weight(groups[place])
     )

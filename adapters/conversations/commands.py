@@ -164,6 +164,12 @@ def look(tx: Transaction, context: SessionContext) -> Place:
     return here
 
 
+def user_of(tx: Transaction, context: SessionContext) -> str | None:
+    """Return the session's user id, or the one that its first write will record."""
+    session = conversations.session(tx, context.session_id)
+    return (context.user_id if session is None else session.user_id) or None
+
+
 def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> Place:
     """Return the place of a branch; None is the current one."""
     if branch_id is None:
@@ -225,8 +231,15 @@ def check_labels(
 def create_session(tx: Transaction, context: SessionContext, here: Place) -> None:
     """Record the user id and the metadata of the context, unless the session exists."""
     if not here.session_exists and (context.user_id or context.metadata):
-        labels = MetadataSet(user_id=context.user_id or None, metadata=context.metadata or None)
-        append(tx, context.session_id, labels)
+        record_labels(tx, context, context.user_id or None, context.metadata or None)
+
+
+def record_labels(
+    tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
+) -> None:
+    """Record a user id and metadata: None keeps the stored one, an empty value removes it."""
+    salt = secrets.token_hex(16)
+    append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata, salt=salt))
 
 
 # -- items ------------------------------------------------------------------------------------

@@ -104,12 +104,13 @@ def of_erasing(tx: Transaction) -> Iterator[Problem]:
             "erasing",
             "an erasure stopped before it rewrote the file, which may still hold copies of the erased "
             "content",
-            "run the same `eventlog erase` again, while no other program uses the file, to finish it",
+            "run the same `eventlog erase` again, while no other program uses the file, to finish it; "
+            "if this file was copied without its -wal from a file in use, copy with `eventlog backup`",
         )
 
 
 def of_sdk_tables(tx: Transaction, path: str) -> Iterator[Problem]:
-    """Check that no program has written to the SDK's tables since their migration."""
+    """Check that no program has written to the SDK's tables since their migration, or deleted from them."""
     claimed = properties.get_property(tx, SDK_TABLES)
     if claimed is None:
         return
@@ -121,6 +122,15 @@ def of_sdk_tables(tx: Transaction, path: str) -> Iterator[Problem]:
             f"found {summary.counted(late, 'message')} added to {pair.messages!r} after its migration",
             "move the program that writes there to this library, then import all its messages "
             f"into a new log: eventlog import NEW.db {source} {pair.options()}",
+        )
+    for session_id, missing in sdk_tables.removed_by_others(tx, pair.messages):
+        yield Problem(
+            "the SDK's tables",
+            f"{summary.counted(missing, 'message')} of session {session_id!r} "
+            f"deleted or changed in {pair.messages!r} after its migration: the log keeps the text",
+            "to erase the session from the log, too: eventlog erase "
+            f"{shlex.quote(path)} --session {shlex.quote(session_id)}; "
+            "to keep it, drop the SDK's tables, which the log does not need",
         )
 
 

@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
@@ -37,7 +39,7 @@ from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 T = TypeVar("T")
-L = TypeVar("L", bound=EventLog)
+L = TypeVar("L", bound="ConversationLog")
 
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
@@ -51,6 +53,9 @@ class ConversationLog(EventLog):
     a session object that opened a path.
     """
 
+    budgets: tuple[Budget, ...] = ()
+    """The budgets for runs with sessions on this log object."""
+
     @classmethod
     def open(
         cls,
@@ -61,15 +66,18 @@ class ConversationLog(EventLog):
         create: bool = True,
         read_only: bool = False,
         search: bool = False,
+        budgets: Budgets = (),
     ) -> Opening[Self]:
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
         projections: more projections to keep up to date, beside the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
+        budgets: a ``Budget``, or several, for runs with sessions on this log object.
         """
+        limits = budget_calls.checked(budgets)
         return Opening(
-            lambda: _joined(
+            lambda: _equipped(
                 cls.open_sync(
                     path,
                     projections=tables.default(search=search),
@@ -78,6 +86,7 @@ class ConversationLog(EventLog):
                     read_only=read_only,
                 ),
                 projections,
+                limits,
             )
         )
 
@@ -90,23 +99,40 @@ class ConversationLog(EventLog):
         user_id: str | None = None,
         session_id: str | None = None,
         live: bool = False,
+        tz: str = "UTC",
     ) -> dict[str, Any]:
         """
         Return usage and cost of all sessions, of one user's sessions, or of one session.
 
-        by: "session", "user", "model", "agent", "day", "run", "turn" or "branch", or several. "groups"
-            then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or the
-            name itself; None if unknown) and its sums.
-        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        by: "session", "user", "model", "agent", "day", "month", "run", "turn" or "branch", or several.
+            "groups" then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or
+            the name itself; None if unknown) and its sums.
+        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
+            day.
         live: only usage of active turns: those that were not popped, deleted or cleared.
+        tz: the IANA time zone of days, months and dates.
 
         The sums are those of ``session.get_usage_stats``. Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, user_id=user_id, session_id=session_id, live=live
+            by, since=since, until=until, user_id=user_id, session_id=session_id, live=live, tz=tz
         )
         await usage_calls.recorded(self.store)
         return await self.query(lambda tx: usage_calls.ask(tx, asked))
+
+    async def budget_usage(
+        self, budget: Budget, *, user_id: str | None = None, session_id: str | None = None
+    ) -> list[BudgetUsage]:
+        """
+        Return the usage that counts towards a budget, for each run, session or user, the most used first.
+
+        user_id, session_id: only of this user's sessions, or of this session.
+
+        Of a budget per day or month, it is the usage of the current one.
+        """
+        asked = usage_calls.wanted(user_id=user_id, session_id=session_id)
+        await usage_calls.recorded(self.store)
+        return await self._ask(lambda tx: budget_calls.used(tx, budget, asked, tx.now))
 
     async def reprice(
         self,
@@ -286,10 +312,10 @@ class ConversationLog(EventLog):
         dry_run: return what would be erased, without writing.
         on_progress: called after each step.
 
-        Structure, digests and usage stay. In a file that was migrated from the SDK's class, the same
-        contents are deleted from the SDK's tables. An erased session cannot be restored. At the end the
-        file is rewritten; writers wait meanwhile. Raises SessionNotFoundError, and ValueError for another
-        combination of parameters.
+        Structure, digests and usage stay; a random pseudonym replaces each user id of an erased session. In
+        a file that was migrated from the SDK's class, the same contents are deleted from its tables. An
+        erased session cannot be restored. At the end the file is rewritten; writers wait meanwhile. Raises
+        SessionNotFoundError, and ValueError for another combination of parameters.
         """
         chosen = (session_id is not None, user_id is not None, deleted, popped)
         if sum(chosen) != 1:
@@ -356,8 +382,9 @@ class ConversationLog(EventLog):
         return await self.query(fresh)
 
 
-def _joined(log: L, projections: Projector | None) -> L:
-    """Let a log that was just opened keep these projections, too; close it where that fails."""
+def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...]) -> L:
+    """Give a log that was just opened its budgets and more projections; close it where that fails."""
+    log.budgets = limits
     try:
         if projections is not None:
             log.join(projections)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.errors import UnserialisableError, WrongTablesError
 from agents_eventlog.eventlog.properties import get_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -23,6 +25,9 @@ RESERVATIONS = "branch_reservations"
 CLEARINGS = "session_clear_generations"
 MIGRATED = "adopted_message_id"
 """The property that holds the id of the last migrated message of the SDK."""
+
+MIGRATED_TO = "migrated_position"
+"""The property that holds the position of the last event of the migration."""
 
 SDK_TABLES = "sdk_tables"
 """The property that holds the pair of the SDK's tables that the file belongs to."""
@@ -37,6 +42,10 @@ REFERRING = """
     WHERE m.type = 'table' AND f."from" = 'session_id' ORDER BY m.rowid
 """
 """Each pair of a table with a foreign key for session ids, and the table that the key references."""
+
+MIGRATED_ITEMS = """
+    events AS e WHERE e.type = 'items_added' AND e.position <= ? ORDER BY e.session_id, e.version
+"""
 
 _SESSION_COLUMNS = {"session_id", "created_at"}
 _MESSAGE_COLUMNS = {"id", "session_id", "message_data", "created_at"}
@@ -127,6 +136,34 @@ def not_migrated(tx: Transaction, messages_table: str) -> int:
     sql = f"SELECT COUNT(*) FROM {quoted(messages_table)} WHERE id > ?"
     row = tx.one(sql, (int(get_property(tx, MIGRATED) or 0),))
     return 0 if row is None else int(row[0])
+
+
+def removed_by_others(tx: Transaction, messages_table: str) -> Iterator[tuple[str, int]]:
+    """
+    Yield the migrated sessions whose items the log has, but no longer the SDK's table; and their number.
+
+    A message that was changed there counts, too. Yields nothing if the table was dropped.
+    """
+    last = get_property(tx, MIGRATED_TO)
+    if last is None or messages_table not in tx.engine.table_names(tx):
+        return
+    messages = (
+        f"SELECT CAST(message_data AS BLOB) FROM {quoted(messages_table)} WHERE session_id = ?"
+    )
+    events = payloads.stored(tx, MIGRATED_ITEMS, (int(last),), columns="e.session_id")
+    for session_id, some in groupby(events, key=itemgetter(0)):
+        present = {
+            found[1]
+            for (data,) in tx.execute(messages, (session_id,))
+            if (found := decoded_item(data)) is not None
+        }
+        missing = 0
+        for _, *stored in some:
+            if stored[-1] is not None:
+                [items] = codec.decode_items([tuple(stored)])
+                missing += sum(codec.encode_json(item) not in present for item in items)
+        if missing:
+            yield session_id, missing
 
 
 def forget(tx: Transaction, session_id: str, items: Iterable[JSON] | None) -> None:

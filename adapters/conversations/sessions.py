@@ -17,7 +17,7 @@ from agents_eventlog.eventlog.errors import (
     SessionErasedError,
     SessionNotFoundError,
 )
-from agents_eventlog.eventlog.events import JSON, MetadataSet, SessionDeleted, SessionRestored
+from agents_eventlog.eventlog.events import JSON, SessionDeleted, SessionRestored
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.erasure.eraser import ErasureResult
@@ -173,7 +173,7 @@ def set_metadata(
         before[1] if metadata is None else _json_text(metadata),
     )
     if after != before:
-        append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata))
+        commands.record_labels(tx, context, user_id, metadata)
     if user_id is not None and context.user_id not in (None, user_id):
         tx.on_rollback(partial(setattr, context, "user_id", context.user_id))
         context.user_id = user_id

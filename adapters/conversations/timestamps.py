@@ -1,10 +1,12 @@
-"""Times as people write and read them, always in UTC."""
+"""Times as people write and read them, in UTC unless a time zone is given."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.reader import microseconds
@@ -20,58 +22,66 @@ _UNITS = {
 }
 
 
-def instant(text: str, *, end_of_day: bool = False) -> int:
+def instant(text: str, *, end_of_day: bool = False, tz: tzinfo = UTC) -> int:
     """
     Parse an ISO 8601 date or time; return microseconds since 1970 UTC.
 
-    A time without a zone is UTC. A date means its first moment, or with ``end_of_day`` the first moment of
-    the next day. Raises ValueError.
+    A time without a zone is in ``tz``. A date means its first moment, or with ``end_of_day`` the
+    first moment of the next day. Raises ValueError.
     """
     try:
         day = date.fromisoformat(text)
     except ValueError:
         try:
-            return microseconds(datetime.fromisoformat(text))
+            return _in(datetime.fromisoformat(text), tz)
         except (ValueError, OverflowError):
             raise ValueError(
                 "invalid time: expected ISO 8601, for example 2026-11-04 or 2026-11-04T09:30:00, "
                 f"got {text!r}"
             ) from None
-    return _of_day(day, end=end_of_day)
+    return _of_day(day, tz, end=end_of_day)
 
 
-def _of_day(day: date, *, end: bool) -> int:
-    beginning = microseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
-    return min(beginning + 86_400_000_000 * end, LATEST)
+def _of_day(day: date, tz: tzinfo, *, end: bool) -> int:
+    if end and day == date.max:
+        return LATEST
+    first = day + timedelta(days=end)  # not 24 hours later, where clocks change
+    return _in(datetime(first.year, first.month, first.day), tz)  # noqa: DTZ001 - gets its zone there
 
 
-def _moment(name: str, at: object, *, end_of_day: bool = False) -> int | None:
+def _in(at: datetime, tz: tzinfo) -> int:
+    return microseconds(at if at.tzinfo is not None else at.replace(tzinfo=tz))
+
+
+def _moment(name: str, at: object, tz: tzinfo, *, end_of_day: bool = False) -> int | None:
     if at is None:
         return None
     if isinstance(at, datetime):
-        return microseconds(at)
+        return _in(at, tz)
     if isinstance(at, date):
-        return _of_day(at, end=end_of_day)
+        return _of_day(at, tz, end=end_of_day)
     raise InvalidQueryError(
         f"invalid {name}: expected a datetime or a date, got {type(at).__name__}"
     )
 
 
-def period(since: object, until: object) -> tuple[int | None, int | None]:
+def period(since: object, until: object, tz: tzinfo = UTC) -> tuple[int | None, int | None]:
     """
     Return the start and the exclusive end of a period, in microseconds since 1970 UTC; None is open.
 
-    A time without a zone is UTC; a date means the whole day. Raises InvalidQueryError for other types, and
-    if the end is not after the start.
+    A time without a zone is in ``tz``; a date means the whole day. Raises InvalidQueryError for
+    other types, and if the end is not after the start.
     """
-    return _in_order(_moment("since", since), _moment("until", until, end_of_day=True))
+    return _in_order(_moment("since", since, tz), _moment("until", until, tz, end_of_day=True))
 
 
-def typed_period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+def typed_period(
+    since: str | None, until: str | None, tz: tzinfo = UTC
+) -> tuple[int | None, int | None]:
     """Parse the start and the end of a period, as ``period`` does. Raises ValueError."""
     return _in_order(
-        None if since is None else instant(since),
-        None if until is None else instant(until, end_of_day=True),
+        None if since is None else instant(since, tz=tz),
+        None if until is None else instant(until, end_of_day=True, tz=tz),
     )
 
 
@@ -79,6 +89,27 @@ def _in_order(start: int | None, end: int | None) -> tuple[int | None, int | Non
     if start is not None and end is not None and start >= end:
         raise InvalidQueryError("invalid period: until must be after since")
     return start, end
+
+
+def zone(name: str) -> tzinfo:
+    """Return a time zone by its IANA name. Raises InvalidQueryError for an unknown one."""
+    if name == "UTC":
+        return UTC  # without the system's files
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise InvalidQueryError(
+            "unknown time zone: expected an IANA name, for example Europe/Berlin, (and the package "
+            f"tzdata, if the system has no time zones), got {name!r}"
+        ) from None
+
+
+def current(period: Literal["day", "month"], now: int, tz: tzinfo) -> tuple[int, str]:
+    """Return the start of the current day or month, and its name: ``YYYY-MM-DD`` or ``YYYY-MM``."""
+    today = _datetime(now).astimezone(tz).date()
+    if period == "day":
+        return _of_day(today, tz, end=False), f"{today}"
+    return _of_day(today.replace(day=1), tz, end=False), f"{today}"[:7]
 
 
 def duration(text: str) -> timedelta:

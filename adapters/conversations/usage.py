@@ -41,12 +41,14 @@ def wanted(
     user_id: str | None = None,
     session_id: str | None = None,
     live: bool = False,
+    tz: str = "UTC",
 ) -> UsageQuery:
     """Check the parameters of a usage query and return the query. Raises InvalidQueryError."""
     checked = usage_queries.check_by(by)
     check_filter("user_id", user_id)
     check_filter("session_id", session_id)
-    start, end = timestamps.period(since, until)
+    zone = timestamps.zone(tz)
+    start, end = timestamps.period(since, until, zone)
     return UsageQuery(
         by=checked,
         since=start,
@@ -54,6 +56,7 @@ def wanted(
         user_id=user_id,
         session_id=session_id,
         live=live,
+        tz=zone,
     )
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from agents.memory.session_settings import SessionSettings
 
+from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.concurrent_runs import OnConcurrentRun
+from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.openai_agents.migration import migrate
@@ -41,6 +43,8 @@ class AdvancedSQLiteSession(EventLogSession):
     ValueError) if the file belongs to another pair of tables.
     """
 
+    log: ConversationLog
+
     def __init__(
         self,
         session_id: str | int,
@@ -56,6 +60,7 @@ class AdvancedSQLiteSession(EventLogSession):
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
         durability: Durability = "full",
         search: bool = False,
@@ -82,6 +87,7 @@ class AdvancedSQLiteSession(EventLogSession):
                 first_turn_number=first_turn_number,
                 auto_usage=auto_usage,
                 prices=prices,
+                budgets=budgets,
                 on_concurrent_run=on_concurrent_run,
             )
         except BaseException:

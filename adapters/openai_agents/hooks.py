@@ -19,6 +19,9 @@ class UsageHooks(RunHooks[Any]):
     Use it as ``Runner.run(agent, question, session=session, hooks=UsageHooks(session))``. An application
     with other hooks derives them from this class and awaits the methods of ``super()``. The hooks also work
     without ``session=``, and with a session that wraps this one.
+
+    Before each model request they check the budgets of the session and its log: a budget that is used up
+    raises BudgetExceededError from the run.
     """
 
     def __init__(self, session: EventLogSession) -> None:
@@ -31,8 +34,10 @@ class UsageHooks(RunHooks[Any]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        """Track the run."""
-        self._session._usage.track(context, from_hooks=True)  # noqa: SLF001 - private to the adapter
+        """Track the run, and check the budgets."""
+        usage = self._session._usage  # noqa: SLF001 - private to the adapter
+        usage.track(context, from_hooks=True)
+        await usage.check_budgets(context)
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse

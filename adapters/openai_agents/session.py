@@ -29,8 +29,10 @@ from agents_eventlog.adapters.conversations import (
     transcript,
     turns,
 )
+from agents_eventlog.adapters.conversations import budgets as budget_calls
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
+from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import (
     OnConcurrentRun,
@@ -92,6 +94,8 @@ class EventLogSession:
         ``store_run_usage`` record usage.
     prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
         before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
+    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
+        a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
@@ -119,6 +123,7 @@ class EventLogSession:
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
+        budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
     ) -> None:
         concurrent_runs.check_policy(on_concurrent_run)
@@ -144,6 +149,7 @@ class EventLogSession:
             self._context,
             prices=prices,
             is_automatic=auto_usage,
+            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
             logger=self._logger,
         )
         if auto_usage:
@@ -227,7 +233,8 @@ class EventLogSession:
         branch_id: None for the current branch; an unknown one has no items.
         as_of: return the items at a version of the session, or at a time (without a zone: UTC).
 
-        Raises VersionNotFoundError (a ValueError) for a version that the session never had.
+        Raises VersionNotFoundError (a ValueError) for a version that the session never had, and
+        BudgetExceededError when a run starts whose budget is used up.
         """
         self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
@@ -238,6 +245,8 @@ class EventLogSession:
                 lambda tx: commands.get_past_items(tx, self._context, branch_id, newest, as_of)
             )
         place = self._place(wrapper)
+        if place is not None and place.tip is None and wrapper is not None:
+            await self._usage.check_budgets(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)
@@ -695,20 +704,23 @@ class EventLogSession:
         since: date | datetime | None = None,
         until: date | datetime | None = None,
         live: bool = False,
+        tz: str = "UTC",
     ) -> dict[str, Any]:
         """
         Return the session's total usage, including that of popped, deleted and cleared turns.
 
-        by: "run", "turn", "branch", "model", "agent" or "day", or several. "groups" then holds a dict for
-            each group: its keys (run_id, branch_id, or the name itself) and its sums.
-        since, until: only usage in this period. Times without a zone are UTC; a date means the whole day.
+        by: "run", "turn", "branch", "model", "agent", "day" or "month", or several. "groups" then
+            holds a dict for each group: its keys (run_id, branch_id, or the name itself) and its sums.
+        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
+            day.
         live: only usage of active turns.
+        tz: the IANA time zone of days, months and dates.
 
         ``total_cost`` is the cost of the priced requests, in USD; ``unpriced_requests`` counts the others.
         Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
-            by, since=since, until=until, session_id=self._context.session_id, live=live
+            by, since=since, until=until, session_id=self._context.session_id, live=live, tz=tz
         )
         await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))

@@ -227,6 +227,14 @@ class Engine(Protocol):
     def scratch_file(self, store: Store) -> AbstractContextManager[str]:
         """Provide a path for a scratch database that ``Store.swap`` can read."""
 
+    def copying(self, path: str, target: str) -> AbstractContextManager[str]:
+        """
+        Copy the storage at a path, as of one moment, while others write.
+
+        Yields the path of the copy, which is put in place at the end of the block. Raises OpenError if
+        the target exists.
+        """
+
     def leftovers(self, store: Store) -> list[Path]:
         """Return the files that killed replays left."""
 

@@ -527,7 +527,7 @@ class _Batch:
         found = session(self.tx, recorded.session_id)
         if found is not None and isinstance(event, ContentErased) and event.is_whole:
             self.empty(recorded, found)
-            found.user_id = found.metadata = None
+            found.user_id, found.metadata = event.pseudonym, None
             metadata_index.set_metadata_leaves(self.tx, recorded.session_id, {})
             found.erased_at = recorded.occurred_at
 

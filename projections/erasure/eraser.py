@@ -7,9 +7,11 @@ A killed erasure keeps what it committed; erasing again finishes it.
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
@@ -18,10 +20,13 @@ from agents_eventlog.eventlog.erasure import Payload
 from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.builder import Conversations
 from agents_eventlog.projections.erasure.scopes import ErasurePlan, Scope, structure
 from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.search import index as search_index
+
+PSEUDONYM: Final = re.compile("erased-[0-9a-f]{16}", re.ASCII)
 
 
 class ErasureResult(NamedTuple):
@@ -70,6 +75,7 @@ async def erase(
     needed = Projections(Conversations())
     await asyncio.to_thread(log.join, needed)
     total = _Total()
+    names: dict[str, str] = {}
     after: str | None = None
     while page := await log.query(partial(scope.sessions, after=after)):
         after = page[-1]
@@ -80,7 +86,7 @@ async def erase(
             continue
         while found := [plan for plan in found if not plan.is_nothing]:
             for batch in _batches(found):
-                total.add(await log.write(partial(_blank, scope, batch, reason, forget)))
+                total.add(await log.write(partial(_blank, scope, batch, names, reason, forget)))
                 if on_progress is not None:
                     on_progress(total.erased())
             # Until nothing is left: a session that was live may have grown before it was deleted.
@@ -144,11 +150,16 @@ def _batches(found: Iterable[ErasurePlan]) -> Iterator[list[ErasurePlan]]:
 def _blank(
     scope: Scope,
     batch: Sequence[ErasurePlan],
+    names: dict[str, str],
     reason: str | None,
     forget: Forget | None,
     tx: Transaction,
 ) -> list[ErasurePlan]:
-    """Blank a batch in a unit of work; return what was blanked."""
+    """
+    Blank a batch in a unit of work; return what was blanked.
+
+    names: the pseudonym of each user of this erasure.
+    """
     blanked = []
     has_index = search_index.is_there(tx)
     for plan in batch:
@@ -161,11 +172,31 @@ def _blank(
             forget(tx, plan.session_id, None if scope.is_whole else _items(stored))
         if going or not plan.is_marked:
             is_whole = scope.is_whole
-            erasure.blank(tx, plan.session_id, going, reason=reason, is_whole=is_whole)
+            erasure.blank(
+                tx,
+                plan.session_id,
+                going,
+                reason=reason,
+                is_whole=is_whole,
+                pseudonym=_pseudonym(tx, plan.session_id, names) if is_whole else None,
+            )
             if has_index:  # this process may not keep it up to date
                 search_index.take_out(tx, (payload.position for payload in going))
             blanked.append(plan._replace(payloads=[(each.position, each.bytes) for each in going]))
     return blanked
+
+
+def _pseudonym(tx: Transaction, session_id: str, names: dict[str, str]) -> str | None:
+    """
+    Return a name for the user of a session, under which its usage stays counted.
+
+    It is random, and the log does not keep whose it was. The next erasure chooses another one.
+    """
+    session = conversations.session(tx, session_id)
+    user_id = None if session is None else session.user_id
+    if user_id is None or PSEUDONYM.fullmatch(user_id):
+        return user_id
+    return names.setdefault(user_id, f"erased-{secrets.token_hex(8)}")
 
 
 def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:

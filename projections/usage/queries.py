@@ -9,14 +9,18 @@ period in ``usage_by_day``. Both give the same sums.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON, ItemRef, RequestUsage
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.usage.builder import COUNTS, DAY, NANOS
+
+WEEK: Final = 7 * DAY
+"""No time zone changes its offset twice in a week."""
 
 BY: Final = {
     "session": "session_id",
@@ -27,11 +31,17 @@ BY: Final = {
     "model": "model",
     "agent": "agent",
     "day": "day",
+    "month": "month",
 }
 """The names to group usage by, and the key of each in a group."""
 
 ONLY_ROWS: Final = {"branch", "turn", "run"}
 """Groups that sums by day do not distinguish."""
+
+COLUMNS: Final = {"user_id": "sessions.user_id", "month": "summed.day"}
+"""The columns of keys that are not columns of the usage itself. Days are added up to months later."""
+
+PERIODS: Final = {"day", "month"}
 
 
 class UsageQuery(NamedTuple):
@@ -41,6 +51,7 @@ class UsageQuery(NamedTuple):
     by: any of ``BY``, in the order in which the groups are sorted.
     since, until: microseconds since 1970 UTC, the latter excluded.
     live: only live usage: not that of popped, deleted or cleared turns.
+    tz: the time zone of days and months.
     """
 
     by: Sequence[str] = ()
@@ -49,6 +60,7 @@ class UsageQuery(NamedTuple):
     user_id: str | None = None
     session_id: str | None = None
     live: bool = False
+    tz: tzinfo = UTC
 
 
 class UsageTotals(NamedTuple):
@@ -88,10 +100,13 @@ OF_DAYS = f"""
         {", ".join(UsageTotals._fields)}
 """
 OF_ROWS = f"""
-    (occurred_at - (occurred_at % {DAY} + {DAY}) % {DAY}) / {DAY} AS day,
+    (local_time - (local_time % {DAY} + {DAY}) % {DAY}) / {DAY} AS day,
         session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
         begins_run AS runs, {", ".join(UsageTotals._fields[1:-1])},
         CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END AS unpriced_requests
+"""
+DAYS_WITH_USAGE = """
+    SELECT (SELECT MIN(day) FROM usage_by_day), (SELECT MAX(day) FROM usage_by_day)
 """
 OF_USER = "session_id IN (SELECT session_id FROM sessions WHERE user_id = ?)"
 NOT_DELETED = """
@@ -120,16 +135,27 @@ def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
 
 def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
     """Return the usage by groups; without groups, one group of all."""
-    source, parameters = _source(query)
+    source, parameters = _source(tx, query)
     keys = [BY[name] for name in query.by]
-    columns = ["sessions.user_id" if key == "user_id" else f"summed.{key}" for key in keys]
+    columns = [COLUMNS.get(key, f"summed.{key}") for key in keys]
     joined = "LEFT JOIN sessions ON sessions.session_id = summed.session_id"
     selected = ", ".join([*columns, SUMS])
     sql = f"SELECT {selected} FROM ({source}) AS summed {joined if 'user_id' in keys else ''}"
     if columns:
         sql += f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}"
     rows = tx.all(sql, parameters)
-    return [_group(keys, row) for row in rows if row[-1] is not None or columns]
+    found = [_group(keys, row) for row in rows if row[-1] is not None or columns]
+    return _merged(keys, found) if "month" in keys else found
+
+
+def _merged(keys: Sequence[str], found: Iterable[Group]) -> list[Group]:
+    """Add up groups with the same values: the days of a month."""
+    sums: dict[tuple[str | int | None, ...], UsageTotals] = {}
+    for group in found:
+        values = tuple(group.keys.values())
+        sums[values] = sums.get(values, UsageTotals()) + group.totals
+    order = sorted(sums, key=lambda values: [(value is not None, value) for value in values])
+    return [Group(dict(zip(keys, values, strict=True)), sums[values]) for values in order]
 
 
 def total(found: Iterable[Group]) -> UsageTotals:
@@ -139,14 +165,18 @@ def total(found: Iterable[Group]) -> UsageTotals:
 
 def _group(keys: Sequence[str], row: Row) -> Group:
     values = dict(zip(keys, row, strict=False))
-    if "day" in values:
-        values["day"] = str((datetime(1970, 1, 1, tzinfo=UTC) + timedelta(values["day"])).date())
+    for name in PERIODS & values.keys():
+        ordinal = date(1970, 1, 1).toordinal() + values[name]
+        day = date.fromordinal(min(max(ordinal, 1), date.max.toordinal()))
+        values[name] = f"{day}"[:7] if name == "month" else f"{day}"
     return Group(values, UsageTotals(*row[len(keys) :]))
 
 
-def _source(query: UsageQuery) -> tuple[str, list[Any]]:
+def _source(tx: Transaction, query: UsageQuery) -> tuple[str, list[Any]]:
     """Return the statement that gives the rows to be summed, and its parameters."""
     by_rows = query.live or query.session_id is not None or query.user_id is not None
+    if query.tz is not UTC and PERIODS & set(query.by):
+        return _rows(query, _offset(tx, query.tz))
     if by_rows or ONLY_ROWS & set(query.by):
         return _rows(query)
     return _days(query.since, query.until)
@@ -171,11 +201,41 @@ def _days(since: int | None, until: int | None) -> tuple[str, list[Any]]:
     return " UNION ALL ".join(parts), parameters
 
 
-def _rows(query: UsageQuery) -> tuple[str, list[Any]]:
-    """Read single requests."""
+def _offset(tx: Transaction, tz: tzinfo) -> str:
+    """Return SQL for the offset of a time zone at ``occurred_at``, in microseconds."""
+    row = tx.one(DAYS_WITH_USAGE)
+    first, last = (0, 0) if row is None or row[0] is None else row
+    changes = []
+    at, offset = first * DAY, _offset_at(first * DAY, tz)
+    while at < (last + 1) * DAY:
+        start, end = at, at + WEEK
+        if _offset_at(end, tz) == offset:
+            at = end
+            continue
+        while end - start > 1:  # the change is after start, and not after end
+            middle = (start + end) // 2
+            start, end = (middle, end) if _offset_at(middle, tz) == offset else (start, middle)
+        changes.append(f"WHEN occurred_at < {end} THEN {offset}")
+        at, offset = end, _offset_at(end, tz)
+    return f"CASE {' '.join(changes)} ELSE {offset} END" if changes else str(offset)
+
+
+def _offset_at(at: int, tz: tzinfo) -> int:
+    within = min(max(at, EARLIEST + DAY), LATEST - DAY)
+    moment = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=within)).astimezone(tz)
+    return (moment.utcoffset() or timedelta()) // timedelta(microseconds=1)
+
+
+def _rows(query: UsageQuery, offset: str = "0") -> tuple[str, list[Any]]:
+    """
+    Read single requests.
+
+    offset: SQL for the offset of the time zone that days are in.
+    """
     more = "".join(f", {BY[name]}" for name in query.by if name in ONLY_ROWS)
     conditions, parameters = _conditions(query)
-    return f"SELECT {OF_ROWS}{more} FROM usage {_where(conditions)}", parameters
+    of_rows = OF_ROWS.replace("local_time", f"(occurred_at + {offset})")
+    return f"SELECT {of_rows}{more} FROM usage {_where(conditions)}", parameters
 
 
 def _conditions(query: UsageQuery) -> tuple[list[str], list[Any]]:

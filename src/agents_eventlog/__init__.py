@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agents_eventlog.adapters import (
         AdvancedSQLiteSession,
+        Budget,
         ConversationLog,
         EventLogSession,
         OnlyPrices,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "Budget",
     "ConversationLog",
     "EventLog",
     "EventLogError",

@@ -43,6 +43,36 @@ def open_it(request: pytest.FixtureRequest) -> Any:
     return OPENINGS[request.param]
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:talk.db",
+        "file:talk.db?mode=ro",
+        "file::memory:?cache=shared",
+        "File:///talk.db",
+        "sqlite:///talk.db",
+        "sqlite+aiosqlite:///talk.db",
+        "postgresql://host/talk",
+    ],
+)
+def test_a_uri_is_refused_by_name_and_makes_no_file(
+    uri: str, open_it: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (uri, Path(uri)):
+        with pytest.raises(errors.OpenError, match=r"invalid path '\w+.*got a URI"):
+            open_it(given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_name_looks_like_a_uri_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    EventLog.open_sync("./file:talk.db").close()
+    EventLog.open_sync(tmp_path / "file:talk.db", create=False).close()
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "talk.db"

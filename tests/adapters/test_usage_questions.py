@@ -9,6 +9,8 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog import RequestUsage, UsageRecorded
+from agents_eventlog.eventlog.errors import InvalidQueryError
+from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +146,98 @@ async def test_a_group_that_there_is_not_is_an_error_that_lists_what_there_is(
             await log.usage(by)
     with pytest.raises(ValueError, match=says):
         await AdvancedSQLiteSession("a", path).get_usage_stats(by)
+
+
+BERLIN = "Europe/Berlin"
+
+
+@pytest.fixture
+async def year(tmp_path: Path) -> Path:
+    """Return a file with a token at each of the borders of a year in Berlin, and before each."""
+    path = tmp_path / "year.db"
+    borders = [  # in UTC; the clocks change on the 29th of March and on the 25th of October
+        *("2025-12-31T23:00", "2026-03-28T23:00", "2026-03-29T22:00", "2026-03-31T22:00"),
+        *("2026-10-24T22:00", "2026-10-25T23:00", "2026-10-31T23:00"),
+    ]
+    async with ConversationLog.open(path) as log:
+        for border in borders:
+            at = int(datetime.fromisoformat(f"{border}+00:00").timestamp()) * 1_000_000
+            for moment in (at - 1, at):
+                log.store.clock = lambda moment=moment: moment
+                requests = [RequestUsage(input_tokens=1, total_tokens=1)]
+                await log.append("a", UsageRecorded(run_id="r", turn=1, requests=requests))
+    return path
+
+
+async def test_months_end_at_midnight_in_the_time_zone(year: Path) -> None:
+    async with ConversationLog.open(year) as log:
+        berlin = await log.usage("month", tz=BERLIN)
+        assert [(group["month"], group["total_tokens"]) for group in berlin["groups"]] == [
+            ("2025-12", 1),
+            ("2026-01", 1),
+            ("2026-03", 5),
+            ("2026-04", 1),
+            ("2026-10", 5),
+            ("2026-11", 1),
+        ]
+        utc = await log.usage(["month", "session"])
+        assert [(group["month"], group["total_tokens"]) for group in utc["groups"]] == [
+            ("2025-12", 2),
+            ("2026-03", 6),
+            ("2026-10", 6),
+        ]
+        assert {each: berlin[each] for each in berlin if each != "groups"} == await log.usage()
+
+
+async def test_days_end_at_midnight_when_clocks_change(year: Path) -> None:
+    session = AdvancedSQLiteSession("a", year)
+    days = (await session.get_usage_stats("day", tz=BERLIN, since=date(2026, 3, 1)))["groups"]
+    assert [(group["day"], group["total_tokens"]) for group in days] == [
+        ("2026-03-28", 1),
+        ("2026-03-29", 2),  # 23 hours
+        ("2026-03-30", 1),
+        ("2026-03-31", 1),
+        ("2026-04-01", 1),
+        ("2026-10-24", 1),
+        ("2026-10-25", 2),  # 25 hours
+        ("2026-10-26", 1),
+        ("2026-10-31", 1),
+        ("2026-11-01", 1),
+    ]
+
+
+@pytest.mark.parametrize("by", [(), "day", "month", "session"])
+@pytest.mark.parametrize(
+    ("since", "until", "tokens"),
+    [
+        (date(2026, 3, 29), date(2026, 3, 29), 2),
+        (date(2026, 10, 25), date(2026, 10, 25), 2),
+        (date(2026, 3, 1), date(2026, 3, 31), 5),
+        (datetime(2026, 3, 29), datetime(2026, 3, 30), 2),  # noqa: DTZ001 - Berlin then
+        (datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 3, 30, tzinfo=UTC), 2),
+    ],
+)
+async def test_dates_and_times_without_a_zone_are_in_the_time_zone(
+    year: Path, by: str, since: Any, until: Any, tokens: int
+) -> None:
+    async with ConversationLog.open(year) as log:
+        used = await log.usage(by, since=since, until=until, tz=BERLIN)
+    assert used["total_tokens"] == tokens
+
+
+async def test_the_first_and_the_last_day_have_a_month_in_every_time_zone(tmp_path: Path) -> None:
+    async with ConversationLog.open(tmp_path / "log.db") as log:
+        assert (await log.usage("month", tz=BERLIN))["groups"] == []
+        for moment in (EARLIEST, LATEST):
+            log.store.clock = lambda moment=moment: moment
+            used = UsageRecorded(run_id="r", turn=1, requests=[RequestUsage()])
+            await log.append("a", used)
+        for tz in ("UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"):
+            found = (await log.usage(("month", "day"), tz=tz))["groups"]
+            assert [group["month"] for group in found] == ["0001-01", "9999-12"]
+
+
+async def test_a_time_zone_that_does_not_exist_is_refused(path: Path) -> None:
+    async with ConversationLog.open(path) as log:
+        with pytest.raises(InvalidQueryError, match="unknown time zone: expected an IANA name"):
+            await log.usage("month", tz="Berlin")

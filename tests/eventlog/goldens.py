@@ -69,7 +69,11 @@ EVENTS: list[Event] = [
     SessionCleared(),
     SessionDeleted(reason="asked to"),
     SessionRestored(),
-    MetadataSet(user_id="alice", metadata={"plan": "free", "tags": ["a", "b"]}),
+    MetadataSet(
+        user_id="alice",
+        metadata={"plan": "free", "tags": ["a", "b"]},
+        salt="0123456789abcdef0123456789abcdef",
+    ),
     UsageRecorded(
         run_id="run_1", turn=3, requests=[REQUEST, RequestUsage(total_tokens=1)], interrupted=True
     ),
@@ -93,11 +97,20 @@ EVENTS: list[Event] = [
         structures=[{"items": [{"role": "user"}]}, {}],
         payload_bytes=1_234,
         is_whole=True,
+        pseudonym="erased-0123456789abcdef",
     ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
 ]
 
 OLDER: dict[str, Event] = {
+    "metadata_set.v1": MetadataSet(user_id="alice", metadata={"plan": "free", "tags": ["a", "b"]}),
     "content_erased.v1": ContentErased(positions=[3, 5], reason="asked to"),
+    "content_erased.v2": ContentErased(
+        positions=[3, 5],
+        reason="asked to",
+        structures=[{"items": [{"role": "user"}]}, {}],
+        payload_bytes=1_234,
+        is_whole=True,
+    ),
 }
 """What the golden files of earlier schema versions mean now."""

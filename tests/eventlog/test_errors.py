@@ -15,6 +15,7 @@ from agents import RunContextWrapper
 
 from agents_eventlog import (
     AdvancedSQLiteSession,
+    Budget,
     ConversationLog,
     EventLogSession,
     eventlog,
@@ -239,6 +240,13 @@ async def concurrent_run(path: Path) -> None:
     await session.get_items(wrapper=run)
     await session.log.append("talk", ItemsAdded(items=[item()]), branch_id="main")
     await session.add_items([item()], wrapper=run)
+
+
+@provokes("BudgetExceededError")
+async def budget_used_up(path: Path) -> None:
+    session = AdvancedSQLiteSession("talk", path, budgets=Budget(tokens=0, per=("user", "day")))
+    run: Any = RunContextWrapper(None)
+    await session.get_items(wrapper=run)
 
 
 @provokes("BranchExistsError")

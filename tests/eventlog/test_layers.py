@@ -60,3 +60,13 @@ def test_adapters_hold_no_sql_but_for_the_tables_of_the_sdk() -> None:
         if statement.match(node.value)
     }
     assert found <= of_the_sdk
+
+
+def test_tests_share_helpers_by_modules_that_hold_no_tests() -> None:
+    importing = re.compile(r"^\s*(from|import) (tests\.\S*\btest_\w+)", re.MULTILINE)
+    found = {
+        (str(file.relative_to(ROOT)), match[2])
+        for file in (ROOT / "tests").rglob("*.py")
+        for match in importing.finditer(file.read_text(encoding="utf-8"))
+    }
+    assert found == set()

@@ -12,7 +12,14 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, adapters, eventlog, projections
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    Budget,
+    ConversationLog,
+    adapters,
+    eventlog,
+    projections,
+)
 from agents_eventlog.adapters.conversations import turns
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
@@ -108,6 +115,7 @@ READS: dict[str, Call] = {
     "log.tools": lambda s: s.log.tools(),
     "log.sessions": lambda s: s.log.sessions(),
     "log.session": lambda s: s.log.session("s"),
+    "log.budget_usage": lambda s: s.log.budget_usage(Budget(tokens=100, per=("user", "day"))),
     "log.usage": lambda s: s.log.usage("session"),
     "log.version": lambda s: s.log.version("s"),
     "log.head": lambda s: s.log.head(),
@@ -120,6 +128,7 @@ READS: dict[str, Call] = {
         delete_after=timedelta(days=90), erase_after=timedelta(days=30)
     ),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
+    "projections.items_as_of": lambda s: projections.items_as_of(s.log, "s", 4),
     "projections.replay": lambda s: asyncio.to_thread(
         projections.replay, s.log, projections.default().named([])
     ),
@@ -138,6 +147,7 @@ ELSEWHERE = {
     "session.close": "writes nothing",
     "log.close": "writes nothing",
     "log.join": "in test_opening_faults",
+    "log.backup": "copies the file: in test_backup",
     "log.erase": "in test_erasing_faults",
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -186,3 +187,16 @@ def closed_gate(store: Store) -> Iterator[Gate]:
         yield gate
     finally:
         gate.open()
+
+
+@contextmanager
+def refusal(store: Store) -> Iterator[None]:
+    """Let SQLite refuse the statement COMMIT."""
+
+    def authorize(action: int, what: str | None, *_: str | None) -> int:
+        is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
+
+    store._writer.call(lambda connection: connection.set_authorizer(authorize))
+    yield
+    store._writer.call(lambda connection: connection.set_authorizer(None))

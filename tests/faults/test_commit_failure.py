@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog.eventlog.errors import StoreError
-from tests.faults.support import batch, batches, check_log, closed_gate, ran, shown, user
+from tests.faults.support import (
+    batch,
+    batches,
+    check_log,
+    closed_gate,
+    ran,
+    refusal,
+    shown,
+    user,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,19 +51,6 @@ def debt(store: Store) -> Iterator[None]:
     store._writer.call(arm)
     yield
     store._writer.call(disarm)
-
-
-@contextmanager
-def refusal(store: Store) -> Iterator[None]:
-    """Let SQLite refuse the statement COMMIT."""
-
-    def authorize(action: int, what: str | None, *_: str | None) -> int:
-        is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
-        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
-
-    store._writer.call(lambda connection: connection.set_authorizer(authorize))
-    yield
-    store._writer.call(lambda connection: connection.set_authorizer(None))
 
 
 FAILURES = pytest.mark.parametrize("failing_commit", [debt, refusal])

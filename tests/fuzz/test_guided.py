@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.test_targets import seeds
 
 if TYPE_CHECKING:
     from pathlib import Path

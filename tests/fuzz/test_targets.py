@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agents_eventlog.eventlog import codec
-from tests.adapters.moving import everything
 from tests.fuzz.damage import damaged_json
-from tests.fuzz.targets import NAMES, TARGETS, in_and_out
+from tests.fuzz.seeds import lines, seeds
+from tests.fuzz.targets import TARGETS, in_and_out
 
 if TYPE_CHECKING:
     from random import Random
@@ -20,37 +18,6 @@ if TYPE_CHECKING:
 CORPUS = Path(__file__).parent / "corpus"
 ROUNDS = {"log_lines": 15}
 PROOF_FACTOR = 200
-
-
-def seeds(target: str) -> list[bytes]:
-    """Return inputs that are well, to be damaged."""
-    events = everything(range(1, 200, 2))
-    if target == "payload":
-        return [
-            bytes([NAMES.index(e.type_name()), e.schema_version - 1]) + codec.encode(e)
-            for e in events
-        ]
-    if target == "items":
-        return [codec.encode(e) for e in events if hasattr(e, "items")]
-    if target == "metadata":
-        return [b'{"actor":"a","occurred_at":5,"imported":{"recorded_at":3}}']
-    if target == "head":
-        return [b"7:" + b"0f" * 32]
-    return lines()
-
-
-def lines() -> list[bytes]:
-    """Return a log's lines, two sessions with an event of every type each."""
-    found: list[dict[str, object]] = [{"kind": "log", "format": 1}]
-    for session_id in "st":
-        events = everything(range(1, 100))
-        found.append({"kind": "session", "session_id": session_id, "events": len(events)})
-        for version, event in enumerate(events, start=1):
-            columns = {"version": version, "type": event.type_name(), "branch_id": "main"}
-            stored = {"schema_version": event.schema_version, "recorded_at": version}
-            data = {"data": json.loads(codec.encode(event)), "metadata": {"actor": "a"}}
-            found.append({"kind": "event", **columns, **stored, **data})
-    return [json.dumps(each).encode() for each in found]
 
 
 def attack(target: str, chance: Random, rounds: int) -> None:

@@ -26,7 +26,8 @@ from typing import Any
 
 import pytest
 
-from tests.mutation.mutants import Change, Mutant
+from tests.mutation.listed import Change
+from tests.mutation.mutants import Mutant
 
 BUDGET_SECONDS = 4
 """A mutant is asked about by tests that take so much CPU time, all in all; slower ones are left out."""

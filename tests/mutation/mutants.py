@@ -8,24 +8,12 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-ROOT = Path(__file__).parents[2]
-
-
-class Change(NamedTuple):
-    """What a mutant is known by: its function, and the lines before and after, wherever they stand."""
-
-    function: str
-    before: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.function}\n  - {self.before}\n  + {self.after}"
+from tests.mutation.listed import ROOT, Change, dotted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +43,7 @@ def of_module(path: str) -> list[Mutant]:
         for node in ast.walk(ast.parse(mutated.code))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    dotted = path.removesuffix(".py").replace("/", ".")
-    module = importlib.import_module(dotted)
+    module = importlib.import_module(dotted(path))
     mutants = []
     for name in mutated.mutant_names:
         base = name.rpartition("__mutmut_")[0]
@@ -71,7 +58,7 @@ def of_module(path: str) -> list[Mutant]:
         ]
         defaults, keyword_defaults = _defaults(original, trees[f"{base}__mutmut_orig"], trees[name])
         mutant = Mutant(
-            change=Change(f"{dotted}.{readable}", *_changed(*texts)),
+            change=Change(f"{module.__name__}.{readable}", *_changed(*texts)),
             original=original,
             code=codes[name].replace(
                 co_name=original.__code__.co_name, co_qualname=original.__code__.co_qualname

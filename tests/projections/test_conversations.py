@@ -25,9 +25,8 @@ from agents_eventlog.projections import Conversations
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from tests.history import START, build, empty, found_in_metadata
+from tests.history import START, build, empty, found_in_metadata, stored
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used, watched
-from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog import Transaction
@@ -275,17 +274,17 @@ def test_an_erasure_alone_makes_no_session(given: Given) -> None:
 
 def test_a_session_that_is_erased_keeps_its_place_and_nothing_that_was_said(given: Given) -> None:
     given(MetadataSet(user_id="alice", metadata={"plan": "free"}), added(), branched("b", (2, 0)))
-    given.when(ContentErased(positions=[1, 2], is_whole=True))
+    given.when(ContentErased(positions=[1, 2], is_whole=True, pseudonym="erased-1"))
     assert given.branches() == []
     for table in ("items", "segments", "session_labels"):
         assert given.ask(f"SELECT * FROM {table}") == []
     row = given.ask("SELECT user_id, metadata, branch_id, item_count, erased_at FROM sessions")
-    assert row == [(None, None, "main", 0, START + 4 * SECOND)]
+    assert row == [("erased-1", None, "main", 0, START + 4 * SECOND)]
 
 
 def test_an_event_that_cannot_be_read_is_named(given: Given) -> None:
     given(added(), added())
-    events = stored(given)
+    events = stored(given.log)
     events[1].data = b"{"
     tx = empty([Conversations()])
     with closing(tx.connection), pytest.raises(UndecodableEventError, match="position 2"):

@@ -25,9 +25,8 @@ from agents_eventlog.projections import Conversations, Usage, replay
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import DeletedSessions, PoppedItems
 from agents_eventlog.projections.reference import fold
-from tests.history import meant, seen
+from tests.history import meant, seen, stored
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
-from tests.projections.test_replay import stored
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog import Event
@@ -62,7 +61,7 @@ def test_a_replay_after_an_erase_gives_the_same_tables(given: Given, name: str) 
     before = given.log.store.read_sync(seen)
     erased = asyncio.run(eraser.erase(given.log, PoppedItems()))
     assert erased.events > 0
-    assert given.log.store.read_sync(seen) == before == meant(fold(stored(given)))
+    assert given.log.store.read_sync(seen) == before == meant(fold(stored(given.log)))
     different: list[Any] = []
     both = [Conversations(), Usage()]
     replay(given.log, both, check=True, on_difference=different.append)
@@ -74,7 +73,7 @@ def test_what_was_erased_before_structures_were_kept_has_no_items(given: Given) 
     given.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 2"))
     replay(given.log, [Conversations(), Usage()])
     assert given.refs() == [(1, 0)]
-    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
 
 
 def test_a_structure_is_found_that_came_after_the_session_was_looked_through(given: Given) -> None:
@@ -83,7 +82,7 @@ def test_a_structure_is_found_that_came_after_the_session_was_looked_through(giv
     for erases in (False, True):
         if erases:
             asyncio.run(eraser.erase(given.log, PoppedItems()))
-        events = stored(given)
+        events = stored(given.log)
         given.log.store.read_sync(lambda tx, found=events: structures.fill(tx, found))
         assert events[1].is_erased == erases
         assert events[1].outlined().event is not None
@@ -117,7 +116,7 @@ def test_an_event_that_was_blanked_means_the_same_to_tables_and_fold(
     if is_blank:
         given.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 3"))
         replay(given.log, [Conversations(), Usage()])
-    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
 
 
 def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> None:
@@ -126,7 +125,7 @@ def test_an_erasure_that_was_blanked_itself_keeps_no_structure(given: Given) -> 
     given.write(
         lambda tx: tx.execute("UPDATE events SET data = NULL WHERE type = 'content_erased'")
     )
-    events = stored(given)
+    events = stored(given.log)
     given.log.store.read_sync(lambda tx: ErasedShapes().fill(tx, events))
     assert events[1].structure is None
 
@@ -139,7 +138,7 @@ def test_structures_are_found_in_any_number_of_sessions(
         given(on("main", added(USER), session_id))
     given(*[on("main", popped(n, 0), name) for n, name in enumerate("abc", start=1)])
     asyncio.run(eraser.erase(given.log, PoppedItems()))
-    events = stored(given)
+    events = stored(given.log)
     given.log.store.read_sync(lambda tx: ErasedShapes().fill(tx, events))
     assert [event.structure is not None for event in events[:3]] == [True] * 3
 
@@ -171,7 +170,7 @@ def test_a_session_that_is_restored_meanwhile_is_not_erased(
 
     erased = asyncio.run(eraser.erase(given.log, DeletedSessions(given.now), on_progress=restore))
     assert erased.sessions == 2
-    assert [event.is_erased for event in stored(given) if event.type == "items_added"] == [
+    assert [event.is_erased for event in stored(given.log) if event.type == "items_added"] == [
         True,
         True,
         False,
@@ -193,7 +192,7 @@ def test_what_somebody_else_erased_meanwhile_is_told_once(
 
     erased = asyncio.run(eraser.erase(given.log, PoppedItems(), on_progress=blank))
     assert erased.events == 1
-    assert sum(event.type == "content_erased" for event in stored(given)) == 1
+    assert sum(event.type == "content_erased" for event in stored(given.log)) == 1
 
 
 def test_who_holds_copies_is_told_of_the_items_and_of_nothing_else(given: Given) -> None:

@@ -49,7 +49,7 @@ from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.base import Table, tables
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
-from tests.faults.test_commit_failure import refusal
+from tests.faults.support import refusal
 from tests.history import Entry, empty, history, seen
 from tests.projections.given import added, popped, watched
 

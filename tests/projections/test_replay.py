@@ -31,7 +31,7 @@ from agents_eventlog.eventlog import (
 from agents_eventlog.projections import Conversations, Projection, Usage, replay
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.replay import Difference
-from tests.history import dump, meant, seen
+from tests.history import dump, meant, seen, stored
 from tests.projections.given import added, branched, on, popped, used
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def test_tables_of_any_make_are_swapped_in_whole(talked: Given) -> None:
         later = connection.execute("SELECT * FROM later ORDER BY position DESC").fetchall()
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     added_or_used = [
-        event for event in stored(talked) if event.type in {"items_added", "usage_recorded"}
+        event for event in stored(talked.log) if event.type in {"items_added", "usage_recorded"}
     ]
     assert computed == [(2 * e.position, e.position, e.session_id) for e in added_or_used]
     assert sorted(found) == [(2 * e.position,) for e in added_or_used if e.position > 2]
@@ -271,7 +271,7 @@ def test_what_is_appended_during_a_replay_is_in_the_tables_when_they_are_swapped
         listen(progress)
 
     replay(talked.log, BOTH, on_progress=both)
-    assert talked.log.store.read_sync(seen) == meant(fold(stored(talked)))
+    assert talked.log.store.read_sync(seen) == meant(fold(stored(talked.log)))
     assert talked.value("SELECT COUNT(*) FROM events") == 24
     assert [progress.events for progress in told] == list(range(3, 25, 3))
     assert all(progress.events <= progress.total for progress in told)
@@ -292,19 +292,6 @@ def test_a_replay_tells_how_long_it_has_taken(
     ]
 
 
-def stored(given: Given) -> list[Any]:
-    """Return all events."""
-    from agents_eventlog.eventlog.appender import read_events
-
-    def unit(tx: Transaction) -> list[Any]:
-        events: list[Any] = []
-        while page := read_events(tx, events[-1].position if events else 0):
-            events += page
-        return events
-
-    return given.log.store.read_sync(unit)
-
-
 def test_a_swap_among_busy_writers_loses_nothing(given: Given) -> None:
     done = threading.Event()
 
@@ -323,7 +310,7 @@ def test_a_swap_among_busy_writers_loses_nothing(given: Given) -> None:
         done.set()
         for writer in writers:
             writer.join()
-    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
     assert checked(given) == []
 
 
@@ -446,7 +433,7 @@ def test_erased_items_do_not_come_back(talked: Given) -> None:
     replay(talked.log, BOTH)
     assert talked.refs(session_id="other") == []
     assert talked.branches("other") == ["main"]
-    assert talked.log.store.read_sync(seen) == meant(fold(stored(talked)))
+    assert talked.log.store.read_sync(seen) == meant(fold(stored(talked.log)))
 
 
 def test_a_difference_between_kinds_of_keys_keeps_the_order_of_the_table() -> None:
@@ -477,7 +464,7 @@ def test_what_is_appended_once_the_rest_is_built_is_heeded_too(
     monkeypatch.setattr(REPLAYING, "_build", built_and_outrun)
     outcomes = replay(given.log, BOTH, check=check)
     assert not any(outcome.differences for outcome in outcomes)
-    assert given.log.store.read_sync(seen) == meant(fold(stored(given)))
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
 
 
 @pytest.mark.parametrize(

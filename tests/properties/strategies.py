@@ -124,7 +124,12 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
         interrupted=st.booleans(),
     ),
     CORRECTIONS,
-    st.builds(ContentErased, positions=st.lists(st.integers(1, 30), max_size=2)),
+    st.builds(
+        ContentErased,
+        positions=st.lists(st.integers(1, 30), max_size=2),
+        is_whole=st.booleans(),
+        pseudonym=st.sampled_from([None, "erased-1", "erased-2"]),
+    ),
     st.just(HistoryImported(source="elsewhere", counts={"items": 1})),
 )
 

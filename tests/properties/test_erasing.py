@@ -20,11 +20,11 @@ from agents_eventlog.projections import replay
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.item_kind import classify, smallest
 from agents_eventlog.projections.reference import State, fold
-from tests.history import meant, seen
+from tests.history import meant, seen, stored
 from tests.history import recorded as recorded_as
 from tests.properties.profiles import examples
 from tests.properties.strategies import ERASURES, SESSION_IDS, histories, sensible
-from tests.properties.test_replay import BOTH, rows, stored, write
+from tests.properties.writing import BOTH, rows, write
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog import EventLog, RecordedEvent, Transaction

@@ -14,56 +14,22 @@ from hypothesis import strategies as st
 from agents_eventlog import projections
 from agents_eventlog.eventlog import (
     EventLog,
-    append,
 )
 from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
-from agents_eventlog.projections import Conversations, Usage, replay
+from agents_eventlog.projections import replay
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.reference import fold
-from tests.history import dump, meant, seen
+from tests.history import meant, seen, stored
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
+from tests.properties.writing import BOTH, rows, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agents_eventlog.eventlog import RecordedEvent, Transaction
-
-BOTH = (Conversations(), Usage())
-
-
-class RefusedError(Exception):
-    """A unit of work failed after it had appended."""
-
-
-def write(log: EventLog, events: Sequence[RecordedEvent], *, fails: bool = False) -> None:
-    """Append events in one unit of work, which then may fail."""
-
-    def unit(tx: Transaction) -> None:
-        for recorded in events:
-            if recorded.event is not None:
-                append(tx, recorded.session_id, recorded.event, branch_id=recorded.branch_id)
-        if fails:
-            raise RefusedError
-
-    try:
-        log.store.write_sync(unit)
-    except RefusedError:
-        assert fails
-
-
-def stored(log: EventLog) -> list[RecordedEvent]:
-    """Return all events of a log."""
-    return log.store.read_sync(lambda tx: read_events(tx, 0))
-
-
-def rows(log: EventLog) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every row of the projections' tables."""
-    return log.store.read_sync(lambda tx: dump(tx, BOTH))
 
 
 def opened(path: Path) -> EventLog:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 BOTH = (Conversations(), Usage())
 HOUR = DAY // 24
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY = START // DAY * DAY
 NAMES = st.lists(st.sampled_from(list(BY)), max_size=3, unique=True)
 TIMES = (
     st.none()
-    | st.integers(0, 10).map(lambda days: FIRST_DAY + days * DAY)
-    | st.integers(0, 240).map(lambda hours: FIRST_DAY + hours * HOUR)
+    | st.integers(0, 160).map(lambda days: FIRST_DAY + days * DAY)
+    | st.integers(0, 160 * 24).map(lambda hours: FIRST_DAY + hours * HOUR)
 )
+ZONES = ("Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Kiritimati")
 WANTED = st.builds(
     UsageQuery,
     by=NAMES,
@@ -42,6 +45,7 @@ WANTED = st.builds(
     user_id=st.sampled_from([None, None, None, "alice"]),
     session_id=st.sampled_from([None, None, None, "a"]),
     live=st.booleans(),
+    tz=st.sampled_from([UTC, UTC, *map(ZoneInfo, ZONES)]),
 )
 KEYS: dict[str, Callable[[str, Session, Used], Any]] = {
     "session": lambda session_id, session, used: session_id,
@@ -51,14 +55,13 @@ KEYS: dict[str, Callable[[str, Session, Used], Any]] = {
     "run": lambda session_id, session, used: used.run_id,
     "model": lambda session_id, session, used: used.request.model or None,
     "agent": lambda session_id, session, used: used.request.agent or None,
-    "day": lambda session_id, session, used: used.occurred_at // DAY,
 }
 
 
 def spread(events: list[RecordedEvent]) -> list[RecordedEvent]:
-    """Let seven hours pass between one event and the next."""
+    """Let 97 hours pass between one event and the next, so that months and clocks change."""
     for recorded in events:
-        recorded.recorded_at = START + recorded.position * 7 * HOUR
+        recorded.recorded_at = START + recorded.position * 97 * HOUR
     return events
 
 
@@ -83,7 +86,12 @@ def naive(state: State, wanted: UsageQuery) -> dict[tuple[Any, ...], UsageTotals
             or (wanted.until is not None and used.occurred_at >= wanted.until)
         ):
             continue
-        key = tuple(KEYS[name](session_id, session, used) for name in wanted.by)
+        local = (EPOCH + timedelta(microseconds=used.occurred_at)).astimezone(wanted.tz)
+        periods = {"day": f"{local:%Y-%m-%d}", "month": f"{local:%Y-%m}"}
+        key = tuple(
+            periods[name] if name in periods else KEYS[name](session_id, session, used)
+            for name in wanted.by
+        )
         cost = used.request.cost_usd
         spent = UsageTotals(
             int(begins),
@@ -114,13 +122,8 @@ def test_every_grouping_adds_up_what_the_events_say(
 
 
 def as_key(wanted: UsageQuery, keys: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a group's keys in the order asked for, the day as its number."""
-    return tuple(day_number(keys["day"]) if name == "day" else keys[BY[name]] for name in wanted.by)
-
-
-def day_number(day: str) -> int:
-    """Return a day's number since 1970."""
-    return (date.fromisoformat(day) - date(1970, 1, 1)).days
+    """Return a group's keys in the order asked for."""
+    return tuple(keys[BY[name]] for name in wanted.by)
 
 
 @given(histories(max_size=40), NAMES)

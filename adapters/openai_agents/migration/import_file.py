@@ -126,6 +126,7 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
                 return error
             pair = sdk_tables.find_any(tx)
             names = tx.engine.table_names(tx)
+            facts = tx.engine.facts(tx)
     except EventLogError:
         return error
     if pair is not None:
@@ -140,6 +141,12 @@ def what_it_is(path: str | os.PathLike[str], error: OpenError) -> OpenError:
     if names:
         return ForeignFileError(
             f"{target} holds tables of another program, but no event log", path=target
+        )
+    if facts["journal_mode"] == "wal" and not facts["wal_bytes"]:
+        return NoLogError(
+            f"{target} contains no event log; if it was copied without its -wal from a file in use, "
+            "copy that with `eventlog backup`",
+            path=target,
         )
     return error
 

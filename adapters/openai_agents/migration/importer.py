@@ -19,6 +19,7 @@ from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.commands import in_parts
 from agents_eventlog.adapters.conversations.sdk_tables import (
     MIGRATED,
+    MIGRATED_TO,
     RESERVATIONS,
     STRUCTURE,
     USAGE,
@@ -79,6 +80,7 @@ def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[M
         for session_id, created_at in source.sessions()
     ]
     set_property(tx, MIGRATED, str(source.last_message_id()))
+    set_property(tx, MIGRATED_TO, str(tx.lane.position))
     return brought
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from agents_eventlog.adapters.conversations import commands
+from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import RunPlace
 from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
@@ -186,6 +187,28 @@ def record(
         run = replace(run, unitemised={**run.unitemised, session_id: summed})
     tracker.run = run
     return run
+
+
+def used(
+    tx: Transaction,
+    context: SessionContext,
+    tracker: RunTracker,
+    snapshot: UsageSnapshot,
+    budget: Budget,
+) -> BudgetUsage:
+    """Return a run's recorded usage in all sessions, for a budget per run."""
+    run = tracker.run or _resumed(tx, context, tracker, snapshot)
+    if run is None:
+        return BudgetUsage(budget, {"run_id": None}, 0.0, 0)
+    requests = {index: each.request for (_, index), each in run.requests.items()}.values()
+    rest = max(run.unitemised.values(), default=NOTHING)
+    return BudgetUsage(
+        budget,
+        {"run_id": run.run_id},
+        sum(request.cost_usd or 0.0 for request in requests),
+        sum(request.total_tokens for request in requests) + rest[3],
+        sum(request.requests for request in requests if request.cost_usd is None) + rest[0],
+    )
 
 
 def _resumed(

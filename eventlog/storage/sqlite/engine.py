@@ -13,6 +13,7 @@ from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, Table, TableSize
 from agents_eventlog.eventlog.storage.sqlite import (
+    backup,
     connections,
     health,
     registry,
@@ -113,6 +114,10 @@ class SQLiteEngine:
     def scratch_file(self, store: Store) -> AbstractContextManager[str]:
         """Provide a new file beside the log that ``Store.swap`` can attach."""
         return scratch.scratch_file(store.path, is_memory=store.is_memory)
+
+    def copying(self, path: str, target: str) -> AbstractContextManager[str]:
+        """Copy a file by SQLite's own backup; put the copy in place at the end of the block."""
+        return backup.copying(path, target)
 
     def leftovers(self, store: Store) -> list[Path]:
         """Return the files that killed replays left beside the log."""

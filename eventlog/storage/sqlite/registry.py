@@ -8,6 +8,7 @@ import atexit
 # thread that waits in ours holds that lock, and a unit that forks meanwhile waits for it.
 import concurrent.futures.thread  # noqa: F401
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from agents_eventlog.eventlog.errors import OpenError
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Engine
 from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.connections import file_id
@@ -54,6 +56,9 @@ def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | No
         connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
 
 
+URI = re.compile(r"file:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""A path that begins like this is a URI or URL; a drive has one letter."""
+
 EXIT_TIMEOUT_SECONDS = 2.0
 """How long a program that ends waits for its stores to finish."""
 
@@ -75,8 +80,18 @@ _hooked = False
 
 
 def resolve(path: str | os.PathLike[str]) -> str:
-    """Return the one name under which a file is known: absolute, ``~`` expanded, links followed."""
+    """
+    Return the one name under which a file is known: absolute, ``~`` expanded, links followed.
+
+    Raises OpenError for a URI or URL, which would be the name of an unexpected file.
+    """
     text = os.fspath(path)
+    if URI.match(text):
+        raise OpenError(
+            f"invalid path {text!r}: expected a path or {MEMORY!r}, got a URI; "
+            f"if a file has this name, open {f'./{text}'!r}",
+            path=text,
+        )
     return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
 
 

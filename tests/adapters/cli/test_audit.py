@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +27,7 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.events import HistoryImported
 from agents_eventlog.projections.reference import fold
+from tests.adapters.cli.processes import COMMAND
 from tests.adapters.looking import (
     answer,
     call,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agents_eventlog.eventlog import RecordedEvent
-
-COMMAND = [sys.executable, "-m", "agents_eventlog"]
 
 
 def events(*arguments: object) -> list[dict[str, Any]]:

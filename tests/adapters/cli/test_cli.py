@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -24,13 +22,13 @@ from agents_eventlog.adapters.cli import replay, terminal
 from agents_eventlog.adapters.cli.terminal import ExitCode, printable
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.jsonl import export as jsonl_export
+from tests.adapters.cli.processes import COMMAND, on_a_terminal
 from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "agents_eventlog"]
 TABLES = (
     "branches",
     "items",
@@ -436,34 +434,6 @@ def test_what_the_terminal_cannot_encode_is_escaped(tmp_path: Path) -> None:
     )
     assert done.returncode == ExitCode.CANNOT_OPEN
     assert rb"\u0141\xf3d\u017a.db" in done.stderr
-
-
-def on_a_terminal(*arguments: str) -> str:
-    """Run a command with stderr on a terminal, stdout elsewhere; return what the terminal got."""
-    controller, side = pty.openpty()
-    received = bytearray()
-
-    def receive() -> None:
-        with suppress(OSError):
-            while data := os.read(controller, 65_536):
-                received.extend(data)
-
-    thread = threading.Thread(target=receive)
-    thread.start()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    try:
-        subprocess.run(
-            [*COMMAND, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=side,
-            env=environment,
-            check=True,
-        )
-    finally:
-        os.close(side)
-        thread.join()
-        os.close(controller)
-    return received.decode()
 
 
 def test_a_terminal_shows_progress_with_rate_and_remaining_time(big: Path) -> None:

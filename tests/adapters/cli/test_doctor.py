@@ -20,7 +20,8 @@ from agents import SQLiteSession
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import EventLog, ItemsAdded, SessionDeleted, leases
+from agents_eventlog.eventlog import EventLog, ItemPopped, ItemsAdded, SessionDeleted, leases
+from agents_eventlog.eventlog.events import ItemRef
 from agents_eventlog.eventlog.storage.sqlite import health
 from tests.adapters import child
 from tests.adapters.looking import (
@@ -263,6 +264,70 @@ def test_what_doctor_says_to_do_about_late_messages_brings_them_in(tmp_path: Pat
     assert run(*words).exit_code == ExitCode.CLEAN
     shown = documents(run("show", words[1], "s", "--json"), "item")
     assert [each["item"] for each in shown] == [user("before"), user("late")]
+
+
+def migrated(path: Path, *session_ids: str) -> None:
+    """Write sessions with the SDK's class, then migrate the file."""
+
+    async def talk() -> None:
+        for session_id in session_ids:
+            old = SQLiteSession(session_id, path)
+            await old.add_items([user("my address"), answer("noted"), user("noted")])
+            old.close()
+        AdvancedSQLiteSession(session_ids[0], path).close()
+
+    asyncio.run(talk())
+
+
+def test_text_that_a_program_deleted_from_the_sdks_tables_is_still_in_the_log(path: Path) -> None:
+    migrated(path, "a", "it's", "c")
+    assert findings(path) == {}
+    change(
+        path,
+        "DELETE FROM agent_messages WHERE session_id = 'a' AND id <= 2",
+        """UPDATE agent_messages SET message_data = 'null' WHERE session_id = 'it''s' AND id = 4""",
+    )
+    found = documents(run("doctor", path, "--json"), "finding")
+    assert [each["problem"].partition(":")[0] for each in found] == [
+        "2 messages of session 'a' deleted or changed in 'agent_messages' after its migration",
+        "1 message of session \"it's\" deleted or changed in 'agent_messages' after its migration",
+    ]
+    for each in found:
+        program, *words = shlex.split(each["advice"].partition("eventlog ")[2].partition(";")[0])
+        assert run(program, *words, "--yes").exit_code == ExitCode.CLEAN
+    assert findings(path) == {}
+    assert b"my address" in path.read_bytes()  # that of the third session
+
+
+def test_the_sdks_tables_may_be_dropped_after_migration(path: Path) -> None:
+    migrated(path, "a")
+    change(path, "DROP TABLE agent_messages", "DROP TABLE agent_sessions")
+    assert findings(path) == {}
+
+
+def test_an_erase_deletes_from_the_sdks_tables_without_a_finding(path: Path) -> None:
+    migrated(path, "a", "b")
+    write(path, [("a", "main", ItemPopped(item=ItemRef(3, 0)))])
+    for words in (["--session", "b"], ["--popped"]):
+        assert run("erase", path, *words, "--yes").exit_code == ExitCode.CLEAN
+    assert findings(path) == {}
+
+
+def test_what_was_imported_later_is_not_expected_in_the_sdks_tables(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    migrated(path, "a")
+    migrated(other, "b")
+    imported = run(
+        "import",
+        path,
+        other,
+        "--sessions-table",
+        "agent_sessions",
+        "--messages-table",
+        "agent_messages",
+    )
+    assert imported.exit_code == ExitCode.CLEAN
+    assert findings(path) == {}
 
 
 def in_a_folder_that_cannot_be_written(path: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import re
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,15 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, projections
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import ContentErased, MetadataSet, recording
+from agents_eventlog.eventlog import ContentErased, MetadataSet, codec, recording
 from agents_eventlog.eventlog.errors import (
     SessionDeletedError,
     SessionErasedError,
     SessionNotFoundError,
     UndecodableEventError,
 )
+from agents_eventlog.eventlog.events import RequestUsage, UsageRecorded
+from agents_eventlog.projections import default, replay
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import UserSessions
@@ -123,7 +127,8 @@ def test_a_whole_session_goes_with_its_labels_and_keeps_what_it_cost(db: Path) -
         db, "SELECT deleted_at, erased_at, user_id, item_count FROM sessions"
     )
     assert None not in (deleted, whole)
-    assert (user_id, items) == (None, 0)
+    assert re.fullmatch("erased-[0-9a-f]{16}", user_id)
+    assert items == 0
     assert ask(db, "SELECT COUNT(*) FROM items") == [(0,)]
     assert ask(db, "SELECT COUNT(*) FROM session_labels") == [(0,)]
     assert ask(db, "SELECT SUM(total_tokens) FROM usage") == [(15,)]
@@ -467,6 +472,52 @@ def test_an_interrupted_erasure_of_a_user_is_finished_by_the_next(
     assert b"secret of alice" in path.read_bytes()
     assert erased(path, user_id="alice").is_complete
     assert b"secret of alice" not in path.read_bytes()
+
+
+async def test_the_usage_of_an_erased_user_stays_under_a_pseudonym(path: Path) -> None:
+    await asyncio.to_thread(of_users, path)
+    async with ConversationLog.open(path) as log:
+        for session_id, tokens in (("a1", 1), ("a2", 2), ("b", 4)):
+            requests = [RequestUsage(input_tokens=tokens, total_tokens=tokens)]
+            await log.append(session_id, UsageRecorded(run_id="r", turn=1, requests=requests))
+        before = await log.usage()
+        await log.erase(user_id="alice")
+        usage = await log.usage("user")
+        (bob,) = (group for group in usage["groups"] if group["user_id"] == "bob")
+        (alice,) = (group for group in usage["groups"] if group is not bob)
+        assert (alice["total_tokens"], bob["total_tokens"]) == (3, 4)
+        assert {name: usage[name] for name in before} == before
+        pseudonym = alice["user_id"]
+        assert (await log.usage(user_id=pseudonym))["total_tokens"] == 3
+        found = await asyncio.to_thread(replay, log, default().named([]), check=True)
+        assert not any(result.differences for result in found)
+    assert b"alice" not in path.read_bytes()
+    # The next erasure of a user with this id chooses another pseudonym, and no older one changes.
+    with closing(AdvancedSQLiteSession("a3", path, user_id="alice")) as session:
+        await session.add_items([user("again")])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(eraser, "PAGE_EVENTS", 1)  # the session is erased in two transactions
+        async with ConversationLog.open(path) as log:
+            await log.erase(deleted=True)
+            await log.erase(user_id="alice")
+            names = {row["session_id"]: row["user_id"] for row in await log.sessions(deleted=True)}
+    assert names["a1"] == names["a2"] == pseudonym
+    assert re.fullmatch("erased-[0-9a-f]{16}", names["a3"])
+    assert names["a3"] != pseudonym
+
+
+async def test_the_digest_of_an_erased_user_id_confirms_no_guess(path: Path) -> None:
+    await asyncio.to_thread(of_users, path)
+    guesses = {hashlib.sha256(codec.encode(MetadataSet(user_id="alice"))).digest()}
+    assert not guesses & {digest for (digest,) in ask(path, "SELECT data_digest FROM events")}
+
+
+async def test_a_session_without_a_user_gets_no_pseudonym(path: Path) -> None:
+    async with ConversationLog.open(path) as log:
+        await log.append("s", MetadataSet(metadata={"plan": "free"}))
+        await log.erase(session_id="s")
+        (row,) = await log.sessions(deleted=True)
+    assert row["user_id"] is None
 
 
 async def test_a_session_that_moves_to_another_user_meanwhile_is_not_erased(path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from agents import SQLiteSession
 
 from agents_eventlog.eventlog import EventLog, ItemsAdded
-from tests.adapters.cli.test_cli import on_a_terminal
+from tests.adapters.cli.processes import on_a_terminal
 from tests.adapters.moving import (
     NAMES,
     exported,

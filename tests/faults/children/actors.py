@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from agents import Agent, Runner, set_tracing_disabled
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog import AdvancedSQLiteSession, Budget, ConversationLog
 from agents_eventlog.adapters.openai_agents.migration import importer
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, tokens
 from agents_eventlog.eventlog import EventLog
-from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.eventlog.errors import BudgetExceededError, ConversationError
 from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import batch, ran, texts, user
 
@@ -43,6 +43,35 @@ def add_batches(connection: Connection, number: int, path: str, count: int) -> N
             await sessions[n % 2].add_items(batch(f"{number}:{n}"))
 
     asyncio.run(add())
+
+
+def run_until_the_budget_is_used_up(connection: Connection, number: int, path: str) -> int:
+    """Answer questions of one user in several sessions at once; return how many requests were made."""
+    set_tracing_disabled(disabled=True)
+    made = 0
+
+    async def answer(_: Any) -> str:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0.01)
+        return "answer"
+
+    async def chat(name: str) -> None:
+        limit = Budget(tokens=100, per=("user", "month"))
+        model = ScriptedModel([], usage=tokens(6, 4), fallback=answer)
+        while True:
+            session = AdvancedSQLiteSession(name, path, user_id="alice", budgets=limit)
+            try:
+                await Runner.run(Agent(name="Host", model=model), "question", session=session)
+            except BudgetExceededError:
+                return
+
+    async def chats() -> None:
+        await asyncio.gather(*(chat(f"{number}:{n}") for n in range(2)))
+
+    wait_for_go(connection)
+    asyncio.run(chats())
+    return made
 
 
 def run_together(connection: Connection, number: int, path: str, policy: Any) -> Any:

@@ -1,0 +1,283 @@
+"""
+Every path that a session ever took: a tree of items, and where each branch's tip stood when.
+
+Each item has one parent, the item before it when it was added. A branch is a name that points to an item,
+as in git, and its moves are the reflog. One pass over a session's events answers for every version what
+``as_of`` answers for one: the items of a branch, what was removed from it when, what two branches share.
+There is no content in it, and it only grows: read it once, then feed it the new events.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from agents_eventlog.eventlog import events, payloads
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, check_progress, up_to_page_bytes
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
+from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations.builder import MAIN
+from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, classify
+
+ROOT: Final = 0
+"""The number of the node before the first items."""
+
+AFTER: Final = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
+
+
+class Node(NamedTuple):
+    """
+    An item in the tree.
+
+    parent, jump: numbers of nodes above it. ``jump`` shortens the way to distant ones.
+    depth: the number of items from the root up to it.
+    branch_id: the branch that it was added to.
+    """
+
+    ref: ItemRef
+    version: int
+    parent: int
+    jump: int
+    depth: int
+    turn: int
+    kind: ItemKind | None
+    branch_id: str
+
+
+class Move(NamedTuple):
+    """From ``version`` on, a branch ends with the item ``tip``; ``is_live``: whether it exists then."""
+
+    version: int
+    position: int
+    tip: int
+    is_live: bool
+
+
+class Lifeline(NamedTuple):
+    """A node was on a branch from one version until another; None means until now."""
+
+    node: int
+    since: int
+    until: int | None
+
+
+class Paths:
+    """
+    Every path of one session.
+
+    nodes: the items in the order in which they were added; number 0 is the root, which is no item.
+    moves: the moves of each branch that ever existed, in order.
+    forks: the version and the node at which each branch was created, from which branch.
+    version: that of the last event.
+    """
+
+    def __init__(self) -> None:
+        root = Node(ItemRef(0, 0), 0, ROOT, ROOT, 0, 0, None, MAIN)
+        self.nodes = [root]
+        self.moves: dict[str, list[Move]] = {}
+        self.forks: dict[str, Fork] = {}
+        self.version = 0
+        self._numbers: dict[ItemRef, int] = {}
+
+    @classmethod
+    def read(cls, tx: Transaction, session_id: str) -> Paths:
+        """Return the paths of a session; those of one that does not exist have no branches."""
+        paths = cls()
+        paths.catch_up(tx, session_id)
+        return paths
+
+    def catch_up(self, tx: Transaction, session_id: str) -> None:
+        """Take the events of the session that were appended since."""
+        structures = ErasedShapes()
+        while True:
+            rows = payloads.event_rows(tx, AFTER, (session_id, self.version, PAGE_EVENTS))
+            page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
+            if not page:
+                return
+            check_progress(self.version, page[-1].version)
+            structures.fill(tx, page)
+            for recorded in page:
+                self.feed(recorded)
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def tip(self, branch_id: str, version: int | None = None) -> int:
+        """Return the node that a branch ended with at a version, or ends with now."""
+        move = self._move(branch_id, version)
+        return ROOT if move is None else move.tip
+
+    def exists(self, branch_id: str, version: int | None = None) -> bool:
+        """Whether a branch existed at a version, or exists now."""
+        move = self._move(branch_id, version)
+        return move is not None and move.is_live
+
+    def number(self, ref: ItemRef) -> int | None:
+        """Return the number of an item's node; None if the session never had the item."""
+        return self._numbers.get(ref)
+
+    def path(self, tip: int, above: int = ROOT) -> list[int]:
+        """Return the nodes up to a tip, in order, from the one after ``above``."""
+        found = []
+        depth = self.nodes[above].depth
+        while self.nodes[tip].depth > depth:
+            found.append(tip)
+            tip = self.nodes[tip].parent
+        return found[::-1]
+
+    def items(self, branch_id: str, version: int | None = None) -> list[Node]:
+        """Return the items of a branch at a version, or now."""
+        return [self.nodes[number] for number in self.path(self.tip(branch_id, version))]
+
+    def ancestor(self, node: int, depth: int) -> int:
+        """Return the node at a depth on the path to another node."""
+        nodes = self.nodes
+        while nodes[node].depth > depth:
+            jump = nodes[node].jump
+            node = jump if nodes[jump].depth >= depth else nodes[node].parent
+        return node
+
+    def shared(self, one: int, other: int) -> int:
+        """Return the last node that the paths to two nodes have in common."""
+        nodes = self.nodes
+        depth = min(nodes[one].depth, nodes[other].depth)
+        one, other = self.ancestor(one, depth), self.ancestor(other, depth)
+        while one != other:
+            if nodes[one].jump != nodes[other].jump:
+                one, other = nodes[one].jump, nodes[other].jump
+            else:
+                one, other = nodes[one].parent, nodes[other].parent
+        return one
+
+    def lifelines(self, branch_id: str) -> list[Lifeline]:
+        """Return when each item was on a branch, in the order in which they came; mostly once each."""
+        lines: list[Lifeline] = []
+        open_lines: dict[int, int] = {}
+        before = ROOT
+        for move in self.moves.get(branch_id, ()):
+            top = self.shared(before, move.tip)
+            for node in self.path(before, top):
+                index = open_lines.pop(node)
+                lines[index] = lines[index]._replace(until=move.version)
+            for node in self.path(move.tip, top):
+                open_lines[node] = len(lines)
+                lines.append(Lifeline(node, move.version, None))
+            before = move.tip
+        return lines
+
+    def _move(self, branch_id: str, version: int | None) -> Move | None:
+        moves = self.moves.get(branch_id, [])
+        if version is None:
+            return moves[-1] if moves else None
+        index = bisect_right(moves, version, key=lambda move: move.version)
+        return moves[index - 1] if index else None
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def feed(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
+        """Take the session's next event. Raises UndecodableEventError for one that cannot be read."""
+        recorded = recorded.outlined()
+        self.version = recorded.version
+        here = recorded.branch_id or MAIN
+        match recorded.event:
+            case None:
+                if recorded.type in {kind.type_name() for kind in events.ITEM_EVENTS}:
+                    self._point(recorded, here, self.tip(here))
+            case events.ItemsAdded(items=items) | events.TurnRedone(items=items):
+                self._add(recorded, here, self.tip(here), items)
+            case events.ItemPopped(item=ref):
+                tip = self.tip(here)
+                if tip != ROOT and self.nodes[tip].ref == ref:
+                    self._point(recorded, here, self.nodes[tip].parent, keep=True)
+            case events.ItemsReplaced(first_item=first, items=items):
+                tip = self.tip(here)
+                start = ROOT if first is None else self._on_path(first, tip)
+                above = tip if start is None else self.nodes[start].parent
+                self._add(recorded, here, above, items)
+            case events.TurnUndone(removed=[first, *_]):
+                start = self._on_path(first, self.tip(here))
+                if start is not None:
+                    self._point(recorded, here, self.nodes[start].parent, keep=True)
+            case events.BranchCreated() as event:
+                self._create(recorded, event)
+            case events.BranchDeleted(branch_id=branch_id):
+                if branch_id in self.moves:
+                    self._point(recorded, branch_id, ROOT, is_live=False)
+            case events.SessionCleared():
+                self._end_all(recorded)
+            case events.ContentErased(is_whole=True):
+                self._end_all(recorded)
+            case _:
+                pass
+
+    def _create(self, recorded: RecordedEvent, event: events.BranchCreated) -> None:
+        if event.from_branch_id == MAIN and not self.exists(MAIN):
+            self._point(recorded, MAIN, ROOT)
+        source = self.tip(event.from_branch_id)
+        last = None if event.last_item is None else self._on_path(event.last_item, source)
+        tip = ROOT if last is None else last
+        self.forks[event.branch_id] = Fork(recorded.version, tip, event.from_branch_id)
+        self._point(recorded, event.branch_id, tip)
+
+    def _add(
+        self, recorded: RecordedEvent, branch_id: str, tip: int, items: Iterable[JSON]
+    ) -> None:
+        for index, content in enumerate(items):
+            kind = classify(content)
+            above = self.nodes[tip]
+            jumped = self.nodes[above.jump]
+            # A skew-binary jump pointer: the way to any ancestor takes a logarithm of steps.
+            is_even = above.depth - jumped.depth == jumped.depth - self.nodes[jumped.jump].depth
+            ref = ItemRef(recorded.position, index)
+            node = Node(
+                ref=ref,
+                version=recorded.version,
+                parent=tip,
+                jump=jumped.jump if is_even else tip,
+                depth=above.depth + 1,
+                turn=above.turn + (kind.type == USER),
+                kind=kind,
+                branch_id=branch_id,
+            )
+            tip = self._numbers[ref] = len(self.nodes)
+            self.nodes.append(node)
+        self._point(recorded, branch_id, tip)
+
+    def _on_path(self, ref: ItemRef, tip: int) -> int | None:
+        """Return the number of an item if it is on the path to a tip."""
+        number = self._numbers.get(ref)
+        if number is None or self.nodes[number].depth > self.nodes[tip].depth:
+            return None
+        return number if self.ancestor(tip, self.nodes[number].depth) == number else None
+
+    def _point(
+        self,
+        recorded: RecordedEvent,
+        branch_id: str,
+        tip: int,
+        *,
+        is_live: bool = True,
+        keep: bool = False,
+    ) -> None:
+        """Let a branch end with a node from this event on. keep: it is live only if it was."""
+        is_live = self.exists(branch_id) if keep else is_live
+        moves = self.moves.setdefault(branch_id, [])
+        move = Move(recorded.version, recorded.position, tip, is_live)
+        if moves and moves[-1].version == recorded.version:
+            moves[-1] = move
+        else:
+            moves.append(move)
+
+    def _end_all(self, recorded: RecordedEvent) -> None:
+        for branch_id in self.moves:
+            self._point(recorded, branch_id, ROOT, is_live=False)
+
+
+class Fork(NamedTuple):
+    """The version at which a branch was created, the node that it began with, and its parent branch."""
+
+    version: int
+    node: int
+    from_branch_id: str
