@@ -1,4 +1,4 @@
-"""Who talks to the log: the session for the OpenAI Agents SDK, and the command line."""
+"""What applications use: the session for the OpenAI Agents SDK, the conversation log, the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An append-only log of conversation events, in one table."""
+"""An append-only log of conversation events in one SQLite file: append, read, verify, export, import."""
 
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append

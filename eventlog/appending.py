@@ -18,7 +18,7 @@ ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
 
 class AppendResult(NamedTuple):
-    """The result of an append: the session's version, the last event's position, the number of events."""
+    """Result of an append: the session's new version, the last event's position, the number of events."""
 
     version: int
     position: int
@@ -45,7 +45,7 @@ def check_expected(session_id: str, expected: ExpectedVersion, actual: int) -> N
     """Raise WrongExpectedVersionError unless the session has the expected version."""
     if type(expected) is not int and expected not in ("any", "new", "exists"):
         raise InvalidEventError(
-            f"expected_version is a version, 'any', 'new' or 'exists', not {expected!r}"
+            f"invalid expected_version: expected an int, 'any', 'new' or 'exists', got {expected!r}"
         )
     if expected in ("any", actual) or expected == ("exists" if actual else "new"):
         return

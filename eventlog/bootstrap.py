@@ -24,7 +24,7 @@ def claim(
     store: Store,
     *,
     create: bool,
-    accept: Callable[[Transaction], object] | None,
+    accept: Callable[[Transaction], bool] | None,
     on_create: Callable[[Transaction], None] | None,
 ) -> None:
     """Create a log in the file unless it has one. Reads first, so that an existing log is not written."""
@@ -32,12 +32,13 @@ def claim(
     def look(tx: Transaction) -> bool:
         if store.engine.identify(tx, store.path):
             return True
-        _refuse_others(tx, store.path, accept)
+        _is_shared(tx, store.path, accept)
         return False
 
     def make(tx: Transaction) -> None:
-        if not look(tx):  # another process may have been first
-            store.engine.create_log(tx)
+        if not store.engine.identify(tx, store.path):  # another process may have been first
+            is_shared = _is_shared(tx, store.path, accept)
+            store.engine.create_log(tx, store.path, is_shared=is_shared)
             tx.participant, tx.lane = Appender(), read_head(tx)
             if on_create is not None:
                 on_create(tx)
@@ -59,16 +60,13 @@ def _answer(store: Store, look: Callable[[Transaction], bool]) -> bool:
         return store.write_sync(look)
 
 
-def _refuse_others(
-    tx: Transaction, path: str, accept: Callable[[Transaction], object] | None
-) -> None:
-    """Raise ForeignFileError for a file with other tables, unless ``accept`` accepts them."""
+def _is_shared(tx: Transaction, path: str, accept: Callable[[Transaction], bool] | None) -> bool:
+    """
+    Return whether a new log shares the file with other tables.
+
+    Raises ForeignFileError for a file with other tables, unless ``accept`` accepts them.
+    """
     names = tx.engine.table_names(tx)
     if names and accept is None:
         raise ForeignFileError(f"{path} holds tables of another program", path=path)
-    if clash := [name for name in sorted(names) if name.lower() in tx.engine.log_tables]:
-        raise ForeignFileError(
-            f"{path} has a table {clash[0]!r} already, a name that the log needs", path=path
-        )
-    if accept is not None:
-        accept(tx)
+    return accept is not None and accept(tx)

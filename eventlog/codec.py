@@ -264,7 +264,7 @@ def _check_readable(event: Event, data: bytes) -> None:
             raise UnserialisableError("$ is nested too deeply", place="$") from error
         if isinstance(error.__cause__, InvalidEventError):
             raise error.__cause__ from None
-        raise InvalidEventError(f"a field of {name!r} is not of its type") from error
+        raise InvalidEventError(f"invalid {name!r} event: a field has the wrong type") from error
     _check_texts(read)
 
 

@@ -6,43 +6,43 @@ Everything that can go wrong, as one tree.
     │   ├── NotADatabaseError               it is a folder, or not an SQLite database
     │   ├── ForeignFileError                it is another program's database
     │   ├── NoLogError (ValueError)         it contains no log, and creating one was not allowed
-    │   ├── WrongTablesError (ValueError)   it was claimed for other names of the SDK's tables
+    │   ├── WrongTablesError (ValueError)   it was first opened with other table names
     │   ├── NewerFileError                  a newer release wrote it
     │   └── ReadOnlyFileError               it, or its folder, cannot be written
     ├── StoreError                          SQLite could not do its work; nothing was written
-    │   ├── BusyError (TimeoutError)        another process held the file for too long
+    │   ├── BusyError (TimeoutError)        another process locked the file for too long
     │   ├── DiskFullError (OSError)         the disk is full
     │   ├── DiskError (OSError)             the disk, or the file on it, failed
     │   └── CorruptFileError                the file is damaged
-    ├── ClosedError (RuntimeError)          the log or session was closed before
+    ├── ClosedError (RuntimeError)          the log or session is closed
     ├── AppendError (ValueError)            the append was refused; nothing was written
     │   ├── WrongExpectedVersionError       someone else appended first
-    │   ├── IdempotencyConflictError        the same key came with other events
-    │   └── InvalidEventError               an event or its place is not acceptable
-    ├── UnserialisableError (TypeError)     a payload is not JSON
+    │   ├── IdempotencyConflictError        the key was used before, for other events
+    │   └── InvalidEventError               an event, or an id passed with it, is invalid
+    ├── UnserialisableError (TypeError)     a value cannot be stored as JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
-    ├── SourceError (ValueError)            the source of an import is not a history
-    ├── InvalidQueryError (ValueError)      a filter, an order or a cursor is not acceptable
-    ├── ProjectionError                     a projection does not match the log
-    │   ├── NewerProjectionError            a newer release built them
-    │   ├── StaleProjectionError            they are behind, and cannot catch up here
+    ├── SourceError (ValueError)            the source of an import has an unknown format
+    ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
+    ├── ProjectionError                     a projection cannot be used with this log
+    │   ├── NewerProjectionError            a newer release built it
+    │   ├── StaleProjectionError            it is behind the log, which is open read-only
     │   └── UnknownProjectionError (ValueError)
     ├── BudgetExceededError                 a budget is used up; the model was not called
-    └── ConversationError (ValueError)      the command does not apply to the conversation
+    └── ConversationError (ValueError)      the operation does not fit the conversation
         ├── BranchNotFoundError
         ├── BranchExistsError
-        ├── InvalidBranchError              blank name, main, or the current branch
+        ├── InvalidBranchError              blank or ambiguous, main, or the current branch
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
         ├── SessionNotFoundError
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
-        ├── SessionBusyError                another holder has it exclusively
+        ├── SessionBusyError                another caller of exclusive() holds it
         ├── ConcurrentRunError              another run changed the branch
         └── SessionErasedError              it cannot be restored
 
-Every error carries its facts as attributes, says in one sentence what is and what was expected, holds
-no conversation text, and survives pickling.
+Every error has its facts as attributes, says in one sentence what is wrong and what was expected, contains
+no conversation text, and can be pickled.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from typing import Any
 
 class EventLogError(Exception):
     """
-    The root of all errors of this distribution.
+    The root of all errors of this package.
 
-    A subclass declares its facts as annotated attributes. Those without a default have to be given.
+    A subclass declares its facts as annotated attributes; its constructor requires those without a default.
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
@@ -101,11 +101,11 @@ class ForeignFileError(OpenError):
 
 
 class NoLogError(OpenError, ValueError):
-    """The path contains no event log, and creating one was not allowed. Check it, or allow creation."""
+    """The path contains no event log, and creating one was not allowed. Check the path, or allow it."""
 
 
 class WrongTablesError(OpenError, ValueError):
-    """The file was claimed for another pair of table names. Give each pair a file of its own."""
+    """The file was first opened with other table names (``claimed``). Use these, or another file."""
 
     claimed: tuple[str, str] | None = None
     asked: tuple[str, str] | None = None
@@ -123,14 +123,14 @@ class ReadOnlyFileError(OpenError):
 
 
 class StoreError(EventLogError):
-    """SQLite could not do its work. Nothing of the operation was written."""
+    """SQLite could not do the operation. Nothing was written."""
 
     path: str | None = None
     """The log's file, where the error knows it."""
 
 
 class BusyError(StoreError, TimeoutError):
-    """Another process held the file longer than the busy timeout. Try again."""
+    """Another process locked the file for longer than the busy timeout (see ``configure``). Try again."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -151,7 +151,7 @@ class DiskError(StoreError, OSError):
 
 
 class CorruptFileError(StoreError):
-    """The file is damaged. Restore a copy; ``verify`` reports which events are intact."""
+    """The file is damaged. Restore a backup; ``verify`` reports the damaged events."""
 
 
 class ClosedError(EventLogError, RuntimeError):
@@ -163,7 +163,7 @@ class AppendError(EventLogError, ValueError):
 
 
 class WrongExpectedVersionError(AppendError):
-    """Someone else appended first. Read the session again, decide again, append again."""
+    """Someone else appended first. Read the session's new events, then decide whether to append again."""
 
     session_id: str
     expected: int | str
@@ -179,7 +179,7 @@ class WrongExpectedVersionError(AppendError):
 
 
 class IdempotencyConflictError(AppendError):
-    """The key was used for other events in this session. Use one key for one append."""
+    """The key was used before in this session, for other events. Use a new key for each append."""
 
     session_id: str
     idempotency_key: str
@@ -194,34 +194,34 @@ class IdempotencyConflictError(AppendError):
 
 
 class InvalidEventError(AppendError):
-    """An event, a session id or a branch id is not acceptable. The message says which and why."""
+    """An event, a session id or a branch id is invalid. The message says which and why."""
 
 
 class UnserialisableError(EventLogError, TypeError):
-    """A payload is not JSON. The message names the place; nothing was written."""
+    """A value cannot be stored as JSON. ``place`` is its path in the payload; nothing was written."""
 
     place: str
 
 
 class UndecodableEventError(EventLogError, ValueError):
-    """A stored event cannot be read. Its position is named; reading stops there, nothing is skipped."""
+    """The stored event at ``position`` cannot be read, or its content was erased. Reading stops there."""
 
     position: int
 
 
 class SourceError(EventLogError, ValueError):
-    """What was to be imported is not in a known format, or of a newer release. Nothing was written."""
+    """The source of an import has an unknown format, or that of a newer release. Nothing was written."""
 
     path: str | None = None
     """The source's file, if it is one."""
 
 
 class InvalidQueryError(EventLogError, ValueError):
-    """A filter, an order, a limit, a cursor or a text is not acceptable. The message says which and why."""
+    """A filter, group, order, limit, cursor or text is invalid. The message says which and why."""
 
 
 class ProjectionError(EventLogError):
-    """A projection does not match the log."""
+    """A projection cannot be used with this log. The message says why."""
 
     projection: str | None = None
 
@@ -247,8 +247,8 @@ class StaleProjectionError(ProjectionError):
     """
     A projection is behind the log: a program that does not maintain it has appended.
 
-    Writers catch up before they read. Only where nothing can be written does it reach the caller: open
-    the log for writing, or run ``eventlog replay``.
+    Raised only where the projection cannot catch up, for example in a read-only log. Open the log for
+    writing, or run ``eventlog replay``.
     """
 
     projection: str
@@ -266,7 +266,7 @@ class UnknownProjectionError(ProjectionError, ValueError):
 
 
 class BudgetExceededError(EventLogError):
-    """A budget is used up: the next model request was not made. Wait for a new period, or raise it."""
+    """A budget is used up; the next model request was not made. Wait, or set a higher limit."""
 
     budget: Any
     keys: dict[str, str | None]
@@ -288,7 +288,7 @@ class BudgetExceededError(EventLogError):
 
 
 class ConversationError(EventLogError, ValueError):
-    """The command does not apply to the conversation. Nothing was written."""
+    """The operation does not fit the conversation, e.g. its branch does not exist. Nothing was written."""
 
 
 class BranchNotFoundError(ConversationError):
@@ -313,7 +313,7 @@ class BranchExistsError(ConversationError):
 
 
 class InvalidBranchError(ConversationError):
-    """The branch's name is blank, or names several, or the branch may not be deleted."""
+    """The branch id is blank or belongs to several sessions, or the branch cannot be deleted."""
 
 
 class TurnNotFoundError(ConversationError):
@@ -356,13 +356,14 @@ class SessionNotFoundError(ConversationError):
 
 
 class SessionDeletedError(ConversationError):
-    """The session was deleted; its id is not used again. Use another id, or restore it."""
+    """The session was deleted, and its id stays reserved. Restore it, or use another id."""
 
     session_id: str
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"session {session_id!r} was deleted; use another id", session_id=session_id
+            f"session {session_id!r} was deleted: restore it, or use another id",
+            session_id=session_id,
         )
 
 
@@ -387,7 +388,7 @@ class SessionOwnerError(ConversationError, PermissionError):
 
 
 class SessionBusyError(ConversationError):
-    """Another holder has the session exclusively. Try again later; in a web service, answer 409."""
+    """Another caller of ``exclusive`` holds the session. Try again later; in a web service, answer 409."""
 
     session_id: str
     holder: str | None
@@ -395,7 +396,7 @@ class SessionBusyError(ConversationError):
 
     def __init__(self, *, session_id: str, holder: str | None, since: datetime | None) -> None:
         held = (
-            "its lease has ended"
+            "this holder's lease has expired"
             if holder is None or since is None
             else f"{holder} has held it since {since.isoformat(timespec='seconds')}"
         )
@@ -408,7 +409,7 @@ class SessionBusyError(ConversationError):
 
 
 class ConcurrentRunError(ConversationError):
-    """Another run changed the branch since this run read it. Run again, with the present items."""
+    """Another run changed the branch since this run read it. Nothing was written; run again."""
 
     session_id: str
     branch_id: str

@@ -21,38 +21,46 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """An item's identity: the position of the event that added it, and its index there, from 0."""
+    """An item's identity: the position of the event that added it, and its index in that event, from 0."""
 
     position: Count
     index: Count
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """The base of all events. Subclasses set their tag; ``schema_version`` counts their shapes."""
+    """The base of all events. ``schema_version`` is the version of the event's fields."""
 
     schema_version: ClassVar[int] = 1
 
     @classmethod
     def type_name(cls) -> str:
-        """Return the event's name in the column ``type``."""
+        """Return the event's name, e.g. "items_added", which is stored in the column ``type``."""
         return str(cls.__struct_config__.tag)
 
 
 class ItemsAdded(Event, frozen=True, tag="items_added"):
-    """Items were added at the end of a branch, in this order, in one action."""
+    """These items were added at the end of a branch, in this order."""
 
     items: list[JSON]
 
 
 class ItemPopped(Event, frozen=True, tag="item_popped"):
-    """The newest item of a branch was removed. ``emptied_turn`` is its turn if it was the turn's last."""
+    """
+    The newest item of a branch was removed.
+
+    ``emptied_turn``: the item's turn, if no item of the turn is left; otherwise None.
+    """
 
     item: ItemRef
     emptied_turn: Count | None = None
 
 
 class ItemsReplaced(Event, frozen=True, tag="items_replaced"):
-    """From one item on (None: from the first), the branch's items were replaced by these."""
+    """
+    The items at the end of a branch, from ``first_item`` on, were replaced by these.
+
+    ``first_item``: None if all items of the branch were replaced.
+    """
 
     first_item: ItemRef | None
     items: list[JSON]
@@ -78,7 +86,12 @@ class TurnRedone(Event, frozen=True, tag="turn_redone"):
 
 
 class BranchCreated(Event, frozen=True, tag="branch_created"):
-    """A branch now shares another branch's items, up to and including one of them (None: none)."""
+    """
+    A branch was created, with the items of another branch up to and including ``last_item``.
+
+    ``last_item``: None for an empty branch. ``before_turn``: the first turn that is not on it, from 1; None
+    if it was created at the end. ``generated``: whether its id was auto-generated.
+    """
 
     branch_id: str
     from_branch_id: str
@@ -88,24 +101,24 @@ class BranchCreated(Event, frozen=True, tag="branch_created"):
 
 
 class BranchSwitched(Event, frozen=True, tag="branch_switched"):
-    """A program moved from one branch to another."""
+    """A session object switched from one branch to another."""
 
     from_branch_id: str
     branch_id: str
 
 
 class BranchDeleted(Event, frozen=True, tag="branch_deleted"):
-    """A branch was deleted. Its id stays reserved."""
+    """A branch was deleted. Its id cannot be used again."""
 
     branch_id: str
 
 
 class SessionCleared(Event, frozen=True, tag="session_cleared"):
-    """All branches were emptied and deleted; the session starts again on main."""
+    """All items and branches were deleted; the session continues on an empty main."""
 
 
 class SessionDeleted(Event, frozen=True, tag="session_deleted"):
-    """The session was deleted. Its usage and cost stay counted."""
+    """The session was deleted. Its usage and cost still count."""
 
     reason: str | None = None
 
@@ -116,9 +129,9 @@ class SessionRestored(Event, frozen=True, tag="session_restored"):
 
 class MetadataSet(Event, frozen=True, tag="metadata_set"):
     """
-    The session's user id or metadata was set: None leaves one unchanged, an empty value removes it.
+    The session's user id or metadata was set. None: not changed. An empty value: removed.
 
-    ``salt``: random, so that the digest, which stays after an erasure, cannot confirm a guessed user id.
+    ``salt``: random, so that a guessed user id cannot be confirmed with the digest, which erasing keeps.
     """
 
     schema_version: ClassVar[int] = 2
@@ -130,11 +143,12 @@ class MetadataSet(Event, frozen=True, tag="metadata_set"):
 
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    The tokens of one model request, or of ``requests`` of them where only their sum is known.
+    The tokens of one model request, or of several (``requests``) if only their sum is known.
 
-    Cached input and cache writes are part of ``input_tokens``, reasoning of ``output_tokens``. The
-    details are the provider's own, unchanged. ``cost_usd`` is None where no price is known. ``endpoint`` is
-    the base URL of the model's server, and ``service_tier`` the tier, where they are not the default ones.
+    ``input_tokens`` includes cached input and cache writes, and ``output_tokens`` includes reasoning. The
+    details are stored as the provider reports them. ``cost_usd``: None if the price is unknown.
+    ``price_source``: the origin of the price. ``endpoint``, ``service_tier``: the base URL and the service
+    tier of the model's server; None for the defaults.
     """
 
     requests: Count = 1
@@ -157,10 +171,10 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
     """
-    A run's model requests were recorded; each request is recorded once.
+    The usage of a run's model requests was recorded, each request once.
 
-    ``turn`` is the turn that they belong to, from 1 (0: before the first user item), or None if that
-    turn had been removed. ``interrupted``: the run waited for an approval; no longer recorded.
+    ``turn``: the turn of the requests, from 1; 0 before the first user item; None if the turn had been
+    removed. ``interrupted``: whether the run waited for an approval; no longer recorded.
     """
 
     run_id: str
@@ -170,7 +184,11 @@ class UsageRecorded(Event, frozen=True, tag="usage_recorded"):
 
 
 class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A correction of one recorded request. None leaves a field unchanged."""
+    """
+    A correction of one recorded request. None: not changed.
+
+    ``request``: the position of its ``UsageRecorded`` event, and its index in that event.
+    """
 
     request: ItemRef
     response_id: str | None = None
@@ -183,11 +201,7 @@ class UsageCorrection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class UsageCorrected(Event, frozen=True, tag="usage_corrected"):
-    """
-    Recorded requests were corrected: their agent, model or cost.
-
-    ``request`` names one by the position of its ``usage_recorded`` and its index there.
-    """
+    """Details of recorded requests were corrected, for example their agent, model or cost."""
 
     requests: list[UsageCorrection]
     reason: str | None = None
@@ -195,12 +209,12 @@ class UsageCorrected(Event, frozen=True, tag="usage_corrected"):
 
 class ContentErased(Event, frozen=True, tag="content_erased"):
     """
-    The payloads of these events were blanked for good.
+    The payloads of the events at these positions were erased.
 
-    ``structures`` keeps the shape of each payload, in the same order: its items without their
-    content, so that a replay numbers items and turns as before. ``is_whole``: the whole
-    session was erased and cannot be restored. ``payload_bytes``: the size of the blanked payloads.
-    ``pseudonym``: replaces the user id of the whole session, so that its usage stays that of one user.
+    ``structures``: for each of them, its items without their content, so that a replay numbers items and
+    turns as before. ``payload_bytes``: the size of the erased payloads. ``is_whole``: whether the whole
+    session was erased, and cannot be restored. ``pseudonym``: replaces the user id of an erased session, so
+    that its usage still counts as that of one user.
     """
 
     schema_version: ClassVar[int] = 3
@@ -214,7 +228,12 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):
-    """The next events were imported; the metadata of each says when it happened."""
+    """
+    A history was imported: the next events of the session.
+
+    ``source``: "openai-agents" for the SDK's tables. ``counts``: the number of each kind of imported row.
+    The metadata of each imported event has the time at which it happened.
+    """
 
     source: str
     counts: dict[str, int]

@@ -47,7 +47,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Head(Lane):
-    """The end of the log: the last event's position (0: none yet) and digest."""
+    """The end of the log: the last event's position (0 without events) and digest."""
 
     __slots__ = ()
 
@@ -56,9 +56,9 @@ class Head(Lane):
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Read what ``str(head)`` wrote, ``POSITION:DIGEST``. Raises ValueError."""
+        """Parse ``str(head)``, which is ``POSITION:DIGEST``. Raises ValueError for another format."""
         position, _, digest = text.partition(":")
-        refused = ValueError(f"{text!r} is not POSITION:DIGEST")
+        refused = ValueError(f"invalid head: expected POSITION:DIGEST, got {text!r}")
         try:
             head = cls(int(position), bytes.fromhex(digest))
         except ValueError as error:
@@ -69,14 +69,14 @@ class Head(Lane):
 
 
 class Finding(NamedTuple):
-    """A problem of the log, and the position of its event; None for a problem of the whole table."""
+    """A problem that ``verify`` found, and the position of the event; None for the whole table."""
 
     position: int | None
     problem: str
 
 
 class Verification(NamedTuple):
-    """The result of a verification: the head that was reached, and the findings."""
+    """The result of a verification: the last verified event, the number of events, and the problems."""
 
     head: Head
     events: int

@@ -62,10 +62,11 @@ class Backup(NamedTuple):
 
 class EventLog:
     """
-    A log of events in one SQLite file, shared by everybody in this process who opens it.
+    An append-only log of events in one SQLite file.
 
     ``async with EventLog.open("conversations.db") as log`` or ``log = await EventLog.open(...)``.
-    Safe to use from any number of tasks, event loops and threads. Need not be closed.
+    All objects of a process that open the same file share its connections. Safe to use from any number of
+    tasks, event loops and threads. ``close()`` is optional.
     """
 
     def __init__(
@@ -90,16 +91,16 @@ class EventLog:
         read_only: bool = False,
     ) -> Opening[Self]:
         """
-        Open the log at a path (":memory:" for one that is this object's alone).
+        Open the log at a path; ":memory:" is a log in memory that no other object shares.
 
-        projections: what to keep up to date with each append, e.g. ``projections.default()``; None keeps
-            nothing.
-        durability: "full" survives power loss; "normal" may then lose the last commits, never
-            a part of one, and nothing when only the process dies.
-        create: whether a missing or empty file becomes a log; if not, it is a NoLogError.
-        read_only: open without writing, not even to the file's header.
+        projections: the tables to keep up to date with each append, e.g. ``projections.default()``; None
+            for no tables.
+        durability: with "full", an append survives a power loss once it has returned; with "normal", which
+            is faster, a power loss (not a crash of the process) may remove the last appends, each whole.
+        create: whether a missing or empty file becomes a log; False raises NoLogError instead.
+        read_only: never write to the file; writes raise ReadOnlyFileError.
 
-        Raises an OpenError that says what the file is instead.
+        Raises an OpenError that says what the file is, if it cannot be opened as a log.
         """
         return Opening(
             lambda: cls.open_sync(
@@ -120,18 +121,19 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
-        accept: Callable[[Transaction], object] | None = None,
+        accept: Callable[[Transaction], bool] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
     ) -> Self:
         """
-        Do as ``open`` does, for callers without a running event loop. Blocks.
+        Do as ``open`` does, but block; for callers without a running event loop.
 
-        accept: looks at a file that holds no log yet and raises what refuses it, before anything
-            is written; with it, a file may hold tables of others.
-        on_create: runs in the transaction that makes the log's tables.
+        accept: called before a log is created in a file, to read the file's other tables; it raises the
+            error that refuses the file. Without it, a file with other tables raises ForeignFileError.
+            It returns whether the log's tables need names of their own beside those.
+        on_create: called in the transaction that creates the log's tables.
         """
         if durability not in ("full", "normal"):
-            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+            raise ValueError(f"invalid durability: expected 'full' or 'normal', got {durability!r}")
         engine = engine_for(path)
         target = engine.resolve(path)
         if target != MEMORY:
@@ -150,12 +152,16 @@ class EventLog:
         return cls(store, target, read_only=False, user=user)
 
     def join(self, projections: Projector) -> None:
-        """Keep these projections up to date, too. Blocks while they catch up."""
+        """Keep more projections up to date. Blocks until they include all events; ignored if read-only."""
         if not self.read_only:
             projections.join(self.store)
 
     def close(self) -> None:
-        """Finish pending work and close. The last user of the file closes its connections. Idempotent."""
+        """
+        Wait for running operations and close. Idempotent; later calls raise ClosedError.
+
+        The connections close with the last object of this process on the file.
+        """
         if not self._closed:
             self._closed = True
             self.store.notifier.notify()  # subscriptions end
@@ -166,7 +172,7 @@ class EventLog:
 
     @property
     def is_closed(self) -> bool:
-        """Whether this object was closed."""
+        """Whether ``close`` was called on this object."""
         return self._closed
 
     async def __aenter__(self) -> Self:
@@ -197,16 +203,17 @@ class EventLog:
         """
         Append events to a session, all or none; they are durable when this returns.
 
-        expected_version: the version that the session must be at; "any", "exists" (at least 1),
-            or "new" (the same as 0).
-        idempotency_key: makes the append repeatable: with the same key and the same events nothing
-            happens and the first result is returned.
+        expected_version: the version (number of events) that the session must have; or "any", "exists" (at
+            least 1), or "new" (0).
+        branch_id: the branch that the events belong to; None for events of the whole session.
+        idempotency_key: makes a retry safe: repeating the call with the same key and events writes nothing
+            and returns the first result.
 
         ``append`` does not check for deleted branches or sessions: adding items to a deleted branch
         restores it. Session objects do check.
 
         Raises WrongExpectedVersionError, IdempotencyConflictError, InvalidEventError,
-        UnserialisableError, or a StoreError; nothing was written then.
+        UnserialisableError, or a StoreError; then nothing was written.
         """
         batch = (events,) if isinstance(events, Event) else tuple(events)
         encoded = [(event, encode_checked(event)) for event in batch]
@@ -255,18 +262,21 @@ class EventLog:
         """
         Read events in the order of their positions, or backward.
 
-        session_id, branch_id, types: only these. ``branch_id`` is the branch that an event happened on.
+        session_id: only events of this session.
+        branch_id: only events that were recorded on this branch.
+        types: only events of these classes, e.g. ``[ItemsAdded]``, or names, e.g. ``["items_added"]``.
         after, until: positions, ``after`` exclusive, ``until`` inclusive.
         since, before: times of recording, ``since`` inclusive, ``before`` exclusive; a time without
             a zone is UTC.
+        backward: newest first.
+        limit: maximum number of events; None for all.
 
-        limit: maximum number of events.
-
-        Memory stays flat; other programs may append meanwhile. Raises InvalidQueryError (a ValueError).
+        Reads in pages: memory use does not depend on the length of the log, and events appended meanwhile
+        may be included. Raises InvalidQueryError (a ValueError).
         """
         query = Query(session_id, branch_id, types, after, until, since, before, backward=backward)
         if limit is not None and (type(limit) is not int or limit < 0):
-            raise InvalidQueryError(f"limit is a number of events, not {limit!r}")
+            raise InvalidQueryError(f"invalid limit: expected 0 or more, got {limit!r}")
         left = limit
         while left is None or left > 0:
             size = PAGE_EVENTS if left is None else min(PAGE_EVENTS, left)
@@ -291,15 +301,15 @@ class EventLog:
         Read events as ``read`` does, then yield new ones as they are appended: in order, each once.
 
         after: the position to start after: 0 for the first event, ``(await log.head()).position`` for
-            the next one.
-        poll_seconds: how often to look for events that other processes appended, or, if this log is
-            ``read_only``, any process did. Events that this process appends otherwise arrive at once.
+            the next one to be appended.
+        poll_seconds: seconds between reads that look for the events of other processes. Events that this
+            process appends arrive at once, unless this log is ``read_only``.
 
         Ends when the log is closed. To stop early, break out of the loop (use ``contextlib.aclosing`` to
         release it immediately). After a StoreError, resume with ``after=`` the last position you saw.
         """
         if not poll_seconds > 0:
-            raise ValueError(f"poll_seconds is above 0, not {poll_seconds!r}")
+            raise ValueError(f"invalid poll_seconds: expected more than 0, got {poll_seconds!r}")
         self._check_open()
         return follow(
             self.query,
@@ -313,23 +323,27 @@ class EventLog:
         )
 
     async def version(self, session_id: str) -> int:
-        """Return a session's version: how many events it has; 0 when it does not exist."""
+        """Return a session's version, which is its number of events; 0 for an unknown session."""
         return await self._read(lambda tx: session_version(tx, session_id))
 
     async def head(self) -> Head:
-        """Return the last event's position and digest. Keep it elsewhere to find a cut tail."""
+        """
+        Return the last event's position and digest.
+
+        Save it elsewhere: ``verify(expect_head)`` then detects that the end of the log was cut off.
+        """
         return await self._read(
             lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
         )
 
     async def verify(self, expect_head: Head | str | None = None) -> Verification:
         """
-        Recompute every digest from what is read back; check positions, versions, decodability, indexes.
+        Recompute every event's digest, and check that each event is in its place and can be decoded.
 
-        expect_head: a head that was kept elsewhere, or its text; the log must contain it.
+        expect_head: a ``head()`` saved earlier, or its ``str``; the log must still contain it.
 
-        A damaged file does not raise; its unreadable parts are findings. Raises ValueError if the text
-        is not a head.
+        Does not raise for a damaged file: unreadable parts are findings, too. Raises ValueError if
+        ``expect_head`` is a str in another format.
         """
         expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
         verifier = Verifier(expected)
@@ -351,8 +365,9 @@ class EventLog:
         """
         Verify one session's events, in time that does not depend on the length of the log.
 
-        Checks each event's link to the event before it in the log. Only ``verify`` detects a changed event
-        of another session, or a missing tail. The head is the session's last event.
+        Also checks each event's link to the event before it in the log. Only ``verify`` detects changed
+        events of other sessions, or that the end of the log was cut off. The result's head is that of the
+        session's last event.
         """
         verifier = Verifier()
         version = 0
@@ -373,13 +388,13 @@ class EventLog:
         self, target: str | os.PathLike[str], *, expect_head: Head | str | None = None
     ) -> Backup:
         """
-        Copy the log, as of one moment, to a new file, while any process writes; verify the copy.
+        Copy the log to a new file, and verify the copy. Other processes can keep writing.
 
-        expect_head: a head that was kept elsewhere; the copy must contain it.
+        expect_head: a ``head()`` saved earlier, or its ``str``; the copy must contain it.
 
-        The copy appears under its name once it is complete and verified. To restore one, back it up to
-        the log's path. Raises OpenError if the target exists, CorruptFileError if the copy does not
-        verify, ValueError for a log in memory.
+        The copy is the log at one moment, and gets its name once it is verified. To restore it, move the
+        damaged file away, open the copy, and back it up to the log's path. Raises OpenError if the target
+        exists, CorruptFileError if the copy does not verify, ValueError for a log in memory.
         """
         self._check_open()
         if self.store.is_memory:
@@ -404,23 +419,26 @@ class EventLog:
 
     async def write(self, unit: Unit[T]) -> T:
         """
-        Run a unit of work, a plain function of an open transaction, and return its result once committed.
+        Call ``unit(tx)`` in a ``Transaction`` that writes, commit, and return its result.
 
-        The unit runs on the store's thread and may run twice: when another unit of the same commit
-        fails, each is run again alone. So it must not block, fork, or have effects outside the
-        transaction; register those to undo with ``tx.on_rollback``. It must return data, not a cursor.
-        If it raises, everything it wrote is rolled back, and other units are not affected.
+        unit: a plain function, not a coroutine. It runs on the log's writing thread, and may run twice: if
+            another unit in the same commit fails, each unit runs again alone. So it must not block or fork,
+            and must undo effects outside the transaction with ``tx.on_rollback``. It must return data, not
+            a cursor.
+
+        If the unit raises, all its writes are rolled back; other units are not affected.
         """
         self._check_open()
         return await self.store.write(unit)
 
     async def query(self, unit: Unit[T]) -> T:
         """
-        Run a unit of work, a plain function of an open transaction, that only reads.
+        Call ``unit(tx)`` in a ``Transaction`` that only reads, and return its result.
 
-        The tables of projections that are kept up to date show all that the log holds. The unit runs on
-        a thread of the store, and runs again on the writer where the tables were behind the log. It must
-        not block or fork, and it must return data, not a cursor.
+        unit: a plain function, not a coroutine. It must not block or fork, and must return data, not a
+            cursor. It may run twice: if the projections are behind the log, because another program
+            appended without them, they catch up and the unit runs again. In a ``read_only`` log, that
+            raises StaleProjectionError.
         """
 
         def fresh(tx: Transaction) -> T:

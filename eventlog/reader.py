@@ -86,7 +86,7 @@ class Query:
 def _names(types: Sequence[str | type[Event]]) -> list[str]:
     if isinstance(types, str):
         raise InvalidQueryError(
-            f"`types` must be a sequence, not a str; did you mean `types=[{types!r}]`?"
+            f"invalid types: expected a sequence, got a str; did you mean types=[{types!r}]?"
         )
     names = [kind if isinstance(kind, str) else kind.type_name() for kind in types]
     if unknown := [name for name in names if name not in EVENT_TYPES]:
@@ -100,7 +100,7 @@ def _check_times(**times: datetime | None) -> None:
     for name, time in times.items():
         if time is not None and not isinstance(time, datetime):
             raise InvalidQueryError(
-                f"invalid `{name}`: expected a datetime, got {type(time).__name__}"
+                f"invalid {name}: expected a datetime, got {type(time).__name__}"
             )
 
 
@@ -108,3 +108,10 @@ def microseconds(time: datetime) -> int:
     """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
     aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def event_at(tx: Transaction, position: int) -> RecordedEvent | None:
+    """Return an event by its position; None if the log has no event there."""
+    for row in payloads.event_rows(tx, "WHERE position = ?", (position,)):
+        return RecordedEvent(row)
+    return None

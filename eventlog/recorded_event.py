@@ -14,10 +14,14 @@ EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 class RecordedEvent:
     """
-    An event as the log stores it. ``event`` and ``metadata`` are decoded at first access.
+    An event as the log stores it: ``event`` with its place, time, metadata and digest.
 
-    ``data`` is None once the content was erased. ``structure`` is then the payload without content (the
-    number and shape of its items), if it was looked up and the erasure kept it.
+    position: its place in the log. version: its place in its session, from 1.
+    recorded_at: when it was appended, in microseconds since 1970 UTC.
+    branch_id: the branch that it was recorded on; None for events of the whole session.
+    data, metadata_json: the stored JSON; ``event`` and ``metadata`` decode it at first access. ``data`` is
+        None if the content was erased.
+    structure: the number and types of the items of an erased event, if known; otherwise None.
     """
 
     __slots__ = (
@@ -82,9 +86,9 @@ class RecordedEvent:
 
     def outlined(self) -> RecordedEvent:
         """
-        Return the event as builders get it: once erased, with its structure as its data.
+        Return the event as projections get it: an erased one with its structure in place of its data.
 
-        An erased event without a structure is returned unchanged, and its ``event`` is None.
+        An erased event without a structure is returned unchanged; its ``event`` is None.
         """
         if self.data is not None or self.structure is None:
             return self
@@ -103,7 +107,7 @@ class RecordedEvent:
 
     @property
     def occurred_at(self) -> int:
-        """When it happened, in microseconds since 1970 UTC: when it was recorded, unless imported."""
+        """When it happened, in microseconds since 1970 UTC: ``recorded_at``, unless it was imported."""
         if self.metadata_json is None:
             return self.recorded_at
         return occurred_at(self.recorded_at, self.metadata_json, self.position)

@@ -19,17 +19,18 @@ _recorded: ContextVar[Mapping[str, JSON]] = ContextVar("eventlog_recording", def
 @contextmanager
 def recording(**values: JSON) -> Iterator[None]:
     """
-    Record these values in the metadata of every event appended inside the block.
+    Record these values in the metadata of every event appended inside the ``with`` block.
 
-    Any JSON value under any name but ``occurred_at``, ``imported`` and ``events_in_append``, which the
-    log itself writes; usual are ``actor``, ``trace_id``, ``run_id``, ``source``. Blocks nest, and the
-    inner ones win; None removes a name. Tasks started inside the block inherit it.
+    values: JSON values, for example ``actor="alice"``, ``trace_id=...``, ``source=...``. The names
+        ``occurred_at``, ``imported`` and ``events_in_append`` are reserved for the log. In nested blocks,
+        the inner value applies; None removes a name.
 
-    Raises InvalidEventError (a ValueError) for a reserved name.
+    Tasks started inside the block inherit the values. Raises InvalidEventError (a ValueError) for a
+    reserved name, and UnserialisableError (a TypeError) from the append for a value that is not JSON.
     """
     if reserved := sorted(RESERVED & values.keys()):
         raise InvalidEventError(
-            f"invalid name {reserved[0]!r}: the log itself records under it; choose another"
+            f"reserved name {reserved[0]!r}: the log itself writes it; choose another name"
         )
     merged = {**_recorded.get(), **values}
     token = _recorded.set({name: value for name, value in merged.items() if value is not None})

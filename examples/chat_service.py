@@ -5,7 +5,8 @@ A chat service on FastAPI: many users, many workers, one file.
     OPENAI_API_KEY=... uvicorn --factory examples.chat_service:create_app --workers 2
 
 Each request makes a session object of its own, for the user who sends it. A chat of another user is 404,
-like one that does not exist. A second message while the first is being answered is 409.
+like one that does not exist. A second message while the first is being answered is 409. An answer that is
+retried, or a question that is edited, starts a branch: both versions stay, and the user can go back.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from pydantic import BaseModel, Field
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog.errors import (
+    BranchNotFoundError,
     SessionBusyError,
     SessionDeletedError,
     SessionNotFoundError,
     SessionOwnerError,
+    TurnNotFoundError,
 )
 
 api = APIRouter()
@@ -41,6 +44,12 @@ class Message(BaseModel):
     """A message of the user."""
 
     text: str = Field(min_length=1, max_length=20_000)
+
+
+class Version(BaseModel):
+    """A branch of a chat, as ``read_versions`` returns it."""
+
+    branch_id: str
 
 
 # -- who asks, and for what ------------------------------------------------------------------------
@@ -62,8 +71,8 @@ Log = Annotated[ConversationLog, Depends(log_of)]
 
 
 async def existing_chat(chat_id: str, user_id: User, log: Log) -> AdvancedSQLiteSession:
-    """Return the session of a chat. Raises SessionOwnerError if it is another user's."""
-    session = AdvancedSQLiteSession(chat_id, log.path, user_id=user_id)
+    """Return the session of a chat on its last branch. Raises SessionOwnerError for another user's."""
+    session = AdvancedSQLiteSession(chat_id, log.path, user_id=user_id, resume=True)
     if await session.state() != "active":  # a write would create an unknown session
         raise SessionNotFoundError(chat_id)
     return session
@@ -117,13 +126,70 @@ async def delete_chat(session: Chat) -> None:
     await session.delete_session()
 
 
-@api.post("/chats/{chat_id}/messages")
-async def send(body: Message, session: Chat, request: Request) -> dict[str, str]:
-    """Answer a message."""
+# -- turns -----------------------------------------------------------------------------------------
+
+
+def agent_of(request: Request) -> Agent[Any]:
+    """Return the agent that answers."""
     agent: Agent[Any] = request.app.state.agent
+    return agent
+
+
+Answering = Annotated[Agent[Any], Depends(agent_of)]
+
+
+@api.post("/chats/{chat_id}/messages")
+async def send(body: Message, session: Chat, agent: Answering) -> dict[str, str]:
+    """Answer a message."""
     async with session.exclusive(wait_seconds=0):
         result = await Runner.run(agent, body.text, session=session)
     return {"answer": str(result.final_output)}
+
+
+@api.post("/chats/{chat_id}/turns/{turn}/retry")
+async def retry(turn: int, session: Chat, agent: Answering) -> dict[str, str]:
+    """Answer a turn again, on a new branch."""
+    async with session.exclusive(wait_seconds=0):
+        result = await Runner.run(agent, await session.retry(turn), session=session)
+    return {"answer": str(result.final_output)}
+
+
+@api.put("/chats/{chat_id}/turns/{turn}")
+async def edit(turn: int, body: Message, session: Chat, agent: Answering) -> dict[str, str]:
+    """Answer a turn with another text, on a new branch."""
+    async with session.exclusive(wait_seconds=0):
+        result = await Runner.run(agent, await session.edit(turn, body.text), session=session)
+    return {"answer": str(result.final_output)}
+
+
+@api.get("/chats/{chat_id}/turns/{turn}/versions")
+async def read_versions(turn: int, session: Chat) -> list[dict[str, Any]]:
+    """Return the versions of a turn, for a control such as "2 of 3"."""
+    return [
+        {"number": each["number"], "branch_id": each["branch_id"], "is_current": each["is_current"]}
+        for each in await session.siblings(turn)
+    ]
+
+
+@api.put("/chats/{chat_id}/version", status_code=204)
+async def show_version(body: Version, session: Chat) -> None:
+    """Continue on another branch."""
+    async with session.exclusive(wait_seconds=0):
+        await session.switch_to_branch(body.branch_id)
+
+
+@api.post("/chats/{chat_id}/undo")
+async def undo(session: Chat) -> dict[str, Any]:
+    """Remove the last turn, and return its items."""
+    async with session.exclusive(wait_seconds=0):
+        return {"items": await session.undo_turn()}
+
+
+@api.post("/chats/{chat_id}/redo")
+async def redo(session: Chat) -> dict[str, Any]:
+    """Add the last undone turn again, and return its items."""
+    async with session.exclusive(wait_seconds=0):
+        return {"items": await session.redo()}
 
 
 # -- my data ---------------------------------------------------------------------------------------
@@ -151,6 +217,11 @@ async def not_found(_request: Request, _error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "chat not found"}, status_code=404)
 
 
+async def no_such_version(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer for a turn or branch that the chat does not have."""
+    return JSONResponse({"detail": "turn or version not found"}, status_code=404)
+
+
 async def busy(_request: Request, _error: Exception) -> JSONResponse:
     """Answer a message that came while another one was being answered."""
     return JSONResponse({"detail": "the last message is being answered"}, status_code=409)
@@ -170,5 +241,7 @@ def create_app(path: str = "chats.db", agent: Agent[Any] | None = None) -> FastA
     app.include_router(api)
     for missing in (SessionOwnerError, SessionNotFoundError, SessionDeletedError):
         app.add_exception_handler(missing, not_found)
+    for missing in (TurnNotFoundError, BranchNotFoundError):
+        app.add_exception_handler(missing, no_such_version)
     app.add_exception_handler(SessionBusyError, busy)
     return app

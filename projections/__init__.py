@@ -1,4 +1,4 @@
-"""Projections: tables that builders derive from the events of a log, and can rebuild."""
+"""Projections: tables that are computed from the events of a log, and can be rebuilt from them."""
 
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -16,6 +16,7 @@ from agents_eventlog.projections.replay import (
 from agents_eventlog.projections.search.index import Search, built_to
 from agents_eventlog.projections.sessions.filters import SessionFilters
 from agents_eventlog.projections.usage.builder import Usage
+from agents_eventlog.projections.views.views import Views
 
 __all__ = [
     "Conversations",
@@ -28,6 +29,7 @@ __all__ = [
     "Search",
     "SessionFilters",
     "Usage",
+    "Views",
     "default",
     "items_as_of",
     "kept",
@@ -37,15 +39,16 @@ __all__ = [
 
 def default(*, search: bool = False) -> Projections:
     """
-    Return the projections that the session reads: conversations and usage.
+    Return the projections that session objects and ``ConversationLog`` read: conversations and usage, with
+    views on them.
 
-    search: with the full-text index, too.
+    search: also the full-text index.
     """
-    return Projections(Conversations(), Usage(), *((Search(),) if search else ()))
+    return Projections(Conversations(), Usage(), Views(), *((Search(),) if search else ()))
 
 
 def kept(tx: Transaction) -> Projections:
-    """Return the projections that a file keeps: the default ones, and the index if it is up to date."""
+    """Return the default projections, with the full-text index if the file has one that is up to date."""
     return default(search=built_to(tx) == read_head(tx).position)
 
 

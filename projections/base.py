@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from agents_eventlog.eventlog.events import Event
@@ -13,22 +13,22 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 
 class Projection(Protocol):
     """
-    Tables that a builder derives from events; a replay can rebuild them. Subclass it.
+    Tables that are computed from events, and can be rebuilt by a replay. Subclass it.
 
-    A builder is deterministic: no clock, no randomness, no reading outside its own tables, so that the
-    same events always give the same rows. It is given its events in the order of the log, one at a
-    time or thousands, and must not care how they are cut into batches.
+    ``apply`` must be deterministic: it uses no clock and no randomness, and reads only its own tables, so
+    that the same events always give the same rows. It gets the events in the order of the log, in batches
+    of any size; the size must not change the rows.
 
-    An event whose content was erased has its structure in place of its content, and ``is_erased`` is
-    true: the same number of items, of the same kinds. A builder that keeps content also handles
-    ``ContentErased``, and removes what its tables hold of those positions.
+    An event with erased content has ``is_erased`` set, and its structure in place of its content: the same
+    number of items, of the same types. A projection that stores content also handles ``ContentErased``, and
+    deletes the content of those positions from its tables.
     """
 
     name: ClassVar[str]
-    """Under which its checkpoint is kept."""
+    """Unique in the log; ``eventlog replay --projection`` and errors use it."""
 
     version: ClassVar[int]
-    """Bump it when the builder or its tables change; the tables are then replayed."""
+    """Increase it when ``apply`` or the tables change; the tables are then rebuilt."""
 
     schema: ClassVar[Sequence[str]]
     """
@@ -38,13 +38,25 @@ class Projection(Protocol):
     """
 
     handles: ClassVar[Sequence[type[Event]]]
-    """The events it wants to see."""
+    """The classes of the events that ``apply`` gets."""
 
     is_built_in_steps: ClassVar[bool] = False
-    """Whether its readers cope with tables that show less than the log, so that writers need not wait."""
+    """Whether readers accept tables that are behind the log, so that writers need not wait for them."""
+
+    def views(self, engine: Engine) -> Mapping[str, str]:
+        """Return views to keep beside the tables: the query of each, by its name."""
+        return {}
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
-        """Change the tables by what these events say."""
+        """Update the tables with these events."""
+
+
+def names(engine: Engine, projection: Projection) -> list[str]:
+    """Return the names of a projection's tables and views."""
+    return [
+        *(table.name for table in tables(engine, projection)),
+        *projection.views(engine),
+    ]
 
 
 def tables(engine: Engine, projection: Projection) -> tuple[Table, ...]:

@@ -13,7 +13,8 @@ from agents_eventlog.eventlog.errors import ProjectionError
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.base import Projection, tables
+from agents_eventlog.projections import base
+from agents_eventlog.projections.base import Projection
 
 CHECKPOINTS = "SELECT projection, version, position FROM checkpoints"
 SET_CHECKPOINT = """
@@ -68,26 +69,27 @@ def delete_checkpoint(tx: Transaction, name: str) -> None:
 
 def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> None:
     """
-    Make a projection's tables; ``replace`` also drops every table of an earlier build.
+    Make a projection's tables and views; ``replace`` also drops all of an earlier build.
 
     Raises ProjectionError if another program's table has the same name.
     """
-    names = [table.name for table in tables(tx.engine, projection)]
+    names = base.names(tx.engine, projection)
     makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
     earlier = {name for name, maker in makers.items() if maker == projection.name}
     if replace:
         for name in sorted({*names, *earlier}):
-            tx.execute(f'DROP TABLE IF EXISTS main."{name}"')
+            tx.engine.drop(tx, name)
     present = tx.engine.table_names(tx)
     for name in names:
         if name in present:
             raise ProjectionError(
-                f"there is a table {name!r} already that projection {projection.name!r} "
-                "did not make",
+                f"table {name!r} already exists, and projection {projection.name!r} did not create it",
                 projection=projection.name,
             )
     for statement in projection.schema:
         tx.execute(tx.engine.create_statement(statement))
+    for name, query in projection.views(tx.engine).items():
+        tx.execute(f'CREATE VIEW "{name}" AS {query}')
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     made = {**others, **dict.fromkeys(names, projection.name)}
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))

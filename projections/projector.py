@@ -62,7 +62,7 @@ class Projections:
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
-        """Return the projections with these names, or all. Raises UnknownProjectionError."""
+        """Return the projections with these names; all for []. Raises UnknownProjectionError."""
         for name in names:
             if name not in self.by_name:
                 known = ", ".join(sorted(self.by_name))
@@ -74,7 +74,7 @@ class Projections:
     # -- the log's side (eventlog.log.Projector) -----------------------------------------------
 
     def join(self, store: Store) -> None:
-        """Catch up with the log, and keep the tables up to date from then on, beside the present ones."""
+        """Catch up with the log, then keep the tables up to date in addition to those that already are."""
         present: object = getattr(store.participant, "projector", None)
         merged = self._merged_with(present) if isinstance(present, Projections) else self
         if merged is present:
@@ -106,7 +106,7 @@ class Projections:
         keeper.projector = merged
 
     def begin(self, tx: Transaction, head: Lane) -> None:
-        """Refuse tables of a newer program; catch up with events of programs without these projections."""
+        """Refuse tables of a newer release; catch up with events that programs without them appended."""
         if tx.cache.get(Built).to == (self, head.position):
             return
         found = checkpoints(tx)
@@ -121,7 +121,8 @@ class Projections:
                 )
             elif position == head.position:
                 continue
-            position = catch_up(tx, [projection], position)
+            if projection.handles:
+                position = catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, max(position, head.position))
         if found.keys() <= self.by_name.keys():
             tx.cache.get(Built).is_all = True
@@ -167,8 +168,8 @@ class Projections:
             mine, theirs = self.by_name[name].version, present.by_name[name].version
             if mine != theirs:
                 raise ProjectionError(
-                    f"projection {name!r} is kept at version {theirs} by this process already, "
-                    f"not {mine}: close what uses it first",
+                    f"this process already keeps projection {name!r} at version {theirs}, "
+                    f"not {mine}: close the objects that use it first",
                     projection=name,
                 )
         if self.by_name.keys() <= present.by_name.keys():
@@ -183,5 +184,6 @@ class Projections:
         return [
             projection
             for name, projection in self.by_name.items()
-            if head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+            if projection.handles
+            and head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
         ]

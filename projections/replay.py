@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that a replay builds differently: a missing one has no ``live``."""
+    """A row that differs: as stored (``live``) and as replayed; None where the row does not exist."""
 
     table: str
     key: tuple[Any, ...]
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
 
 
 class ReplayResult(NamedTuple):
-    """One table's outcome: its rows after the replay, and the differences that a check found."""
+    """The result for one table: the numbers of rows after the replay, and of rows that differ."""
 
     projection: str
     table: str
@@ -79,13 +79,14 @@ def replay(
     on_difference: OnDifference | None = None,
 ) -> list[ReplayResult]:
     """
-    Build projections again from the first event. Blocks; run it in a thread of its own.
+    Rebuild the tables of projections from the first event. Blocks: call it with ``asyncio.to_thread``.
 
-    check: compare with the live tables and change nothing; each differing row goes to
-        ``on_difference``.
+    check: only compare the tables with a replay; change nothing.
+    on_progress: called while events are applied.
+    on_difference: called for each row that differs, with ``check``.
 
-    Returns a line for each table. Raises UndecodableEventError for an event that cannot be read;
-    nothing has changed then.
+    Returns a result for each table. Raises UndecodableEventError for an event that cannot be read; then
+    nothing was changed.
     """
     if check:
         return _check(log_.store, projections, on_progress, on_difference)

@@ -31,7 +31,7 @@ PUBLIC = {
     """,
     "agents_eventlog.projections": """
         Conversations Difference ErasureResult Progress Projection Projections ReplayResult Search
-        SessionFilters Usage default items_as_of kept replay
+        SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
         AdvancedSQLiteSession BranchComparison BranchNode Budget BudgetUsage ComparedTurn ConversationLog
@@ -49,7 +49,7 @@ PUBLIC = {
 ERRORS = "agents_eventlog.eventlog.errors"
 
 # Internal types in public signatures, whose values users get and pass on but need not name.
-UNNAMED = {"Opening", "Projector", "Store"}
+UNNAMED = {"Engine", "Opening", "Projector", "Store"}
 
 
 def exported() -> Iterator[tuple[str, Any]]:

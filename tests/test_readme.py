@@ -26,12 +26,9 @@ from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply,
 from agents_eventlog.eventlog import errors
 from tests import support_conversation
 from tests.contract.differences import DIFFERENCES
+from tests.readme import BLOCKS, CONSOLE, PYTHON, README
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
-CONSOLE = [code for language, code in BLOCKS if language == "console"]
 FOR_A_SHELL = set("|&><$")
 CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+Z?)?)?)?"), "TIME"),

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.cli.verify import chain_document
 from agents_eventlog.adapters.conversations import event_descriptions, summary, timestamps
 from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
 from agents_eventlog.eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
@@ -69,7 +69,7 @@ class Filters(NamedTuple):
             return False
         if self.until is not None and time >= self.until:
             return False
-        if self.actor is not None and _bound(recorded, "actor") != self.actor:
+        if self.actor is not None and event_descriptions.bound(recorded, "actor") != self.actor:
             return False
         return self.branch_id is None or self.branch_id in _branches(recorded)
 
@@ -80,14 +80,6 @@ def happened_at(recorded: RecordedEvent) -> int:
         return recorded.occurred_at
     except (ValueError, RecursionError):
         return recorded.recorded_at
-
-
-def _bound(recorded: RecordedEvent, name: str) -> str | None:
-    try:
-        value = recorded.metadata.get(name)
-    except (ValueError, RecursionError, AttributeError):
-        return None
-    return value if isinstance(value, str | None) else summary.json_or_text(value)
 
 
 def _branches(recorded: RecordedEvent) -> set[str | None]:
@@ -323,7 +315,7 @@ def line(recorded: RecordedEvent, described: EventDescription, *, full: bool = F
         if gone := sum(item.gone is not None for item in described.items[len(shown) :]):
             words.append(f" ({gone:,} no longer in any branch)", style="red")
     for name, label in (("actor", "by"), ("trace_id", "trace")):
-        if (value := _bound(recorded, name)) is not None:
+        if (value := event_descriptions.bound(recorded, name)) is not None:
             words.append(f"  {label} {printable(summary.shortened(value))}", style="dim")
     return words
 
@@ -341,8 +333,8 @@ def _document(
         "type": recorded.type,
         "occurred_at": timestamps.iso(happened_at(recorded)),
         "recorded_at": timestamps.iso(recorded.recorded_at),
-        "actor": _bound(recorded, "actor"),
-        "trace_id": _bound(recorded, "trace_id"),
+        "actor": event_descriptions.bound(recorded, "actor"),
+        "trace_id": event_descriptions.bound(recorded, "trace_id"),
         "account": described.account,
         "state": described.state,
         "data": None if event is None else json.loads(codec.encode(event)),

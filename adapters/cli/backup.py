@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import ExitCode, printable
+from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.conversations.summary import counted
 
 if TYPE_CHECKING:

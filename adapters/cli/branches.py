@@ -16,9 +16,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.branches import Branch, branches
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
 
 if TYPE_CHECKING:

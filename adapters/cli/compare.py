@@ -18,9 +18,9 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import event_descriptions, summary
 from agents_eventlog.adapters.conversations.comparison import compare_branches
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import doctor_checks, summary, timestamps
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import leases, payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.reader import event_counts

@@ -19,7 +19,8 @@ from rich.text import Text
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.cli.markdown import export_markdown
-from agents_eventlog.adapters.cli.terminal import ExitCode, printable
+from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.conversations.summary import counted
 from agents_eventlog.adapters.openai_agents.migration.import_file import check_source, import_file

@@ -467,6 +467,48 @@ def tools(
 
 
 @app.command()
+def view(
+    db: Database,
+    session: Annotated[
+        str | None, typer.Argument(metavar="SESSION", help="Open this session.")
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Port. [dim]\\[default: the first free one from 4780][/dim]"
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another host name to answer for (repeatable)."),
+    ] = None,
+    no_key: Annotated[
+        bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
+    ] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+) -> None:
+    """
+    Look at conversations in a browser: branches, tools, costs, and every version.
+
+    The pages only read. They are served to this machine alone; the printed address has a key.
+
+    Example: [bold]eventlog view conversations.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import view
+
+    view.run(
+        db,
+        session,
+        host=host,
+        port=port,
+        allowed=allow_host or [],
+        with_key=not no_key,
+        opens=not no_open,
+    )
+
+
+@app.command()
 def doctor(db: Database, as_json: AsJson = False) -> bool:
     """
     Examine a file: its contents, its problems, and how to fix each.

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import media, summary, timestamps
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.openai_agents.migration.importer import shared_length
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, choose

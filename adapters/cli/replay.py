@@ -18,6 +18,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.projections import Difference, Progress, ReplayResult
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def print_difference(out: Console, difference: Difference, *, as_json: bool) -> 
     if as_json:
         terminal.print_json({"kind": "difference", **difference._asdict()})
     else:
-        out.print(Text(terminal.printable(str(difference))), soft_wrap=True)
+        out.print(Text(printable(str(difference))), soft_wrap=True)
 
 
 def print_tables(out: Console, tables: list[ReplayResult], *, check: bool, as_json: bool) -> None:

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.projections.background import build_incrementally
 from agents_eventlog.projections.search import index as search_index

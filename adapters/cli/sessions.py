@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import (
     ConversationError,
     InvalidQueryError,

@@ -6,7 +6,6 @@ import getpass
 import json
 import os
 import sys
-import unicodedata
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from typer.core import TyperGroup
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, recording
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import (
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 
 WIDEST = 100
 """Maximum line width, because longer lines are hard to read on any terminal."""
-
-_SHOWN = {"Cc", "Cs", "Zl", "Zp"}
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
 
 _opened: ContextVar[Path | None] = ContextVar("_opened", default=None)
 
@@ -191,26 +187,6 @@ def folded(out: Console, row: Text, words: Text) -> Text:
             row.append("\n" + " " * indent)
         row.append_text(line)
     return row
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """
-    Escape control characters, terminal escapes, bidirectional characters and lone surrogates.
-
-    ``lines`` keeps line breaks.
-    """
-    if text.isprintable():
-        return text  # the common case
-    return "".join(
-        character
-        if not _is_shown(character) or (lines and character == "\n")
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def _is_shown(character: str) -> bool:
-    return unicodedata.category(character) in _SHOWN or character in _TURNING
 
 
 def print_json(document: dict[str, JSON]) -> None:

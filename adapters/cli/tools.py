@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import InvalidQueryError
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import budgets, summary, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY, UsageQuery
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import replay, terminal
 from agents_eventlog.adapters.conversations import doctor_checks, summary
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
 from agents_eventlog.projections.base import tables as tables_of
@@ -65,7 +66,7 @@ def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) 
         terminal.print_json({"kind": "verified", "ok": is_clean, **chain_document(verified)})
         return is_clean
     for problem in tables.problems:
-        out.print(Text(terminal.printable(problem), style="bold red"), soft_wrap=True)
+        out.print(Text(printable(problem), style="bold red"), soft_wrap=True)
     if only_head and verified.ok:
         out.print(Text(str(verified.head)), soft_wrap=True)
     elif not only_head:
@@ -106,7 +107,7 @@ def print_chain(out: Console, verified: Verification) -> None:
         text = finding.problem
         if finding.position is not None:
             text = f"event {finding.position}: {text}"
-        out.print(Text(f"  {terminal.printable(text)}"), soft_wrap=True)
+        out.print(Text(f"  {printable(text)}"), soft_wrap=True)
     left = len(verified.findings) - SHOWN_FINDINGS
     if left > 0:
         out.print(Text(f"  and {left:,} more: --json prints all"))

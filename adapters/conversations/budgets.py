@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.eventlog.errors import BudgetExceededError
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import nanos
@@ -31,18 +34,26 @@ _TEXT: Final = re.compile(
 )
 
 
+_Applied: TypeAlias = tuple[weakref.ref[EventLog], tuple["Budget", ...]]
+
+_applied: weakref.WeakKeyDictionary[Store, tuple[_Applied, ...]] = weakref.WeakKeyDictionary()
+"""The budgets of log objects. Each value is replaced as a whole: other threads may read it meanwhile."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """
     A limit on usage: in USD, in tokens (input and output), or both.
 
+    usd, tokens: the limit; at least one of them. The budget is used up when recorded usage reaches it.
     per: what the limit applies to. "run": each run. "session": each session. "user": all sessions of each
-        user; a session without a user id is counted alone. "day" and "month": all sessions of the log, in
-        the current day or month. A pair limits both: ("user", "month") is each user's current month.
-    soft: only log a warning when the budget is used up.
+        user together; a session without a user id alone. "day" and "month": all sessions of the log
+        together, in the current day or month. A pair combines two: ("user", "month") is each user's usage
+        in the current month.
+    soft: only log a warning when the budget is used up, instead of raising BudgetExceededError.
     tz: the IANA time zone of days and months.
 
-    Requests without a known price count as 0 USD; a warning in the log says so.
+    Requests without a known price count as 0 USD; a warning is logged.
     """
 
     usd: float | None = None
@@ -55,7 +66,7 @@ class Budget:
         """Raise ValueError for a limit that is not a number, or an unknown ``per`` or ``tz``."""
         for name, limit in (("usd", self.usd), ("tokens", self.tokens)):
             if limit is not None and not (math.isfinite(limit) and limit >= 0):
-                raise ValueError(f"invalid {name}: expected a number from 0, got {limit!r}")
+                raise ValueError(f"invalid {name}: expected 0 or more, got {limit!r}")
         if self.usd is None and self.tokens is None:
             raise ValueError("invalid budget: expected usd or tokens, got neither")
         if frozenset(self._names) not in _PER or len(self._names) > 2:
@@ -92,7 +103,9 @@ class BudgetUsage(NamedTuple):
     """
     The usage that counts towards a budget.
 
-    keys: what it is the usage of: run_id, session_id or user_id; day or month. None: no user id.
+    keys: the run, session or user, and the day or month, that used it: run_id, session_id, user_id, day,
+        month. A user_id of None means sessions without one.
+    unpriced_requests: the number of requests without a known price, which ``cost_usd`` does not include.
     """
 
     budget: Budget
@@ -103,7 +116,7 @@ class BudgetUsage(NamedTuple):
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether the budget is used up, so that the next request would exceed it."""
+        """Whether the budget is used up: the usage has reached a limit."""
         usd, tokens = self.budget.usd, self.budget.tokens
         return (usd is not None and nanos(self.cost_usd) >= nanos(usd)) or (
             tokens is not None and self.tokens >= tokens
@@ -111,14 +124,14 @@ class BudgetUsage(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """The used part of the limit; of the closer one, if there are two. 1.0 is all of it."""
+        """The used fraction of the limit: 1.0 is all of it. With two limits, the greater fraction."""
         parts = ((self.cost_usd, self.budget.usd), (self.tokens, self.budget.tokens))
         return max(
             (used / limit if limit else math.inf) for used, limit in parts if limit is not None
         )
 
     def error(self) -> BudgetExceededError:
-        """Return the error that says that the budget is used up."""
+        """Return the BudgetExceededError for this usage."""
         return BudgetExceededError(
             budget=self.budget, keys=self.keys, cost_usd=self.cost_usd, tokens=self.tokens
         )
@@ -131,6 +144,25 @@ def checked(budgets: Budgets) -> tuple[Budget, ...]:
         if not isinstance(budget, Budget):
             raise TypeError(f"invalid budget: expected a Budget, got {type(budget).__name__}")
     return each
+
+
+def apply_while_open(log: EventLog, limits: tuple[Budget, ...]) -> None:
+    """Apply budgets to all sessions of this process on a log's file, until this log object is closed."""
+    if limits:
+        _applied[log.store] = (*_open(log.store), (weakref.ref(log), limits))
+
+
+def of_logs(store: Store) -> list[Budget]:
+    """Return the budgets of the open log objects of a store."""
+    return [budget for _, limits in _open(store) for budget in limits]
+
+
+def _open(store: Store) -> list[_Applied]:
+    return [
+        each
+        for each in _applied.get(store, ())
+        if (log := each[0]()) is not None and not log.is_closed
+    ]
 
 
 def parsed(text: str) -> Budget:

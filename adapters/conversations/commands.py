@@ -126,7 +126,7 @@ def check_owner(tx: Transaction, context: SessionContext, session_id: str | None
     Raise SessionOwnerError if a session, by default the context's, exists and is not the context's user's.
 
     A session without an owner belongs to no user; ``set_metadata`` gives it one. An erased session passes:
-    its owner was erased with its content.
+    its content is erased, and a pseudonym replaces its owner.
     """
     if context.user_id is None:
         return
@@ -162,6 +162,13 @@ def look(tx: Transaction, context: SessionContext) -> Place:
     elif context.cleared_version is None:
         context.move(tx, context.branch_id, here.cleared_version)
     return here
+
+
+def may_change(tx: Transaction, context: SessionContext, session_id: str) -> None:
+    """Raise what forbids a session object to delete or restore a session: its owner, or a lost lease."""
+    check_owner(tx, context, session_id)
+    if session_id == context.session_id:
+        require_lease(tx, context)
 
 
 def user_of(tx: Transaction, context: SessionContext) -> str | None:

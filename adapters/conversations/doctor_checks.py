@@ -15,7 +15,7 @@ from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.storage.engine import Problem
 from agents_eventlog.projections import build
-from agents_eventlog.projections.base import tables as tables_of
+from agents_eventlog.projections.base import names as names_of
 from agents_eventlog.projections.search import index as search_index
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
         checkpoint = built.get(name)
         if checkpoint is None:
             # Not built yet, which is fine; but tables without a checkpoint cannot be explained.
-            if present & {table.name for table in tables_of(tx.engine, projection)}:
+            if present & set(names_of(tx.engine, projection)):
                 problems.append(f"projection {name!r} has tables, but no checkpoint")
             continue
         if checkpoint.version != projection.version:
@@ -88,11 +88,11 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
                 is_note=True,
             )
             continue
-        for table in tables_of(tx.engine, projection):
-            if table.name not in present:
+        for table in names_of(tx.engine, projection):
+            if table not in present:
                 yield Problem(
                     "projections",
-                    f"the table {table.name!r} of projection {name!r} is missing",
+                    f"the table {table!r} of projection {name!r} is missing",
                     "run `eventlog replay`",
                 )
 

@@ -95,6 +95,15 @@ def describe_event(
     return EventDescription(account if full else _short(account), items, "whole")
 
 
+def bound(recorded: RecordedEvent, name: str) -> str | None:
+    """Return a value that a program bound to an event, such as its actor, as text."""
+    try:
+        value = recorded.metadata.get(name)
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return value if isinstance(value, str | None) else summary.json_or_text(value)
+
+
 def _of_one_call(recorded: RecordedEvent) -> str:
     """Return a note if the event was appended together with others."""
     try:

@@ -31,7 +31,7 @@ class ItemFilters(TypedDict, total=False):
     role: the role of a message.
     session_id: the session of the item.
     user_id: the user id of the item's session.
-    branch_id: a live branch that holds the item.
+    branch_id: a branch that has the item, and is not deleted.
     since, until: times, ``since`` inclusive, ``until`` exclusive; without a zone they are UTC. A date means
         the whole day.
     """
@@ -50,12 +50,13 @@ class ItemHit(TypedDict):
     """
     An item that matches a search.
 
-    branch_ids: the live branches that hold the item, in the order of their creation.
+    branch_ids: the branches that have the item and are not deleted, in the order of their creation.
     added_on: the branch that the item was added to.
     is_active: False for an item that was removed, and for items of deleted sessions.
     turn: None for an item that was removed.
-    position, index: the event that holds the item, and the item's index in it.
-    snippet, hit: ``snippet[hit[0]:hit[1]]`` is the match.
+    position, index: the position of the event that added the item, and the item's index in the event.
+    item: the item itself.
+    snippet, hit: the text around the match, which is ``snippet[hit[0]:hit[1]]``.
     occurred_at: UTC, ``YYYY-MM-DD HH:MM:SS``.
     cursor: pass it as ``after=`` to continue after this item.
     """
@@ -84,7 +85,7 @@ class SearchResults(Sequence[ItemHit]):
 
     cursor: pass it as ``after=`` to get the next page; None on the last page.
     indexed: whether the search used the full-text index.
-    scanned: the number of events that were read without the index.
+    scanned: the number of events that were read and searched without the index.
     """
 
     rows: tuple[ItemHit, ...]

@@ -49,12 +49,10 @@ class ConversationLog(EventLog):
     """
     An ``EventLog`` with queries and operations across all sessions.
 
-    Open it with ``async with ConversationLog.open("conversations.db") as log``, or use ``session.log`` of
-    a session object that opened a path.
+    Open it with ``async with ConversationLog.open("conversations.db") as log``, or use the ``log`` of an
+    ``AdvancedSQLiteSession``. Costs are in USD. All methods that query raise InvalidQueryError (a
+    ValueError) for an invalid filter.
     """
-
-    budgets: tuple[Budget, ...] = ()
-    """The budgets for runs with sessions on this log object."""
 
     @classmethod
     def open(
@@ -71,9 +69,10 @@ class ConversationLog(EventLog):
         """
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
-        projections: more projections to keep up to date, beside the default ones.
+        projections: more projections to keep up to date, in addition to the default ones.
         search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
-        budgets: a ``Budget``, or several, for runs with sessions on this log object.
+        budgets: a ``Budget``, or several, for the runs of all sessions of this process on the file, until
+            this log object is closed.
         """
         limits = budget_calls.checked(budgets)
         return Opening(
@@ -104,15 +103,15 @@ class ConversationLog(EventLog):
         """
         Return usage and cost of all sessions, of one user's sessions, or of one session.
 
-        by: "session", "user", "model", "agent", "day", "month", "run", "turn" or "branch", or several.
-            "groups" then holds a dict for each group: its keys (session_id, user_id, run_id, branch_id, or
-            the name itself; None if unknown) and its sums.
-        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
-            day.
+        by: group by "session", "user", "model", "agent", "day", "month", "run", "turn" or "branch", or by
+            several of them. The key "groups" is then a list of dicts: the group's values (session_id,
+            user_id, run_id, branch_id, or the name itself; None if unknown) and its sums.
+        since, until: only usage in this period, ``since`` inclusive, ``until`` exclusive. Times without a
+            zone are in ``tz``; a date means the whole day.
         live: only usage of active turns: those that were not popped, deleted or cleared.
-        tz: the IANA time zone of days, months and dates.
+        tz: the IANA time zone of days, months, dates and times without a zone.
 
-        The sums are those of ``session.get_usage_stats``. Raises InvalidQueryError (a ValueError).
+        The keys of the sums are those of ``session.get_usage_stats``.
         """
         asked = usage_calls.wanted(
             by, since=since, until=until, user_id=user_id, session_id=session_id, live=live, tz=tz
@@ -126,9 +125,9 @@ class ConversationLog(EventLog):
         """
         Return the usage that counts towards a budget, for each run, session or user, the most used first.
 
-        user_id, session_id: only of this user's sessions, or of this session.
+        user_id, session_id: only usage of this user's sessions, or of this session.
 
-        Of a budget per day or month, it is the usage of the current one.
+        For a budget per day or month, it is the usage of the current day or month.
         """
         asked = usage_calls.wanted(user_id=user_id, session_id=session_id)
         await usage_calls.recorded(self.store)
@@ -146,11 +145,15 @@ class ConversationLog(EventLog):
         dry_run: bool = False,
     ) -> RepriceResult:
         """
-        Price recorded requests again, each at its time, and record the costs that changed.
+        Compute the costs of recorded requests again, with the prices at the time of each request, and
+        record those that changed.
 
-        prices: as for a session. The default is the list included in genai-prices, for all requests except
-            those that an application priced itself. A callable is called from a thread.
-        since, until, session_id, model, only_unpriced: only these requests.
+        prices: as for a session; a callable is called from a thread. None for the list included in
+            genai-prices; the costs of requests that the application's own prices gave then stay.
+        since, until: only requests in this period, ``since`` inclusive, ``until`` exclusive, in UTC; a date
+            means the whole day.
+        session_id, model: only requests of this session, of this model.
+        only_unpriced: only requests without a cost.
         dry_run: return the changes without recording them.
         """
         from agents_eventlog.adapters.conversations import repricing
@@ -179,9 +182,10 @@ class ConversationLog(EventLog):
         **which: Unpack[SessionFilters],
     ) -> list[SessionRow]:
         """
-        Return all sessions, or those that match the filters, as a session object's ``list_sessions``.
+        Return the sessions that match all filters, of all users; parameters and result are those of
+        ``list_sessions`` of a session object.
 
-        deleted: return deleted sessions instead of the others.
+        deleted: return only deleted sessions, which are otherwise left out.
         """
         query = filters.parse(
             limit=limit, after=after, order_by=order_by, reverse=reverse, deleted=deleted, **which
@@ -192,7 +196,7 @@ class ConversationLog(EventLog):
         """
         Return the row of one session, as ``sessions`` does. Raises SessionNotFoundError (a ValueError).
 
-        deleted: return a deleted session instead of one that is not; an erased session is deleted, too.
+        deleted: look only among deleted sessions, which include erased ones; False: only among the others.
         """
         codec.check_text("session_id", session_id)
         for row in await self.sessions(session_id=session_id, deleted=deleted):
@@ -200,7 +204,11 @@ class ConversationLog(EventLog):
         raise SessionNotFoundError(session_id)
 
     async def delete_session(self, session_id: str, *, reason: str | None = None) -> None:
-        """Delete a session; its usage stays counted. Raises SessionNotFoundError (a ValueError)."""
+        """
+        Delete a session; its usage still counts. Raises SessionNotFoundError (a ValueError).
+
+        reason: recorded in the log.
+        """
         await self.write(lambda tx: sessions.delete_session(tx, session_id, reason))
 
     async def restore_session(self, session_id: str) -> None:
@@ -216,12 +224,15 @@ class ConversationLog(EventLog):
         **which: Unpack[SessionFilters],
     ) -> Deletion:
         """
-        Return the sessions that match the filters; with ``dry_run=False``, delete them.
+        Return the sessions that match all filters; with ``dry_run=False``, delete them.
 
-        all_sessions: required without a filter.
+        dry_run: True, the default, deletes nothing.
+        reason: recorded in the log.
+        all_sessions: must be True to select all sessions, without a filter.
+        which: the filters, see ``SessionFilters``.
 
-        Deletes in units of work of 100 sessions, each all or none. Sessions that are created meanwhile, or
-        no longer match, are not deleted. Raises InvalidQueryError (a ValueError).
+        Deletes 100 sessions at a time, all or none of them. Sessions that are created meanwhile, or no
+        longer match, are not deleted.
         """
         query = filters.parse(**which)
         run = self._ask if dry_run else self.write
@@ -238,8 +249,7 @@ class ConversationLog(EventLog):
         """
         Yield the histories of all sessions of a user, deleted ones included, as ``export_lines`` does.
 
-        A session belongs to the user that its metadata names now. A user without sessions yields an empty
-        export.
+        A session belongs to the user whose id it has now. The export of a user without sessions is empty.
         """
         codec.check_text("user_id", user_id)
         session_ids = await self._ask(lambda tx: session_queries.of_user(tx, user_id))
@@ -261,7 +271,7 @@ class ConversationLog(EventLog):
         """
         Return the active items that contain a text and match the filters, in all sessions.
 
-        include_removed: return also items that are on no branch any more, and those of deleted sessions.
+        include_removed: also return items that were removed, and items of deleted sessions.
 
         The other parameters and the result are those of a session object's ``find_items``.
         """
@@ -273,15 +283,15 @@ class ConversationLog(EventLog):
         self, by: Iterable[str] | str = ("tool",), **which: Unpack[ToolFilters]
     ) -> list[ToolCounts]:
         """
-        Count the tool calls on live branches, each call once.
+        Count the active tool calls; a call on several branches counts once.
 
-        by: "tool", "session" or "day", or several; the keys of a row are ``tool_name``, ``session_id`` and
-            ``day``.
+        by: group by "tool", "session" or "day", or by several of them; their keys in a row are
+            ``tool_name``, ``session_id`` and ``day``.
         which: session_id, user_id, since, until; see ``ToolFilters``.
 
         Each row also has ``calls``, ``failures`` (calls whose output reports a failure) and ``unanswered``
         (calls without an output). Rows with the most calls come first, within each day if grouped by day.
-        Reads all calls and outputs. Raises InvalidQueryError (a ValueError).
+        The time grows with the number of calls and outputs in the log.
         """
         return await tools.count(self._ask, by, **which)
 
@@ -300,22 +310,24 @@ class ConversationLog(EventLog):
         on_progress: OnProgress | None = None,
     ) -> ErasureResult:
         """
-        Erase contents, so that no byte of them is left in the file or its write-ahead log.
+        Erase contents permanently: no byte of them is left in the file or its write-ahead log.
 
-        Pass exactly one of these:
+        Pass exactly one of these four:
 
         session_id: erase this session, and delete it first if it is not deleted.
         user_id: erase all sessions of this user, deleted or not, and delete them first.
         deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
         popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
 
+        reason: recorded in the log.
         dry_run: return what would be erased, without writing.
-        on_progress: called after each step.
+        on_progress: called after each step with the result so far.
 
-        Structure, digests and usage stay; a random pseudonym replaces each user id of an erased session. In
-        a file that was migrated from the SDK's class, the same contents are deleted from its tables. An
-        erased session cannot be restored. At the end the file is rewritten; writers wait meanwhile. Raises
-        SessionNotFoundError, and ValueError for another combination of parameters.
+        Positions, digests, usage, and the number and types of items stay; a random pseudonym replaces the
+        user id of an erased session, which cannot be restored. In a file that was migrated from the SDK's
+        class, the same contents are deleted from the SDK's tables. At the end the file is rewritten, and
+        writers wait for it. Raises SessionNotFoundError, and ValueError for another combination of
+        parameters.
         """
         chosen = (session_id is not None, user_id is not None, deleted, popped)
         if sum(chosen) != 1:
@@ -351,12 +363,13 @@ class ConversationLog(EventLog):
         reason: str | None = None,
     ) -> Retention:
         """
-        Apply a retention period; with ``dry_run=True``, return what would happen without writing.
+        Delete unused sessions, and erase sessions that were deleted long ago.
 
-        delete_after: delete the sessions that were last used longer ago than this.
-        erase_after: erase the sessions that were deleted longer ago than this.
-
-        A session is erased this long after its deletion, so a deletion can be undone until then.
+        delete_after: delete the sessions that were last used longer ago than this; None deletes none.
+        erase_after: erase the sessions that were deleted longer ago than this, and can be restored until
+            then; None erases none.
+        dry_run: True, the default, writes nothing and returns what would be deleted and erased.
+        reason: recorded in the log.
         """
         deletion = erasure = None
         if delete_after is not None:
@@ -384,7 +397,7 @@ class ConversationLog(EventLog):
 
 def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...]) -> L:
     """Give a log that was just opened its budgets and more projections; close it where that fails."""
-    log.budgets = limits
+    budget_calls.apply_while_open(log, limits)
     try:
         if projections is not None:
             log.join(projections)

@@ -38,7 +38,8 @@ class Price:
     """
     The price of a model, in USD per million tokens.
 
-    Cached input and cache writes are part of the input. Without a price of their own they have its price.
+    cached_input, cache_write: the prices of input tokens that were read from, or written to, the provider's
+        cache; None for the price of ``input``.
     """
 
     input: float
@@ -71,7 +72,11 @@ callable that returns a request's cost at a time, or None if it has no price for
 
 @dataclass(frozen=True)
 class OnlyPrices:
-    """Prices of the application, without the list included in genai-prices."""
+    """
+    Prices of the application, without the list included in genai-prices.
+
+    prices: a mapping or callable, as for a session. Requests that it does not price have no cost.
+    """
 
     prices: OwnPrices
 

@@ -30,7 +30,8 @@ class RepriceResult:
 
     requests: the number of requests that were checked.
     changed: the number of requests whose cost changed; sessions: the number of their sessions.
-    unpriced: the number of requests that still have no price.
+    unpriced: the number of requests without a known price, also after this.
+    is_dry: whether it was a dry run.
     cost_before, cost_after: the cost of all checked requests, in USD.
     """
 

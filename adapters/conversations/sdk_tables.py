@@ -58,11 +58,11 @@ class TablePair(NamedTuple):
     messages: str
 
     def resolved(self) -> TablePair:
-        """Return the names without quotes. Raises WrongTablesError for an invalid identifier."""
+        """Return the names with SQL quotes removed. Raises WrongTablesError for an invalid identifier."""
         return TablePair(_unquoted(self.sessions), _unquoted(self.messages))
 
     def options(self) -> str:
-        """Return resolved names as options of ``eventlog import``, quoted for a shell."""
+        """Return the resolved names as options of ``eventlog import``, quoted for a shell."""
         sessions, messages = (shlex.quote(_as_identifier(name)) for name in self)
         return f"--sessions-table {sessions} --messages-table {messages}"
 
@@ -127,6 +127,11 @@ def find_any(tx: Transaction) -> TablePair | None:
         if _are_of_the_sdk(tx, pair):
             return pair
     return None
+
+
+def all_of(pair: TablePair) -> set[str]:
+    """Return the names of all tables that the SDK's classes make."""
+    return {STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, *pair}
 
 
 def not_migrated(tx: Transaction, messages_table: str) -> int:

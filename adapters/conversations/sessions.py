@@ -41,7 +41,17 @@ SessionState: TypeAlias = Literal["active", "deleted", "erased", "unknown"]
 
 
 class SessionRow(TypedDict):
-    """A listed session. Times are UTC, ``total_cost`` is USD; both totals include removed turns."""
+    """
+    A listed session. Times are UTC, ``YYYY-MM-DD HH:MM:SS``.
+
+    title: that of ``set_title``, or else the first user message on ``current_branch``.
+    current_branch: the branch that the session was last switched to.
+    item_count, turn_count: on all branches together; what branches share counts once.
+    branch_count: without deleted branches.
+    total_tokens, total_cost: tokens, and cost in USD, also of removed turns.
+    unpriced_requests: the number of requests that ``total_cost`` does not include.
+    cursor: pass it as ``after=`` to continue after this session.
+    """
 
     session_id: str
     title: str | None
@@ -61,21 +71,21 @@ class SessionRow(TypedDict):
 
 
 class StoredMetadata(TypedDict):
-    """The stored user id and metadata of a session; None if not set."""
+    """The stored user id and metadata of a session; a value that is not set is None."""
 
     user_id: str | None
     metadata: dict[str, JSON] | None
 
 
 class Retention(NamedTuple):
-    """What a retention period deleted and erased, or would; None if it was not asked for."""
+    """What ``retain`` deleted and erased, or would in a dry run; None without its parameter."""
 
     deletion: Deletion | None
     erasure: ErasureResult | None
 
 
 class Deletion(NamedTuple):
-    """The sessions that a bulk deletion deleted or would delete: ids, items, tokens, and cost in USD."""
+    """The sessions that were deleted, or would be in a dry run: ids, and sums of items, tokens and USD."""
 
     session_ids: list[str]
     items: int
@@ -161,6 +171,7 @@ def set_metadata(
     here = commands.look(tx, context)
     if here.is_deleted:
         raise SessionDeletedError(context.session_id)
+    commands.require_lease(tx, context)
     session = conversations.session(tx, context.session_id)
     if session is None:
         before: tuple[str | None, str | None] = (None, None)

@@ -99,8 +99,8 @@ def zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise InvalidQueryError(
-            "unknown time zone: expected an IANA name, for example Europe/Berlin, (and the package "
-            f"tzdata, if the system has no time zones), got {name!r}"
+            f"unknown time zone: expected an IANA name, for example Europe/Berlin, got {name!r}; "
+            "on a system without time zones, install the package tzdata"
         ) from None
 
 

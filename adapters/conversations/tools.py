@@ -63,7 +63,9 @@ class ToolFilters(TypedDict, total=False):
 
 class ToolCounts(TypedDict):
     """
-    The numbers of calls, of failed calls, and of calls without an output.
+    Numbers of tool calls.
+
+    calls: all. failures: those whose output reports a failure. unanswered: those without an output.
 
     tool_name, session_id, day: the group's keys, if the calls are grouped by them.
     """

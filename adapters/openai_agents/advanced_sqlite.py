@@ -30,17 +30,19 @@ class AdvancedSQLiteSession(EventLogSession):
     """
     The SDK's ``AdvancedSQLiteSession`` on an event log, with the same methods.
 
-    session_id: a text, or an int that is converted to one. A generated branch id opens its session on that
-        branch: keep it as secret as the session's id.
-    db_path: a file; all sessions of a process on one file share its connections. ":memory:" is private.
-    create_tables: False raises NoLogError for a file that holds neither a log nor the SDK's tables.
-    durability: "full" survives a power loss; "normal" may lose the last commits in one.
-    search: maintain a full-text index for ``find_items``; the first opening with it builds it.
-    sessions_table, messages_table: the names of the SDK's tables in the file. The first opening migrates
-        their contents; the tables do not change.
+    session_id: an int is converted to a str. An auto-generated branch id is accepted, too: it opens that
+        branch's session on that branch, so keep it as secret as the session's id.
+    db_path: the log's file. Sessions on one file share its connections. ":memory:" is a log in memory that
+        no other object shares.
+    create_tables: whether a missing or empty file becomes a log; False raises NoLogError instead.
+    durability: with "full", a write survives a power loss once its call has returned; with "normal", which
+        is faster, a power loss may remove the last writes.
+    search: maintain a full-text index for ``find_items``; the first session opened with it builds it.
+    sessions_table, messages_table: the names of the SDK's tables, if the file has them. The first session
+        on the file imports their contents into the log; the tables do not change.
 
-    The other parameters are those of ``EventLogSession``. Raises an OpenError; WrongTablesError (also a
-    ValueError) if the file belongs to another pair of tables.
+    The other parameters are those of ``EventLogSession``. Raises an OpenError if the file cannot be opened
+    as a log, and WrongTablesError (a ValueError) if it was first opened with other table names.
     """
 
     log: ConversationLog
@@ -98,6 +100,10 @@ class AdvancedSQLiteSession(EventLogSession):
         self.messages_table = messages_table
 
     def close(self) -> None:
-        """Wait for running operations and close; the file's last session closes its connections."""
+        """
+        Wait for running operations and close. Idempotent; later calls raise ClosedError (a RuntimeError).
+
+        The connections close with the last session and log object on the file.
+        """
         super().close()
         self.log.close()

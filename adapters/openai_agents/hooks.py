@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 class UsageHooks(RunHooks[Any]):
     """
-    Records each model request of a run immediately, with its agent, its model and its response id.
+    Run hooks that record each model request when it ends, with its agent, model and response id.
 
     Use it as ``Runner.run(agent, question, session=session, hooks=UsageHooks(session))``. An application
-    with other hooks derives them from this class and awaits the methods of ``super()``. The hooks also work
-    without ``session=``, and with a session that wraps this one.
+    with hooks of its own derives them from this class, and awaits the methods of ``super()``. The hooks
+    also work in a run without ``session=``, or with a session that wraps this one.
 
     Before each model request they check the budgets of the session and its log: a budget that is used up
     raises BudgetExceededError from the run.
@@ -34,10 +34,9 @@ class UsageHooks(RunHooks[Any]):
         system_prompt: str | None,
         input_items: list[TResponseInputItem],
     ) -> None:
-        """Track the run, and check the budgets."""
-        usage = self._session._usage  # noqa: SLF001 - private to the adapter
-        usage.track(context, from_hooks=True)
-        await usage.check_budgets(context)
+        """Check the budgets before the request. Raises BudgetExceededError."""
+        self._session._usage.track(context, from_hooks=True)  # noqa: SLF001 - private to the adapter
+        await self._session._budgets.check(context)  # noqa: SLF001
 
     async def on_llm_end(
         self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse

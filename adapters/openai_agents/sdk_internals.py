@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from agents.items import TResponseInputItem
 from agents.memory import session_settings
 from agents.memory.session_settings import SessionSettings
+from agents.tracing import get_current_trace
 
 _MARKS = "_eventlog_runs"
 OPENAI = "api.openai.com"
@@ -121,6 +122,20 @@ def check_run_context() -> None:
         "_call_session_method",
         "usage is not recorded automatically: use UsageHooks or store_run_usage",
     )
+
+
+def trace_id() -> str | None:
+    """
+    Return the id of the current trace; None without one.
+
+    ``get_current_trace`` creates the SDK's trace provider with its HTTP client, which takes 0.1 s of
+    processor time. Without a provider there is no trace.
+    """
+    setup = lookup("agents.tracing", "setup", "the first call of a process takes 0.1 s longer")
+    if getattr(setup, "GLOBAL_TRACE_PROVIDER", "unknown") is None:
+        return None
+    trace = get_current_trace()
+    return None if trace is None or trace.trace_id == "no-op" else trace.trace_id
 
 
 # -- the state of a run -----------------------------------------------------------------------

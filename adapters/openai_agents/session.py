@@ -49,6 +49,7 @@ from agents_eventlog.adapters.conversations.transcript import TranscriptRow
 from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import runs
+from agents_eventlog.adapters.openai_agents.usage.budget_check import BudgetCheck
 from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.recorder import UsageRecorder
 from agents_eventlog.eventlog import _logging, codec
@@ -85,28 +86,34 @@ class EventLogSession:
 
     log: an open ``EventLog``; the constructor adds the session's projections to it.
     logger: a logger to use instead of "eventlog.session".
-    session_settings: the SDK's settings; ``limit`` limits the items that ``get_items()`` returns.
-    branch_id: the current branch.
-    resume: start on the branch that was last switched to, if ``branch_id`` is "main".
-    user_id, metadata: recorded when a call creates the session. If it exists, ``metadata`` is ignored, and
-        every call raises SessionOwnerError (a PermissionError) unless ``user_id`` is the stored one. ""
-        means a session without an owner, and None any session.
+    session_settings: the SDK's settings; ``limit`` is the default of ``get_items(limit)``.
+    branch_id: the branch to start on.
+    resume: with ``branch_id="main"``, start on the branch that any object last switched the session to.
+    user_id: the owner of the session, stored by the first write. Calls on a session with another owner, or
+        without one, raise SessionOwnerError (a PermissionError). "": only a session without an owner.
+        None: any session.
+    metadata: a JSON object, stored by the first write; ignored if the session exists.
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
-    prices: a ``Price`` for each model, or a callable(request, time) that returns USD or None. They come
-        before the price list included in genai-prices; ``OnlyPrices(prices)`` replaces the list.
-    budgets: a ``Budget``, or several, in addition to those of a ``ConversationLog``. They are checked when
-        a run starts, and with ``UsageHooks`` before each model request.
+    prices: a mapping of model, or (model, service tier), to ``Price``; or a callable that takes a
+        ``RequestUsage`` and its datetime, and returns the cost in USD, or None. For what they do not price,
+        the list included in genai-prices is used; not with ``OnlyPrices(prices)``.
+    budgets: a ``Budget``, or several, in addition to those of the file's open ``ConversationLog`` objects.
+        They are checked when a run starts, and with ``UsageHooks`` before each model request.
     on_concurrent_run: what a run does if another run changed its branch since it last read or wrote it.
         "interleave": add its items after those of the other run, as the SDK does, and log a warning.
         "reject": raise ConcurrentRunError from the call, which writes nothing. "branch": continue on a
-        branch of its own, from the items that it knows; ``current_branch`` is its id.
+        branch of its own, from the items that it knows; within the run, ``current_branch`` is its id.
+
+    A turn is a user message and the items that follow it. An item or turn is active while it is on a branch
+    that is not deleted, of a session that is not deleted. A session's version is the number of its events.
 
     All methods may be called from any task, event loop and thread; calls of one object run in call order.
-    A cancelled call waits for its outcome. The session needs no ``close()``. Writes raise
+    A cancelled call still completes before it raises CancelledError. ``close()`` is optional. Writes raise
     BranchNotFoundError on a deleted branch, SessionDeletedError on a deleted session, and a StoreError if
-    SQLite fails; a write that raises has written nothing.
+    SQLite fails; a write that raises has written nothing. ``wrapper`` is the run's context, which the
+    Runner passes.
     """
 
     session_settings: SessionSettings | None
@@ -146,12 +153,14 @@ class EventLogSession:
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
         self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
+        limits = budget_calls.checked(budgets)
+        self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
             self._runner,
             self._context,
             prices=prices,
             is_automatic=auto_usage,
-            limits=budget_calls.checked(budgets) + getattr(log, "budgets", ()),
+            budgets=self._budgets,
             logger=self._logger,
         )
         if auto_usage:
@@ -184,7 +193,7 @@ class EventLogSession:
 
     @property
     def current_branch(self) -> str:
-        """The id of the current branch; in the task of a run that branched off, that of its branch."""
+        """The id of the current branch; within a run that continues on a branch of its own, that one's."""
         place = concurrent_runs.current(self._key)
         own = None if place is None else place.context
         return self._context.branch_id if own is None else own.branch_id
@@ -232,11 +241,12 @@ class EventLogSession:
         """
         Return a branch's items, oldest first: all, or the newest ``limit``.
 
+        limit: None for the limit of ``session_settings``, by default all.
         branch_id: None for the current branch; an unknown one has no items.
-        as_of: return the items at a version of the session, or at a time (without a zone: UTC).
+        as_of: return the items at an earlier version of the session, or at a time (without a zone: UTC).
 
-        Raises VersionNotFoundError (a ValueError) for a version that the session never had, and
-        BudgetExceededError when a run starts whose budget is used up.
+        Raises VersionNotFoundError (a ValueError) for a version that the session never had. At the start of
+        a run, raises BudgetExceededError if a budget is used up.
         """
         self._usage.track(wrapper)
         newest = resolve_session_limit(limit, self.session_settings)
@@ -248,7 +258,7 @@ class EventLogSession:
             )
         place = self._place(wrapper)
         if place is not None and place.tip is None and wrapper is not None:
-            await self._usage.check_budgets(wrapper)
+            await self._budgets.check(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
                 lambda tx: commands.get_items(tx, self._context, branch_id, newest)
@@ -332,14 +342,14 @@ class EventLogSession:
         return redone
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
-        """Delete all items and branches; branch ids stay reserved, usage stays counted."""
+        """Delete all items and branches. Branch ids cannot be used again; recorded usage still counts."""
         self._usage.track(wrapper)
         await self._usage.write(
             lambda tx: commands.clear_session(tx, self._context), wrapper, self._call()
         )
 
     def close(self) -> None:
-        """Wait for running operations and close. Idempotent; later calls raise a RuntimeError."""
+        """Wait for running operations and close. Idempotent; later calls raise ClosedError."""
         self._runner.close()
 
     async def __aenter__(self) -> Self:
@@ -360,15 +370,17 @@ class EventLogSession:
         self, wait_seconds: float = 30, *, lease_seconds: float = 10
     ) -> AbstractAsyncContextManager[None]:
         """
-        Hold this session exclusively, across processes: ``async with session.exclusive():``.
+        Hold this session against other callers of ``exclusive``, in all processes.
 
-        wait_seconds: how long to wait for another holder. Raises SessionBusyError after it.
-        lease_seconds: how long the lease of a holder that died or hangs is valid. A task renews it, so the
-            event loop must not block for as long.
+        Use it as ``async with session.exclusive(): await Runner.run(...)``. Calls outside such a block are
+        not kept out. Not reentrant.
 
-        It excludes other callers of ``exclusive``, not calls without it. A holder that lost its lease, for
-        example while its process was stopped, gets SessionBusyError from its next write, which writes
-        nothing. It is not reentrant.
+        wait_seconds: maximum time to wait for another holder; then raises SessionBusyError.
+        lease_seconds: how long others wait for a holder that died or hangs. A task on the event loop renews
+            the lease, so the loop must not block for this long.
+
+        A holder that lost its lease, for example while its process was suspended, gets SessionBusyError
+        from its next write, which writes nothing.
         """
         return exclusive(
             self.log, self._context, wait_seconds=wait_seconds, lease_seconds=lease_seconds
@@ -390,10 +402,11 @@ class EventLogSession:
         """
         Create a branch before a turn of the current branch, switch to it, and return its id.
 
-        turn_number: the first turn that the branch leaves out. If turns are numbered from 1, turn 0 creates
-            an empty branch.
-        branch_name: an id never used in this session; None generates one that is unique in the file.
-        include_turn: end the branch after the turn instead.
+        turn_number: the first turn that is not on the new branch. If turns are numbered from 1, turn 0
+            creates an empty branch.
+        branch_name: the new branch's id, never used before in this session; None generates an id that is
+            unique in the file.
+        include_turn: end the new branch after this turn, not before it.
 
         Raises TurnNotFoundError, BranchExistsError, InvalidBranchError (all ValueErrors).
         """
@@ -407,7 +420,10 @@ class EventLogSession:
         self, search_term: str, branch_name: str | None = None
     ) -> str:
         """
-        Create a branch before the earliest turn whose user text contains a term; return its id.
+        Create a branch before the first turn whose user text contains a term, as
+        ``create_branch_from_turn`` does.
+
+        search_term: a substring; ASCII letters are case-insensitive.
 
         Raises ConversationError (a ValueError) if no turn matches, and the errors of
         ``create_branch_from_turn``.
@@ -457,11 +473,12 @@ class EventLogSession:
 
     async def delete_branch(self, branch_id: str, force: bool = False) -> None:
         """
-        Delete a branch; its id stays reserved.
+        Delete a branch. Its id cannot be used again; items that it shares with other branches stay there.
 
-        force: also delete the current branch, and switch to main.
+        force: allow deleting the current branch; the session then switches to main.
 
-        Raises InvalidBranchError and BranchNotFoundError (both ValueErrors).
+        Raises InvalidBranchError for main, or for the current branch without ``force``, and
+        BranchNotFoundError (both ValueErrors).
         """
         await self._usage.write(
             lambda tx: commands.delete_branch(tx, self._context, branch_id, force=force)
@@ -469,7 +486,11 @@ class EventLogSession:
         self._events.info(f"Deleted branch '{branch_id}'")
 
     async def list_branches(self) -> list[dict[str, Any]]:
-        """Return the branches in the order of their creation, with the numbers of items and turns."""
+        """
+        Return the branches in the order of their creation.
+
+        Keys: branch_id, message_count (all items), user_turns, is_current, created_at (UTC).
+        """
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
             rows = commands.list_branches(tx, self._context)
@@ -620,13 +641,18 @@ class EventLogSession:
         return await self._runner.read(unit)
 
     async def get_current_turn(self) -> int:
-        """Return the number of the current branch's last turn."""
+        """Return the number of the current branch's last turn; ``first_turn_number`` - 1 without turns."""
         return await self._runner.read(
             lambda tx: self._external(commands.look(tx, self._context).turn),
         )
 
     async def get_conversation_turns(self, branch_id: str | None = None) -> list[dict[str, Any]]:
-        """Return a branch's user turns: number, preview, content, time (UTC), ``can_branch``."""
+        """
+        Return the turns of a branch (None: the current one), oldest first.
+
+        Keys: turn (its number), content (the user text, cut after 100 characters), full_content,
+        timestamp (UTC), can_branch (always True).
+        """
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
             pointer = commands.look_at(tx, self._context, branch_id).pointer
@@ -638,7 +664,11 @@ class EventLogSession:
     async def find_turns_by_content(
         self, search_term: str, branch_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Return the turns whose user text contains a term; ASCII letters are case-insensitive."""
+        """
+        Return the turns of a branch (None: the current one) whose user text contains a term.
+
+        ASCII letters are case-insensitive. Keys as in ``get_conversation_turns``, but content is complete.
+        """
 
         def unit(tx: Transaction) -> list[dict[str, Any]]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
@@ -649,7 +679,11 @@ class EventLogSession:
     async def get_conversation_by_turns(
         self, branch_id: str | None = None
     ) -> dict[int, list[dict[str, str | None]]]:
-        """Return the type and tool name of each of a branch's items, by turn."""
+        """
+        Return the items of a branch by turn: {turn: [{"type": ..., "tool_name": ...}, ...]}.
+
+        branch_id: None for the current branch.
+        """
 
         def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
             by_turn: dict[int, list[dict[str, str | None]]] = {}
@@ -662,7 +696,11 @@ class EventLogSession:
         return await self._runner.read(unit)
 
     async def get_tool_usage(self, branch_id: str | None = None) -> list[tuple[str, int, int]]:
-        """Return (tool name, calls, turn) for each tool and turn of a branch, by turn."""
+        """
+        Return (tool name, number of calls, turn) for each tool in each turn of a branch, ordered by turn.
+
+        branch_id: None for the current branch.
+        """
         counted = await self._runner.read(
             lambda tx: commands.count_tools(tx, self._context, branch_id)
         )
@@ -672,9 +710,10 @@ class EventLogSession:
 
     async def store_run_usage(self, result: Any, *, run_config: RunConfig | None = None) -> None:
         """
-        Record a run's usage on the last turn of the current branch; each request counts once.
+        Record a run's usage on the last turn of the current branch.
 
-        Requests that were recorded automatically gain the details that only the result has.
+        Each request counts once: one that was recorded automatically only gets the details that the result
+        adds, such as its response id.
 
         result: a ``RunResult``, or another object with ``.context_wrapper.usage``.
         run_config: the run's configuration; needed if it names a model and usage is not recorded
@@ -685,7 +724,13 @@ class EventLogSession:
         await self._usage.store_run_usage(result, run_config)
 
     async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
-        """Return the tokens of all active turns of one branch, or (None) of all; None without usage."""
+        """
+        Return the sums of all active turns, or None if they have no recorded usage.
+
+        branch_id: only this branch; None for all branches.
+
+        Keys: requests, input_tokens, output_tokens, total_tokens, total_turns.
+        """
 
         def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
             if commands.look(tx, self._context).is_deleted:
@@ -700,7 +745,15 @@ class EventLogSession:
     async def get_turn_usage(
         self, user_turn_number: int | None = None, branch_id: str | None = None
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """Return the tokens of one active turn ({} without usage), or (None) a list for all turns."""
+        """
+        Return the sums of one active turn, or a list of them for all active turns of a branch.
+
+        user_turn_number: the turn; {} is returned if it has no recorded usage. None for all turns.
+        branch_id: None for the current branch.
+
+        Keys: requests, input_tokens, output_tokens, total_tokens, input_tokens_details,
+        output_tokens_details, and in the list user_turn_number.
+        """
 
         def unit(tx: Transaction) -> dict[int, usage_queries.Tokens]:
             if commands.look_at(tx, self._context, branch_id).is_deleted:
@@ -731,15 +784,17 @@ class EventLogSession:
         """
         Return the session's total usage, including that of popped, deleted and cleared turns.
 
-        by: "run", "turn", "branch", "model", "agent", "day" or "month", or several. "groups" then
-            holds a dict for each group: its keys (run_id, branch_id, or the name itself) and its sums.
-        since, until: only usage in this period. Times without a zone are in ``tz``; a date means the whole
-            day.
+        by: group by "run", "turn", "branch", "model", "agent", "day" or "month", or by several of them. The
+            key "groups" is then a list of dicts: the group's values (run_id, branch_id, or the name itself;
+            None if unknown) and its sums.
+        since, until: only usage in this period, ``since`` inclusive, ``until`` exclusive. Times without a
+            zone are in ``tz``; a date means the whole day.
         live: only usage of active turns.
-        tz: the IANA time zone of days, months and dates.
+        tz: the IANA time zone of days, months, dates and times without a zone.
 
-        ``total_cost`` is the cost of the priced requests, in USD; ``unpriced_requests`` counts the others.
-        Raises InvalidQueryError (a ValueError).
+        Keys: total_runs, total_requests, total_tokens, input_tokens, output_tokens, cached_tokens,
+        cache_write_tokens, reasoning_tokens; total_cost, in USD, of the requests with a known price;
+        unpriced_requests, the number of the others. Raises InvalidQueryError (a ValueError).
         """
         asked = usage_calls.wanted(
             by, since=since, until=until, session_id=self._context.session_id, live=live, tz=tz
@@ -760,8 +815,8 @@ class EventLogSession:
         Set the session's metadata and user id; create the session if it does not exist.
 
         metadata: replaces the whole metadata; {} removes it; None keeps it.
-        user_id: replaces the user id; "" removes it; None keeps it. It is the only way to change the owner
-            of a session. This object continues to work, for the new owner.
+        user_id: replaces the session's owner; "" removes it; None keeps it. This object then works for the
+            new owner.
 
         Raises UnserialisableError (a TypeError) for values that JSON cannot represent, and
         SessionDeletedError.
@@ -773,8 +828,8 @@ class EventLogSession:
         """
         Apply a JSON Merge Patch (RFC 7396) to the metadata; create the session if it does not exist.
 
-        patch: its values replace the stored ones, and None removes them; other members do not change. A
-            mapping changes the members of a stored object in the same way.
+        patch: each value replaces the stored value under its key, and None removes the key; other keys do
+            not change. A mapping changes the keys of a stored object in the same way.
 
         The change is atomic, also across processes. Raises TypeError unless ``patch`` is a mapping,
         UnserialisableError (a TypeError), and SessionDeletedError.
@@ -784,9 +839,9 @@ class EventLogSession:
 
     async def set_title(self, title: str | None) -> None:
         """
-        Set the session's title, which is the member "title" of its metadata; None or "" removes it.
+        Set the session's title, stored in its metadata under "title"; None or "" removes it.
 
-        Lists of sessions show the first user message of a session without a title. Raises the errors of
+        ``list_sessions`` shows the first user message of a session without a title. Raises the errors of
         ``update_metadata``.
         """
         await self.update_metadata(sessions.title_patch(title))
@@ -796,7 +851,7 @@ class EventLogSession:
         return await self._runner.read(lambda tx: sessions.get_metadata(tx, self._context))
 
     async def state(self) -> SessionState:
-        """Return "active", "deleted", "erased", or "unknown" for a session that nothing has created yet."""
+        """Return "active", "deleted", "erased", or "unknown" if nothing was written to the session yet."""
         return await self._runner.read(lambda tx: sessions.state(tx, self._context.session_id))
 
     async def list_sessions(
@@ -809,21 +864,19 @@ class EventLogSession:
         **which: Unpack[SessionFilters],
     ) -> list[SessionRow]:
         """
-        Return the sessions of the file that match the filters; without filters all, or if this object has a
-        ``user_id``, that user's.
+        Return the sessions of the file that match all filters; if this object has a ``user_id``, only that
+        user's.
 
-        limit: maximum number of sessions.
+        limit: maximum number of sessions; None for all.
         after: the ``cursor`` of a row, to continue after it.
-        order_by: "updated_at" or "created_at", newest first.
+        order_by: "updated_at" (the time of the last event) or "created_at", newest first.
         reverse: oldest first.
         which: user_id, metadata, created_after, created_before, updated_after, updated_before, text,
             min_items; see ``SessionFilters``.
 
-        A row's ``title`` is that of ``set_title``, or the first user message on the branch that was last
-        switched to.
-        ``total_tokens`` and ``total_cost`` include removed turns. Times are UTC. Pages in the order of
-        "created_at" contain each session once. In the order of "updated_at", a session that is used
-        between two pages moves to the front, and may be missed.
+        The keys of a row are listed in ``SessionRow``. Pages in the order of "created_at" contain each
+        session once. In the order of "updated_at", a session that is used between two pages moves to the
+        front, and may be missed.
 
         Raises InvalidQueryError (a ValueError).
         """
@@ -833,15 +886,16 @@ class EventLogSession:
 
     async def delete_session(self, session_id: str | None = None) -> None:
         """
-        Delete a session, by default this one: lists and reads exclude it, its usage stays counted.
+        Delete a session, by default this one. Its usage still counts.
 
-        The id stays reserved: writes to it raise SessionDeletedError until ``restore_session``. Raises
-        SessionNotFoundError (a ValueError) if another session with this id does not exist.
+        Until ``restore_session``, reads of it return nothing, lists do not contain it, and writes to it
+        raise SessionDeletedError. Raises SessionNotFoundError (a ValueError) if another session does not
+        exist; has no effect if this session does not exist yet.
         """
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             try:
                 sessions.delete_session(tx, target)
             except SessionNotFoundError:
@@ -857,13 +911,13 @@ class EventLogSession:
         """
         Restore a deleted session, by default this one, with all its items, branches and metadata.
 
-        A session that is not deleted does not change. Raises SessionNotFoundError (a ValueError), and
-        SessionErasedError for an erased session.
+        Has no effect on a session that is not deleted. Raises SessionNotFoundError, and SessionErasedError
+        for an erased session (both ValueErrors).
         """
         target = self.session_id if session_id is None else session_id
 
         def unit(tx: Transaction) -> None:
-            commands.check_owner(tx, self._context, target)
+            commands.may_change(tx, self._context, target)
             sessions.restore_session(tx, target)
 
         await self._usage.write(unit)
@@ -882,14 +936,15 @@ class EventLogSession:
         Return the active items of this session that contain a text and match the filters.
 
         text: a substring of one of the item's texts (a message, a call's arguments, an output, a reasoning
-            summary), case-insensitive.
-        limit: maximum number of items. after: the ``cursor`` of an item, to continue after it.
-        which: type, tool_name, role, branch_id, since, until; session_id or user_id for those sessions
-            instead of this one, of this object's ``user_id`` if it has one; see ``ItemFilters``.
+            summary), case-insensitive; None for all items.
+        limit: maximum number of items; None for all.
+        after: the ``cursor`` of an item or of a result, to continue after it.
+        which: type, tool_name, role, branch_id, since, until; see ``ItemFilters``. session_id or user_id
+            searches that session, or that user's sessions, instead of this one. If this object has a
+            ``user_id``, only sessions of this user are searched.
 
-        The newest come first. ``row["snippet"][slice(*row["hit"])]`` is the match. The result also has the
-        next page's cursor and how the items were found, see ``SearchResults``. Raises InvalidQueryError
-        (a ValueError).
+        The newest come first; see ``ItemHit`` for the keys of an item, and ``SearchResults``. Raises
+        InvalidQueryError (a ValueError).
         """
         if which.get("session_id") is None and which.get("user_id") is None:
             which["session_id"] = self.session_id

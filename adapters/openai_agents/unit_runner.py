@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
-from agents.tracing import get_current_trace
-
 from agents_eventlog.adapters.conversations.call_order import Kind, SerialExecutor
+from agents_eventlog.adapters.openai_agents import sdk_internals
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.log import EventLog
@@ -105,7 +104,7 @@ class UnitRunner:
 def _recording() -> Mapping[str, JSON]:
     """Return the metadata to record with the events: the caller's values, and the SDK's trace id."""
     recording = recorded_values()
-    trace = get_current_trace()
-    if trace is None or trace.trace_id == "no-op" or "trace_id" in recording:
+    trace_id = sdk_internals.trace_id()
+    if trace_id is None or "trace_id" in recording:
         return recording
-    return {**recording, "trace_id": trace.trace_id}
+    return {**recording, "trace_id": trace_id}

@@ -30,7 +30,7 @@ VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
 
 
 class ExportProgress(NamedTuple):
-    """How far an export is: events written, events there are in the chosen sessions."""
+    """The progress of an export: events written, and the numbers of all events and sessions to write."""
 
     events: int
     total: int
@@ -51,13 +51,14 @@ async def export_lines(
     on_progress: Callable[[ExportProgress], None] | None = None,
 ) -> AsyncGenerator[str, None]:
     """
-    Yield a log's histories as lines without line ends, in the format of ``eventlog.jsonl.format``.
+    Yield the complete histories of sessions as JSON Lines, without line ends, for ``import_lines``.
 
-    session_ids: only these sessions; None means all.
+    session_ids: only these sessions; None for all.
+    on_progress: called with the progress after each page of events.
 
-    The export is a snapshot; events appended meanwhile are not included. Memory stays flat. Raises
-    SessionNotFoundError, before the first line, for a session that there is not; UndecodableEventError
-    for an event that cannot be read.
+    The export is a snapshot; events appended meanwhile are not included. Memory use does not depend on the
+    length of the log. Raises SessionNotFoundError, before the first line, for an unknown session, and
+    UndecodableEventError for an event that cannot be read.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     total = sum(heading.events for heading in chosen.headings)

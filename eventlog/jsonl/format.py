@@ -258,9 +258,11 @@ def parse(line: bytes) -> Heading | EventLine | None:
     if kind == "session":
         return Heading(_text(fields, "session_id"), _number(fields, "events"))
     if kind != "log":
-        raise InvalidEventError("it is not of a known kind")
+        raise InvalidEventError('unknown kind: expected "log", "session" or "event"')
     if fields.get("format") != FORMAT:
-        raise SourceError(f"this is format {fields.get('format')!r}, this program knows {FORMAT}")
+        raise SourceError(
+            f"format {fields.get('format')!r} is unknown: expected {FORMAT}; upgrade agents-eventlog"
+        )
     return None
 
 
@@ -269,7 +271,7 @@ def _event(fields: dict[str, Any]) -> EventLine:
     name = _text(fields, "type")
     metadata = fields.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise InvalidEventError("metadata is not an object")
+        raise InvalidEventError("invalid metadata: expected an object")
     event: Event | None = None
     digest = b""
     if fields.get("data") is not None:
@@ -300,14 +302,14 @@ def _digest(fields: dict[str, Any]) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != len(integrity.FIRST):
-        raise InvalidEventError("data_digest is not a SHA-256 in hex")
+        raise InvalidEventError("invalid data_digest: expected a SHA-256 hash in hex")
     return digest
 
 
 def _number(fields: dict[str, Any], name: str) -> int:
     value = fields.get(name)
     if type(value) is not int or not EARLIEST <= value <= LATEST:
-        raise InvalidEventError(f"{name} is not an integer, or out of range")
+        raise InvalidEventError(f"invalid {name}: expected an integer in range")
     return value
 
 

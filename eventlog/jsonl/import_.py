@@ -28,8 +28,11 @@ ImportOutcome: TypeAlias = Literal["imported", "renamed", "skipped", "refused", 
 
 class ImportResult(NamedTuple):
     """
-    The outcome for one session: ``imported``, ``renamed`` (to ``imported_as``), ``skipped`` or ``refused``
-    because it exists, or ``broken``, with the reason in ``problem``. The last three write nothing.
+    The outcome for one session.
+
+    outcome: "imported"; "renamed", to ``imported_as``; "skipped" or "refused", because the id is in use; or
+        "broken", for the reason in ``problem``. The last three write nothing.
+    events: the number of imported events.
     """
 
     session_id: str
@@ -47,20 +50,21 @@ async def import_lines(
     dry_run: bool = False,
 ) -> AsyncGenerator[ImportResult, None]:
     """
-    Import histories in the format of ``eventlog.jsonl.format``, and yield the outcome for each session.
+    Import the output of ``export_lines``, and yield the outcome for each session.
 
     source: the lines, e.g. an open binary file.
-    on_conflict: what to do about a session that exists already, or did: ``refuse`` it, ``skip`` it, or
-        import it under another id (``rename``).
-    dry_run: check everything and report the outcomes, but write nothing.
+    on_conflict: what to do with a session whose id is in use, or was: "refuse" it, which counts as a
+        failure, "skip" it, or import it under another id ("rename").
+    dry_run: check everything and yield the outcomes, but write nothing.
 
-    A session is imported in one transaction and held in memory until then. A session with an invalid line
-    is reported as broken, and the import continues with the next one. Versions, order,
-    metadata and contents are kept; positions and digests are this log's. Raises SourceError when the
-    source is something else, or of a newer release.
+    Each session is held in memory and written in one transaction. A session with an invalid line is
+    "broken", and the import continues with the next one. Versions, order, metadata and contents are kept;
+    positions and digests are new. Raises SourceError if the source has another format.
     """
     if on_conflict not in ("refuse", "skip", "rename"):
-        raise ValueError(f"on_conflict is 'refuse', 'skip' or 'rename', not {on_conflict!r}")
+        raise ValueError(
+            f"invalid on_conflict: expected 'refuse', 'skip' or 'rename', got {on_conflict!r}"
+        )
     taken: set[str] = set()  # by sessions of this source that a dry run did not write
     async for history in read_histories(source):
         if history.problem is not None:
@@ -189,7 +193,7 @@ def check_first_line(line: bytes) -> None:
     except (AppendError, UndecodableEventError, UnserialisableError) as error:
         raise SourceError(f"the source is not an exported log: {_why(error)}") from error
     if said is not None:
-        raise SourceError("the source is not an exported log: its first line is not a log line")
+        raise SourceError('the source is not an exported log: expected a first line of kind "log"')
 
 
 def _why(error: EventLogError) -> str:

@@ -192,8 +192,13 @@ class Engine(Protocol):
         Raises ForeignFileError for another program's storage, NewerFileError for a newer release's.
         """
 
-    def create_log(self, tx: Transaction) -> None:
-        """Create the log's own tables and claim the storage."""
+    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
+        """
+        Create the log's own tables and claim the storage.
+
+        is_shared: the storage holds tables of an application. The log's tables then get other names there,
+            which only the engine knows, and never conflict with those. Raises ForeignFileError.
+        """
 
     value_too_long: type[Exception]
     """What a statement raises whose result is longer than the longest value."""
@@ -206,10 +211,25 @@ class Engine(Protocol):
     def cursor(self, connection: Any) -> UnitCursor:
         """Return a new cursor of a connection, for a unit of work."""
 
+    event_time: str
+    """An SQL expression: when the event ``e`` happened, in microseconds since 1970 UTC."""
+
+    item_json: str
+    """An SQL expression: the JSON of the item with the row ``i`` in the event ``e``; NULL once erased."""
+
+    item_text: str
+    """An SQL expression: the readable text of that item, or NULL."""
+
+    def iso_time(self, microseconds: str) -> str:
+        """Return an SQL expression for a time as ISO 8601 text, in UTC."""
+
     # -- tables -------------------------------------------------------------------------------
 
     def table_names(self, tx: Transaction) -> set[str]:
         """Return the names of all tables and views."""
+
+    def drop(self, tx: Transaction, name: str) -> None:
+        """Drop a table or view, if it exists."""
 
     def create_statement(self, statement: str) -> str:
         """

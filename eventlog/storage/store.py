@@ -173,7 +173,8 @@ class BaseStore:
     def _writable(self) -> Writer:
         if self.read_only:
             raise ReadOnlyFileError(
-                f"{self.path} was opened read_only: open it without, to write", path=self.path
+                f"{self.path} was opened read-only: open it without read_only to write",
+                path=self.path,
             )
         return self._writer
 

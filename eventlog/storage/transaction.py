@@ -165,7 +165,10 @@ class Cache:
 
 class Transaction:
     """
-    What a unit of work is given: statements, the time, and who asked.
+    An open transaction, which a unit of work gets: it runs SQL statements.
+
+    now: the time of the transaction, in microseconds since 1970 UTC.
+    recording: the metadata that the unit's events get.
 
     Rows may be deferred: they are written together, before the next statement or the commit, which is
     several times faster than one by one. It ends with its unit, and so do the cursors of ``execute``.
@@ -211,7 +214,7 @@ class Transaction:
         self._cursors: list[weakref.ref[UnitCursor]] = []
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
-        """Run a statement. The cursor is closed when the unit ends; ``all`` returns rows that stay."""
+        """Run a statement, and return a cursor that closes when the unit ends; ``all`` returns a list."""
         if self._deferred:
             self.flush()
         cursor = self.engine.cursor(self.connection)
@@ -228,9 +231,9 @@ class Transaction:
 
     def defer(self, statement: str | Insert, rows: Iterable[Sequence[Any]]) -> None:
         """
-        Run a statement for each of these rows before the next statement, or the commit.
+        Run a statement for each of these rows later: before the next statement, or the commit.
 
-        Statements run in the order in which they first came, each for all of its rows.
+        Statements run in the order in which they were first deferred, each for all of its rows.
         """
         waiting = self._deferred.setdefault(statement, [])
         before = len(waiting)
@@ -238,7 +241,7 @@ class Transaction:
         self._deferred_rows += len(waiting) - before
 
     def flush(self) -> None:
-        """Write what was deferred."""
+        """Run the deferred statements."""
         deferred, self._deferred = self._deferred, {}
         try:
             for statement, rows in deferred.items():
@@ -273,9 +276,9 @@ class Transaction:
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """
-        Call ``undo`` if the unit is rolled back, last registered first.
+        Register a call that undoes what the unit did in memory; the last registered runs first.
 
-        For what the unit did in memory: a unit may be rolled back and run again.
+        It runs if the unit is rolled back, which may be followed by another run of the unit.
         """
         self._undo.append(undo)
 

@@ -82,7 +82,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
-        tx.engine.create_log(past)
+        tx.engine.create_log(past, "")
         for statement in Conversations.schema:
             past.execute(tx.engine.create_statement(statement))
         past.execute("BEGIN")
@@ -110,9 +110,12 @@ async def items_as_of(
     log: EventLog, session_id: str, as_of: AsOf, *, branch_id: str = MAIN
 ) -> list[JSON]:
     """
-    Return a branch's items at that version; an empty list if the branch did not exist yet.
+    Return a branch's items at an earlier version or time; [] if the branch did not exist.
 
-    Raises UndecodableEventError, with the position, if the content of any of them was erased since.
+    as_of: a version of the session, or a datetime; without a zone it is UTC.
+
+    Raises VersionNotFoundError for a version that the session never had, and UndecodableEventError if the
+    content of an item was erased since.
     """
     return await query_as_of(
         log,

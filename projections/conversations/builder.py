@@ -250,7 +250,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
 
 
 class Conversations(Projection):
-    """Sessions, branches, segments and items."""
+    """Sessions, their branches, and the segments of items that branches share."""
 
     name: ClassVar[str] = "conversations"
     version: ClassVar[int] = 4

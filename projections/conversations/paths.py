@@ -1,5 +1,5 @@
 """
-Every path that a session ever took: a tree of items, and where each branch's tip stood when.
+Every path that a session ever took: a tree of items, and the tip of each branch at every version.
 
 Each item has one parent, the item before it when it was added. A branch is a name that points to an item,
 as in git, and its moves are the reflog. One pass over a session's events answers for every version what
@@ -9,7 +9,7 @@ There is no content in it, and it only grows: read it once, then feed it the new
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -34,6 +34,7 @@ class Node(NamedTuple):
 
     parent, jump: numbers of nodes above it. ``jump`` shortens the way to distant ones.
     depth: the number of items from the root up to it.
+    opening: the number of the node that opened its turn.
     branch_id: the branch that it was added to.
     """
 
@@ -43,6 +44,7 @@ class Node(NamedTuple):
     jump: int
     depth: int
     turn: int
+    opening: int
     kind: ItemKind | None
     branch_id: str
 
@@ -64,22 +66,31 @@ class Lifeline(NamedTuple):
     until: int | None
 
 
+class Change(NamedTuple):
+    """An event of the session; its version is its place in ``Paths.changes``, from 1."""
+
+    position: int
+    type: str
+    branch_id: str
+    occurred_at: int
+
+
 class Paths:
     """
     Every path of one session.
 
-    nodes: the items in the order in which they were added; number 0 is the root, which is no item.
+    nodes: the items in the order in which they were added; number 0 is the root, which is not an item.
     moves: the moves of each branch that ever existed, in order.
     forks: the version and the node at which each branch was created, from which branch.
-    version: that of the last event.
+    changes: the session's events, in order.
     """
 
     def __init__(self) -> None:
-        root = Node(ItemRef(0, 0), 0, ROOT, ROOT, 0, 0, None, MAIN)
+        root = Node(ItemRef(0, 0), 0, ROOT, ROOT, 0, 0, ROOT, None, MAIN)
         self.nodes = [root]
         self.moves: dict[str, list[Move]] = {}
         self.forks: dict[str, Fork] = {}
-        self.version = 0
+        self.changes: list[Change] = []
         self._numbers: dict[ItemRef, int] = {}
 
     @classmethod
@@ -102,6 +113,11 @@ class Paths:
             for recorded in page:
                 self.feed(recorded)
 
+    @property
+    def version(self) -> int:
+        """The version of the last event."""
+        return len(self.changes)
+
     # -- questions ------------------------------------------------------------------------------
 
     def tip(self, branch_id: str, version: int | None = None) -> int:
@@ -113,6 +129,17 @@ class Paths:
         """Whether a branch existed at a version, or exists now."""
         move = self._move(branch_id, version)
         return move is not None and move.is_live
+
+    def version_of(self, position: int) -> int:
+        """Return the version of an event of the session by its position."""
+        return bisect_left(self.changes, position, key=lambda change: change.position) + 1
+
+    def turn_opening(self, branch_id: str, turn: int, version: int) -> int | None:
+        """Return the node that opened a turn of a branch at a version; None without that turn."""
+        node = self.nodes[self.tip(branch_id, version)]
+        while node.turn > turn and node.turn > 0:
+            node = self.nodes[self.nodes[node.opening].parent]
+        return node.opening if node.turn == turn else None
 
     def number(self, ref: ItemRef) -> int | None:
         """Return the number of an item's node; None if the session never had the item."""
@@ -179,8 +206,8 @@ class Paths:
     def feed(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the session's next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
-        self.version = recorded.version
         here = recorded.branch_id or MAIN
+        self.changes.append(Change(recorded.position, recorded.type, here, recorded.occurred_at))
         match recorded.event:
             case None:
                 if recorded.type in {kind.type_name() for kind in events.ITEM_EVENTS}:
@@ -226,6 +253,7 @@ class Paths:
     ) -> None:
         for index, content in enumerate(items):
             kind = classify(content)
+            opens = kind.type == USER
             above = self.nodes[tip]
             jumped = self.nodes[above.jump]
             # A skew-binary jump pointer: the way to any ancestor takes a logarithm of steps.
@@ -237,7 +265,8 @@ class Paths:
                 parent=tip,
                 jump=jumped.jump if is_even else tip,
                 depth=above.depth + 1,
-                turn=above.turn + (kind.type == USER),
+                turn=above.turn + opens,
+                opening=len(self.nodes) if opens else above.opening,
                 kind=kind,
                 branch_id=branch_id,
             )

@@ -31,11 +31,12 @@ PSEUDONYM: Final = re.compile("erased-[0-9a-f]{16}", re.ASCII)
 
 class ErasureResult(NamedTuple):
     """
-    What an erasure removed, or would remove.
+    What an erasure erased, or would erase in a dry run.
 
-    kept_items: items that are not on any branch, but stay because their events hold live items.
-    is_complete: whether the file holds no copy any more; False if another process prevented rewriting
-        it. Erase again to finish.
+    sessions, events: the numbers of erased sessions and events. payload_bytes: their size.
+    kept_items: the number of removed items that were not erased, because active items are in their events.
+    is_complete: False if another process prevented rewriting the file, which may still contain copies.
+        Erase again to finish.
     """
 
     sessions: int = 0

@@ -29,7 +29,7 @@ ASKED_CHARACTERS: Final = 48
 
 
 class Search(Projection):
-    """The texts of items, found by any three characters in a row."""
+    """The full-text index: the texts of items, searched by substrings of three or more characters."""
 
     name: ClassVar[str] = "search"
     version: ClassVar[int] = 1

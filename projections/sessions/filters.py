@@ -29,15 +29,14 @@ class SessionFilters(TypedDict, total=False):
     """
     Filters for sessions; None does not filter. A session must match all of them.
 
-    session_id: with this id.
-    user_id: of this user.
-    metadata: has each of these leaves, however deep: ``{"customer": {"tier": 2}}`` matches every session
-        with that tier, beside other keys. Values compare as JSON: 1 equals 1.0, but not
-        true; a list compares as a whole.
+    session_id: the session's id.
+    user_id: the session's user id.
+    metadata: keys, nested ones too, and their values: ``{"customer": {"tier": 2}}`` matches every session
+        with that tier; other keys are ignored. Values compare as JSON: 1 equals 1.0, but not true; a list
+        must be equal as a whole.
     created_after, created_before, updated_after, updated_before: times, ``after`` inclusive, ``before``
         exclusive; without a zone they are UTC. Every event updates its session.
-    text: a user or assistant item on any branch contains this text literally; ASCII letters are
-        case-insensitive.
+    text: a substring of a user or assistant message on any branch; ASCII letters are case-insensitive.
     min_items: minimum number of items.
     """
 
@@ -130,7 +129,7 @@ def parse(
 def _any_text(what: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a string")
+    raise InvalidQueryError(f"invalid {what}: expected a str, got {type(value).__name__}")
 
 
 def _text(what: str, value: Any) -> str | None:
@@ -147,7 +146,7 @@ def _number(what: str, value: Any) -> int | None:
     if value is None:
         return None
     if type(value) is not int or value < 0:
-        raise InvalidQueryError(f"{what} must be 0 or greater, got {value!r}"[:200])
+        raise InvalidQueryError(f"invalid {what}: expected 0 or more, got {value!r}"[:200])
     return min(value, MAX_NUMBER)
 
 
@@ -169,7 +168,7 @@ def _time(what: str, value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise InvalidQueryError(f"{what} is of type {type(value).__name__}, not a datetime")
+        raise InvalidQueryError(f"invalid {what}: expected a datetime, got {type(value).__name__}")
     return microseconds(value)
 
 
@@ -177,17 +176,19 @@ def _leaves(metadata: Any) -> tuple[Leaf, ...]:
     if metadata is None:
         return ()
     if not isinstance(metadata, Mapping):
-        raise InvalidQueryError(f"metadata is of type {type(metadata).__name__}, not a mapping")
+        raise InvalidQueryError(
+            f"invalid metadata: expected a mapping, got {type(metadata).__name__}"
+        )
     try:
         plain = codec.decode_metadata(codec.encode_json(dict(metadata)).decode())
         found = tuple(metadata_index.leaves_to_match(plain))
     except (metadata_index.TooDeepError, RecursionError):
         raise InvalidQueryError(
-            f"metadata is nested deeper than {metadata_index.MAX_LEVELS} levels"
+            f"invalid metadata: expected at most {metadata_index.MAX_LEVELS} levels"
         ) from None
     if len(found) > MAX_LEAVES:
         raise InvalidQueryError(
-            f"metadata has {len(found):,} leaves: expected at most {MAX_LEAVES}"
+            f"invalid metadata: expected at most {MAX_LEAVES} values, got {len(found):,}"
         )
     return found
 
@@ -209,7 +210,9 @@ def _place(text: Any, order_by: OrderBy) -> SessionCursor:
             "invalid after: expected the cursor of a row of list_sessions()"
         ) from None
     if order != order_by:
-        raise InvalidQueryError(f"after belongs to a list by {order!r}, not by {order_by!r}"[:200])
+        raise InvalidQueryError(
+            f"invalid after: expected a cursor of order_by={order_by!r}, got one of {order!r}"[:200]
+        )
     if type(time) is not int or abs(time) > MAX_NUMBER:
         raise InvalidQueryError("invalid after: expected the cursor of a row of list_sessions()")
     return SessionCursor(time, session_id)

@@ -171,10 +171,10 @@ class Usage(Projection):
     ``usage``: one row for each model request (or each sum of requests, where only that is known).
     ``usage_by_day``: their sums by day, session, model and agent.
 
-    ``is_live`` is whether its turn is still live; usage and cost stay either way. ``undone_version`` is the
-    version of the session at which its turn was undone, unless it was redone.
-    ``begins_run`` marks the first request of each of a session's runs, so that runs can be summed
-    like tokens: a run counts where it began.
+    ``is_live``: whether its turn is active; rows of other turns still count in totals. ``undone_version``:
+    the version of the session at which its turn was undone, unless it was redone.
+    ``begins_run``: 1 for the first request of each of a session's runs, so that its sum is the number of
+    runs.
     """
 
     name: ClassVar[str] = "usage"

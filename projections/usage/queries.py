@@ -94,6 +94,30 @@ class Group(NamedTuple):
     totals: UsageTotals
 
 
+class TurnRequest(NamedTuple):
+    """A recorded model request (or several, recorded together) of a turn."""
+
+    position: int
+    branch_id: str
+    turn: int
+    is_live: int
+    run_id: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_input_tokens: int
+    model: str | None
+    agent: str | None
+    cost_usd: float | None
+    occurred_at: int
+
+
+OF_TURNS: Final = f"""
+    SELECT {", ".join(TurnRequest._fields)} FROM usage
+    WHERE session_id = ? AND turn BETWEEN ? AND ?
+    ORDER BY position, index_in_event
+"""
 SUMS = ", ".join(f"SUM({name})" for name in UsageTotals._fields)
 OF_DAYS = f"""
     day, session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
@@ -129,7 +153,7 @@ def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
                 f"cannot group usage by {name!r}; expected one of: {', '.join(BY)}"
             )
     if len(set(names)) < len(names):
-        raise InvalidQueryError("cannot group usage by the same name twice")
+        raise InvalidQueryError("invalid by: expected each name once")
     return names
 
 
@@ -459,3 +483,8 @@ def _plus(left: Tokens, right: Tokens) -> Tokens:
 
 def _loaded(details: str | None) -> dict[str, JSON] | None:
     return None if details is None else codec.decode_metadata(details)
+
+
+def requests_of_turns(tx: Transaction, session_id: str, first: int, last: int) -> list[TurnRequest]:
+    """Return the recorded requests of some turns, on all branches of a session, in order."""
+    return [TurnRequest(*row) for row in tx.all(OF_TURNS, (session_id, first, last))]

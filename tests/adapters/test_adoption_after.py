@@ -234,18 +234,41 @@ async def test_popping_in_the_old_tables_before_adoption_leaves_nothing_to_warn_
     ],
 )
 @pytest.mark.parametrize("kind", ["TABLE {} (x)", "VIEW {} AS SELECT 1 AS x"])
-async def test_a_file_whose_other_tables_have_our_names_is_refused(
+async def test_the_history_in_a_file_whose_other_tables_have_our_names_is_migrated(
     path: Path, taken: str, kind: str
 ) -> None:
     session = sdk(path)
     await session.add_items(turns("first"))
     session.close()
-    execute(path, "PRAGMA journal_mode=DELETE", f"CREATE {kind.format(taken)}")
+    execute(path, f"CREATE {kind.format(taken)}")
+    adopted = ours(path)
+    await adopted.add_items(turns("second"))
+    assert await adopted.get_items() == turns("first", "second")
+    adopted.close()
+    assert [column for _, column, *_ in rows(path, f"PRAGMA table_info({taken})")] == ["x"]
+    assert await sdk(path).get_items() == turns("first")
+
+
+async def test_the_sdks_tables_cannot_have_names_of_the_logs_tables(path: Path) -> None:
+    session = sdk(path, sessions_table="sessions", messages_table="lines")
+    await session.add_items(turns("first"))
+    session.close()
+    execute(path, "PRAGMA journal_mode=DELETE")
     before = stored(path)
-    with pytest.raises(OSError, match=rf"has a table '(?i:{taken})' already"):
+    with pytest.raises(ForeignFileError, match="has a table 'sessions' already"):
+        ours(path, sessions_table="sessions", messages_table="lines")
+    assert stored(path) == before
+
+
+async def test_plain_sessions_in_other_tables_are_named_and_nothing_is_written(path: Path) -> None:
+    session = SQLiteSession("s", path, sessions_table="chats", messages_table="lines")
+    await session.add_items(turns("first"))
+    session.close()
+    execute(path, "PRAGMA journal_mode=DELETE")
+    before = stored(path)
+    with pytest.raises(ForeignFileError, match="expected agent_sessions/agent_messages, got chats"):
         ours(path)
     assert stored(path) == before
-    assert await sdk(path).get_items() == turns("first")
 
 
 @pytest.mark.parametrize("columns", ["session_id, name", "id, message_data"])

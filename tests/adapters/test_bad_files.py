@@ -141,6 +141,8 @@ def test_a_database_of_another_program_is_refused(
     path: Path, open_it: Any, mark: tuple[str, ...]
 ) -> None:
     foreign(path, *mark)
+    if open_it is OPENINGS["session"] and "user_version" in mark[0]:
+        pytest.skip("a session shares such a file")
     before = files(path.parent)
     with pytest.raises(errors.OpenError) as caught:
         open_it(path)
@@ -150,12 +152,11 @@ def test_a_database_of_another_program_is_refused(
     assert files(path.parent) == before
 
 
-@pytest.mark.parametrize("way", ["session", "log"])
-def test_a_database_of_another_program_is_never_claimed(path: Path, way: str) -> None:
+def test_a_log_does_not_claim_a_database_of_another_program(path: Path) -> None:
     foreign(path)
     before = files(path.parent)
     with pytest.raises(errors.ForeignFileError, match="tables of another program"):
-        OPENINGS[way](path)
+        EventLog.open_sync(path)
     assert files(path.parent) == before
 
 
@@ -223,9 +224,9 @@ def test_what_is_not_to_be_made_is_not_made(path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("word", ["ful", "FULL", "", None, 1])
 def test_a_durability_that_there_is_not_is_refused(path: Path, word: Any) -> None:
-    with pytest.raises(ValueError, match="durability is 'full' or 'normal', not"):
+    with pytest.raises(ValueError, match="invalid durability: expected 'full' or 'normal'"):
         AdvancedSQLiteSession("talk", path, durability=word)
-    with pytest.raises(ValueError, match="durability is 'full' or 'normal', not"):
+    with pytest.raises(ValueError, match="invalid durability: expected 'full' or 'normal'"):
         EventLog.open_sync(path, durability=word)
     assert files(path.parent) == {}
 
@@ -307,7 +308,7 @@ async def test_a_file_that_may_not_grow_is_a_full_disk_and_keeps_what_it_has(pat
     await session.log.write(
         lambda tx: tx.execute(f"PRAGMA max_page_count={tx.one('PRAGMA page_count')[0] + 2}")  # type: ignore[index]
     )
-    with pytest.raises(errors.DiskFullError, match="no room left on the disk") as caught:
+    with pytest.raises(errors.DiskFullError, match="the disk is full") as caught:
         await session.add_items([user("x" * 1_000_000)])
     assert isinstance(caught.value, OSError)
     assert await session.get_items() == turns("first")
@@ -378,7 +379,7 @@ def test_a_full_disk_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
         before=("unshare", "-m", "sh", "-c", mount, str(tmp_path)),
     )
     assert outcome[0]["error"] == "DiskFullError"
-    assert "no room left on the disk" in outcome[0]["message"]
+    assert "the disk is full" in outcome[0]["message"]
     assert outcome[1:] == [["first"], ["first", "small", "second"], []]
 
 

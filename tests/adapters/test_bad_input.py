@@ -192,36 +192,6 @@ async def test_none_is_no_branch(session: Any) -> None:
     )
 
 
-async def test_an_unknown_branch_cannot_be_switched_to(session: Any) -> None:
-    await assert_refused(
-        session,
-        errors.BranchNotFoundError,
-        "^Branch 'none such' does not exist$",
-        lambda session: session.switch_to_branch("none such"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("branch_id", "text"),
-    [
-        ("none such", "^Branch 'none such' does not exist$"),
-        ("", "^Branch ID cannot be empty$"),
-        ("  ", "^Branch ID cannot be empty$"),
-        ("main", "^Cannot delete the 'main' branch$"),
-        ("draft", "^Cannot delete current branch 'draft'"),
-    ],
-)
-async def test_a_branch_that_cannot_be_deleted_is_named(
-    session: Any, branch_id: str, text: str
-) -> None:
-    await assert_refused(
-        session,
-        errors.ConversationError,
-        text,
-        lambda session: session.delete_branch(branch_id),
-    )
-
-
 async def test_an_unknown_branch_cannot_be_opened(path: Path, session: Any) -> None:
     before = await everything(session)
     with pytest.raises(errors.BranchNotFoundError, match=r"^Branch 'none such' does not exist$"):
@@ -238,16 +208,6 @@ async def test_a_branch_to_open_that_is_no_text_is_refused(
     with pytest.raises(errors.BranchNotFoundError, match=r"does not exist$"):
         ours(path, branch_id=branch_id)
     assert await everything(session) == before
-
-
-@pytest.mark.parametrize("name", ["main", "draft"])
-async def test_a_branch_name_that_was_used_is_refused(session: Any, name: str) -> None:
-    await assert_refused(
-        session,
-        errors.BranchExistsError,
-        f"^Branch ID '{name}' has already been used. Choose a new branch ID.$",
-        lambda session: session.create_branch_from_turn(1, name),
-    )
 
 
 @pytest.mark.parametrize("turn", [3, -1, 99, 2**70])
@@ -270,25 +230,6 @@ async def test_a_turn_that_is_no_number_is_refused(session: Any, turn: Any) -> N
         "^Turn .* does not contain a user message in branch 'draft'$",
         lambda session: session.create_branch_from_turn(turn, "new"),
     )
-
-
-async def test_a_text_that_nobody_said_is_no_place_to_branch_from(session: Any) -> None:
-    await assert_refused(
-        session,
-        errors.ConversationError,
-        "^No user turns found containing 'nothing'$",
-        lambda session: session.create_branch_from_content("nothing"),
-    )
-
-
-@pytest.mark.parametrize("branch_id", ["none such", "", 7])
-async def test_an_unknown_branch_reads_as_empty(session: Any, branch_id: Any) -> None:
-    assert await session.get_items(branch_id=branch_id) == []
-    assert await session.get_conversation_turns(branch_id) == []
-    assert await session.get_conversation_by_turns(branch_id) == {}
-    assert await session.get_tool_usage(branch_id) == []
-    assert await session.get_turn_usage(branch_id=branch_id) == []
-    assert await session.find_turns_by_content("first", branch_id) == []
 
 
 async def test_an_unknown_turn_has_no_usage(session: Any) -> None:

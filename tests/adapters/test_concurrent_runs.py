@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agents import Agent, Runner, function_tool
+from agents import Agent, RunConfig, Runner, function_tool
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.conversations import concurrent_runs
@@ -42,6 +42,17 @@ class Room:
 
         model = ScriptedModel([answer, *script], first=100 * n)
         return Agent(name=f"Agent {n}", model=model, tools=list(tools))
+
+
+def reading_together(runs: int) -> RunConfig:
+    """Let runs begin together: none of them writes before each of them has read the session."""
+    barrier = asyncio.Barrier(runs)
+
+    async def wait(history: Any, new: Any) -> Any:
+        await barrier.wait()
+        return [*history, *new]
+
+    return RunConfig(session_input_callback=wait)
 
 
 def told(items: Any) -> list[str]:
@@ -112,10 +123,15 @@ async def test_runs_one_after_the_other_are_not_concurrent(
 async def test_a_run_whose_branch_changed_before_its_first_add_is_rejected_and_writes_nothing(
     make: Make,
 ) -> None:
-    room = Room(1)
+    room, together = Room(1), reading_together(POSTS)
     results = await asyncio.gather(
         *(
-            Runner.run(room.agent(n), f"question {n}", session=make(on_concurrent_run="reject"))
+            Runner.run(
+                room.agent(n),
+                f"question {n}",
+                session=make(on_concurrent_run="reject"),
+                run_config=together,
+            )
             for n in range(1, POSTS + 1)
         ),
         return_exceptions=True,
@@ -134,11 +150,11 @@ async def test_each_of_two_runs_that_began_together_gets_a_branch(
 ) -> None:
     setup = make(on_concurrent_run="branch")
     await setup.add_items([{"role": "user", "content": "before"}])
-    room = Room(POSTS)
+    room, together = Room(POSTS), reading_together(POSTS)
 
     async def post(n: int) -> tuple[str, list[str]]:
         session = setup if shared else make(on_concurrent_run="branch")
-        await Runner.run(room.agent(n), f"question {n}", session=session)
+        await Runner.run(room.agent(n), f"question {n}", session=session, run_config=together)
         assert told(await session.get_items(branch_id=session.current_branch)) == [
             "before",
             f"question {n}",

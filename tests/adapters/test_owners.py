@@ -10,7 +10,6 @@ import pytest
 from agents import Agent, Runner
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, UsageHooks
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog import ItemsAdded, MetadataSet
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -19,11 +18,12 @@ from agents_eventlog.eventlog.errors import (
     SessionDeletedError,
     SessionOwnerError,
 )
+from agents_eventlog.testing import ScriptedModel, reply
 from tests.faults.operations import OPERATIONS, Stage
 from tests.faults.support import ran, shown, user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 
@@ -53,20 +53,25 @@ def of(log: ConversationLog, user_id: str | None, **options: Any) -> AdvancedSQL
     return AdvancedSQLiteSession("shared", log.path, user_id=user_id, **options)
 
 
-OF_SESSIONS = sorted(name for name in OPERATIONS if name.startswith("session."))
+OF_SESSIONS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
+    **{name: call for name, call in OPERATIONS.items() if name.startswith("session.")},
+    "session.redo": lambda stage: (
+        stage.session.redo()
+    ),  # the operation itself uses no session object
+}
 
 
-@pytest.mark.parametrize("name", OF_SESSIONS)
+@pytest.mark.parametrize("name", sorted(OF_SESSIONS))
 async def test_every_call_refuses_a_user_that_the_session_does_not_belong_to(
     name: str, alice: AdvancedSQLiteSession, log: ConversationLog
 ) -> None:
     before = (await log.head(), await shown(alice))
     stage = Stage(alice.db_path, of(log, "mallory"), log, ran(), alice.db_path)  # type: ignore[arg-type]
     if name == "session.store_run_usage":  # it never raises
-        await OPERATIONS[name](stage)
+        await OF_SESSIONS[name](stage)
     else:
         with pytest.raises(SessionOwnerError, match="'shared' does not belong to user 'mallory'"):
-            await OPERATIONS[name](stage)
+            await OF_SESSIONS[name](stage)
     assert (await log.head(), await shown(alice)) == before
 
 
@@ -123,7 +128,10 @@ async def test_a_generated_branch_id_opens_no_session_of_somebody_else(
 
 
 async def test_a_run_of_somebody_else_stores_neither_items_nor_usage(
-    alice: AdvancedSQLiteSession, log: ConversationLog, caplog: pytest.LogCaptureFixture
+    alice: AdvancedSQLiteSession,
+    log: ConversationLog,
+    caplog: pytest.LogCaptureFixture,
+    no_tracing: None,
 ) -> None:
     session = of(log, "mallory")
     agent = Agent(name="a", model=ScriptedModel([reply("hello"), reply("hello")]))

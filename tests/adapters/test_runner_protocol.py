@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,6 @@ import pytest
 from agents import (
     Agent,
     RunContextWrapper,
-    Runner,
     Session,
     SessionSettings,
     TracingProcessor,
@@ -26,7 +23,6 @@ from tests.adapters.running import (
     kinds,
     our_class,
     recorded,
-    run_program,
     said,
     user,
     weather,
@@ -170,53 +166,3 @@ async def test_without_tracing_no_trace_is_claimed(ours: Sessions, run: Any) -> 
     await run(agent("Hello"), "Hi", session=ours())
     events = await recorded(ours.path, "items_added")
     assert [event.metadata.get("trace_id") for event in events] == [None, None]
-
-
-async def test_a_session_for_each_request_needs_no_closing(ours: Sessions, run: Any) -> None:
-    host = Agent(name="Host", model=ScriptedModel(fallback="Yes"))
-    await run(host, "Question 0", session=ours())
-    threads = threading.active_count()
-    for number in range(1, 50):
-        await run(host, f"Question {number}", session=ours())
-    assert threading.active_count() <= threads
-    held = await ours().get_items()
-    assert [item["content"] for item in held[::2]] == [f"Question {n}" for n in range(50)]
-
-
-def test_one_session_serves_several_event_loops(ours: Sessions) -> None:
-    host = agent("One", "Two", "Three")
-    session = ours()
-    for question in ("First", "Second", "Third"):
-        asyncio.run(Runner.run(host, question, session=session))
-    held = asyncio.run(session.get_items())
-    assert [item["content"] for item in held[::2]] == ["First", "Second", "Third"]
-
-
-PROGRAM = """
-import asyncio, sys
-from agents import Agent, Runner, set_tracing_disabled
-from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
-
-set_tracing_disabled(True)
-host = Agent(name="Host", model=ScriptedModel(fallback="Yes"))
-
-async def main():
-    for number in range(3):
-        session = AdvancedSQLiteSession(f"talk-{number}", sys.argv[1])
-        result = await Runner.run(host, "Hi", session=session)
-        await session.store_run_usage(result)
-
-asyncio.run(main())
-"""
-
-
-def test_a_program_that_closes_nothing_ends_and_has_stored_everything(ours: Sessions) -> None:
-    done = run_program(PROGRAM, ours.path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-    async def held() -> list[Any]:
-        return [await ours(f"talk-{number}").get_items() for number in range(3)]
-
-    # One model serves the three runs, so its answers are numbered on.
-    assert asyncio.run(held()) == [[user("Hi"), said("Yes", number)] for number in (1, 2, 3)]

@@ -136,7 +136,10 @@ async def test_only_what_still_stands_on_demand(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("by", "says"),
-    [("colour", "'colour'; expected one of: session, user, branch"), (("day", "day"), "twice")],
+    [
+        ("colour", "'colour'; expected one of: session, user, branch"),
+        (("day", "day"), "each name once"),
+    ],
 )
 async def test_a_group_that_there_is_not_is_an_error_that_lists_what_there_is(
     path: Path, by: Any, says: str

@@ -157,18 +157,6 @@ async def test_what_is_no_json_is_refused_with_all_its_batch(
     assert [turn["turn"] for turn in await pair.get_conversation_turns()] == [1, 2]
 
 
-async def test_an_item_that_contains_itself_is_refused(world: World) -> None:
-    pair = world.open()
-    item: dict[str, Any] = {"role": "user"}
-    item["content"] = [item]
-    for side in (pair.sdk, pair.ours):
-        with pytest.raises((TypeError, ValueError)):
-            await side.add_items([user("one"), item])
-    assert await pair.get_items() == []
-    await pair.add_items(turns("after"))
-    assert await pair.get_items() == turns("after")
-
-
 @pytest.mark.parametrize(
     ("limit", "first"),
     [(None, 0), (1, 4), (2, 3), (5, 0), (6, 0), (2_147_483_647, 0), (0, 5), (-1, 0), (-7, 0)],

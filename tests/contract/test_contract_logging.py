@@ -160,19 +160,3 @@ async def test_nothing_that_was_said_is_logged(logged: Any, model_data: Any) -> 
     assert logged.records
     told = [f"{record.getMessage()} {record.__dict__}" for record in logged.records]
     assert not [text for text in told if SECRET in text]
-
-
-@pytest.mark.parametrize("side", SIDES)
-async def test_a_program_that_configured_nothing_sees_nothing(
-    world: World, side: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    session = world.session_class(side)(
-        session_id="s", db_path=world.path(side), create_tables=True
-    )
-    await session.add_items(turns("one", "two"))
-    await session.create_branch_from_turn(2, "draft")
-    await session.switch_to_branch("main")
-    await session.delete_branch("draft")
-    await session.clear_session()
-    session.close()
-    assert capfd.readouterr() == ("", "")

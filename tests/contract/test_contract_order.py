@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -16,22 +14,6 @@ from tests.contract.items import assistant, ran, turns, user
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-
-ADD_IN_A_PROCESS = """
-import asyncio, sys
-from pathlib import Path
-side, path, name = sys.argv[1:]
-if side == "sdk":
-    from agents.extensions.memory import AdvancedSQLiteSession
-else:
-    from agents_eventlog import AdvancedSQLiteSession
-async def main():
-    session = AdvancedSQLiteSession(session_id="s", db_path=path, create_tables=True)
-    for number in range(15):
-        await session.add_items([{"by": name, "batch": number, "part": p} for p in range(3)])
-    session.close()
-asyncio.run(main())
-"""
 
 
 @pytest.fixture(params=SIDES)
@@ -139,20 +121,6 @@ def test_loops_on_several_threads_share_a_session(session: Any) -> None:
         list(pool.map(add, range(5)))
     items = asyncio.run(session.get_items())
     assert whole_batches(items, "abc") == {name: list(range(8)) for name in range(5)}
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_processes_lose_and_mix_nothing(world: World, side: str) -> None:
-    path = world.path(side)
-    running = [
-        subprocess.Popen([sys.executable, "-c", ADD_IN_A_PROCESS, side, str(path), name])
-        for name in ("a", "b")
-    ]
-    assert [process.wait(60) for process in running] == [0, 0]
-    session = world.session_class(side)(session_id="s", db_path=path, create_tables=True)
-    world.opened.append(session)
-    items = asyncio.run(session.get_items())
-    assert whole_batches(items, range(3)) == {"a": list(range(15)), "b": list(range(15))}
 
 
 def whole_batches(items: list[Any], parts: Any) -> dict[Any, list[int]]:

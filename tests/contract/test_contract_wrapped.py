@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from agents.extensions.memory import EncryptedSession
-from agents.memory import SQLiteSession
 
 from tests.contract.harness import SIDES, World
-from tests.contract.items import call, output, turns, user
+from tests.contract.items import call, output, turns
 
 # Its spaces keep it out of any base64 text.
 SECRET = "what nobody else may read"
@@ -40,28 +39,3 @@ async def test_encrypted_items_come_back(wrapped: Any) -> None:
     for side in SIDES:
         raw = await getattr(pair, side).get_items()
         assert all(item.keys() == raw[0].keys() and SECRET not in str(item) for item in raw)
-
-
-async def test_an_encrypted_session_is_cleared(wrapped: Any) -> None:
-    pair, boxes = wrapped
-    for box in boxes.values():
-        await box.add_items([user("one")])
-        await box.clear_session()
-        assert await box.get_items() == []
-        assert await box.pop_item() is None
-    assert await pair.get_items() == []
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_a_session_is_one_to_the_runner(world: World, side: str) -> None:
-    from agents.memory import Session
-
-    session = world.session_class(side)(
-        session_id="s", db_path=world.path(side), create_tables=True
-    )
-    world.opened.append(session)
-    assert isinstance(session, Session)
-    assert not hasattr(session, "run_compaction")
-    anything: Any = session
-    anything.add_items = SQLiteSession.add_items
-    assert anything.add_items is SQLiteSession.add_items

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage
+from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, trace
 from agents.memory.session_settings import SessionSettings
+from agents.tracing.provider import DefaultTraceProvider
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from agents_eventlog import AdvancedSQLiteSession, Price, UsageHooks
+from agents_eventlog import AdvancedSQLiteSession, Budget, Price, UsageHooks
 from agents_eventlog.adapters.openai_agents import sdk_internals
+from agents_eventlog.eventlog.errors import BudgetExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +82,17 @@ async def test_hooks_record_a_run_with_its_agent_and_model(tmp_path: Path) -> No
     config = RunConfig(tracing_disabled=True)
     agent = Agent(name="Host", model=Answering())
     await Runner.run(agent, "Hi", session=session, run_config=config, hooks=UsageHooks(session))
+    assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
+
+
+async def test_hooks_check_budgets_before_each_request(tmp_path: Path) -> None:
+    limit = Budget(tokens=15, per="session")
+    session = AdvancedSQLiteSession("s", tmp_path / "log.db", budgets=limit)
+    config, hooks = RunConfig(tracing_disabled=True), UsageHooks(session)
+    agent = Agent(name="Host", model=Answering())
+    await Runner.run(agent, "Hi", session=session, run_config=config, hooks=hooks)
+    with pytest.raises(BudgetExceededError, match="expected less than 15 tokens per session"):
+        await Runner.run(agent, "Hi", session=session, run_config=config, hooks=hooks)
     assert await session.log.query(lambda tx: tx.all(USAGE)) == [("Host", "small", 15)]
 
 
@@ -157,6 +171,47 @@ def test_settings_may_be_a_dict_where_the_sdk_knows_none(monkeypatch: pytest.Mon
 
 def test_a_function_that_calls_no_model_made_no_request() -> None:
     assert sdk_internals.request_in(sys._getframe()) is None
+
+
+TRACELESS = """
+import asyncio, sys
+from agents_eventlog import AdvancedSQLiteSession
+from agents.tracing import setup
+
+async def main():
+    session = AdvancedSQLiteSession("s", sys.argv[1])
+    await session.add_items([{"role": "user", "content": "Hi"}])
+    await session.get_items()
+    print(setup.GLOBAL_TRACE_PROVIDER)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_without_traces_creates_no_tracing_client(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRACELESS, tmp_path / "log.db"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "None\n"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_id_of_the_current_trace_is_known(
+    monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    if not is_known:
+        monkeypatch.setattr(sdk_internals, "lookup", lambda module, name, lost: None)
+    # without a processor, which would export the trace
+    monkeypatch.setattr("agents.tracing.setup.GLOBAL_TRACE_PROVIDER", DefaultTraceProvider())
+    assert sdk_internals.trace_id() is None
+    with trace("talk", disabled=True):
+        assert sdk_internals.trace_id() is None
+    with trace("talk", trace_id="trace_1"):
+        assert sdk_internals.trace_id() == "trace_1"
 
 
 @pytest.mark.parametrize(

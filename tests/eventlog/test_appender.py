@@ -21,7 +21,6 @@ from agents_eventlog.eventlog import (
 from agents_eventlog.eventlog.appender import (
     MOST_EVENTS,
     Appender,
-    Ends,
     append,
     append_all,
 )
@@ -123,23 +122,6 @@ def test_the_head_is_carried_on_and_found_again(tx: Transaction) -> None:
     last = append_all(tx, "s", [(SAID, DATA)] * 3)[-1]
     assert tx.lane == Head(3, last.digest)
     assert next_one(tx).lane == appender.read_head(tx) == Head(3, last.digest)
-
-
-def test_a_head_that_is_remembered_is_not_looked_for(tx: Transaction) -> None:
-    tx.cache.get(Ends).head = Head(7, b"x" * 32)
-    appender.ledger(tx).begin(tx)
-    assert tx.lane == Head(7, b"x" * 32)
-
-
-def test_what_was_appended_is_remembered_and_not_looked_for(tx: Transaction) -> None:
-    last = append(tx, "s", SAID)
-    tx.flush()
-    ran: list[str] = []
-    tx.connection.set_trace_callback(ran.append)
-    assert appender.session_version(tx, "s") == 1
-    appender.ledger(tx).begin(tx)
-    assert tx.lane == Head(1, last.digest)
-    assert ran == []
 
 
 def test_a_position_is_not_given_again_though_the_tail_was_cut(tx: Transaction) -> None:

@@ -362,7 +362,7 @@ def test_a_field_that_no_row_could_hold_is_refused_by_its_name(event: Event, fie
 def test_a_field_of_the_wrong_type_is_refused_by_its_event() -> None:
     with pytest.raises(InvalidEventError) as caught:
         codec.encode(MetadataSet(user_id=["alice"]))  # type: ignore[arg-type]
-    assert str(caught.value) == "a field of 'metadata_set' is not of its type"
+    assert str(caught.value) == "invalid 'metadata_set' event: a field has the wrong type"
 
 
 def test_what_is_no_text_is_refused_by_its_type() -> None:
@@ -476,3 +476,5 @@ def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data
         codec.decode_items([(1, "items_added", 1, b'{"items":[]}'), (7, "items_added", 1, data)])
     assert str(caught.value) == "the items of the event at position 7 cannot be decoded"
     assert caught.value.position == 7
+    with pytest.raises(errors.UndecodableEventError, match="at position 7"):
+        codec.decode_contents([(7, "items_added", 1, data)], [(0, 0)])

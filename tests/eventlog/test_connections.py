@@ -199,7 +199,10 @@ def test_a_log_that_is_only_read_is_neither_rewritten_nor_made_stricter(path: Pa
             with pytest.raises(errors.ReadOnlyFileError) as caught:
                 writes()
             assert caught.value.path == str(path)
-            assert str(caught.value) == f"{path} was opened read_only: open it without, to write"
+            assert (
+                str(caught.value)
+                == f"{path} was opened read-only: open it without read_only to write"
+            )
         assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (0,)
 
 
@@ -279,6 +282,22 @@ async def test_the_end_of_a_process_closes_what_is_open(
     registry._at_exit()
     with pytest.raises(errors.ClosedError):
         await notes.write(note(2))
+
+
+# -- an old SQLite -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["log.db", ":memory:"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_sqlite_that_is_too_old_is_named_on_opening(
+    path: Path, where: str, monkeypatch: pytest.MonkeyPatch, *, read_only: bool
+) -> None:
+    EventLog.open_sync(path).close()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.36.0")
+    expected = r"^SQLite is too old: expected 3\.37\.0 or newer, got 3\.36\.0$"
+    with pytest.raises(errors.OpenError, match=expected):
+        EventLog.open_sync(where if where == ":memory:" else path, read_only=read_only)
 
 
 # -- several writing processes -----------------------------------------------------------------

@@ -214,5 +214,5 @@ def test_a_head_that_was_written_down_is_read_again(head: Head) -> None:
     "text", ["x", "1", "5:zz", f":{'0' * 64}", f"-1:{'0' * 64}", f"1:{'0' * 62}", f"1:{'0' * 66}"]
 )
 def test_what_is_no_head_is_refused_by_its_text(text: str) -> None:
-    with pytest.raises(ValueError, match=f"^'{text}' is not POSITION:DIGEST$"):
+    with pytest.raises(ValueError, match=f"^invalid head: expected POSITION:DIGEST, got '{text}'$"):
         Head.parse(text)

@@ -29,6 +29,7 @@ from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, RecordedEv
 from tests.history import START
 
 DIGEST = b"\xab" * 32
+KINDS = 'unknown kind: expected "log", "session" or "event"'
 REFERRING: list[tuple[Event, list[int]]] = [
     (ItemPopped(item=ItemRef(3, 1)), [3]),
     (ItemsReplaced(first_item=ItemRef(4, 1), items=["x"]), [4]),
@@ -221,9 +222,9 @@ def test_a_line_of_an_older_release_is_read_in_its_present_shape() -> None:
         (b"{", "it is not JSON"),
         (b"\xff", "it is not JSON"),
         (b"[" * 100_000, "it is not JSON"),
-        (b"[]", "it is not of a known kind"),
-        (b'{"kind":"other"}', "it is not of a known kind"),
-        (b"{}", "it is not of a known kind"),
+        (b"[]", KINDS),
+        (b'{"kind":"other"}', KINDS),
+        (b"{}", KINDS),
         (
             b'{"kind":"session","session_id":7,"events":1}',
             "invalid session_id: expected a string, got int",
@@ -233,22 +234,25 @@ def test_a_line_of_an_older_release_is_read_in_its_present_shape() -> None:
             b'{"kind":"session","session_id":"\\ud800","events":1}',
             "invalid session_id: it contains an unpaired surrogate",
         ),
-        (b'{"kind":"session","session_id":"s"}', "events is not an integer, or out of range"),
-        (line(version=True), "version is not an integer, or out of range"),
-        (line(version="left out"), "version is not an integer, or out of range"),
-        (line(schema_version=1.0), "schema_version is not an integer, or out of range"),
-        (line(recorded_at=LATEST + 1), "recorded_at is not an integer, or out of range"),
-        (line(recorded_at=EARLIEST - 1), "recorded_at is not an integer, or out of range"),
+        (b'{"kind":"session","session_id":"s"}', "invalid events: expected an integer in range"),
+        (line(version=True), "invalid version: expected an integer in range"),
+        (line(version="left out"), "invalid version: expected an integer in range"),
+        (line(schema_version=1.0), "invalid schema_version: expected an integer in range"),
+        (line(recorded_at=LATEST + 1), "invalid recorded_at: expected an integer in range"),
+        (line(recorded_at=EARLIEST - 1), "invalid recorded_at: expected an integer in range"),
         (line(type=None), "invalid type: expected a string, got NoneType"),
         (line(branch_id=5), "invalid branch_id: expected a string, got int"),
         (line(idempotency_key=5), "invalid idempotency_key: expected a string, got int"),
-        (line(metadata=[]), "metadata is not an object"),
-        (line(metadata="x"), "metadata is not an object"),
+        (line(metadata=[]), "invalid metadata: expected an object"),
+        (line(metadata="x"), "invalid metadata: expected an object"),
         (line(data=None, type="other", data_digest=DIGEST.hex()), "its type is unknown"),
-        (line(data=None), "data_digest is not a SHA-256 in hex"),
-        (line(data=None, data_digest="zz"), "data_digest is not a SHA-256 in hex"),
-        (line(data=None, data_digest="ab" * 31), "data_digest is not a SHA-256 in hex"),
-        (line(data=None, data_digest=7), "data_digest is not a SHA-256 in hex"),
+        (line(data=None), "invalid data_digest: expected a SHA-256 hash in hex"),
+        (line(data=None, data_digest="zz"), "invalid data_digest: expected a SHA-256 hash in hex"),
+        (
+            line(data=None, data_digest="ab" * 31),
+            "invalid data_digest: expected a SHA-256 hash in hex",
+        ),
+        (line(data=None, data_digest=7), "invalid data_digest: expected a SHA-256 hash in hex"),
     ],
 )
 def test_what_is_no_line_is_refused_by_what_is_wrong(text: bytes, why: str) -> None:
@@ -283,7 +287,7 @@ def test_data_that_does_not_fit_is_named_by_its_version(fields: dict[str, Any]) 
 def test_a_newer_format_is_refused(told: int | None) -> None:
     with pytest.raises(SourceError) as caught:
         jsonl_format.parse(json.dumps({"kind": "log", "format": told}).encode())
-    assert str(caught.value) == f"this is format {told}, this program knows 1"
+    assert str(caught.value) == f"format {told} is unknown: expected 1; upgrade agents-eventlog"
 
 
 # -- storing -------------------------------------------------------------------------------------

@@ -31,11 +31,6 @@ TWO = ItemsAdded(items=["two"])
 CLEARED = SessionCleared()
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether there is a file."""
-    return path.exists()
-
-
 def content(path: Path) -> bytes:
     """Return what is in a file."""
     return path.read_bytes()
@@ -313,7 +308,7 @@ async def test_a_log_opened_read_only_reads_and_refuses_to_write(path: Path) -> 
         assert await log.version("a") == 1
         assert [recorded.event async for recorded in log.read()] == [ONE]
         assert (await log.verify()).ok
-        with pytest.raises(errors.ReadOnlyFileError, match="was opened read_only: open it without"):
+        with pytest.raises(errors.ReadOnlyFileError, match="was opened read-only: open it without"):
             await log.append("a", ONE)
     assert content(path) == before
 
@@ -322,16 +317,3 @@ async def test_a_reader_that_is_read_only_sees_what_others_append(path: Path) ->
     async with EventLog.open(path) as log, EventLog.open(path, read_only=True) as reader:
         await log.append("a", ONE)
         assert await reader.version("a") == 1
-
-
-@pytest.mark.parametrize("keywords", [{"create": False}, {"read_only": True}])
-async def test_a_file_that_is_not_there_is_not_made_unasked(path: Path, keywords: Any) -> None:
-    with pytest.raises(errors.NoLogError):
-        await EventLog.open(path, **keywords)
-    assert not is_there(path)
-
-
-async def test_a_durability_that_there_is_not_is_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match="durability"):
-        await EventLog.open(path, durability="some")  # type: ignore[arg-type]
-    assert not is_there(path)

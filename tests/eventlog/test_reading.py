@@ -20,7 +20,6 @@ from agents_eventlog.eventlog import (
     errors,
 )
 from agents_eventlog.eventlog.reader import microseconds
-from tests.history import START
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,13 +127,13 @@ def test_a_time_is_exact_to_the_microsecond_up_to_the_last_that_there_is() -> No
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ({"types": "items_added"}, r"must be a sequence, not a str; did you mean"),
+        ({"types": "items_added"}, r"expected a sequence, got a str; did you mean"),
         (
             {"types": ["items_added", "item_added"]},
             "unknown event type 'item_added'; expected one of: items_added,",
         ),
-        ({"since": date(2026, 11, 4)}, "invalid `since`: expected a datetime, got date"),
-        ({"before": 5}, "invalid `before`: expected a datetime, got int"),
+        ({"since": date(2026, 11, 4)}, "invalid since: expected a datetime, got date"),
+        ({"before": 5}, "invalid before: expected a datetime, got int"),
     ],
 )
 async def test_what_can_never_be_found_is_refused(
@@ -164,21 +163,6 @@ async def test_what_is_appended_while_it_is_read_is_read_too(
         if recorded.position == 5:
             await log.append("a", SessionCleared())
     assert [recorded.position for recorded in seen] == list(range(1, 11))
-
-
-async def test_an_event_happened_when_it_was_recorded(log: EventLog) -> None:
-    await filled(log)
-    async for recorded in log.read():
-        assert recorded.occurred_at == recorded.recorded_at > START
-
-
-async def test_a_recorded_event_shows_where_it_stands_and_nothing_of_what_was_said(
-    log: EventLog,
-) -> None:
-    await log.append("a", ItemsAdded(items=["secret"]))
-    (found,) = [recorded async for recorded in log.read()]
-    assert "position=1" in repr(found)
-    assert "secret" not in repr(found)
 
 
 async def test_an_empty_log_reads_as_nothing(log: EventLog) -> None:
@@ -212,5 +196,5 @@ def test_half_a_surrogate_pair_is_refused_by_name(log: EventLog, way: str) -> No
 
 @pytest.mark.parametrize("limit", [-1, 2.5, "2", True])
 async def test_a_limit_that_is_no_number_of_events_is_refused(log: EventLog, limit: Any) -> None:
-    with pytest.raises(errors.InvalidQueryError, match=f"not {re.escape(repr(limit))}$"):
+    with pytest.raises(errors.InvalidQueryError, match=f"got {re.escape(repr(limit))}$"):
         _ = [event async for event in log.read(limit=limit)]

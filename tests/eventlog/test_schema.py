@@ -18,21 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-COLUMNS = {
-    "position": 9,
-    "session_id": "'other'",
-    "version": 9,
-    "type": "'other'",
-    "schema_version": 9,
-    "branch_id": "'other'",
-    "data": "'{}'",
-    "data_digest": "x'00'",
-    "metadata": "'{}'",
-    "idempotency_key": "'other'",
-    "recorded_at": 9,
-    "digest": "x'00'",
-}
-
 
 @pytest.fixture
 async def raw(log: EventLog, path: Path) -> AsyncIterator[sqlite3.Connection]:
@@ -44,37 +29,6 @@ async def raw(log: EventLog, path: Path) -> AsyncIterator[sqlite3.Connection]:
     connection.close()
 
 
-def digests(raw: sqlite3.Connection) -> list[tuple[int, str | None, bytes]]:
-    """Return what must not change."""
-    return raw.execute("SELECT position, data, digest FROM events ORDER BY position").fetchall()
-
-
-@pytest.mark.parametrize("column", COLUMNS)
-def test_no_column_of_an_event_can_be_changed(raw: sqlite3.Connection, column: str) -> None:
-    before = digests(raw)
-    with pytest.raises(sqlite3.IntegrityError, match="events are never changed"):
-        raw.execute(f"UPDATE events SET {column} = {COLUMNS[column]} WHERE position = 1")
-    assert digests(raw) == before
-
-
-def test_no_event_can_be_deleted(raw: sqlite3.Connection) -> None:
-    before = digests(raw)
-    with pytest.raises(sqlite3.IntegrityError, match="events are never deleted"):
-        raw.execute("DELETE FROM events")
-    assert digests(raw) == before
-
-
-@pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "REPLACE"])
-def test_no_event_can_be_replaced(raw: sqlite3.Connection, verb: str) -> None:
-    before = digests(raw)
-    with pytest.raises(sqlite3.IntegrityError, match="events are never deleted"):
-        raw.execute(
-            f"{verb} INTO events (position, session_id, version, type, schema_version, data_digest,"
-            " recorded_at, digest) VALUES (1, 'a', 1, 'x', 1, x'00', 1, x'00')"
-        )
-    assert digests(raw) == before
-
-
 def test_an_upsert_cannot_change_an_event(raw: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="events are never changed"):
         raw.execute(
@@ -82,35 +36,6 @@ def test_an_upsert_cannot_change_an_event(raw: sqlite3.Connection) -> None:
             " recorded_at, digest) VALUES ('a', 1, 'x', 1, x'00', 1, x'00')"
             " ON CONFLICT (session_id, version) DO UPDATE SET type = 'x'"
         )
-
-
-def test_erasing_the_payload_is_the_one_change_that_is_let_through(
-    raw: sqlite3.Connection,
-) -> None:
-    raw.execute("UPDATE events SET data = NULL WHERE position = 1")
-    assert [data is None for _, data, _ in digests(raw)] == [True, False]
-
-
-@pytest.mark.parametrize("column", [name for name in COLUMNS if name != "data"])
-def test_erasing_changes_nothing_else_along_with_the_payload(
-    raw: sqlite3.Connection, column: str
-) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="events are never changed"):
-        raw.execute(f"UPDATE events SET data = NULL, {column} = {COLUMNS[column]} WHERE position=1")
-
-
-def test_what_was_erased_cannot_be_written_again(raw: sqlite3.Connection) -> None:
-    raw.execute("UPDATE events SET data = NULL WHERE position = 1")
-    with pytest.raises(sqlite3.IntegrityError, match="events are never changed"):
-        raw.execute("UPDATE events SET data = '{}' WHERE position = 1")
-
-
-async def test_a_log_with_an_erased_event_still_verifies(
-    log: EventLog, raw: sqlite3.Connection
-) -> None:
-    raw.execute("UPDATE events SET data = NULL WHERE position = 1")
-    assert (await log.verify()).ok
-    assert [recorded.event is None async for recorded in log.read()] == [True, False]
 
 
 @pytest.mark.parametrize("version", [0, -1])
@@ -178,24 +103,8 @@ def test_another_program_s_file_is_refused_and_left_as_it_is(
     before = path.read_bytes()
     with pytest.raises(errors.ForeignFileError) as caught:
         opened(path)
-    assert (str(caught.value), caught.value.path) == (f"{path} {told}", str(path))
-    assert path.read_bytes() == before
-
-
-def test_a_newer_release_s_file_is_refused_and_left_as_it_is(path: Path) -> None:
-    opened(path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version={schema.USER_VERSION + 1}")
-        connection.execute("PRAGMA journal_mode=DELETE")
-    before = path.read_bytes()
-    for read_only in (False, True):
-        with pytest.raises(errors.NewerFileError) as caught:
-            EventLog.open_sync(path, read_only=read_only)
-        assert (caught.value.found, caught.value.known) == (2, 1)
-        assert caught.value.path == str(path)
-        assert str(caught.value) == (
-            f"{path} has schema version 2, this program knows 1: upgrade agents-eventlog"
-        )
+    assert str(caught.value).startswith(f"{path} {told}")
+    assert caught.value.path == str(path)
     assert path.read_bytes() == before
 
 

@@ -209,3 +209,13 @@ def test_a_worker_that_is_paused_before_its_first_function_starts_after_the_paus
 def test_the_thread_never_opens_a_connection_by_itself() -> None:
     with pytest.raises(RuntimeError, match="opens its connections itself"):
         thread._no_connector()
+
+
+def test_a_thread_of_no_engine_runs_functions_in_order_and_ends() -> None:
+    worker = Worker("under test")
+    ran: list[int] = []
+    for n in range(3):
+        worker.post(lambda n=n: ran.append(n))  # type: ignore[misc]
+    stop(worker, PATIENCE_SECONDS)
+    assert ran == [0, 1, 2]
+    assert not thread_of(worker).is_alive()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
-from agents_eventlog.eventlog.storage.transaction import ROWS_AT_ONCE, Insert, Lane, Transaction
+from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,13 +33,6 @@ def numbers(count: int, start: int = 1) -> list[tuple[int, str]]:
 def stored(tx: Transaction) -> list[int]:
     """Return what is in the table, without what waits."""
     return [n for (n,) in tx.connection.execute(ALL)]
-
-
-def test_a_unit_is_told_the_time_and_who_takes_part_and_nothing_is_recorded_yet(
-    tx: Transaction,
-) -> None:
-    assert (tx.now, tx.participant, tx.recording, tx.lane) == (7, None, {}, Lane(0, b""))
-    assert (len(tx.cache), tx.broken) == (0, None)
 
 
 STATEMENTS: dict[str, Callable[[Transaction], Any]] = {
@@ -76,16 +69,6 @@ def test_many_rows_are_written_whole_and_in_order(tx: Transaction, count: int) -
     assert tx.all("SELECT n, name FROM numbers") == numbers(count)
 
 
-@pytest.mark.parametrize(("count", "statements"), [(31, 31), (32, 1), (33, 2), (64, 2)])
-def test_so_many_rows_take_one_statement(tx: Transaction, count: int, statements: int) -> None:
-    assert ROWS_AT_ONCE == 32
-    ran: list[str] = []
-    tx.connection.set_trace_callback(ran.append)
-    tx.defer(NUMBER, numbers(count))
-    tx.flush()
-    assert len(ran) == statements
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -110,28 +93,6 @@ def test_a_write_that_fails_is_remembered_as_what_broke_the_unit(tx: Transaction
     with pytest.raises(sqlite3.IntegrityError) as caught:
         tx.one("SELECT 1")
     assert tx.broken is caught.value
-
-
-def test_what_was_written_or_deferred_is_counted_and_the_count_never_shrinks(
-    tx: Transaction,
-) -> None:
-    counts = [tx.writes()]
-    for change in (
-        lambda: tx.execute(NUMBER.one, (1, "one")),
-        lambda: tx.defer(NUMBER, [(2, "two")]),
-        lambda: tx.defer(NUMBER, [(3, "three")]),
-        lambda: tx.defer(NUMBER, numbers(2, start=4)),
-        lambda: tx.defer(NUMBER, numbers(1, start=6)),
-        lambda: tx.defer(NUMBER, [(7, "seven")]),
-    ):
-        change()
-        counts.append(tx.writes() - counts[0])
-    assert counts == [0, 1, 2, 3, 5, 6, 7]
-    tx.flush()
-    assert tx.writes() >= 7
-    tx.one("SELECT 1")
-    tx.defer(NUMBER, [])
-    assert tx.writes() == 6 + 7
 
 
 def test_the_first_row_is_a_row_or_nothing(tx: Transaction) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agents import Agent
 from httpx import ASGITransport, AsyncClient
 
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
+from agents_eventlog.testing import ScriptedModel, reply
 from examples.chat_service import create_app
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Talker(ScriptedModel):
 
     def __init__(self) -> None:
         super().__init__(fallback=self.answer)
+        self.text = "Gladly."
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -31,7 +32,7 @@ class Talker(ScriptedModel):
     async def answer(self, _items: Any) -> Any:
         self.asked.set()
         await self.may_answer.wait()
-        return reply("Gladly.")
+        return reply(self.text)
 
 
 @pytest.fixture
@@ -114,6 +115,12 @@ REQUESTS = [
     ("GET", "", None),
     ("PUT", "/title", {"title": "Mine"}),
     ("POST", "/messages", {"text": "Give me the secret."}),
+    ("POST", "/turns/1/retry", None),
+    ("PUT", "/turns/1", {"text": "Give me the secret."}),
+    ("GET", "/turns/1/versions", None),
+    ("PUT", "/version", {"branch_id": "main"}),
+    ("POST", "/undo", None),
+    ("POST", "/redo", None),
     ("DELETE", "", None),
 ]
 
@@ -153,6 +160,62 @@ async def test_a_message_sent_twice_is_answered_once(
     assert (await first).status_code == 200
     assert await texts(client, chat_id) == ["Hello.", "Gladly."]
     assert (await send(client, chat_id, "And again.")).status_code == 200
+
+
+async def test_an_answer_is_retried_and_a_question_edited_and_both_versions_stay(
+    client: AsyncClient, model: Talker
+) -> None:
+    chat_id = await new_chat(client, "Hello.", "Tell me a joke.")
+    chat = f"/chats/{chat_id}"
+    model.text = "Another joke."
+    retried = await client.post(f"{chat}/turns/2/retry", headers=ALICE)
+    assert retried.json() == {"answer": "Another joke."}
+    assert await texts(client, chat_id) == ["Hello.", "Gladly.", "Tell me a joke.", "Another joke."]
+    model.text = "A poem."
+    edited = await client.put(f"{chat}/turns/2", json={"text": "A poem, please."}, headers=ALICE)
+    assert edited.json() == {"answer": "A poem."}
+    assert await texts(client, chat_id) == ["Hello.", "Gladly.", "A poem, please.", "A poem."]
+    versions = (await client.get(f"{chat}/turns/2/versions", headers=ALICE)).json()
+    assert [each["is_current"] for each in versions] == [False, False, True]
+    first = {"branch_id": versions[0]["branch_id"]}
+    assert (await client.put(f"{chat}/version", json=first, headers=ALICE)).status_code == 204
+    assert await texts(client, chat_id) == ["Hello.", "Gladly.", "Tell me a joke.", "Gladly."]
+    for missing in (
+        await client.post(f"{chat}/turns/9/retry", headers=ALICE),
+        await client.put(f"{chat}/version", json={"branch_id": "none"}, headers=ALICE),
+    ):
+        assert missing.status_code == 404
+        assert missing.json() == {"detail": "turn or version not found"}
+
+
+async def test_turns_are_undone_and_redone(client: AsyncClient) -> None:
+    chat_id = await new_chat(client, "Hello.", "Tell me a joke.")
+    undone = await client.post(f"/chats/{chat_id}/undo", headers=ALICE)
+    assert [item["role"] for item in undone.json()["items"]] == ["user", "assistant"]
+    assert await texts(client, chat_id) == ["Hello.", "Gladly."]
+    assert (await client.post(f"/chats/{chat_id}/redo", headers=ALICE)).status_code == 200
+    assert len(await texts(client, chat_id)) == 4
+
+
+async def test_what_changes_a_chat_waits_for_no_message_under_way(
+    client: AsyncClient, model: Talker
+) -> None:
+    chat_id = await new_chat(client, "Hello.")
+    model.may_answer.clear()
+    model.asked.clear()
+    running = asyncio.create_task(send(client, chat_id, "Tell me a joke."))
+    await model.asked.wait()
+    for method, path, body in REQUESTS:
+        if path.startswith(("/messages", "/turns/1", "/version", "/undo", "/redo")) and (
+            method != "GET"
+        ):
+            answer = await client.request(
+                method, f"/chats/{chat_id}{path}", json=body, headers=ALICE
+            )
+            assert answer.status_code == 409, path
+    model.may_answer.set()
+    assert (await running).status_code == 200
+    assert len(await texts(client, chat_id)) == 4
 
 
 async def test_a_chat_that_is_deleted_is_gone_also_for_a_message_under_way(

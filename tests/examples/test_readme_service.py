@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from agents import Agent, Runner
 from httpx import ASGITransport, AsyncClient
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply
 from agents_eventlog.eventlog.errors import SessionBusyError
-from tests.test_readme import PYTHON
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from agents_eventlog.testing import ScriptedModel, reply
+from tests.readme import PYTHON
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents import Agent
 
-from agents_eventlog.adapters.openai_agents.testing import ScriptedModel, reply, tokens
+from agents_eventlog.testing import ScriptedModel, reply, tokens
 from examples.chat_service import create_app
 
 if TYPE_CHECKING:

@@ -172,6 +172,15 @@ class _Connection(sqlite3.Connection):
 def failing_statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
     """Make all connections that are opened from now on count their statements, until the test ends."""
     statements = Statements()
-    factory = partial(_Connection, statements)
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=factory))
+    connect = sqlite3.connect
+
+    def counting(*args: Any, factory: Any = sqlite3.Connection, **options: Any) -> Any:
+        counted = (
+            type("Counted", (_Connection, factory), {})
+            if factory is not sqlite3.Connection
+            else _Connection
+        )
+        return connect(*args, factory=partial(counted, statements), **options)
+
+    monkeypatch.setattr(sqlite3, "connect", counting)
     return statements

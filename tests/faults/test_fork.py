@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog.storage.sqlite.store import Store
 from tests.faults.support import (
     PATIENCE_SECONDS,
     batch,
@@ -473,3 +475,21 @@ def test_a_callback_s_child_that_returns_to_the_store_ends(path: Path, opened: O
     outcome.add_done_callback(callback)
     session.log.store.submit_read(lambda tx: None, outcome)
     assert exit_status(children.result(PATIENCE_SECONDS)) == 70
+
+
+def test_a_store_that_opens_while_a_fork_waits_is_paused_as_well(
+    path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(opened().add_items(batch("first")))
+    finish, others = Store.finish_pause, []
+
+    def finish_and_open(store: Store) -> None:
+        finish(store)
+        if not others:
+            others.append(EventLog.open_sync(path.with_name("other.db")))
+
+    monkeypatch.setattr(Store, "finish_pause", finish_and_open)
+    assert exit_status(fork(lambda: opened("child").close())) == 0
+    [other] = others
+    assert asyncio.run(other.version("s")) == 0
+    other.close()

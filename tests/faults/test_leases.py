@@ -121,6 +121,10 @@ async def test_a_stopped_process_that_lost_its_lease_writes_nothing(
         lambda session: session.create_branch("late"),
         lambda session: session.switch_to_branch("b"),
         lambda session: session.delete_branch("b"),
+        lambda session: session.set_metadata({"plan": "pro"}),
+        lambda session: session.update_metadata({"plan": "pro"}),
+        lambda session: session.delete_session(),
+        lambda session: session.restore_session(),
     ],
 )
 async def test_a_lost_lease_refuses_every_change_of_the_conversation(

@@ -51,7 +51,7 @@ def test_limits_of_the_process_can_be_set() -> None:
 
 @pytest.mark.parametrize("limit", ["idle_files", "busy_timeout_seconds"])
 def test_a_negative_limit_is_refused(limit: str) -> None:
-    with pytest.raises(ValueError, match=f"invalid {limit}: expected 0 or greater, got -1"):
+    with pytest.raises(ValueError, match=f"invalid {limit}: expected 0 or more, got -1"):
         configure(**{limit: -1})
 
 

@@ -8,8 +8,6 @@ new files opened by many processes in test_two_processes too, aiosqlite's thread
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import os
 import sqlite3
 import subprocess
@@ -24,11 +22,9 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog
-from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import ItemsAdded
 from tests.faults.support import (
     PATIENCE_SECONDS,
-    answer,
     batch,
     batches,
     check_sound,
@@ -101,27 +97,6 @@ def test_a_loop_that_closed_with_a_call_pending_hangs_nobody(
     check_sound(path)
 
 
-def test_one_session_serves_loops_in_many_threads(path: Path, opened: Opened) -> None:
-    session = opened()
-    failures: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for n in range(5):
-                within_patience(session.add_items(batch(f"{number}:{n}")))
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    assert not failures
-    names = batches(within_patience(session.get_items()))
-    assert sorted(names) == sorted(f"{number}:{n}" for number in range(6) for n in range(5))
-
-
 # -- a program that forgets to close -------------------------------------------------------------
 
 
@@ -189,26 +164,6 @@ async def test_a_write_waits_for_another_programs_transaction(path: Path, opened
     assert batches(await session.get_items()) == ["before", "after"]
 
 
-async def test_a_file_that_is_held_too_long_is_an_error_and_nothing_is_written(
-    path: Path, opened: Opened
-) -> None:
-    session = opened()
-    await session.add_items(batch("before"))
-
-    def wait_briefly(connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA busy_timeout=50")
-
-    session.log.store._writer.call(wait_briefly)
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
-        with pytest.raises(BusyError) as busy:
-            await session.add_items(batch("lost"))
-        assert isinstance(busy.value, TimeoutError)
-        stranger.execute("ROLLBACK")
-    await session.add_items(batch("after"))
-    assert batches(await session.get_items()) == ["before", "after"]
-
-
 # -- switching to a write-ahead log --------------------------------------------------------------
 
 
@@ -252,52 +207,3 @@ async def _items(log: EventLog) -> list[Any]:
 
 
 # -- what JSON holds and msgspec does not --------------------------------------------------------
-
-ODD: dict[str, Any] = {
-    "nan": math.nan,
-    "infinities": [math.inf, -math.inf],
-    "lone surrogate": "\ud83d alone",
-    "surrogate in a key": {"\udc00": 1},
-    "a surrogate pair": "\ud83d\ude00",
-    "huge": 2**80,
-    "tiny": -(2**64),
-    "keys that are no text": {2: "a", None: "b", True: "c", 1.5: "d"},
-    "a tuple": (1, (2,)),
-    "nul": "a\x00b",
-    "deep": json.loads("[" * 100 + "]" * 100),
-    "floats": [1.0, 1e400, -0.0, 1e-320, 0.1 + 0.2],
-}
-
-
-@pytest.mark.parametrize("name", sorted(ODD))
-async def test_an_odd_value_comes_back_as_json_would_give_it(
-    path: Path, opened: Opened, name: str
-) -> None:
-    item = {**user("odd"), "value": ODD[name]}
-    expected = json.dumps(json.loads(json.dumps([answer("plain"), item, answer("plain")])))
-    session = opened()
-    await session.add_items([answer("plain"), item, answer("plain")])  # type: ignore[list-item]
-    assert json.dumps(await session.get_items()) == expected
-    [turn] = await session.get_conversation_turns()
-    assert turn["content"] == "odd"
-    await session.create_branch("draft")
-    assert json.dumps(await session.get_items()) == expected
-    await session.pop_item()
-    assert json.dumps(await session.pop_item()) == json.dumps(json.loads(expected)[1])
-    session.close()
-    check_sound(path)
-    again = await opened().get_items(branch_id="main")
-    assert json.dumps(again) == expected
-
-
-async def test_what_json_refuses_is_refused_before_anything_is_written(opened: Opened) -> None:
-    session = opened()
-    await session.add_items([user("one")])
-    head = await session.log.head()
-    circle: list[Any] = []
-    circle.append(circle)
-    for refused in (object(), {1, 2}, b"bytes", {"k": {(1, 2): 3}}, circle):
-        with pytest.raises(TypeError):
-            await session.add_items([user("two"), {"value": refused}])  # type: ignore[list-item]
-    assert await session.log.head() == head
-    assert await session.get_items() == [user("one")]

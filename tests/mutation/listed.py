@@ -26,6 +26,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "eventlog/appender.py": (
         *("tests/eventlog/test_appender.py", "tests/eventlog/test_cursors.py"),
         *("tests/eventlog/test_damaged.py", "tests/eventlog/test_used_up.py"),
+        "tests/pinned/test_appender_ends.py",
     ),
     "eventlog/jsonl/format.py": ("tests/eventlog/test_jsonl_format.py",),
     "eventlog/reader.py": (
@@ -39,13 +40,18 @@ TESTS: dict[str, tuple[str, ...]] = {
         *("tests/faults/test_group_commit.py", "tests/faults/test_commit_failure.py"),
         "tests/faults/test_fork.py",
     ),
-    "eventlog/storage/transaction.py": ("tests/eventlog/test_transaction.py",),
+    "eventlog/storage/transaction.py": (
+        *("tests/eventlog/test_transaction.py", "tests/pinned/test_transaction_rows.py"),
+    ),
     "projections/conversations/builder.py": (
         *_BUILDERS,
+        "tests/pinned/test_remembered_rows.py",
         *("tests/projections/test_erasing.py", "tests/projections/test_metadata_index.py"),
     ),
     "projections/conversations/as_of.py": ("tests/projections/test_as_of.py",),
-    "projections/projector.py": ("tests/projections/test_projector.py",),
+    "projections/projector.py": (
+        *("tests/projections/test_projector.py", "tests/pinned/test_remembered_rows.py"),
+    ),
     "projections/replay.py": ("tests/projections/test_replay.py",),
     "projections/conversations/branch_tree.py": (
         *_BUILDERS,

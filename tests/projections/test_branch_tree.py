@@ -16,7 +16,7 @@ from agents_eventlog.eventlog import (
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
-from tests.projections.given import ANSWER, USER, added, branched, on, popped, watched
+from tests.projections.given import ANSWER, USER, added, branched, on, popped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,28 +266,6 @@ def newest(tx: Transaction, session_id: str) -> ItemRef:
 def queries(seen: list[str]) -> list[str]:
     """Return those of some statements that look something up in the tables."""
     return [sql for sql in seen if re.match(r"(?s)\s*SELECT\b.*\bFROM (items|segments)\b", sql)]
-
-
-def test_what_was_just_written_is_not_looked_up(woven: Given) -> None:
-    end = Pointer(*ask(woven, lambda _, pointer: pointer, branch_id="c"))
-    with watched(woven.log) as seen:
-        woven(added(), added(ANSWER)).write(lambda tx: list(branch_tree.spans(tx, end)))
-    assert queries(seen) == []
-
-
-def test_a_pop_looks_once_at_the_end_of_its_branch(given: Given) -> None:
-    given(added())
-    with watched(given.log) as seen:
-        given.write(lambda tx: branch_tree.tail(tx, Pointer(1, 2)))
-        given(popped(1, 1), added())
-    assert len(queries(seen)) == 1, seen
-
-
-def test_where_a_segment_ends_that_was_cut_is_known(given: Given) -> None:
-    given(added())
-    with watched(given.log) as seen:
-        given(ItemsReplaced(first_item=ItemRef(1, 1), items=[ANSWER]))
-    assert [sql for sql in queries(seen) if "MAX(number)" in sql] == []
 
 
 OPERATIONS: dict[str, Callable[[Transaction, str], Any]] = {

@@ -22,15 +22,12 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.projections import Conversations
-from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import queries as conversation_queries
 from tests.history import START, build, empty, found_in_metadata, stored
-from tests.projections.given import ANSWER, USER, added, branched, on, popped, used, watched
+from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog import Transaction
-    from agents_eventlog.projections.conversations.branch_tree import Span
     from tests.history import Entry
     from tests.projections.given import Given
 
@@ -307,23 +304,3 @@ def test_what_is_remembered_is_bounded_and_shows_in_no_row(
 
 
 # -- what it costs --------------------------------------------------------------------------------
-
-
-def test_a_chat_that_goes_on_writes_of_its_rows_only_what_grows(given: Given) -> None:
-    given(added())
-    with watched(given.log) as seen:
-        given(added(USER, ANSWER), popped(2, 1))
-    assert [sql for sql in seen if "INTO sessions" in sql or "INTO branches" in sql] == []
-
-
-def test_where_a_branch_stands_is_looked_up_once(given: Given) -> None:
-    given(added()).write(lambda tx: tx.cache.clear())
-
-    def look(tx: Transaction) -> list[Span]:
-        return list(branch_tree.spans(tx, conversation_queries.place(tx, "s", "main").pointer))
-
-    with watched(given.log) as seen:
-        assert given.write(look) == given.write(look) == [(1, 1, 2)]
-        assert given.write(lambda tx: conversations.session(tx, "s")) is not None
-    assert len([sql for sql in seen if "sessions" in sql or "FROM branches" in sql]) == 1, seen
-    assert len([sql for sql in seen if "parent_segment_id" in sql]) == 1, seen

@@ -51,7 +51,7 @@ from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
 from tests.faults.support import refusal
 from tests.history import Entry, empty, history, seen
-from tests.projections.given import added, popped, watched
+from tests.projections.given import added, popped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,23 +246,6 @@ def test_a_join_that_is_not_committed_leaves_those_that_are_kept_up(path: Path) 
         assert tables_in(path) == {"tally"}
 
 
-def test_who_joins_what_is_kept_up_already_asks_nothing_of_the_file(path: Path) -> None:
-    with closing(opened(path, Tally(), Usage())) as log, watched(log) as statements:
-        log.join(Projections(Usage()))
-        log.join(Projections(Usage(), Tally()))
-        assert statements == []
-
-
-def test_a_writer_that_nobody_disturbs_looks_at_no_checkpoint(path: Path) -> None:
-    with closing(opened(path, Tally())) as log:
-        add(log)
-        with watched(log) as statements:
-            add(log)
-            log.store.write_sync(lambda _: None)
-            moved = [sql for sql in statements if "checkpoints" in sql]
-        assert moved == ["UPDATE checkpoints SET position = 2"]
-
-
 async def test_what_was_erased_before_it_was_imported_is_built_from_its_structure(
     given: Given, path: Path
 ) -> None:
@@ -391,17 +374,6 @@ def test_tables_that_show_all_that_was_appended_are_read_without_a_writer(
     with closing(EventLog.open_sync(path, read_only=True)) as log:
         log.store.read_sync(kept_up.require_fresh)
         assert dict(tally(log)).get("s", 0) == 2 * events
-
-
-def test_a_reader_looks_at_the_checkpoints_once_until_somebody_writes(path: Path) -> None:
-    kept_up = Projections(Tally())
-    with closing(EventLog.open_sync(path, projections=kept_up)) as log:
-        add(log)
-        with watched(log) as statements:
-            for _ in range(2):
-                log.store.read_sync(kept_up.require_fresh)
-            looked = [sql for sql in statements if "FROM checkpoints" in sql]
-        assert len(looked) == 1
 
 
 async def test_a_session_reads_what_a_program_without_projections_appended(path: Path) -> None:
@@ -628,9 +600,11 @@ def test_two_projections_of_one_name_are_refused() -> None:
 
 def test_projections_are_asked_for_by_name() -> None:
     kept_up = projections.default()
-    assert [p.name for p in kept_up.named([])] == ["conversations", "usage"]
+    assert [p.name for p in kept_up.named([])] == ["conversations", "usage", "views"]
     assert [p.name for p in kept_up.named(["usage"])] == ["usage"]
-    with pytest.raises(errors.UnknownProjectionError, match="conversations, usage") as caught:
+    with pytest.raises(
+        errors.UnknownProjectionError, match="conversations, usage, views"
+    ) as caught:
         kept_up.named(["usage", "nothing"])
     assert caught.value.projection == "nothing"
 
@@ -638,7 +612,7 @@ def test_projections_are_asked_for_by_name() -> None:
 def test_a_table_of_somebody_else_s_is_never_taken(path: Path) -> None:
     with closing(opened(path)) as log:
         log.store.write_sync(lambda tx: tx.all("CREATE TABLE tally (mine)"))
-    told = "^there is a table 'tally' already that projection 'tally' did not make$"
+    told = "^table 'tally' already exists, and projection 'tally' did not create it$"
     with pytest.raises(errors.ProjectionError, match=told) as caught:
         opened(path, Tally())
     assert caught.value.projection == "tally"

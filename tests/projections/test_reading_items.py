@@ -107,10 +107,10 @@ def _damaged(tx: Any) -> Any:
 
 
 def test_items_that_are_too_long_for_one_value_are_read_one_by_one(given: Given) -> None:
-    given(added("a" * 700), added("b" * 700), added("c" * 700))
+    given(added("a" * 7_000), added("b" * 7_000), added("c" * 7_000))
 
     def limited(tx: Transaction) -> Any:
-        before = tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_500)
+        before = tx.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 15_000)
         try:
             return conversation_queries.items(
                 tx, conversation_queries.place(tx, "s", "main").pointer

@@ -21,7 +21,9 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.projections import Usage
 from agents_eventlog.projections.usage import builder as usage_builder
+from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import (
+    COUNTS,
     DAY,
     MOST_NANOS,
     SUMMED,
@@ -147,6 +149,9 @@ def test_a_run_begins_with_its_first_request_once_in_each_session(
         cuts=cuts,
     )
     assert rows(tx, "position", "begins_run") == [(2, 1), (2, 0), (3, 0), (4, 1), (5, 1), (6, 1)]
+    first = [getattr(one, name) for name in COUNTS]
+    found = [run.run_id for run in usage_queries.runs_beginning(tx, "s", first, None)]
+    assert found == ["other", "empty", "r"]
 
 
 def test_many_runs_are_asked_after_some_at_a_time(

@@ -140,16 +140,3 @@ def test_an_item_that_is_not_json_is_refused_by_its_place_and_nothing_is_written
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(refused(Path(folder) / "s.db"))
-
-
-def test_an_item_that_holds_itself_is_refused(tmp_path: Path) -> None:
-    item: Any = {"role": "user"}
-    item["content"] = [item]
-
-    async def refused() -> None:
-        with closing(AdvancedSQLiteSession("s", tmp_path / "s.db")) as session:
-            with pytest.raises(TypeError, match=r"\$\.items\[0\]"):
-                await session.add_items([item])
-            assert await session.get_items() == []
-
-    asyncio.run(refused())

@@ -78,6 +78,9 @@ def forget(path: Path) -> None:
         for projection in BOTH:
             for table in tables(SQLITE, projection):
                 connection.execute(f'DROP TABLE "{table.name}"')
+        views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+        for (view,) in views:
+            connection.execute(f'DROP VIEW "{view}"')
         connection.execute("DELETE FROM checkpoints")
 
 

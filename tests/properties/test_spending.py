@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import asyncio
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents_eventlog import ConversationLog, EventLogSession
+from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.eventlog import RequestUsage, UsageCorrected, UsageRecorded
+from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.projections import Conversations, Usage
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -21,7 +27,7 @@ from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from agents_eventlog.eventlog import RecordedEvent
     from agents_eventlog.projections.reference import Session, State, Used
@@ -147,3 +153,150 @@ def test_no_sum_is_kept_of_nothing(events: list[RecordedEvent]) -> None:
         assert tx.all("SELECT * FROM usage_by_day WHERE entries < 1") == []
         (kept,) = tx.one("SELECT COALESCE(SUM(entries), 0) FROM usage_by_day") or (None,)
         assert (kept,) == tx.one("SELECT COUNT(*) FROM usage")
+
+
+# -- through sessions ---------------------------------------------------------------------------
+
+Step: TypeAlias = "Callable[[EventLogSession, int], Awaitable[Any]]"
+
+
+async def use(session: EventLogSession, number: int) -> None:
+    """Record two requests of a run, on the current turn."""
+    requests = [
+        RequestUsage(
+            input_tokens=number + 1,
+            total_tokens=number + 1,
+            model=["small", "large", None][number % 3],
+            agent=["Host", None][number % 2],
+            cost_usd=[0.1, None][index],
+        )
+        for index in range(2)
+    ]
+    used = UsageRecorded(run_id=f"r{number}", turn=number % 2, requests=requests)
+    await session.log.append(session.session_id, used, branch_id=session.current_branch)
+
+
+async def branch_off(session: EventLogSession, number: int) -> None:
+    await session.create_branch_from_turn(1, f"b{number}")
+
+
+async def move(session: EventLogSession, number: int) -> None:
+    await session.switch_to_branch("main")
+
+
+async def drop(session: EventLogSession, number: int) -> None:
+    await session.delete_branch(f"b{number}", force=True)
+
+
+async def reprice(session: EventLogSession, number: int) -> None:
+    await log_of(session).reprice(prices=lambda *_: number / 7, only_unpriced=number % 2 == 0)
+
+
+async def erase(session: EventLogSession, number: int) -> None:
+    await log_of(session).erase(session_id=session.session_id)
+
+
+STEPS: dict[str, Step] = {
+    "use": use,
+    "use again": use,
+    "use more": use,
+    "ask": lambda session, number: session.add_items([{"role": "user", "content": f"{number}"}]),
+    "pop": lambda session, number: session.pop_item(),
+    "clear": lambda session, number: session.clear_session(),
+    "branch off": branch_off,
+    "move": move,
+    "drop": drop,
+    "reprice": reprice,
+    "give": lambda session, number: session.set_metadata(user_id=f"user {number % 2}"),
+    "delete": lambda session, number: session.delete_session(),
+    "restore": lambda session, number: session.restore_session(),
+    "erase": erase,
+}
+
+
+def log_of(session: EventLogSession) -> ConversationLog:
+    """Return a session's log, which the test opened."""
+    assert isinstance(session.log, ConversationLog)
+    return session.log
+
+
+async def events_say(
+    log: ConversationLog, tz: ZoneInfo
+) -> list[tuple[dict[str, Any], UsageTotals]]:
+    """Return the keys and numbers of each request, after corrections, from nothing but the events."""
+    found: dict[tuple[int, int], tuple[dict[str, Any], RequestUsage, int]] = {}
+    begun: set[tuple[str, str]] = set()
+    async for recorded in log.read():
+        event = recorded.event
+        if isinstance(event, UsageRecorded):
+            local = (EPOCH + timedelta(microseconds=recorded.occurred_at)).astimezone(tz)
+            for index, request in enumerate(event.requests):
+                run = (recorded.session_id, event.run_id)
+                keys = {
+                    "session_id": recorded.session_id,
+                    "branch_id": recorded.branch_id,
+                    "turn": event.turn,
+                    "run_id": event.run_id,
+                    "day": f"{local:%Y-%m-%d}",
+                    "month": f"{local:%Y-%m}",
+                }
+                found[recorded.position, index] = (keys, request, int(run not in begun))
+                begun.add(run)
+        elif isinstance(event, UsageCorrected):
+            for correction in event.requests:
+                ref = (correction.request.position, correction.request.index)
+                keys, request, begins = found[ref]
+                fields = {"cost_usd": correction.cost_usd, "model": correction.model}
+                learnt = {name: value for name, value in fields.items() if value is not None}
+                found[ref] = (keys, msgspec.structs.replace(request, **learnt), begins)
+    return [
+        (
+            {**keys, "model": request.model, "agent": request.agent},
+            UsageTotals(
+                begins,
+                *numbers(request),
+                nanos(request.cost_usd),
+                request.requests if request.cost_usd is None else 0,
+            ),
+        )
+        for keys, request, begins in found.values()
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*STEPS]), st.sampled_from("ab"), st.integers(0, 3)), max_size=20
+    )
+)
+@examples(30)
+def test_whatever_sessions_do_usage_by_any_group_is_the_sum_over_the_events(
+    steps: list[tuple[str, str, int]],
+) -> None:
+    async def check() -> None:
+        async with ConversationLog.open(":memory:") as log:
+            now = [START]
+            log.store.clock = lambda: now[0]
+            sessions = {name: EventLogSession(name, log) for name in "ab"}
+            for step, name, number in steps:
+                now[0] += 97 * HOUR
+                with suppress(ConversationError):  # it has no such branch, or was deleted
+                    await STEPS[step](sessions[name], number)
+            requests = await events_say(log, ZoneInfo("Europe/Berlin"))
+            total = sum((used for _, used in requests), UsageTotals())
+            for by in [*BY, ("user", "month"), ("model", "day"), ("session", "branch", "turn")]:
+                answer = await log.usage(by, tz="Europe/Berlin")
+                groups = answer.pop("groups")
+                assert answer == usage_calls.as_dict(total)
+                keys = [BY[name] for name in ([by] if isinstance(by, str) else by)]
+                assert len({tuple(group[key] for key in keys) for group in groups}) == len(groups)
+                if "user_id" in keys:
+                    continue  # the owner is that of the end
+                expected: dict[tuple[Any, ...], UsageTotals] = {}
+                for known, used in requests:
+                    values = tuple(known[key] for key in keys)
+                    expected[values] = expected.get(values, UsageTotals()) + used
+                assert {tuple(group.pop(key) for key in keys): group for group in groups} == {
+                    values: usage_calls.as_dict(used) for values, used in expected.items()
+                }
+
+    asyncio.run(check())

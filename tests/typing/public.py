@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from agents import Agent, Runner, TResponseInputItem
 from agents.memory import Session
@@ -34,7 +34,9 @@ from agents_eventlog.adapters import (
     RepriceResult,
     Retention,
     SearchResults,
+    SessionRow,
     Sibling,
+    StoredMetadata,
     ToolCounts,
     TranscriptRow,
 )
@@ -88,6 +90,12 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.get_session_usage(), dict[str, int] | None)
     assert_type(await session.find_items("pizza"), SearchResults)
     assert_type(session.log, ConversationLog)
+    assert_type(await session.state(), Literal["active", "deleted", "erased", "unknown"])
+    assert_type(await session.get_metadata(), StoredMetadata)
+    assert_type((await session.list_sessions())[0]["title"], str | None)
+    (await session.get_metadata())["userid"]  # type: ignore[typeddict-item]
+    async with session as entered:
+        assert_type(entered, AdvancedSQLiteSession)
     async with session.exclusive(wait_seconds=1.5) as nothing:
         assert_type(nothing, None)
     await session.list_sessions(order_by="title")  # type: ignore[arg-type]
@@ -100,6 +108,7 @@ async def what_a_log_returns(path: str, when: datetime) -> None:
         assert_type(await log.find_items("pizza", since=when), SearchResults)
         assert_type((await log.find_items("pizza"))[0], ItemHit)
         assert_type(await log.tools(), list[ToolCounts])
+        assert_type(await log.session("s"), SessionRow)
         assert_type(await log.reprice(prices=OnlyPrices({"m": Price(1, 2)})), RepriceResult)
         assert_type(await log.delete_sessions(updated_before=when), Deletion)
         assert_type(await log.retain(delete_after=timedelta(days=90)), Retention)

@@ -15,9 +15,9 @@ from rich.tree import Tree
 
 from agents_eventlog.adapters.cli import audit
 from agents_eventlog.adapters.cli.replay import outcome
-from agents_eventlog.adapters.cli.terminal import printable
 from agents_eventlog.adapters.conversations import event_descriptions, summary
 from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.events import BranchCreated, ItemPopped, ItemRef
 
 if TYPE_CHECKING:

@@ -62,16 +62,16 @@ async def import_file(
     """
     Import the histories of a file, and yield the outcome of each session.
 
-    path: JSON Lines (``eventlog.jsonl.format``), another log, or a file of the SDK's ``SQLiteSession`` or
+    path: an export as JSON Lines, another log, or a file of the SDK's ``SQLiteSession`` or
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. The file is only read.
     tables: the names of the SDK's sessions table and messages table in the file. If given, these tables are
-        read even if the file also holds a log.
+        read even if the file also contains a log.
+    on_conflict, dry_run: as in ``eventlog.import_lines``.
+    on_progress: called with the amount of the source that was read, and the total amount.
 
-    Unreadable rows of the SDK's tables are left out. ``problem`` then states their number, with an
-    ``outcome`` of "imported" or "renamed".
-
-    The other parameters are those of ``eventlog.jsonl.import_.import_lines``. Raises an OpenError for an
-    unreadable file, and SourceError for a file in another format.
+    Unreadable rows of the SDK's tables are skipped; the result is "imported" or "renamed", and ``problem``
+    gives their number. Raises an OpenError for an unreadable file, and SourceError for a file in another
+    format.
     """
     target = SQLITE.resolve(path)
     if not _is_database(target):

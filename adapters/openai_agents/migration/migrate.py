@@ -24,7 +24,7 @@ from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.sqlite import files
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.base import tables as tables_of
+from agents_eventlog.projections.base import names as names_of
 
 _log = _logging.get_logger("eventlog.importers")
 
@@ -62,7 +62,7 @@ def open_log(
     log = ConversationLog.open_sync(
         path,
         durability=durability,
-        accept=lambda tx: _to_migrate(tx, pair, target),
+        accept=lambda tx: _shares_file(tx, pair, target),
         on_create=claim,
     )
     try:
@@ -90,19 +90,33 @@ def _to_migrate(tx: Transaction, pair: TablePair, path: str) -> TablePair | None
         if found.owner is not None:
             raise _wrong_tables(path, found.owner, pair)
         raise ForeignFileError(f"{path} {found.reason}", path=path)
-    others = {folded(name) for name in tx.engine.table_names(tx)} - set(tx.engine.log_tables)
-    if others and found is None:
-        raise ForeignFileError(f"{path} holds tables of another program, but not {pair}", path=path)
+    if found is None:
+        if other := sdk_tables.find_any(tx):
+            raise ForeignFileError(
+                f"{path} holds the SDK's sessions in other tables: expected {pair}, got {other}",
+                path=path,
+            )
+        return None
     own = {
-        table.name
-        for projection in projections.default().named([])
-        for table in tables_of(tx.engine, projection)
+        *tx.engine.log_tables,
+        *(
+            name
+            for projection in projections.default().named([])
+            for name in names_of(tx.engine, projection)
+        ),
     }
-    if clash := sorted(own & others):
+    if clash := sorted(own & {folded(name) for name in found}):
         raise ForeignFileError(
-            f"{path} has a table {clash[0]!r} already, but the log needs this name", path=path
+            f"{path} already has a table {clash[0]!r}, but the log needs this name", path=path
         )
     return found
+
+
+def _shares_file(tx: Transaction, pair: TablePair, path: str) -> bool:
+    """Return whether a file without a log has tables beside those of the SDK. Raises an OpenError."""
+    found = _to_migrate(tx, pair, path)
+    others = tx.engine.table_names(tx)
+    return bool(others if found is None else others - sdk_tables.all_of(found))
 
 
 def _check_pair(log: ConversationLog, pair: TablePair) -> None:

@@ -21,6 +21,8 @@ session of its own, that session would record request 1. Turn: the last turn of 
 request is answered. The request stays recorded, with the trace id of the run, if the run fails then (a tool
 raises, a guardrail trips, the task is cancelled).
 
+Budgets: before each of these answers, the hooks read what is recorded, and raise if a budget is used up.
+
 A request stays without an agent and a model if it was made before the session's first call, or if the
 application has a usage class of its own. ``store_run_usage`` supplies them from the result.
 """

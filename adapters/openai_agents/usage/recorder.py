@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,9 +13,8 @@ import msgspec
 from agents import RunConfig
 from agents.tool_context import ToolContext
 
-from agents_eventlog.adapters.conversations import budgets, commands, pricing
+from agents_eventlog.adapters.conversations import pricing
 from agents_eventlog.adapters.conversations import usage as usage_calls
-from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.concurrent_runs import RunCall
 from agents_eventlog.adapters.conversations.pricing import Prices
@@ -24,9 +23,9 @@ from agents_eventlog.adapters.openai_agents.request_origin import RequestOrigin
 from agents_eventlog.adapters.openai_agents.unit_runner import UnitRunner
 from agents_eventlog.adapters.openai_agents.usage import observation, runs
 from agents_eventlog.adapters.openai_agents.usage import snapshot as usage_snapshot
+from agents_eventlog.adapters.openai_agents.usage.budget_check import BudgetCheck
 from agents_eventlog.adapters.openai_agents.usage.observation import runs_of
 from agents_eventlog.adapters.openai_agents.usage.runs import RunTracker, TrackedRun
-from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.events import RequestUsage
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
@@ -38,7 +37,6 @@ class UsageRecorder:
     Records the usage and cost of the runs of one session object.
 
     is_automatic: record usage from the Runner's calls; otherwise only from hooks and results.
-    limits: the budgets that ``check_budgets`` checks.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class UsageRecorder:
         *,
         prices: Prices,
         is_automatic: bool,
-        limits: Sequence[Budget],
+        budgets: BudgetCheck,
         logger: logging.Logger,
     ) -> None:
         self._runner = runner
@@ -56,8 +54,7 @@ class UsageRecorder:
         self._prices = pricing.checked(prices)
         self._logger = logger
         self._is_automatic = is_automatic
-        self._limits = limits
-        self._warned: set[tuple[str, Budget]] = set()
+        self._budgets = budgets
         if is_automatic:
             sdk_internals.check_run_context()
         self._unrecorded: dict[int, Any] = {}
@@ -87,6 +84,7 @@ class UsageRecorder:
         is_new = session_id not in tracker.begins
         tracker.begin(session_id, count, is_nested=is_nested)
         tracker.approved = sdk_internals.has_approvals(wrapper)
+        tracker.has_hooks |= from_hooks
         has_missed = is_new and count > tracker.begins[session_id]
         if has_missed or not isinstance(usage, observation.ObservedUsage):
             self._unrecorded[id(usage)] = usage
@@ -96,6 +94,7 @@ class UsageRecorder:
         recording = self._recording(usage, run)
         if recording is None:
             return
+        self._budgets.warn_without_hooks(run.tracker(self._runner.log.store))
         done = self._runner.write_ahead(recording)
         usage_calls.announce(self._runner.log.store, done)
 
@@ -172,45 +171,6 @@ class UsageRecorder:
             runs.record(tx, self._context, tracker, snapshot)
 
         return recording
-
-    # -- budgets ----------------------------------------------------------------------------------
-
-    async def check_budgets(self, wrapper: Any) -> None:
-        """Raise BudgetExceededError if a budget is used up, with the usage of all answered requests."""
-        if not self._limits:
-            return
-        await usage_calls.recorded(self._runner.log.store)
-        found = await self._runner.read(
-            lambda tx: [self._used(tx, budget, wrapper.usage) for budget in self._limits]
-        )
-        for used in found:
-            if used.unpriced_requests and used.budget.usd is not None:
-                self._warn("Requests without a known price do not count towards a budget", used)
-            if used.is_exceeded:
-                if not used.budget.soft:
-                    raise used.error()
-                self._warn("A soft budget is used up", used)
-
-    def _used(self, tx: Transaction, budget: Budget, usage: Any) -> BudgetUsage:
-        context = self._context
-        if budget.scope == "run":
-            tracker = runs_of(usage).tracker(self._runner.log.store)
-            return runs.used(tx, context, tracker, usage_snapshot.snapshot(usage), budget)
-        user_id = commands.user_of(tx, context)
-        return budgets.of_session(tx, budget, context.session_id, user_id, tx.now)
-
-    def _warn(self, message: str, used: BudgetUsage) -> None:
-        """Log a warning, once per message and budget of this session object."""
-        if (message, used.budget) not in self._warned:
-            self._warned.add((message, used.budget))
-            _logging.get_logger(self._logger).warning(
-                message,
-                budget=str(used.budget),
-                cost_usd=used.cost_usd,
-                tokens=used.tokens,
-                unpriced_requests=used.unpriced_requests,
-                **used.keys,
-            )
 
     # -- from results -----------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class RunTracker:
     before: the number of requests before the Runner's first call; the log may hold them already.
     run: the recorded usage. Only units of work change it; a rollback restores the former value.
     approved: whether the run has approvals, as a resumed run does; None if unknown.
+    has_hooks: whether hooks see the run's requests.
     places: where the run is in each session that it uses, by session id.
     """
 
@@ -71,6 +72,7 @@ class RunTracker:
     before: int | None = None
     run: RunRecord | None = None
     approved: bool | None = None
+    has_hooks: bool = False
     places: dict[str, RunPlace] = field(default_factory=dict)
 
     def begin(self, session_id: str, count: int, *, is_nested: bool) -> None:
@@ -201,7 +203,7 @@ def used(
     if run is None:
         return BudgetUsage(budget, {"run_id": None}, 0.0, 0)
     requests = {index: each.request for (_, index), each in run.requests.items()}.values()
-    rest = max(run.unitemised.values(), default=NOTHING)
+    rest = tracker.rest_known(context.session_id)
     return BudgetUsage(
         budget,
         {"run_id": run.run_id},

@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON, RequestUsage
+from agents_eventlog.projections.usage.builder import COUNTS
 
 Numbers: TypeAlias = tuple[int, ...]
-"""Numbers of requests and tokens: requests, input, output, total, cached input, cache write, reasoning."""
+"""Numbers of requests and tokens, in the order of ``COUNTS``."""
 
-NOTHING: Final[Numbers] = (0,) * 7
+NOTHING: Final[Numbers] = (0,) * len(COUNTS)
 _MOST: Final = 2**53
 
 
@@ -22,13 +23,11 @@ class UsageSnapshot(NamedTuple):
     entries: the numbers of each listed request, in order.
     requests: the listed requests that the caller does not know yet, by index.
     rest: the total without the listed requests, for example requests without tokens.
-    total: the sum of all requests.
     """
 
     entries: list[Numbers]
     requests: dict[int, RequestUsage]
     rest: RequestUsage
-    total: Numbers
 
 
 def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
@@ -52,12 +51,7 @@ def snapshot(usage: Any, known: Collection[int] = ()) -> UsageSnapshot:
         if index not in known
     }
     left = _request(usage, rest) if not listed else of_numbers(rest)
-    return UsageSnapshot(entries, requests, left, total)
-
-
-def size(usage: Any) -> tuple[Any, int]:
-    """Return a value that changes whenever a usage object gains requests."""
-    return usage.requests, len(getattr(usage, "request_usage_entries", None) or ())
+    return UsageSnapshot(entries, requests, left)
 
 
 def entry_numbers(entry: Any) -> Numbers:
@@ -76,16 +70,9 @@ def of_numbers(
     output_details: dict[str, JSON] | None = None,
 ) -> RequestUsage:
     """Return a request, or a sum of several, from its numbers and the provider's details."""
+    counts: dict[str, Any] = dict(zip(COUNTS, counted, strict=True))
     return RequestUsage(
-        requests=counted[0],
-        input_tokens=counted[1],
-        output_tokens=counted[2],
-        total_tokens=counted[3],
-        cached_input_tokens=counted[4],
-        cache_write_tokens=counted[5],
-        reasoning_tokens=counted[6],
-        input_tokens_details=input_details,
-        output_tokens_details=output_details,
+        **counts, input_tokens_details=input_details, output_tokens_details=output_details
     )
 
 

@@ -21,9 +21,10 @@ from agents_eventlog.eventlog.errors import (
     ReadOnlyFileError,
     StoreError,
 )
+from agents_eventlog.eventlog.storage.sqlite.prefix import Connection
 
-BUSY_TIMEOUT_SECONDS = 5.0
-"""How long a statement waits for another process before it fails with BusyError."""
+OLDEST_VERSION = (3, 37, 0)
+"""The oldest SQLite that works: the first with STRICT tables."""
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a statement waits for another process before it fails with BusyError. See ``configure``."""
@@ -46,7 +47,7 @@ FileId: TypeAlias = tuple[int, int]
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
-def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
+def connect_for_writing(path: str, durability: str) -> Connection:
     """Open the one connection that writes. Changes nothing in the file."""
     return _connect(
         path,
@@ -57,7 +58,7 @@ def connect_for_writing(path: str, durability: str) -> sqlite3.Connection:
     )
 
 
-def connect_for_reading(path: str) -> sqlite3.Connection:
+def connect_for_reading(path: str) -> Connection:
     """
     Open a connection that cannot write.
 
@@ -88,7 +89,7 @@ def _is_at_rest(path: str) -> bool:
     )
 
 
-def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
+def _connect(path: str, mode: str, *statements: str) -> Connection:
     """Open a connection and run statements on it; where one fails, nothing stays open."""
     if is_beside_database(path):  # closing a -shm file drops the locks of those that have it open
         raise _error("file is not a database", sqlite3.SQLITE_NOTADB)
@@ -100,6 +101,7 @@ def _connect(path: str, mode: str, *statements: str) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=512,
         timeout=BUSY_TIMEOUT_SECONDS,
+        factory=Connection,
     )
     try:
         for statement in statements:
@@ -176,6 +178,7 @@ def damages(path: str, table: str | None = None) -> list[str]:
     """
     try:
         with closing(connect_for_reading(path)) as connection:
+            connection.recognise()
             check = (
                 "PRAGMA integrity_check" if table is None else f"PRAGMA integrity_check('{table}')"
             )
@@ -215,6 +218,16 @@ def file_id(path: str) -> FileId | None:
     return status.st_dev, status.st_ino
 
 
+def check_version(path: str) -> None:
+    """Raise an OpenError if SQLite itself is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise OpenError(
+            f"SQLite is too old: expected {oldest} or newer, got {sqlite3.sqlite_version}",
+            path=path,
+        )
+
+
 def check_path(path: str, *, create: bool) -> None:
     """Raise an OpenError for a path that can never be a log, before SQLite opens it."""
     file = Path(path)
@@ -226,7 +239,7 @@ def check_path(path: str, *, create: bool) -> None:
     if 0 < size < SMALLEST_DATABASE_BYTES:  # SQLite itself would take it for an empty one
         raise NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if not create and size == 0:
-        raise NoLogError(f"there is no event log at {path}", path=path)
+        raise NoLogError(f"{path} contains no event log", path=path)
 
 
 def read_only_error(path: str) -> ReadOnlyFileError:
@@ -265,9 +278,9 @@ def _mapped(error: sqlite3.Error, path: str) -> BaseException:
             path=path,
         )
     if code == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"no room left on the disk for {path}", path=path)
+        return DiskFullError(f"the disk is full: cannot write {path}", path=path)
     if code == sqlite3.SQLITE_IOERR:
-        return DiskError(f"the disk failed under {path}: {error}", path=path)
+        return DiskError(f"the disk failed at {path}: {error}", path=path)
     if code == sqlite3.SQLITE_NOTADB:
         return NotADatabaseError(f"{path} is not a SQLite database", path=path)
     if code == sqlite3.SQLITE_CORRUPT:

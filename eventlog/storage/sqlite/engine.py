@@ -15,6 +15,7 @@ from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, 
 from agents_eventlog.eventlog.storage.sqlite import (
     backup,
     connections,
+    expressions,
     health,
     registry,
     schema,
@@ -83,9 +84,9 @@ class SQLiteEngine:
         """Return whether the file holds a log; False if nothing has claimed it yet."""
         return schema.identify(tx, path)
 
-    def create_log(self, tx: Transaction) -> None:
+    def create_log(self, tx: Transaction, path: str, *, is_shared: bool = False) -> None:
         """Create the log's own tables and claim the file."""
-        schema.create(tx)
+        schema.create(tx, path, is_shared=is_shared)
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -93,11 +94,23 @@ class SQLiteEngine:
         """Return a new cursor of a connection, for a unit of work."""
         return connection.cursor(UnitCursor)
 
+    event_time = expressions.EVENT_TIME
+    item_json = expressions.ITEM
+    item_text = expressions.ITEM_TEXT
+
+    def iso_time(self, microseconds: str) -> str:
+        """Return an expression for a time as ISO 8601 text, in UTC."""
+        return expressions.iso_time(microseconds)
+
     # -- tables -------------------------------------------------------------------------------
 
     def table_names(self, tx: Transaction) -> set[str]:
         """Return the names of all tables and views, without SQLite's own."""
         return tables.names(tx)
+
+    def drop(self, tx: Transaction, name: str) -> None:
+        """Drop a table or view, if it exists."""
+        tables.drop(tx, name)
 
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as SQLite takes it."""

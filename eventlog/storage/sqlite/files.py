@@ -17,6 +17,7 @@ def reading(path: str) -> Iterator[Transaction]:
     """Read a file as of one moment. SQLite's errors become this library's."""
     with translating(path), closing(connections.connect_for_reading(path)) as connection:
         connection.execute("BEGIN")
+        connection.recognise()
         yield Transaction(connection, system_clock(), engine=SQLITE)
 
 

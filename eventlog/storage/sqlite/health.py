@@ -10,7 +10,7 @@ from typing import Any
 
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Problem, TableSize
-from agents_eventlog.eventlog.storage.sqlite import schema, wal_reset_bug
+from agents_eventlog.eventlog.storage.sqlite import prefix, schema, wal_reset_bug
 from agents_eventlog.eventlog.storage.sqlite.connections import WAL_SIZE_LIMIT_BYTES
 from agents_eventlog.eventlog.storage.sqlite.scratch import leftovers
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -29,9 +29,7 @@ def problems(tx: Transaction) -> Iterator[Problem]:
     """Yield what needs attention in the file, in the files beside it, and in SQLite itself."""
     yield from _file_problems(tx)
     yield from _trigger_problems(tx)
-    path = _file(tx)
-    if path is not None:
-        yield from _problems_beside(path)
+    yield from _problems_beside(_file(tx))
     yield from version_problems(sqlite3.sqlite_version_info)
 
 
@@ -54,7 +52,9 @@ def _trigger_problems(tx: Transaction) -> Iterator[Problem]:
         ("events_are_never_changed", schema.NO_UPDATE),
         ("events_are_never_deleted", schema.NO_DELETE),
     ):
-        if present.get(name) != _spaced(sql):
+        if present.get(prefix.name_in_file(tx.connection, name)) != _spaced(
+            prefix.statement_in_file(tx.connection, sql)
+        ):
             yield Problem(
                 "events",
                 f"the trigger {name!r} is missing or changed: events can be altered",
@@ -91,22 +91,20 @@ def version_problems(version: tuple[int, ...]) -> Iterator[Problem]:
 def journal_mode(tx: Transaction) -> str:
     """Return a file's journal mode, also of a file that SQLite had to open as immutable."""
     mode = str(_pragma(tx, "journal_mode"))
-    path = _file(tx)
-    if mode == "wal" or path is None:
+    if mode == "wal":
         return mode
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as plain:
+        with closing(sqlite3.connect(f"{_file(tx).as_uri()}?mode=ro", uri=True)) as plain:
             plain.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
         # Only a write-ahead log needs files beside it, which cannot be created in this folder.
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            return "wal"
+        code = error.sqlite_errorcode & 0xFF
+        return "wal" if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} else mode
     return mode
 
 
-def _file(tx: Transaction) -> Path | None:
-    row = tx.one("PRAGMA database_list")
-    return Path(row[2]) if row is not None and row[2] else None
+def _file(tx: Transaction) -> Path:
+    return Path(tx.all("PRAGMA database_list")[0][2])
 
 
 def wal_bytes(path: Path) -> int:
@@ -121,10 +119,10 @@ def facts(tx: Transaction) -> dict[str, JSON]:
     """Return what the file is and how large."""
     path = _file(tx)
     return {
-        "bytes": 0 if path is None else path.stat().st_size,
-        "wal_bytes": 0 if path is None else wal_bytes(path),
+        "bytes": path.stat().st_size,
+        "wal_bytes": wal_bytes(path),
         "free_bytes": _pragma(tx, "freelist_count") * _pragma(tx, "page_size"),
-        "schema_version": _pragma(tx, "user_version"),
+        "schema_version": schema.schema_version(tx),
         "journal_mode": journal_mode(tx),
         "sqlite_version": sqlite3.sqlite_version,
     }

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agents_eventlog.eventlog.storage import fork
 from agents_eventlog.eventlog.storage.engine import MEMORY
 from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.sqlite.prefix import Connection
 from agents_eventlog.eventlog.storage.transaction import Cache
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class LazyConnection:
     def __init__(
         self,
         path: str,
-        connect: Callable[[], sqlite3.Connection],
+        connect: Callable[[], Connection],
         begin: str,
         on_foreign_commit: Callable[[], None] = lambda: None,
     ) -> None:
@@ -36,11 +37,11 @@ class LazyConnection:
         self.connect = connect
         self._begin = begin
         self._on_foreign_commit = on_foreign_commit
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._cache = Cache()
         self._data_version: int | None = None
 
-    def get(self) -> sqlite3.Connection:
+    def get(self) -> Connection:
         """Return the connection, opened if necessary."""
         if self._connection is None:
             self._connection = self.connect()
@@ -48,13 +49,16 @@ class LazyConnection:
 
     def begin(self) -> None:
         """Begin a transaction."""
-        self.get().execute(self._begin)
+        connection = self.get()
+        connection.execute(self._begin)
+        if not connection.is_settled:
+            connection.recognise()
 
     def commit(self) -> None:
         """Commit the transaction."""
         self.get().execute("COMMIT")
 
-    def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    def call(self, function: Callable[[Connection], T]) -> T:
         """Run a function on the connection, outside of any transaction."""
         return function(self.get())
 

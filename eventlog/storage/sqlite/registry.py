@@ -35,23 +35,23 @@ _limits = _Limits()
 
 def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | None = None) -> None:
     """
-    Set limits of this process; None leaves one unchanged.
+    Set limits of this process; None leaves a limit unchanged.
 
-    idle_files: how many files stay open that no log or session object uses any more (default 8). With
-        a file for each tenant, as many as there are tenants at work.
-    busy_timeout_seconds: how long a statement waits for another process's lock before it fails with
-        BusyError (default 5). Applies to files that are opened afterwards.
+    idle_files: how many files stay open after their last log or session object is gone (default 8), so that
+        opening them again is fast. With a file for each tenant, pass the number of active tenants.
+    busy_timeout_seconds: how long a statement waits for another process's lock before it raises BusyError
+        (default 5). Applies to files that are opened afterwards.
 
     Raises ValueError for a negative number.
     """
     if idle_files is not None:
         if idle_files < 0:
-            raise ValueError(f"invalid idle_files: expected 0 or greater, got {idle_files}")
+            raise ValueError(f"invalid idle_files: expected 0 or more, got {idle_files}")
         _limits.idle_files = idle_files
     if busy_timeout_seconds is not None:
         if busy_timeout_seconds < 0:
             raise ValueError(
-                f"invalid busy_timeout_seconds: expected 0 or greater, got {busy_timeout_seconds}"
+                f"invalid busy_timeout_seconds: expected 0 or more, got {busy_timeout_seconds}"
             )
         connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
 

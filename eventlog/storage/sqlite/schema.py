@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError
+from agents_eventlog.eventlog.storage.sqlite import prefix
+from agents_eventlog.eventlog.storage.sqlite.prefix import APPLICATION_ID, PREFIX, SharedConnection
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
-APPLICATION_ID: Final = 0x65766C67  # "evlg"
 USER_VERSION: Final = 1
 
 EVENTS: Final = """
@@ -79,6 +80,10 @@ PROPERTIES: Final = """
     ) STRICT
 """
 
+# In a file with other tables, user_version is the application's.
+SELECT_VERSION: Final = "SELECT value FROM log_properties WHERE name = 'schema_version'"
+INSERT_VERSION: Final = "INSERT INTO log_properties (name, value) VALUES ('schema_version', ?)"
+
 TABLES: Final = ("events", "checkpoints", "log_properties")
 
 
@@ -88,14 +93,16 @@ def identify(tx: Transaction, path: str) -> bool:
 
     Raises ForeignFileError for another program's file, NewerFileError for a newer release's.
     """
-    application_id = _pragma(tx, "application_id")
-    if application_id == 0:
-        return False
-    if application_id != APPLICATION_ID:
-        raise ForeignFileError(
-            f"{path} is another program's database (application id {application_id:#x})", path=path
-        )
-    version = _pragma(tx, "user_version")
+    if not isinstance(tx.connection, SharedConnection):
+        application_id = _pragma(tx, "application_id")
+        if application_id == 0:
+            return False
+        if application_id != APPLICATION_ID:
+            raise ForeignFileError(
+                f"{path} is another program's database (application id {application_id:#x})",
+                path=path,
+            )
+    version = schema_version(tx)
     if version > USER_VERSION:
         raise NewerFileError(
             f"{path} has schema version {version}, this program knows {USER_VERSION}: "
@@ -107,14 +114,43 @@ def identify(tx: Transaction, path: str) -> bool:
     return True
 
 
+def schema_version(tx: Transaction) -> int:
+    """Return the version of the log's own tables."""
+    if isinstance(tx.connection, SharedConnection):
+        row = tx.one(SELECT_VERSION)
+        return 0 if row is None else int(row[0])
+    return _pragma(tx, "user_version")
+
+
 def _pragma(tx: Transaction, name: str) -> int:
     row = tx.one(f"PRAGMA {name}")
     return 0 if row is None else int(row[0])
 
 
-def create(tx: Transaction) -> None:
-    """Make the log's tables and claim the file."""
+def create(tx: Transaction, path: str, *, is_shared: bool) -> None:
+    """
+    Make the log's tables and claim the file.
+
+    is_shared: other tables are in the file, so the names of the log's have a prefix.
+    """
+    if is_shared:
+        _share(tx, path)
     for statement in (EVENTS, IDEMPOTENCY_KEYS, NO_UPDATE, NO_DELETE, CHECKPOINTS, PROPERTIES):
         tx.execute(statement)
+    if is_shared:
+        tx.execute(INSERT_VERSION, (str(USER_VERSION),))
+        return
     tx.execute(f"PRAGMA application_id={APPLICATION_ID}")
     tx.execute(f"PRAGMA user_version={USER_VERSION}")
+
+
+def _share(tx: Transaction, path: str) -> None:
+    """Use names with a prefix. Raises ForeignFileError if the file has one of those already."""
+    if taken := tx.all(prefix.NAMES):
+        raise ForeignFileError(
+            f"{path} has a table {taken[0][0]!r} already: expected no name that begins with {PREFIX!r}",
+            path=path,
+        )
+    connection = tx.connection
+    prefix.share(connection)
+    tx.on_rollback(lambda: prefix.unshare(connection))

@@ -28,6 +28,7 @@ class Store(BaseStore):
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
+        connections.check_version(path)
         name = f"eventlog {Path(path).name}"
         self.file_id: connections.FileId | None = None  # set by the registry for a shared store
         self._connection = LazyConnection(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT, Table
-from agents_eventlog.eventlog.storage.sqlite import full_text
+from agents_eventlog.eventlog.storage.sqlite import full_text, prefix
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 NAMES = """
@@ -30,8 +30,16 @@ _KEY = re.compile(r"\bPRIMARY\s+KEY\b", re.IGNORECASE)
 
 
 def names(tx: Transaction) -> set[str]:
-    """Return the names of the file's tables and views, without SQLite's own."""
-    return {name for (name,) in tx.execute(NAMES)}
+    """Return the names of the file's tables and views, as SQL uses them, without SQLite's own."""
+    return prefix.names_of_log(tx.connection, [name for (name,) in tx.all(NAMES)])
+
+
+def drop(tx: Transaction, name: str) -> None:
+    """Drop a table or view of the file, if it exists."""
+    name_in_file = prefix.name_in_file(tx.connection, name)
+    kind = tx.one("SELECT type FROM main.sqlite_schema WHERE name = ?", (name_in_file,))
+    if kind is not None:
+        tx.execute(f'DROP {kind[0]} main."{name_in_file}"')
 
 
 def create_statement(statement: str) -> str:

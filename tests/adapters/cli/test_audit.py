@@ -166,7 +166,11 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
     for recorded in history:
         item_history.follow(recorded)
     state = fold(history)
-    deleted = {name for name, session in state.sessions.items() if session.deleted_at is not None}
+    deleted = {
+        name
+        for name, session in state.sessions.items()
+        if session.deleted_at is not None or session.erased_at is not None
+    }
     brought = {
         (event.position, index)
         for event in history

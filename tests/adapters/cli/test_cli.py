@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli import replay, terminal
-from agents_eventlog.adapters.cli.terminal import ExitCode, printable
+from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.jsonl import export as jsonl_export
 from tests.adapters.cli.processes import COMMAND, on_a_terminal
@@ -487,7 +488,8 @@ def test_what_only_reads_starts_without_what_it_does_not_need(
     db: Path, command: str, spared: str
 ) -> None:
     given = [str(db) if each == "FILE" else each for each in command.split()]
-    slow = ["agents", "openai", "genai_prices", "structlog", "pydantic", *spared.split()]
+    sdk = ["agents", "openai", "pydantic", "httpx", "httpx2"]
+    slow = [*sdk, "genai_prices", "structlog", *spared.split()]
     program = (
         "import sys\n"
         "from agents_eventlog.adapters.cli.main import main\n"

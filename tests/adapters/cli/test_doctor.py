@@ -23,6 +23,8 @@ from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.eventlog import EventLog, ItemPopped, ItemsAdded, SessionDeleted, leases
 from agents_eventlog.eventlog.events import ItemRef
 from agents_eventlog.eventlog.storage.sqlite import health
+from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
+from agents_eventlog.eventlog.storage.transaction import Transaction
 from tests.adapters import child
 from tests.adapters.looking import (
     answer,
@@ -114,11 +116,14 @@ def test_who_holds_a_lease_is_shown(db: Path) -> None:
     assert not findings(db)
 
 
-def test_sizes_are_pages_where_sqlite_can_tell_and_estimates_where_not(path: Path) -> None:
+def test_sizes_are_pages_where_sqlite_can_tell_and_estimates_where_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(path, [("s", "main", items(user("x" * 100_000)))])
     with reading(path) as log:
         exact = log.store.read_sync(health.table_sizes)
-        estimates = log.store.read_sync(health.estimated_sizes)
+        monkeypatch.setattr(health, "BYTES_BY_TABLE", "SELECT * FROM dbstat_is_not_here")
+        estimates = log.store.read_sync(health.table_sizes)
     largest = estimates[0]
     assert (largest.table, largest.is_estimate) == ("events", True)
     assert 100_000 <= largest.bytes < 110_000
@@ -398,3 +403,10 @@ def test_an_erase_that_was_stopped_before_the_file_was_rewritten_is_told(
     assert "may still hold copies of the erased content" in found["erasing"]
     assert run("erase", db, "--popped").exit_code == ExitCode.CLEAN
     assert findings(db) == {}
+
+
+def test_the_journal_mode_is_known_where_no_file_can_be_made_beside_it(path: Path) -> None:
+    support(path)
+    path.with_name(f"{path.name}-wal").mkdir()
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+        assert health.journal_mode(Transaction(connection, 0, engine=SQLITE)) == "wal"

@@ -130,8 +130,8 @@ BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "an event comes twice": (lambda s: [*s[:5], *s[4:]], "version 4 comes after version 4"),
     "there are more": (lambda s: [*s, change(s[-1], version=22)], "it has 22 of its 21 events"),
     "it is no JSON": (lambda s: [*s[:5], s[5][:-9], *s[6:]], "is not JSON"),
-    "a kind is unknown": (lambda s: [*s[:5], '{"kind":"x"}', *s[6:]], "not of a known kind"),
-    "it is no object": (lambda s: [*s[:5], "[]", *s[6:]], "not of a known kind"),
+    "a kind is unknown": (lambda s: [*s[:5], '{"kind":"x"}', *s[6:]], "unknown kind: expected "),
+    "it is no object": (lambda s: [*s[:5], "[]", *s[6:]], "unknown kind: expected "),
     "a type is unknown": (lambda s: [*s[:5], change(s[5], type="x"), *s[6:]], "does not fit"),
     "an erased type is unknown": (
         lambda s: [*s[:2], change(s[2], type="x", data=None), *s[3:]],
@@ -353,12 +353,12 @@ async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
     ("first", "why"),
     [
         ("hello", "the source is not an exported log: it is not JSON"),
-        ('{"role": "user"}', "the source is not an exported log: it is not of a known kind"),
+        ('{"role": "user"}', "the source is not an exported log: unknown kind: expected .*"),
         (
             '{"kind":"session","session_id":"s","events":1}',
-            "the source is not an exported log: its first line is not a log line",
+            "the source is not an exported log: expected a first line of kind .*",
         ),
-        ('{"kind":"log","format":2}', "this is format 2, this program knows 1"),
+        ('{"kind":"log","format":2}', "format 2 is unknown: expected 1; upgrade agents-eventlog"),
     ],
 )
 async def test_what_is_no_export_is_refused_as_a_whole(new: Path, first: str, why: str) -> None:

@@ -79,6 +79,20 @@ async def test_without_hooks_a_budget_is_checked_when_a_run_starts_and_nothing_i
     assert kinds(await session.get_items()) == ["user", "assistant"]
 
 
+@pytest.mark.parametrize("per", ["run", "session"])
+async def test_a_budget_per_run_without_hooks_is_warned_about(
+    ours: Sessions, caplog: pytest.LogCaptureFixture, per: Any, run: Any
+) -> None:
+    session = ours(budgets=Budget(usd=5.0, per=per), prices=PRICES)
+    await run(host("Hi"), "Hello", session=session)
+    await run(host("Hi"), "Hello", session=session)
+    found = [each.getMessage() for each in caplog.records if "UsageHooks" in each.getMessage()]
+    assert len(found) == (1 if per == "run" else 0)
+    with_hooks = ours("other", budgets=Budget(usd=5.0, per="run"), prices=PRICES)
+    await run(host("Hi"), "Hello", session=with_hooks, hooks=UsageHooks(with_hooks))
+    assert len(found) == len([each for each in caplog.records if "UsageHooks" in each.getMessage()])
+
+
 async def test_calls_outside_of_a_run_do_not_need_a_budget(ours: Sessions) -> None:
     session = ours(budgets=Budget(tokens=0))
     await session.add_items([{"role": "user", "content": "Hello"}])
@@ -124,6 +138,19 @@ async def test_a_day_or_month_counts_all_sessions_of_the_log_until_it_ends(
         assert await runs("d", 90) == "answered"  # and in UTC
 
 
+async def test_the_budgets_of_an_open_log_apply_to_all_sessions_of_the_process_on_its_file(
+    tmp_path: Path, run: Any
+) -> None:
+    path = tmp_path / "log.db"
+    async with ConversationLog.open(path, budgets=Budget(tokens=0, per="user")) as log:
+        for session in (EventLogSession("a", log), AdvancedSQLiteSession("b", path)):
+            with pytest.raises(BudgetExceededError):
+                await run(host("Hi"), "Hello", session=session)
+        other = AdvancedSQLiteSession("a", tmp_path / "other.db")
+        await run(host("Hi"), "Hello", session=other, hooks=UsageHooks(other))
+    await run(host("Hi"), "Hello", session=AdvancedSQLiteSession("b", path))
+
+
 async def test_runs_at_the_same_time_exceed_a_budget_by_at_most_one_request_each(
     ours: Sessions,
 ) -> None:
@@ -166,7 +193,8 @@ async def test_a_soft_budget_only_logs_and_once_per_session_object(
     agent = host(*[call("weather", {"city": "Oslo"})] * 3, "Sunny")
     await run(agent, "Weather?", session=session, hooks=UsageHooks(session))
     assert asked(agent) == 4
-    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    (record,) = [each for each in caplog.records if "budget" in each.getMessage()]
+    assert record.levelno == logging.WARNING
     assert "A soft budget is used up budget='1 USD per run' cost_usd=1.0" in record.getMessage()
 
 
@@ -178,8 +206,9 @@ async def test_requests_without_a_price_count_as_tokens_and_a_warning_says_so(
     agent = host(*[call("weather", {"city": "Oslo"})] * 3, "Sunny", model="unheard of")
     with pytest.raises(BudgetExceededError, match="2,000,000 tokens per run, got 0 USD"):
         await run(agent, "Weather?", session=session, hooks=UsageHooks(session))
-    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
-    assert "Requests without a known price do not count towards a budget" in record.getMessage()
+    (record,) = [each for each in caplog.records if "budget" in each.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert "Requests without a known price do not count budget=" in record.getMessage()
     assert "unpriced_requests=1" in record.getMessage()
 
 
@@ -187,7 +216,7 @@ async def test_requests_without_a_price_count_as_tokens_and_a_warning_says_so(
     ("facts", "message"),
     [
         ({}, "expected usd or tokens, got neither"),
-        ({"usd": -1}, "invalid usd: expected a number from 0, got -1"),
+        ({"usd": -1}, "invalid usd: expected 0 or more, got -1"),
         ({"usd": float("nan")}, "invalid usd"),
         ({"tokens": -1}, "invalid tokens"),
         ({"usd": 1, "per": "week"}, "invalid per"),

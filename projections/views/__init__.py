@@ -1,0 +1,1 @@
+"""Views for people and tools that read the file with SQL."""

@@ -1,0 +1,200 @@
+"""
+The views ``v_messages``, ``v_turns``, ``v_sessions`` and ``v_costs``, for tools that speak SQL.
+
+``docs/sql-views.md`` documents each column; a change there needs a new version here. The views read the
+tables of ``Conversations`` and ``Usage``, so they are never behind them and need no upkeep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from agents_eventlog.projections.base import Projection
+
+if TYPE_CHECKING:
+    from agents_eventlog.eventlog.events import Event
+    from agents_eventlog.eventlog.recorded_event import RecordedEvent
+    from agents_eventlog.eventlog.storage.engine import Engine
+    from agents_eventlog.eventlog.storage.transaction import Transaction
+
+# The last item of a segment that is on the branch; NULL if the branch does not lead through the segment.
+# The inner query depends on the branch, so that a condition on sessions limits the work.
+LAST_ON_BRANCH: Final = """
+    (
+        WITH RECURSIVE line (segment_id, last) AS (
+            SELECT b.segment_id, b.length
+            UNION
+            SELECT p.parent_segment_id,
+                CASE WHEN p.parent_length < line.last THEN p.parent_length ELSE line.last END
+            FROM line
+            JOIN segments AS p ON p.segment_id = line.segment_id
+        )
+        SELECT last FROM line WHERE line.segment_id = g.segment_id
+    )
+"""
+ON_BRANCHES: Final = f"""
+    FROM branches AS b
+    JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
+    JOIN segments AS g ON g.session_id = b.session_id
+    JOIN items AS i ON i.segment_id = g.segment_id AND i.number <= {LAST_ON_BRANCH}
+    JOIN events AS e ON e.position = i.position
+    WHERE b.is_live = 1
+"""
+MESSAGES: Final = """
+    SELECT
+        b.session_id,
+        s.user_id,
+        b.branch_id,
+        CASE WHEN b.branch_id = s.branch_id THEN 1 ELSE 0 END AS is_current_branch,
+        i.number,
+        i.turn,
+        i.type,
+        i.tool_name,
+        i.is_tool_call,
+        {text} AS text,
+        {item} AS item,
+        {time} AS created_at,
+        i.position,
+        i.index_in_event
+    {on_branches}
+"""
+USED_IN_TURN: Final = """
+    (
+        SELECT {sum} FROM usage AS u
+        WHERE u.session_id = m.session_id AND u.branch_id = m.branch_id AND u.turn = m.turn
+            AND u.is_live = 1
+    )
+"""
+# Grouped before any content is read: the database sorts what it groups.
+TURNS: Final = """
+    SELECT
+        m.session_id,
+        m.user_id,
+        m.branch_id,
+        m.is_current_branch,
+        m.turn,
+        (
+            SELECT {text}
+            FROM items AS i
+            JOIN events AS e ON e.position = i.position
+            WHERE i.segment_id = m.user_segment_id AND i.number = m.user_number
+        ) AS user_text,
+        m.item_count,
+        m.tool_calls,
+        {started_at} AS started_at,
+        {ended_at} AS ended_at,
+        {usage}
+    FROM (
+        SELECT
+            b.session_id,
+            s.user_id,
+            b.branch_id,
+            CASE WHEN b.branch_id = s.branch_id THEN 1 ELSE 0 END AS is_current_branch,
+            i.turn,
+            MAX(CASE WHEN i.type = 'user' THEN i.segment_id END) AS user_segment_id,
+            MAX(CASE WHEN i.type = 'user' THEN i.number END) AS user_number,
+            COUNT(*) AS item_count,
+            SUM(i.is_tool_call) AS tool_calls,
+            MIN({time}) AS started_at,
+            MAX({time}) AS ended_at
+        {on_branches}
+        GROUP BY b.session_id, s.user_id, b.branch_id, s.branch_id, i.turn
+    ) AS m
+"""
+USED_IN_SESSION: Final = "(SELECT {sum} FROM usage AS u WHERE u.session_id = s.session_id)"
+SESSIONS: Final = """
+    SELECT
+        s.session_id,
+        s.user_id,
+        s.metadata,
+        s.branch_id AS current_branch_id,
+        s.item_count,
+        s.turn_count,
+        s.branch_count,
+        {created_at} AS created_at,
+        {updated_at} AS updated_at,
+        {deleted_at} AS deleted_at,
+        {erased_at} AS erased_at,
+        {usage}
+    FROM sessions AS s
+"""
+COSTS: Final = """
+    SELECT
+        u.session_id,
+        s.user_id,
+        u.branch_id,
+        u.turn,
+        CASE WHEN u.is_live = 1 AND s.deleted_at IS NULL THEN 1 ELSE 0 END AS is_active,
+        u.run_id,
+        {time} AS occurred_at,
+        NULLIF(u.model, '') AS model,
+        NULLIF(u.agent, '') AS agent,
+        u.endpoint,
+        u.service_tier,
+        u.response_id,
+        u.requests,
+        u.input_tokens,
+        u.output_tokens,
+        u.total_tokens,
+        u.cached_input_tokens,
+        u.cache_write_tokens,
+        u.reasoning_tokens,
+        u.cost_usd,
+        u.price_source,
+        u.position,
+        u.index_in_event
+    FROM usage AS u
+    LEFT JOIN sessions AS s ON s.session_id = u.session_id
+"""
+SUMS: Final = {
+    "requests": "COALESCE(SUM(u.requests), 0)",
+    "input_tokens": "COALESCE(SUM(u.input_tokens), 0)",
+    "output_tokens": "COALESCE(SUM(u.output_tokens), 0)",
+    "total_tokens": "COALESCE(SUM(u.total_tokens), 0)",
+    "cost_usd": "COALESCE(SUM(u.cost_nanos), 0) / 1000000000.0",
+    "unpriced_requests": (
+        "COALESCE(SUM(CASE WHEN u.cost_usd IS NULL THEN u.requests ELSE 0 END), 0)"
+    ),
+}
+
+
+class Views(Projection):
+    """The views of the file; they have no rows of their own."""
+
+    name: ClassVar[str] = "views"
+    version: ClassVar[int] = 1
+    schema: ClassVar[Sequence[str]] = ()
+    handles: ClassVar[Sequence[type[Event]]] = ()
+
+    def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
+        """Do nothing: there are no rows."""
+
+    def views(self, engine: Engine) -> Mapping[str, str]:
+        """Return each view's name and its query, in an order in which they can be created."""
+        times = ("created_at", "updated_at", "deleted_at", "erased_at")
+        return {
+            "v_messages": MESSAGES.format(
+                text=engine.item_text,
+                item=engine.item_json,
+                time=engine.iso_time(engine.event_time),
+                on_branches=ON_BRANCHES,
+            ),
+            "v_turns": TURNS.format(
+                text=engine.item_text,
+                time=engine.event_time,
+                started_at=engine.iso_time("m.started_at"),
+                ended_at=engine.iso_time("m.ended_at"),
+                on_branches=ON_BRANCHES,
+                usage=_sums(USED_IN_TURN),
+            ),
+            "v_sessions": SESSIONS.format(
+                usage=_sums(USED_IN_SESSION),
+                **{name: engine.iso_time(f"s.{name}") for name in times},
+            ),
+            "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at")),
+        }
+
+
+def _sums(query: str) -> str:
+    return ",\n".join(f"{query.format(sum=each)} AS {name}" for name, each in SUMS.items())

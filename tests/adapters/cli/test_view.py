@@ -1,0 +1,69 @@
+"""``eventlog view``: a server for this machine, which ends with Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_printed_address_shows_the_session_and_ctrl_c_ends_it(db: Path) -> None:
+    command = [sys.executable, "-m", "agents_eventlog", "view", str(db), "--no-open", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as ran:
+        assert ran.stdout is not None
+        found = re.match(r"(http://127\.0\.0\.1:\d+/)\?key=(\S{32})\n", ran.stdout.readline())
+        assert found
+        with httpx.Client(follow_redirects=True) as browser:
+            assert browser.get(found[1]).status_code == 403
+            page = browser.get(f"{found[1]}?key={found[2]}")
+        assert page.status_code == 200
+        assert "<h1>Sessions</h1>" in page.text
+        assert "server" not in page.headers
+        ran.send_signal(signal.SIGINT)
+        _, errors = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "EVENTLOG_VIEW_KEY"),
+        (["--host", "0.0.0.0", "--no-key", "--allow-host", "x"], "EVENTLOG_VIEW_KEY"),
+        (["nobody"], "nobody"),
+    ],
+)
+def test_what_would_show_nothing_or_too_much_is_a_usage_error(
+    command: Any, db: Path, arguments: list[str], words: str
+) -> None:
+    done = command("view", db, "--no-open", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_short_key_is_refused(command: Any, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTLOG_VIEW_KEY", "short")
+    done = command("view", db, "--no-open")
+    assert done.exit_code == 2
+    assert "at least 32 characters, got 5" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(command: Any, db: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("view", db, "--no-open", "--port", port)
+    assert done.exit_code == 2
+    assert f"port {port}" in done.stderr

@@ -1,0 +1,265 @@
+"""The pages of ``eventlog view``, asked as a browser asks: what they show, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, recording
+from agents_eventlog.adapters.view.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+HOST = "127.0.0.1:4780"
+KEY = "k" * 32
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+HOSTILE = (
+    "Hi <script>alert(1)</script> ![picture](http://evil.test/x.png) [link](javascript:alert(1)) "
+    "<img src=x onerror=alert(1)> \u202eright to left\x1b[31m"
+)
+ID = "support/4711"
+
+
+async def talk(path: Path) -> None:
+    """Write a conversation with hostile text, a tool, a picture, an item taken off, and a branch."""
+    async with AdvancedSQLiteSession(ID, path, user_id="anna") as session:
+        with recording(actor="web"):
+            await session.add_items([{"role": "user", "content": HOSTILE}])
+            await session.add_items(
+                [
+                    {
+                        "type": "function_call",
+                        "name": "courier",
+                        "call_id": "c",
+                        "arguments": '{"zip": "10115"}',
+                    },
+                    {"type": "function_call_output", "call_id": "c", "output": "two days"},
+                    {"role": "assistant", "content": [{"type": "output_text", "text": "Sorry!"}]},
+                ]
+            )
+            await session.add_items(
+                [{"role": "user", "content": [{"type": "input_image", "image_url": PIXEL}]}]
+            )
+        with recording(actor="boss"):
+            await session.pop_item()
+        await session.add_items([{"role": "user", "content": "second question"}])
+        await session.create_branch_from_turn(2, "draft")
+        await session.add_items([{"role": "user", "content": "another second question"}])
+        await session.switch_to_branch("main")
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    path = tmp_path / "log.db"
+    await talk(path)
+    return path
+
+
+@pytest.fixture
+async def browser(path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that has the key."""
+    async with ConversationLog.open(path, read_only=True) as log:
+        yield client(log, cookies={"eventlog_4780": KEY})
+
+
+def client(log: ConversationLog, **options: Any) -> httpx.AsyncClient:
+    app = create_app(log, hosts=[HOST], key=KEY, cookie="eventlog_4780")
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}", **options)
+
+
+async def text(browser: httpx.AsyncClient, path: str, **query: Any) -> str:
+    """Return a page's HTML."""
+    answer = await browser.get(path, params=query or None)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+# -- what they show ---------------------------------------------------------------------------
+
+
+async def test_the_list_of_sessions_leads_to_each_conversation(browser: httpx.AsyncClient) -> None:
+    page = await text(browser, "/")
+    assert "/session?id=support%2F4711" in page
+    assert "anna" in page
+
+
+async def test_a_conversation_shows_what_was_said_and_done(browser: httpx.AsyncClient) -> None:
+    page = await text(browser, "/session", id=ID)
+    for words in ("Sorry!", "courier(zip=&#34;10115&#34;)", "two days", "second question"):
+        assert words in page
+    assert "another second question" not in page
+
+
+async def test_what_was_taken_off_stands_in_its_place_with_who_did_it(
+    browser: httpx.AsyncClient,
+) -> None:
+    page = await text(browser, "/session", id=ID)
+    gone = page.index('<details class="gone">')
+    assert page.index("Sorry!") < gone < page.index("second question")
+    assert re.search(r"popped at .*version 5.*by boss", page)
+
+
+async def test_a_branch_is_linked_where_it_leaves_and_shows_its_own_turns(
+    browser: httpx.AsyncClient,
+) -> None:
+    page = await text(browser, "/session", id=ID)
+    assert page.index('id="t1"') < page.index('class="fork"') < page.index('id="t2"')
+    page = await text(browser, "/session", id=ID, branch="draft")
+    assert "another second question" in page
+    assert "Sorry!" in page
+
+
+async def test_a_version_shows_the_conversation_as_it_was_then(
+    browser: httpx.AsyncClient,
+) -> None:
+    page = await text(browser, "/session", id=ID, v=2)
+    assert "You see version 2" in page
+    assert "Hi " in page
+    assert "Sorry!" not in page
+    assert "another second question" not in page
+
+
+async def test_a_picture_is_served_from_the_log(browser: httpx.AsyncClient) -> None:
+    page = await text(browser, "/session", id=ID)
+    found = re.search(r'<img src="(/item/part[^"]+)"', page)
+    assert found
+    answer = await browser.get(found[1].replace("&amp;", "&"))
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+
+
+async def test_what_is_no_picture_is_not_served_as_one(browser: httpx.AsyncClient) -> None:
+    answer = await browser.get("/item/part", params={"position": 2, "index": 0, "part": 0})
+    assert answer.status_code == 404
+
+
+async def test_an_event_shows_its_columns_and_the_log_lists_it(browser: httpx.AsyncClient) -> None:
+    page = await text(browser, "/event", position=5)
+    assert "item_popped" in page
+    assert "boss" in page
+    assert "/event?position=5" in await text(browser, "/events")
+
+
+async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
+    page = await text(browser, "/search", q="second question")
+    assert "around=2" in page
+
+
+async def test_the_whole_log_is_proved_when_asked(browser: httpx.AsyncClient) -> None:
+    assert "events proved" not in await text(browser, "/health")
+    assert "9 events proved" in await text(browser, "/health", prove=1)
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/session?id=nobody", 404),
+        ("/session", 400),
+        (f"/session?id={ID}&v=99", 404),
+        (f"/session?id={ID}&v=x", 400),
+        (f"/session?id={ID}&branch=nowhere", 404),
+        ("/event?position=99", 404),
+        ("/item?position=99&index=0", 404),
+        ("/search?q=a&after=nonsense", 400),
+    ],
+)
+async def test_an_address_without_anything_behind_it_is_a_page_that_says_so(
+    browser: httpx.AsyncClient, address: str, status: int
+) -> None:
+    answer = await browser.get(address)
+    assert answer.status_code == status
+    assert "<h1>Not" in answer.text
+
+
+# -- what they refuse -------------------------------------------------------------------------
+
+
+async def test_text_of_a_conversation_is_never_markup(browser: httpx.AsyncClient) -> None:
+    for address in ("/", f"/session?id={ID}", "/events", "/event?position=2", "/search?q=script"):
+        page = await text(browser, address)
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+        assert 'src="http' not in page
+        assert 'href="javascript' not in page
+        assert "\u202e" not in page
+        assert "\x1b" not in page
+
+
+async def test_without_the_key_nothing_is_read(path: Path) -> None:
+    async with ConversationLog.open(path, read_only=True) as log:
+        for stranger in (client(log), client(log, cookies={"eventlog_4780": "guess"})):
+            for address in ("/", f"/session?id={ID}", "/item?position=2&index=0", "/?key=guess"):
+                answer = await stranger.get(address)
+                assert answer.status_code == 403
+                assert "Hi" not in answer.text
+
+
+async def test_the_key_of_the_address_becomes_a_cookie(path: Path) -> None:
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = client(log)
+        answer = await browser.get("/session", params={"id": ID, "key": KEY})
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/session?id=support%2F4711"
+        assert "HttpOnly" in answer.headers["set-cookie"]
+        assert (await browser.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "status"),
+    [
+        ({"host": "rebind.test"}, "GET", 421),
+        ({"host": "127.0.0.1:9"}, "GET", 421),
+        ({}, "POST", 405),
+        ({}, "DELETE", 405),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, "GET", 403),
+        ({"sec-fetch-site": "same-site", "sec-fetch-dest": "iframe"}, "GET", 403),
+    ],
+)
+async def test_requests_for_other_sites_are_refused(
+    browser: httpx.AsyncClient, headers: dict[str, str], method: str, status: int
+) -> None:
+    answer = await browser.request(method, "/", headers=headers)
+    assert answer.status_code == status
+
+
+async def test_a_link_from_another_site_opens_the_page(browser: httpx.AsyncClient) -> None:
+    headers = {
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": "document",
+    }
+    assert (await browser.get("/", headers=headers)).status_code == 200
+
+
+async def test_every_answer_forbids_what_the_page_does_not_need(browser: httpx.AsyncClient) -> None:
+    for address in ("/", "/session?id=nobody", "/item?position=2&index=0"):
+        answer = await browser.get(address)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+    page = (await browser.get("/")).text
+    assert "style=" not in page
+    found = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert len(found) == 3
+    for address in found:
+        answer = await browser.get(address)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+
+
+async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
+    browser: httpx.AsyncClient, path: Path
+) -> None:
+    before = path.read_bytes()
+    for address in ("/", f"/session?id={ID}", "/events", "/search?q=a", "/health?prove=1"):
+        await text(browser, address)
+    assert path.read_bytes() == before
