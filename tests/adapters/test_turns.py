@@ -77,6 +77,10 @@ async def test_a_branch_whose_shared_items_were_removed_shares_the_turns_that_ar
     await session.add_items([user("instead")])
     short = (await session.branch_tree())[1]
     assert (short["fork_turn"], short["own_items"], short["first_words"]) == (2, 1, "instead")
+    for _ in range(2):
+        await session.pop_item()
+    short = (await session.branch_tree())[1]
+    assert (short["fork_turn"], short["own_items"], short["first_words"]) == (1, 0, None)
 
 
 async def test_a_new_session_has_an_empty_tree(tmp_path: Path) -> None:
@@ -426,6 +430,10 @@ async def test_branches_with_the_same_items_share_all_their_turns(
     found = await session.compare_branches("empty", "b")
     assert (found["shared_turns"], found["shared_items"]) == (0, 0)
     assert [turn["turn"] for turn in found["turns"]] == [0, 1, 2, 3]
+    await session.add_items([user("another beginning")])
+    found = await session.compare_branches("empty", "main")
+    assert (found["shared_turns"], found["shared_items"]) == (0, 0)
+    assert found["turns"][1]["a"] is not None
 
 
 async def test_the_usage_of_a_turn_that_was_written_on_a_third_branch_is_compared_too(
@@ -447,6 +455,18 @@ async def test_the_usage_of_a_turn_that_was_written_on_a_third_branch_is_compare
         found = await session.compare_branches("main", "second")
         assert found["turns"][0]["b"] is not None
         assert found["turns"][0]["b"]["total_tokens"] == 30
+
+
+async def test_a_turn_without_usage_that_its_branch_no_longer_has_is_compared(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.create_branch("b")
+    await session.switch_to_branch("main")
+    await session.undo_turn()
+    (turn,) = (await session.compare_branches("main", "b"))["turns"]
+    assert turn["a"] is None
+    assert turn["b"] is not None
+    assert turn["b"]["requests"] == 0
 
 
 async def test_a_branch_that_does_not_exist_is_not_compared(
