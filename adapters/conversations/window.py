@@ -24,6 +24,7 @@ WINDOW_ITEMS: Final = 200
 HOW: Final = {
     "item_popped": "popped",
     "items_replaced": "replaced",
+    "turn_undone": "undone",
     "branch_deleted": "deleted with its branch",
     "session_cleared": "cleared",
     "content_erased": "erased",

@@ -25,6 +25,9 @@ from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, 
 ROOT: Final = 0
 """The number of the node before the first items."""
 
+ADDING: Final = {kind.type_name() for kind in events.ITEM_EVENTS}
+"""The types of events that add items; they make a branch live even if their content was erased."""
+
 AFTER: Final = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 
 
@@ -210,7 +213,7 @@ class Paths:
         self.changes.append(Change(recorded.position, recorded.type, here, recorded.occurred_at))
         match recorded.event:
             case None:
-                if recorded.type in {kind.type_name() for kind in events.ITEM_EVENTS}:
+                if recorded.type in ADDING:
                     self._point(recorded, here, self.tip(here))
             case events.ItemsAdded(items=items) | events.TurnRedone(items=items):
                 self._add(recorded, here, self.tip(here), items)
@@ -218,15 +221,14 @@ class Paths:
                 tip = self.tip(here)
                 if tip != ROOT and self.nodes[tip].ref == ref:
                     self._point(recorded, here, self.nodes[tip].parent, keep=True)
+            case events.TurnUndone(removed=[first, *_]):
+                if (start := self._on_path(first, self.tip(here))) is not None:
+                    self._point(recorded, here, self.nodes[start].parent, keep=True)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
                 above = tip if start is None else self.nodes[start].parent
                 self._add(recorded, here, above, items)
-            case events.TurnUndone(removed=[first, *_]):
-                start = self._on_path(first, self.tip(here))
-                if start is not None:
-                    self._point(recorded, here, self.nodes[start].parent, keep=True)
             case events.BranchCreated() as event:
                 self._create(recorded, event)
             case events.BranchDeleted(branch_id=branch_id):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from agents_eventlog import ConversationLog, EventLogSession
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.eventlog import RequestUsage, UsageCorrected, UsageRecorded
-from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.eventlog.errors import ConversationError, UndecodableEventError
 from agents_eventlog.projections import Conversations, Usage
 from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -202,6 +202,10 @@ STEPS: dict[str, Step] = {
     "use more": use,
     "ask": lambda session, number: session.add_items([{"role": "user", "content": f"{number}"}]),
     "pop": lambda session, number: session.pop_item(),
+    "undo": lambda session, number: session.undo_turn(),
+    "redo": lambda session, number: session.redo(),
+    "retry": lambda session, number: session.retry(),
+    "edit": lambda session, number: session.edit(1, "another"),
     "clear": lambda session, number: session.clear_session(),
     "branch off": branch_off,
     "move": move,
@@ -279,7 +283,9 @@ def test_whatever_sessions_do_usage_by_any_group_is_the_sum_over_the_events(
             sessions = {name: EventLogSession(name, log) for name in "ab"}
             for step, name, number in steps:
                 now[0] += 97 * HOUR
-                with suppress(ConversationError):  # it has no such branch, or was deleted
+                with suppress(
+                    ConversationError, UndecodableEventError
+                ):  # deleted, erased, or no such branch
                     await STEPS[step](sessions[name], number)
             requests = await events_say(log, ZoneInfo("Europe/Berlin"))
             total = sum((used for _, used in requests), UsageTotals())
