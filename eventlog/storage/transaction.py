@@ -186,6 +186,7 @@ class Transaction:
         "connection",
         "engine",
         "lane",
+        "newest",
         "now",
         "participant",
         "recording",
@@ -206,6 +207,7 @@ class Transaction:
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
         self.lane = Lane(0, b"")  # what it appends to; the participant loads it
+        self.newest = 0  # a position that all new ones are above
         self.cache = Cache() if cache is None else cache
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
@@ -268,6 +270,11 @@ class Transaction:
             self.flush()
         rows: list[Row] = self.connection.execute(sql, parameters).fetchall()
         return rows
+
+    def lock_session(self, session_id: str) -> None:
+        """Have a session to oneself until the commit, in a transaction that writes."""
+        if self.participant is not None:
+            self.engine.lock_session(self, session_id)
 
     def writes(self) -> int:
         """Return a number that grows with each row written or deferred, and never shrinks."""

@@ -317,7 +317,7 @@ LIVE_TOTAL = """
         SELECT SUM(requests) AS requests, SUM(input_tokens) AS input_tokens,
             SUM(output_tokens) AS output_tokens, SUM(total_tokens) AS total_tokens
         FROM usage
-        WHERE session_id = ? AND (? IS NULL OR branch_id = ?) AND is_live = 1
+        WHERE session_id = ? AND (CAST(? AS TEXT) IS NULL OR branch_id = ?) AND is_live = 1
         GROUP BY branch_id, turn
     ) AS turns
 """
