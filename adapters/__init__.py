@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
     from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
+    from agents_eventlog.adapters.conversations.comparison import (
+        BranchComparison,
+        ComparedTurn,
+        TurnSide,
+        TurnUsage,
+    )
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
         ItemHit,
@@ -32,9 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "BranchComparison",
     "BranchNode",
     "Budget",
     "BudgetUsage",
+    "ComparedTurn",
     "ConversationLog",
     "Deletion",
     "EventLogSession",
@@ -53,15 +61,19 @@ __all__ = [
     "ToolCounts",
     "ToolFilters",
     "TranscriptRow",
+    "TurnSide",
+    "TurnUsage",
     "UsageHooks",
     "import_file",
 ]
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "BranchComparison": "conversations.comparison",
     "BranchNode": "conversations.branches",
     "Budget": "conversations.budgets",
     "BudgetUsage": "conversations.budgets",
+    "ComparedTurn": "conversations.comparison",
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
@@ -80,6 +92,8 @@ _MODULES = {
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",
     "TranscriptRow": "conversations.transcript",
+    "TurnSide": "conversations.comparison",
+    "TurnUsage": "conversations.comparison",
     "UsageHooks": "openai_agents.hooks",
     "import_file": "openai_agents.migration.import_file",
 }

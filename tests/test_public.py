@@ -34,9 +34,11 @@ PUBLIC = {
         SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession BranchNode Budget BudgetUsage ConversationLog Deletion EventLogSession
-        ItemFilters ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow
-        Sibling StoredMetadata TablePair ToolCounts ToolFilters TranscriptRow UsageHooks import_file
+        AdvancedSQLiteSession BranchComparison BranchNode Budget BudgetUsage ComparedTurn ConversationLog
+        Deletion EventLogSession
+        ItemFilters ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow Sibling
+        StoredMetadata
+        TablePair ToolCounts ToolFilters TranscriptRow TurnSide TurnUsage UsageHooks import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens

@@ -203,6 +203,27 @@ def branches(
     branches.run(db, session, include_ended=all_, as_json=as_json)
 
 
+@app.command()
+def compare(
+    db: Database,
+    session: SessionId,
+    a: Annotated[str, typer.Argument(metavar="A", help="A branch.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The branch to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """
+    Compare two branches of a session turn by turn: items, tokens, cost and time.
+
+    Turns that both branches share are only counted. A plus after a cost means that it excludes requests
+    without a known price.
+
+    Example: [bold]eventlog compare conversations.db support-42 main kinder[/bold]
+    """
+    from agents_eventlog.adapters.cli import compare
+
+    compare.run(db, session, a, b, as_json=as_json)
+
+
 class Order(StrEnum):
     """Time by which sessions are sorted."""
 

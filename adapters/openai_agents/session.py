@@ -22,6 +22,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import (
     branches,
     commands,
+    comparison,
     concurrent_runs,
     item_search,
     sessions,
@@ -34,6 +35,7 @@ from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
 from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.comparison import BranchComparison
 from agents_eventlog.adapters.conversations.concurrent_runs import (
     OnConcurrentRun,
     RunCall,
@@ -542,6 +544,26 @@ class EventLogSession:
                 sibling["turn"] = self._external(sibling["turn"])
             return found
 
+        return await self._runner.read(unit)
+
+    async def compare_branches(self, a: str, b: str) -> BranchComparison:
+        """
+        Return two branches turn beside turn, with items, tokens, cost and time; see ``BranchComparison``.
+
+        Turns that both share are only counted. Raises BranchNotFoundError (a ValueError).
+        """
+
+        def unit(tx: Transaction) -> BranchComparison:
+            commands.look(tx, self._context)
+            found = comparison.compare_branches(tx, self._context.session_id, a, b)
+            for turn in found["turns"]:
+                turn["turn"] = self._external(turn["turn"])
+                for side in (turn["a"], turn["b"]):
+                    for row in () if side is None else side["items"]:
+                        row["turn"] = turn["turn"]
+            return found
+
+        await usage_calls.recorded(self.log.store)
         return await self._runner.read(unit)
 
     # -- turns --------------------------------------------------------------------------------

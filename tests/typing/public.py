@@ -27,14 +27,18 @@ from agents_eventlog import (
     replay,
 )
 from agents_eventlog.adapters import (
+    BranchComparison,
+    BranchNode,
     Deletion,
     ItemHit,
     RepriceResult,
     Retention,
     SearchResults,
     SessionRow,
+    Sibling,
     StoredMetadata,
     ToolCounts,
+    TranscriptRow,
 )
 from agents_eventlog.eventlog import (
     AppendResult,
@@ -73,6 +77,16 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.pop_item(), TResponseInputItem | None)
     assert_type(await session.create_branch_from_turn(2), str)
     assert_type(await session.list_branches(), list[dict[str, Any]])
+    assert_type(await session.branch_tree(), list[BranchNode])
+    assert_type(await session.siblings(2), list[Sibling])
+    assert_type(await session.get_transcript(last_turn=2), list[TranscriptRow])
+    assert_type((await session.get_transcript())[0]["actor"], str | None)
+    assert_type(await session.compare_branches("main", "b"), BranchComparison)
+    assert_type(await session.retry(2), str | list[TResponseInputItem])
+    assert_type(await session.edit(2, "text"), str | list[TResponseInputItem])
+    assert_type(await session.undo_turn(), list[TResponseInputItem])
+    assert_type(await session.redo(), list[TResponseInputItem])
+    (await session.siblings(2))[0]["colour"]  # type: ignore[typeddict-item]
     assert_type(await session.get_session_usage(), dict[str, int] | None)
     assert_type(await session.find_items("pizza"), SearchResults)
     assert_type(session.log, ConversationLog)
