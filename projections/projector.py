@@ -109,10 +109,10 @@ class Projections:
         built = tx.cache.get(Built)
         if built.to == (self, head):
             return
-        found, complete = checkpoints(tx), complete_checkpoint(tx)
+        found, complete = _checkpoints(tx)
         if not all(self._is_built(name, found, complete) for name in self.by_name):
             tx.engine.lock_projections(tx)
-            found, complete = checkpoints(tx), complete_checkpoint(tx)
+            found, complete = _checkpoints(tx)
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             position = usable_to(checkpoint, projection)
@@ -196,3 +196,11 @@ class Projections:
             if projection.handles
             and events - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
         ]
+
+
+def _checkpoints(tx: Transaction) -> tuple[dict[str, Checkpoint], int]:
+    """Return every projection's checkpoint, and that of a projection that shows all events."""
+    sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
+    rows = tx.all(sql)
+    found = {name: Checkpoint(version, position) for name, version, position, _ in rows}
+    return found, rows[0][3] if rows else complete_checkpoint(tx)

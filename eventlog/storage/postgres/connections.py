@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import psycopg
@@ -74,8 +75,20 @@ class Connection:
             options=" ".join(f"-c {key}={value}" for key, value in settings.items()),
         )
         adaptation.register(self.raw)
+        self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
         self.total_changes = 0
         self.transaction_id: str | None = None
+
+    def begin_pipeline(self) -> None:
+        """Send statements without waiting for each one's result, until the end of the transaction."""
+        self._pipeline = self.raw.pipeline()
+        self._pipeline.__enter__()
+
+    def end_pipeline(self) -> None:
+        """Wait for the results of all statements; raise the error of the first that failed."""
+        if self._pipeline is not None:
+            pipeline, self._pipeline = self._pipeline, None
+            pipeline.__exit__(None, None, None)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> psycopg.RawCursor[Any]:
         """Run a statement."""
@@ -91,6 +104,12 @@ class Connection:
         if wanted:
             self.raw.cursor().executemany(dialect.translated(sql), wanted)
             self.total_changes += len(wanted)
+
+    def sync(self) -> None:
+        """Wait for the results of all statements so far."""
+        if self._pipeline is not None:
+            self.end_pipeline()
+            self.begin_pipeline()
 
     @property
     def is_lost(self) -> bool:

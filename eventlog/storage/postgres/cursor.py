@@ -20,11 +20,13 @@ class UnitCursor:
         self._connection = connection
         self._cursor: psycopg.RawCursor[Any] | None = None
         self._has_ended = False
+        self._returns_rows = False
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> UnitCursor:
         """Run a statement."""
         if self._has_ended:
             raise ended("cursor")
+        self._returns_rows = sql.lstrip().startswith(("SELECT", "WITH")) or "RETURNING" in sql
         self._cursor = self._connection.execute(sql, parameters)
         return self
 
@@ -35,12 +37,13 @@ class UnitCursor:
 
     @property
     def description(self) -> Any:
-        """What columns the rows have; None for a statement that returns none."""
-        return self._rows().description
+        """Something for a statement that returns rows, which need not be there yet; else None."""
+        return () if self._returns_rows else None
 
     @property
     def rowcount(self) -> int:
         """The number of rows that the statement changed."""
+        self._connection.sync()
         return self._rows().rowcount
 
     def __iter__(self) -> Iterator[Any]:

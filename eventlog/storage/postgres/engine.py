@@ -174,6 +174,7 @@ class PostgresEngine:
         """Fill an empty table from a scratch database, as one stream."""
         columns = ", ".join(f'"{column}"' for column in table.columns)
         rows = scratch.execute(f'SELECT {columns} FROM "{table.name}"')
+        tx.connection.end_pipeline()  # which cannot copy
         with tx.connection.raw.cursor().copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)

@@ -9,16 +9,18 @@ from typing import Final
 from agents_eventlog.eventlog.storage.transaction import Insert, Transaction
 
 CREATE: Final = """
-    CREATE TABLE item_texts (rowid BIGINT PRIMARY KEY, text TEXT COLLATE "C" NOT NULL);
-    DO $index$
+    DO $create$
     BEGIN
-        CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
-        CREATE INDEX item_texts_trigrams ON item_texts USING gin (text public.gin_trgm_ops);
-    EXCEPTION WHEN insufficient_privilege OR undefined_object OR undefined_file
-        OR feature_not_supported THEN
-        NULL;  -- without the index the same statements find the same events, by reading all texts
+        CREATE TABLE item_texts (rowid BIGINT PRIMARY KEY, text TEXT COLLATE "C" NOT NULL);
+        BEGIN
+            CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
+            CREATE INDEX item_texts_trigrams ON item_texts USING gin (text public.gin_trgm_ops);
+        EXCEPTION WHEN insufficient_privilege OR undefined_object OR undefined_file
+            OR feature_not_supported THEN
+            NULL;  -- without the index the same statements find the same events, by reading all texts
+        END;
     END
-    $index$
+    $create$
 """
 INSERT_TEXT: Final = Insert("item_texts", ("rowid", "text"))
 DELETE_TEXT: Final = "DELETE FROM item_texts WHERE rowid = ?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -30,10 +31,13 @@ OUTCOME_TIMEOUT_SECONDS: Final = 30.0
 class LazyConnection:
     """A connection that opens when first used, and a cache for each of its transactions."""
 
-    def __init__(self, path: str, connect: Callable[[], Connection], begin: str) -> None:
+    def __init__(
+        self, path: str, connect: Callable[[], Connection], begin: str, *, pipelined: bool = False
+    ) -> None:
         self.path = path
         self.connect = connect
         self._begin = begin
+        self._pipelined = pipelined
         self._connection: Connection | None = None
         self._cache = Cache()
         self._repeat_until = 0.0
@@ -48,6 +52,8 @@ class LazyConnection:
         """Begin a transaction."""
         connection = self.get()
         connection.transaction_id = None
+        if self._pipelined:
+            connection.begin_pipeline()
         connection.execute(self._begin)
 
     def commit(self) -> None:
@@ -55,6 +61,7 @@ class LazyConnection:
         connection = self.get()
         try:
             connection.execute("COMMIT")
+            connection.end_pipeline()
         except psycopg.OperationalError as error:
             if not connection.is_lost or connection.transaction_id is None:
                 raise
@@ -125,6 +132,8 @@ class LazyConnection:
         self._cache.clear()
         if self._connection is None:
             return
+        with suppress(psycopg.Error):  # it was raised before
+            self._connection.end_pipeline()
         try:
             self._connection.raw.rollback()
         except psycopg.Error:

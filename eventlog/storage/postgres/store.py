@@ -35,6 +35,7 @@ class Store(BaseStore):
             path,
             partial(connections.connect, path, durability=durability, read_only=read_only),
             "BEGIN",  # each statement sees what was committed before it, so also before the locks
+            pipelined=True,
         )
 
         def reader(kind: str) -> Reader:
