@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import Agent, Runner
 
-from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog import AdvancedSQLiteSession, EventLogSession, projections
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
-from agents_eventlog.eventlog import TurnRedone, recording
+from agents_eventlog.eventlog import EventLog, TurnRedone, recording
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
     TurnNotFoundError,
@@ -21,6 +21,8 @@ from tests.faults.support import ran
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.postgres import Server
 
 
 @pytest.fixture
@@ -474,3 +476,27 @@ async def test_a_branch_that_does_not_exist_is_not_compared(
 ) -> None:
     with pytest.raises(BranchNotFoundError):
         await session.compare_branches("main", "nowhere")
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------
+
+
+async def test_turns_are_the_same_on_postgresql(server: Server) -> None:
+    async with EventLog.open(server.url()) as log:
+        session = EventLogSession("s", log)
+        for number in ("one", "two"):
+            await session.add_items([user(number), answer(f"answer to {number}")])
+        await session.store_run_usage(ran(20))
+        assert await session.undo_turn() == [user("two"), answer("answer to two")]
+        assert await session.get_turn_usage(2) == {}
+        assert await session.redo() == [user("two"), answer("answer to two")]
+        assert await session.redo() == []
+        live: Any = await session.get_turn_usage(2)
+        assert live["total_tokens"] == 20
+        assert await session.retry(2, "b") == "two"
+        await session.add_items([user("two again")])
+        assert texts(each["item"] for each in await session.siblings(2)) == ["two", "two again"]
+        assert [row["turn"] for row in await session.get_transcript(first_turn=2)] == [2]
+        assert [node["fork_turn"] for node in await session.branch_tree()] == [None, 1]
+        found = await session.compare_branches("main", "b")
+        assert (found["shared_turns"], found["total_a"]["total_tokens"]) == (1, 20)
