@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
+    from agents_eventlog.adapters.conversations.rows import (
+        BranchRow,
+        ItemRow,
+        SessionUsage,
+        TurnRow,
+        UsageGroup,
+        UsageOfTurn,
+        UsageStats,
+    )
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
     from agents_eventlog.adapters.conversations.sessions import (
         Deletion,
@@ -40,6 +49,7 @@ __all__ = [
     "AdvancedSQLiteSession",
     "BranchComparison",
     "BranchNode",
+    "BranchRow",
     "Budget",
     "BudgetUsage",
     "ComparedTurn",
@@ -48,6 +58,7 @@ __all__ = [
     "EventLogSession",
     "ItemFilters",
     "ItemHit",
+    "ItemRow",
     "OnlyPrices",
     "Price",
     "Prices",
@@ -55,15 +66,20 @@ __all__ = [
     "Retention",
     "SearchResults",
     "SessionRow",
+    "SessionUsage",
     "Sibling",
     "StoredMetadata",
     "TablePair",
     "ToolCounts",
     "ToolFilters",
     "TranscriptRow",
+    "TurnRow",
     "TurnSide",
     "TurnUsage",
+    "UsageGroup",
     "UsageHooks",
+    "UsageOfTurn",
+    "UsageStats",
     "import_file",
 ]
 
@@ -71,6 +87,7 @@ _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
     "BranchComparison": "conversations.comparison",
     "BranchNode": "conversations.branches",
+    "BranchRow": "conversations.rows",
     "Budget": "conversations.budgets",
     "BudgetUsage": "conversations.budgets",
     "ComparedTurn": "conversations.comparison",
@@ -79,6 +96,7 @@ _MODULES = {
     "EventLogSession": "openai_agents.session",
     "ItemFilters": "conversations.item_search",
     "ItemHit": "conversations.item_search",
+    "ItemRow": "conversations.rows",
     "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
     "Prices": "conversations.pricing",
@@ -86,15 +104,20 @@ _MODULES = {
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",
     "SessionRow": "conversations.sessions",
+    "SessionUsage": "conversations.rows",
     "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",
     "TranscriptRow": "conversations.transcript",
+    "TurnRow": "conversations.rows",
     "TurnSide": "conversations.comparison",
     "TurnUsage": "conversations.comparison",
+    "UsageOfTurn": "conversations.rows",
+    "UsageGroup": "conversations.rows",
     "UsageHooks": "openai_agents.hooks",
+    "UsageStats": "conversations.rows",
     "import_file": "openai_agents.migration.import_file",
 }
 

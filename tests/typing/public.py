@@ -29,12 +29,14 @@ from agents_eventlog import (
 from agents_eventlog.adapters import (
     BranchComparison,
     BranchNode,
+    BranchRow,
     Deletion,
     ItemHit,
     RepriceResult,
     Retention,
     SearchResults,
     SessionRow,
+    SessionUsage,
     Sibling,
     StoredMetadata,
     ToolCounts,
@@ -76,7 +78,7 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.get_items(as_of=3), list[TResponseInputItem])
     assert_type(await session.pop_item(), TResponseInputItem | None)
     assert_type(await session.create_branch_from_turn(2), str)
-    assert_type(await session.list_branches(), list[dict[str, Any]])
+    assert_type(await session.list_branches(), list[BranchRow])
     assert_type(await session.branch_tree(), list[BranchNode])
     assert_type(await session.siblings(2), list[Sibling])
     assert_type(await session.get_transcript(last_turn=2), list[TranscriptRow])
@@ -87,7 +89,7 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.undo_turn(), list[TResponseInputItem])
     assert_type(await session.redo(), list[TResponseInputItem])
     (await session.siblings(2))[0]["colour"]  # type: ignore[typeddict-item]
-    assert_type(await session.get_session_usage(), dict[str, int] | None)
+    assert_type(await session.get_session_usage(), SessionUsage | None)
     assert_type(await session.find_items("pizza"), SearchResults)
     assert_type(session.log, ConversationLog)
     assert_type(await session.state(), Literal["active", "deleted", "erased", "unknown"])
