@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
     from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
+    from agents_eventlog.adapters.conversations.comparison import (
+        BranchComparison,
+        ComparedTurn,
+        TurnSide,
+        TurnUsage,
+    )
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
         ItemHit,
@@ -16,6 +22,15 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
+    from agents_eventlog.adapters.conversations.rows import (
+        BranchRow,
+        ItemRow,
+        SessionUsage,
+        TurnRow,
+        UsageGroup,
+        UsageOfTurn,
+        UsageStats,
+    )
     from agents_eventlog.adapters.conversations.sdk_tables import TablePair
     from agents_eventlog.adapters.conversations.sessions import (
         Deletion,
@@ -32,14 +47,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedSQLiteSession",
+    "BranchComparison",
     "BranchNode",
+    "BranchRow",
     "Budget",
     "BudgetUsage",
+    "ComparedTurn",
     "ConversationLog",
     "Deletion",
     "EventLogSession",
     "ItemFilters",
     "ItemHit",
+    "ItemRow",
     "OnlyPrices",
     "Price",
     "Prices",
@@ -47,26 +66,37 @@ __all__ = [
     "Retention",
     "SearchResults",
     "SessionRow",
+    "SessionUsage",
     "Sibling",
     "StoredMetadata",
     "TablePair",
     "ToolCounts",
     "ToolFilters",
     "TranscriptRow",
+    "TurnRow",
+    "TurnSide",
+    "TurnUsage",
+    "UsageGroup",
     "UsageHooks",
+    "UsageOfTurn",
+    "UsageStats",
     "import_file",
 ]
 
 _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
+    "BranchComparison": "conversations.comparison",
     "BranchNode": "conversations.branches",
+    "BranchRow": "conversations.rows",
     "Budget": "conversations.budgets",
     "BudgetUsage": "conversations.budgets",
+    "ComparedTurn": "conversations.comparison",
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
     "ItemFilters": "conversations.item_search",
     "ItemHit": "conversations.item_search",
+    "ItemRow": "conversations.rows",
     "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
     "Prices": "conversations.pricing",
@@ -74,13 +104,20 @@ _MODULES = {
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",
     "SessionRow": "conversations.sessions",
+    "SessionUsage": "conversations.rows",
     "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",
     "TranscriptRow": "conversations.transcript",
+    "TurnRow": "conversations.rows",
+    "TurnSide": "conversations.comparison",
+    "TurnUsage": "conversations.comparison",
+    "UsageOfTurn": "conversations.rows",
+    "UsageGroup": "conversations.rows",
     "UsageHooks": "openai_agents.hooks",
+    "UsageStats": "conversations.rows",
     "import_file": "openai_agents.migration.import_file",
 }
 

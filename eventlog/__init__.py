@@ -32,7 +32,7 @@ from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
 from agents_eventlog.eventlog.log import Backup, EventLog
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.recording_context import recording
-from agents_eventlog.eventlog.storage.sqlite.registry import configure
+from agents_eventlog.eventlog.storage.engines import configure
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 __all__ = [

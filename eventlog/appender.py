@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads
 from agents_eventlog.eventlog.appending import check_names, encode_checked
+from agents_eventlog.eventlog.cursor import Cursor, check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON, Event
-from agents_eventlog.eventlog.integrity import Head
+from agents_eventlog.eventlog.integrity import Head, head_of
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
@@ -32,29 +32,36 @@ INSERT_EVENT = Insert(
     ),
     {"data": "CAST(? AS TEXT)"},  # which is given as bytes
 )
-LAST_DIGEST = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
-EVENTS_AFTER = "WHERE position > ? ORDER BY position LIMIT ?"
 PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
-        WHERE previous.position = events.position - 1)
+        WHERE previous.position = {previous_position})
 """
 SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
-SESSION_VERSION = "SELECT MAX(version) FROM events WHERE session_id = ?"
+SESSION_END = """
+    SELECT version, position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT 1
+"""
 
 
 StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
 """An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
 
 
+class SessionEnd(NamedTuple):
+    """A session's version, and the position of its last event; both 0 if it has none."""
+
+    version: int
+    position: int
+
+
 @dataclass
 class Ends:
-    """The last known end of the log and the versions of its sessions."""
+    """The last known end of the lane and of sessions."""
 
-    head: Lane | None = None
-    versions: dict[str, int] = field(default_factory=dict)
+    lane: Lane | None = None
+    sessions: dict[str, SessionEnd] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.versions)
+        return len(self.sessions)
 
 
 class Projector(Protocol):
@@ -83,8 +90,11 @@ class Appender:
         self.projector: Projector | None = None
 
     def begin(self, tx: Transaction) -> None:
-        """Load the head of the log."""
-        tx.lane = tx.cache.get(Ends).head or read_head(tx)
+        """Load the end of the lane."""
+        ends = tx.cache.get(Ends)
+        if ends.lane is None:
+            ends.lane = tx.engine.claim_lane(tx)
+        tx.lane = ends.lane
         if self.projector is not None:
             self.projector.begin(tx, tx.lane)
 
@@ -121,14 +131,15 @@ class Appender:
         recorded = []
         rows = []
         head = tx.lane
-        _check_countable("position", head.position)
+        position = position_before(tx, session_id)
+        _check_countable("position", position)
         _check_countable("version", version)
         for name, schema_version, branch, data, data_digest, metadata, given_key in events:
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
-            position = head.position + 1
+            position = position_after(tx, position)
             columns = (position, session_id, version, name, schema_version, branch_id)
             rest = (data_digest, metadata, key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
@@ -138,8 +149,8 @@ class Appender:
             recorded.append(RecordedEvent(row))
         tx.defer(INSERT_EVENT, rows)
         ends = tx.cache.get(Ends)
-        tx.lane = ends.head = head
-        ends.versions[session_id] = version
+        tx.lane = ends.lane = head
+        ends.sessions[session_id] = SessionEnd(version, position)
         if self.projector is not None:
             try:
                 self.projector.project(tx, recorded)
@@ -153,10 +164,12 @@ def append(
     tx: Transaction, session_id: str, event: Event, *, branch_id: str | None = None
 ) -> RecordedEvent:
     """
-    Append one event in a unit of work. What the unit then reads from projections includes it.
+    Append one event in a unit of work. What the unit reads from projections afterwards includes it.
 
-    Raises InvalidEventError for an id that is not a string, or an event that is not one of
-    ``eventlog``'s; UnserialisableError for a payload that is not JSON.
+    branch_id: the branch that the event belongs to; None for an event of the whole session.
+
+    Raises InvalidEventError for an invalid id, or an event of a class that is not in
+    ``agents_eventlog.eventlog``; UnserialisableError for a value that cannot be stored as JSON.
     """
     check_names(session_id=session_id, branch_id=branch_id)
     return append_all(tx, session_id, ((event, encode_checked(event)),), branch_id=branch_id)[0]
@@ -186,13 +199,31 @@ def append_all(
     )
 
 
+def position_before(tx: Transaction, session_id: str) -> int:
+    """Return the position after which the next event of a session is placed."""
+    return max(tx.lane.position, tx.newest, session_end(tx, session_id).position)
+
+
+def position_after(tx: Transaction, position: int) -> int:
+    """Return the first position after this one in the transaction's lane."""
+    lanes = tx.engine.lanes
+    return (position // lanes + 1) * lanes + tx.lane.position % lanes
+
+
+def session_end(tx: Transaction, session_id: str) -> SessionEnd:
+    """Return where a session ends, in a unit of work. One that writes has the session to itself."""
+    ends = tx.cache.get(Ends).sessions
+    end = ends.get(session_id)
+    if end is None:
+        tx.lock_session(session_id)
+        row = tx.one(SESSION_END, (session_id,))
+        end = ends[session_id] = SessionEnd(0, 0) if row is None else SessionEnd(*row)
+    return end
+
+
 def session_version(tx: Transaction, session_id: str) -> int:
     """Return a session's version in a unit of work; 0 when it does not exist."""
-    version = tx.cache.get(Ends).versions.get(session_id)
-    if version is None:
-        row = tx.one(SESSION_VERSION, (session_id,))
-        version = 0 if row is None or row[0] is None else int(row[0])
-    return version
+    return session_end(tx, session_id).version
 
 
 def last_assigned(tx: Transaction) -> int:
@@ -202,10 +233,21 @@ def last_assigned(tx: Transaction) -> int:
 
 
 def read_head(tx: Transaction) -> Head:
-    """Return the head in a unit of work. Positions are never given twice, even if the tail was cut."""
-    last = tx.one(LAST_DIGEST)
-    position, digest = (0, integrity.FIRST) if last is None else last
-    return Head(max(position, last_assigned(tx)), digest)
+    """Return the head in a unit of work. Positions are never assigned twice, even if the tail was cut."""
+    head = stored_head(tx)
+    assigned = last_assigned(tx)
+    return head if assigned <= head.position else Head(assigned, head.digest)
+
+
+def stored_head(tx: Transaction) -> Head:
+    """Return the head of the events that are there, in a unit of work."""
+    return head_of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
+
+
+def complete_checkpoint(tx: Transaction) -> int:
+    """Return the checkpoint of a projection that shows all events, in a unit of work."""
+    row = tx.one(f"SELECT {tx.engine.complete_checkpoint}")
+    return 0 if row is None else int(row[0])
 
 
 def last_position(tx: Transaction) -> int:
@@ -227,25 +269,28 @@ def _check_countable(what: str, number: int) -> None:
         raise CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
 
 
-def read_rows(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
-    """Return the next page of events after a position as rows, in a unit of work."""
-    rows = list(up_to_page_bytes(payloads.event_rows(tx, EVENTS_AFTER, (after, limit))))
-    if rows:
-        check_progress(after, rows[-1][0])
+def read_rows(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:
+    """Return the next page of events after a cursor as rows, in a unit of work."""
+    rest = tx.engine.events_after(cursor.ends, limit)
+    rows = list(up_to_page_bytes(payloads.event_rows(tx, *rest)))
+    cursor.check([row[0] for row in rows])
     return rows
 
 
-def read_rows_as_stored(tx: Transaction, after: int, limit: int = PAGE_EVENTS) -> list[Row]:
+def read_rows_as_stored(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:
     """Do as ``read_rows`` does; a text that is not UTF-8 comes as bytes."""
-    with _as_stored(tx):
-        return read_rows(tx, after, limit)
+    with tx.engine.text_as_stored(tx):
+        return read_rows(tx, cursor, limit)
 
 
 def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row]:
     """Return a session's next events after a version, each with the digest of the one before it."""
-    with _as_stored(tx):
+    with tx.engine.text_as_stored(tx):
         found = payloads.event_rows(
-            tx, SESSION_EVENTS_AFTER, (session_id, version, PAGE_EVENTS), more=PREVIOUS_DIGEST
+            tx,
+            SESSION_EVENTS_AFTER,
+            (session_id, version, PAGE_EVENTS),
+            more=PREVIOUS_DIGEST.format(previous_position=tx.engine.previous_position),
         )
         rows = list(up_to_page_bytes(found))
     if rows:
@@ -253,50 +298,21 @@ def read_linked_rows(tx: Transaction, session_id: str, version: int) -> list[Row
     return rows
 
 
-@contextmanager
-def _as_stored(tx: Transaction) -> Iterator[None]:
-    before = tx.connection.text_factory
-    tx.connection.text_factory = _text_or_bytes
-    try:
-        yield
-    finally:
-        tx.connection.text_factory = before
-
-
-def _text_or_bytes(stored: bytes) -> str | bytes:
-    try:
-        return stored.decode()
-    except UnicodeDecodeError:
-        return stored
-
-
 def read_events(
     tx: Transaction,
-    after: int,
+    cursor: Cursor,
     *,
     limit: int = PAGE_EVENTS,
     structures: ErasedShapes | None = None,
 ) -> list[RecordedEvent]:
     """
-    Return the next page of events after a position, in a unit of work.
+    Return the next page of events after a cursor, in a unit of work.
 
     structures: what was found so far of erased payloads; erased events come with theirs.
     """
-    page = [RecordedEvent(row) for row in read_rows(tx, after, limit)]
+    page = [RecordedEvent(row) for row in read_rows(tx, cursor, limit)]
     (structures or ErasedShapes()).fill(tx, page)
     return page
-
-
-def check_progress(after: Any, last: Any) -> None:
-    """
-    Raise CorruptFileError for a page of rows that does not end behind where it begins.
-
-    Rows that are out of order in a damaged table would be read again and again.
-    """
-    if not last > after:
-        raise CorruptFileError(
-            f"the rows after {after!r} are out of order: run `eventlog verify` and `eventlog doctor`"
-        )
 
 
 def up_to_page_bytes(rows: Iterable[Row]) -> Iterable[Row]:

@@ -18,7 +18,7 @@ ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
 
 class AppendResult(NamedTuple):
-    """Result of an append: the session's new version, the last event's position, the number of events."""
+    """The result of an append: the new version, the last event's position, the number of events."""
 
     version: int
     position: int

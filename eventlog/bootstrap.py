@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agents_eventlog.eventlog.appender import Appender, read_head
+from agents_eventlog.eventlog.appender import Appender
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, ReadOnlyFileError
 from agents_eventlog.eventlog.storage.engine import Engine, Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -39,7 +39,7 @@ def claim(
         if not store.engine.identify(tx, store.path):  # another process may have been first
             is_shared = _is_shared(tx, store.path, accept)
             store.engine.create_log(tx, shared_path=store.path if is_shared else None)
-            tx.participant, tx.lane = Appender(), read_head(tx)
+            tx.participant, tx.lane = Appender(), store.engine.claim_lane(tx)
             if on_create is not None:
                 on_create(tx)
 

@@ -9,10 +9,11 @@ Everything that can go wrong, as one tree.
     │   ├── WrongTablesError (ValueError)   it was first opened with other table names
     │   ├── NewerFileError                  a newer release wrote it
     │   └── ReadOnlyFileError               it, or its folder, cannot be written
-    ├── StoreError                          SQLite could not do its work; nothing was written
+    ├── StoreError                          the database could not do its work; nothing was written
     │   ├── BusyError (TimeoutError)        another process locked the file for too long
     │   ├── DiskFullError (OSError)         the disk is full
     │   ├── DiskError (OSError)             the disk, or the file on it, failed
+    │   ├── UnknownOutcomeError             the server was lost in a commit; it may have taken effect
     │   └── CorruptFileError                the file is damaged
     ├── ClosedError (RuntimeError)          the log or session is closed
     ├── AppendError (ValueError)            the append was refused; nothing was written
@@ -148,6 +149,15 @@ class DiskError(StoreError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnknownOutcomeError(StoreError):
+    """
+    The connection to the server was lost in a commit, and the outcome could not be found out in time.
+
+    The only StoreError after which something may have been written. Read the session, or append again
+    with the same idempotency key.
+    """
 
 
 class CorruptFileError(StoreError):

@@ -67,7 +67,11 @@ class ItemsReplaced(Event, frozen=True, tag="items_replaced"):
 
 
 class TurnUndone(Event, frozen=True, tag="turn_undone"):
-    """The last turn of a branch was removed: these items, from the first of them to the branch's end."""
+    """
+    The last turn of a branch was removed.
+
+    ``turn``: its number, from 1. ``removed``: its items, up to the end of the branch.
+    """
 
     turn: Count
     removed: list[ItemRef]
@@ -75,9 +79,9 @@ class TurnUndone(Event, frozen=True, tag="turn_undone"):
 
 class TurnRedone(Event, frozen=True, tag="turn_redone"):
     """
-    An undone turn was added again, as these new items at the end of the branch.
+    An undone turn was added again at the end of its branch, as new items.
 
-    ``undone_version``: of the session, after the ``turn_undone``.
+    ``turn``: its number, from 1. ``undone_version``: the version of its ``TurnUndone`` event.
     """
 
     turn: Count

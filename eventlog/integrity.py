@@ -14,7 +14,7 @@ chain.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -47,25 +47,56 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Head(Lane):
-    """The end of the log: the last event's position (0 without events) and digest."""
+    """
+    The end of the log: the last event's position (0 without events) and digest.
 
-    __slots__ = ()
+    lanes: if the log has several chains, the last position of each that has events; the digest is then
+        the SHA-256 of the JSON array of their ``[position, hex(digest)]``, in the order of positions.
+    """
+
+    lanes: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.position}:{self.digest.hex()}"
+        lanes = f":{','.join(map(str, self.lanes))}" if self.lanes else ""
+        return f"{self.position}:{self.digest.hex()}{lanes}"
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Parse ``str(head)``, which is ``POSITION:DIGEST``. Raises ValueError for another format."""
-        position, _, digest = text.partition(":")
+        """Parse ``str(head)``: ``POSITION:DIGEST``, or with lanes. Raises ValueError for another format."""
+        position, _, rest = text.partition(":")
+        digest, _, lanes = rest.partition(":")
         refused = ValueError(f"invalid head: expected POSITION:DIGEST, got {text!r}")
         try:
             head = cls(int(position), bytes.fromhex(digest))
+            head.lanes = tuple(map(int, lanes.split(","))) if lanes else ()
         except ValueError as error:
             raise refused from error
         if head.position < 0 or len(head.digest) != len(FIRST):
             raise refused
         return head
+
+
+def head_of(ends: Iterable[Lane], *, lanes: int) -> Head:
+    """Return the head of a log of several lanes from the ends of those that have events."""
+    ordered = sorted(ends)
+    if not ordered:
+        return Head(0, FIRST)
+    if lanes == 1:
+        return Head(*ordered[0])
+    digest = _encode([(end.position, end.digest.hex()) for end in ordered])
+    head = Head(ordered[-1].position, hashlib.sha256(digest).digest())
+    head.lanes = tuple(end.position for end in ordered)
+    return head
+
+
+def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
+    """Whether this is the head of a log in which these positions have these digests."""
+    if not head.lanes:
+        return digests.get(head.position) == head.digest
+    if not digests.keys() >= set(head.lanes):
+        return False
+    ends = [Lane(position, digests[position]) for position in head.lanes]
+    return head == head_of(ends, lanes=len(ends) + 1)
 
 
 class Finding(NamedTuple):
@@ -125,31 +156,47 @@ def link(
 class Verifier:
     """Reads the log in order, once, and collects what is wrong. Memory grows with the sessions."""
 
-    def __init__(self, expect_head: Head | None = None) -> None:
-        self.head = Head(0, FIRST)
+    def __init__(self, expect_head: Head | None = None, *, lanes: int = 1) -> None:
         self.events = 0
         self.findings: list[Finding] = []
+        self._lanes = [Lane(lane, FIRST) for lane in range(lanes)]
         self._versions: dict[Any, int] = {}
         self._expected = expect_head
-        self._expected_seen = expect_head == self.head
+        # The digests at the positions of the expected head.
+        self._wanted: set[int] = (
+            {*expect_head.lanes, expect_head.position} if expect_head else set()
+        )
+        self._digests = {0: FIRST}
+
+    @property
+    def head(self) -> Head:
+        """The head up to the last row."""
+        lanes = len(self._lanes)
+        return head_of((lane for lane in self._lanes if lane.position >= lanes), lanes=lanes)
 
     def read(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows, in ascending position."""
         for row in rows:
-            self.findings.extend(Finding(row[0], problem) for problem in self._problems(row))
+            before = self._lanes[row[0] % len(self._lanes)]
+            self.findings.extend(
+                Finding(row[0], problem) for problem in self._problems(row, before)
+            )
             self._advance(row)
 
     def read_session(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Take the next rows of one session, each with the digest of the event before it in the log."""
+        lanes = len(self._lanes)
         for *row, previous in rows:
-            self.head = Head(row[0] - 1, FIRST if previous is None else previous)
+            before = Lane(row[0] - lanes, FIRST if previous is None else previous)
+            self._lanes[row[0] % lanes] = before
             self.read([tuple(row)])
 
-    def _problems(self, row: tuple[Any, ...]) -> Iterator[str]:
+    def _problems(self, row: tuple[Any, ...], before: Lane) -> Iterator[str]:
         position, session_id, version, kind, schema_version, branch, data, digest_of_data = row[:8]
         metadata, key, recorded_at, digest = row[8:]
-        if position != self.head.position + 1:
-            yield f"events {self.head.position + 1} to {position - 1} are missing"
+        # Of several lanes, only the chain shows that an event is missing: their positions have gaps.
+        if len(self._lanes) == 1 and position != before.position + 1:
+            yield f"events {before.position + 1} to {position - 1} are missing"
         if strange := [
             name
             for (name, kinds), value in zip(_COLUMNS, row, strict=True)
@@ -171,17 +218,18 @@ class Verifier:
         if metadata is not None and not _is_metadata(metadata, position):
             yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
-        if link(self.head.digest, *columns, metadata, key, recorded_at) != digest:
+        if link(before.digest, *columns, metadata, key, recorded_at) != digest:
             yield "the chain is broken: the event, or its position, was changed"
 
     def _advance(self, row: tuple[Any, ...]) -> None:
         position, session_id, version, digest = row[0], row[1], row[2], row[11]
-        self.head = Head(position, digest if isinstance(digest, bytes) else FIRST)
+        end = Lane(position, digest if isinstance(digest, bytes) else FIRST)
+        self._lanes[position % len(self._lanes)] = end
         self.events += 1
         if isinstance(version, int):
             self._versions[session_id] = version
-        if self.head == self._expected:
-            self._expected_seen = True
+        if position in self._wanted:
+            self._digests[position] = end.digest
 
     def stop(self, why: object) -> None:
         """Record that the file cannot be read any further."""
@@ -194,14 +242,15 @@ class Verifier:
 
     def finish(self, positions_given: int) -> Verification:
         """End the verification. ``positions_given`` is the highest position ever given."""
-        if positions_given > self.head.position:
-            missing = f"events {self.head.position + 1} to {positions_given} are missing at the end"
-            self.findings.append(Finding(self.head.position + 1, missing))
-        if self._expected is not None and not self._expected_seen:
+        head = self.head
+        if positions_given > head.position:
+            missing = f"events {head.position + 1} to {positions_given} are missing at the end"
+            self.findings.append(Finding(head.position + 1, missing))
+        if self._expected is not None and not _is_in(self._expected, self._digests):
             at = self._expected.position
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))
-        return Verification(self.head, self.events, tuple(self.findings))
+        return Verification(head, self.events, tuple(self.findings))
 
 
 def _is_metadata(text: str, position: int) -> bool:

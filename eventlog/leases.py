@@ -58,6 +58,7 @@ def current(tx: Transaction, session_id: str) -> Lease | None:
     """Return a session's last lease, expired or not; None if it never had one."""
     if TABLE not in tx.engine.table_names(tx):
         return None
+    tx.lock_session(session_id)
     row = tx.one(f"{CURRENT} WHERE session_id = ?", (session_id,))
     return None if row is None else Lease(*row)
 

@@ -11,9 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import (
-    LAST_DIGEST,
     PAGE_EVENTS,
     Appender,
     Projector,
@@ -23,6 +22,7 @@ from agents_eventlog.eventlog.appender import (
     read_linked_rows,
     read_rows_as_stored,
     session_version,
+    stored_head,
 )
 from agents_eventlog.eventlog.appending import (
     AppendResult,
@@ -33,6 +33,7 @@ from agents_eventlog.eventlog.appending import (
     first_result,
 )
 from agents_eventlog.eventlog.bootstrap import claim, open_read_only
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from agents_eventlog.eventlog.events import Event
 from agents_eventlog.eventlog.integrity import Head, Verification, Verifier
@@ -41,7 +42,7 @@ from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.engines import engine_for
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
-from agents_eventlog.eventlog.subscription import follow
+from agents_eventlog.eventlog.subscription import follow, source
 
 T = TypeVar("T")
 L = TypeVar("L", bound="EventLog")
@@ -294,14 +295,15 @@ class EventLog:
         *,
         branch_id: str | None = None,
         types: Sequence[str | type[Event]] | None = None,
-        after: int = 0,
+        after: int | Head | Sequence[int] = 0,
         poll_seconds: float = 0.25,
     ) -> AsyncGenerator[RecordedEvent, None]:
         """
         Read events as ``read`` does, then yield new ones as they are appended: in order, each once.
 
-        after: the position to start after: 0 for the first event, ``(await log.head()).position`` for
-            the next one to be appended.
+        after: where to start: 0 for the first event, ``await log.head()`` for the next one, or a position.
+            To resume on PostgreSQL, give the last position seen for each ``position % 64``: its events
+            become visible in the order of positions only within these lanes and within each session.
         poll_seconds: seconds between reads that look for the events of other processes. Events that this
             process appends arrive at once, unless this log is ``read_only``.
 
@@ -315,10 +317,7 @@ class EventLog:
             self.query,
             lambda: self._closed,
             self.store.notifier,
-            session_id,
-            branch_id,
-            types,
-            after,
+            source(session_id, branch_id, types, Cursor.of(self.store.engine.lanes, after)),
             None if self.store.is_memory else poll_seconds,  # no other process reaches a memory
         )
 
@@ -332,9 +331,7 @@ class EventLog:
 
         Save it elsewhere: ``verify(expect_head)`` then detects that the end of the log was cut off.
         """
-        return await self._read(
-            lambda tx: Head(*(tx.one(LAST_DIGEST) or (0, integrity.FIRST))),
-        )
+        return await self._read(stored_head)
 
     async def verify(self, expect_head: Head | str | None = None) -> Verification:
         """
@@ -346,10 +343,12 @@ class EventLog:
         ``expect_head`` is a str in another format.
         """
         expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
-        verifier = Verifier(expected)
+        lanes = self.store.engine.lanes
+        verifier, cursor = Verifier(expected, lanes=lanes), Cursor(lanes)
         while True:
             try:
-                rows, given = await self._read(partial(_rows_and_end, after=verifier.head.position))
+                rows, given = await self._read(partial(_rows_and_end, cursor=cursor))
+                cursor.advance([row[0] for row in rows])
             except CorruptFileError as error:
                 verifier.stop(error)
                 return verifier.finish(0)
@@ -369,7 +368,7 @@ class EventLog:
         events of other sessions, or that the end of the log was cut off. The result's head is that of the
         session's last event.
         """
-        verifier = Verifier()
+        verifier = Verifier(lanes=self.store.engine.lanes)
         version = 0
         while True:
             try:
@@ -458,9 +457,9 @@ class EventLog:
             raise ClosedError("the log is closed")
 
 
-def _rows_and_end(tx: Transaction, after: int) -> tuple[list[Row], int]:
-    """Return the next events and the last position ever given, as of one moment."""
-    return read_rows_as_stored(tx, after), last_assigned(tx)
+def _rows_and_end(tx: Transaction, cursor: Cursor) -> tuple[list[Row], int]:
+    """Return the next events and the last position ever assigned, as of one moment."""
+    return read_rows_as_stored(tx, cursor), last_assigned(tx)
 
 
 class Opening(Generic[L]):

@@ -33,7 +33,7 @@ JOINED: Final = """
     ) AS payloads
 """
 SIZES: Final = """
-    SELECT type, COUNT(*), COALESCE(SUM(LENGTH(CAST(data AS BLOB))), 0), SUM(data IS NULL)
+    SELECT type, COUNT(*), COALESCE(SUM(LENGTH(CAST(data AS BLOB))), 0), COUNT(*) - COUNT(data)
     FROM events GROUP BY type ORDER BY 3 DESC, type
 """
 BLANK: Final = "UPDATE events SET data = NULL WHERE position = ? AND data IS NOT NULL"

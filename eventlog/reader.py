@@ -8,7 +8,8 @@ from itertools import chain
 from typing import Any
 
 from agents_eventlog.eventlog import payloads
-from agents_eventlog.eventlog.appender import check_progress, up_to_page_bytes
+from agents_eventlog.eventlog.appender import up_to_page_bytes
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import EVENT_TYPES, Event
@@ -54,7 +55,7 @@ class Query:
         if before is not None:
             conditions["recorded_at < ?"] = [microseconds(before)]
         if types is not None:
-            names = _names(types)
+            names = type_names(types)
             conditions[f"type IN ({', '.join('?' * len(names))})"] = names
         self._conditions = conditions
         self._backward = backward
@@ -71,6 +72,10 @@ class Query:
         self._place = place
         self._conditions[f"{self._order} {'<' if self._backward else '>'} ?"] = [place]
 
+    def matches(self, recorded: RecordedEvent) -> bool:
+        """Return True."""
+        return True
+
     def page(self, tx: Transaction, size: int) -> list[RecordedEvent]:
         """Return the next events, at most ``size``; an empty list at the end."""
         where = " AND ".join(self._conditions)
@@ -83,7 +88,8 @@ class Query:
         return page
 
 
-def _names(types: Sequence[str | type[Event]]) -> list[str]:
+def type_names(types: Sequence[str | type[Event]]) -> list[str]:
+    """Return the names of event types. Raises InvalidQueryError."""
     if isinstance(types, str):
         raise InvalidQueryError(
             f"invalid types: expected a sequence, got a str; did you mean types=[{types!r}]?"

@@ -1,6 +1,6 @@
 """Projections: tables that are computed from the events of a log, and can be rebuilt from them."""
 
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations.as_of import items_as_of
@@ -49,7 +49,7 @@ def default(*, search: bool = False) -> Projections:
 
 def kept(tx: Transaction) -> Projections:
     """Return the default projections, with the full-text index if the file has one that is up to date."""
-    return default(search=built_to(tx) == read_head(tx).position)
+    return default(search=built_to(tx) == complete_checkpoint(tx))
 
 
 if __name__ != "agents_eventlog.projections":  # or every module here would be loaded a second time

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 
 from agents_eventlog.eventlog import _logging
-from agents_eventlog.eventlog.appender import read_events, read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint, read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import NewerProjectionError
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -35,7 +36,7 @@ def build_incrementally(
     started = time.monotonic()
 
     def step(tx: Transaction) -> Progress:
-        head = read_head(tx).position
+        head = complete_checkpoint(tx)
         found = build.checkpoints(tx).get(projection.name)
         if found is None or found.version < projection.version:
             build.create_tables(tx, projection, replace=found is not None)
@@ -44,7 +45,7 @@ def build_incrementally(
             raise NewerProjectionError(
                 projection=projection.name, found=found.version, known=projection.version
             )
-        page = read_events(tx, found.position, limit=STEP_EVENTS)
+        page = read_events(tx, Cursor(tx.engine.lanes, found.position), limit=STEP_EVENTS)
         build.apply(tx, [projection], page)
         position = page[-1].position if page else head
         build.set_checkpoint(tx, projection, position)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import PAGE_EVENTS, read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ProjectionError
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
@@ -92,16 +93,19 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     for name, query in projection.views(tx.engine).items():
         tx.execute(f'CREATE VIEW "{name}" AS {query}')
     others = {name: maker for name, maker in makers.items() if name not in earlier}
+    for name, maker in others.items():
+        if name not in present:  # a view that the engine dropped with a table that it reads
+            delete_checkpoint(tx, maker)
     made = {**others, **dict.fromkeys(names, projection.name)}
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
 
 
-def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> int:
-    """Apply all events after a position, in a unit of work; return the last one's position."""
-    while page := read_events(tx, position, limit=PAGE_EVENTS):
+def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> None:
+    """Apply all events after a position, in a unit of work."""
+    cursor = Cursor(tx.engine.lanes, position)
+    while page := read_events(tx, cursor, limit=PAGE_EVENTS):
         apply(tx, projections, page)
-        position = page[-1].position
-    return position
+        cursor.advance(recorded.position for recorded in page)
 
 
 def apply(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agents_eventlog.eventlog import _logging
-from agents_eventlog.eventlog.appender import ledger, read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint, ledger, read_head
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     NewerProjectionError,
@@ -20,6 +20,7 @@ from agents_eventlog.projections import background
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.build import (
     Built,
+    Checkpoint,
     apply,
     catch_up,
     checkpoints,
@@ -32,11 +33,7 @@ from agents_eventlog.projections.replay import rebuild
 REPLAY_ON_OPEN_EVENTS = 20_000
 """Projections further behind than this are replayed beside the live tables when a log is opened."""
 
-CHECKPOINTS_AND_END = """
-    SELECT projection, version, position,
-        (SELECT MAX(position) FROM events), {last_position}
-    FROM checkpoints
-"""
+CHECKPOINTS_AND_COMPLETE = "SELECT projection, version, position, {complete} FROM checkpoints"
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
 log = _logging.get_logger("eventlog.projections")
 
@@ -60,6 +57,7 @@ class Projections:
                 self._handlers.setdefault(kind.type_name(), []).append(projection)
         marks = ", ".join("?" * len(self.by_name))
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
+        self._leave_behind = f"{ADVANCE_ALL} WHERE projection NOT IN ({marks})"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
         """Return the projections with these names; all for []. Raises UnknownProjectionError."""
@@ -82,7 +80,8 @@ class Projections:
         behind = store.read_sync(merged.far_behind)
         if behind:
             log.info("replay.started", projections=[projection.name for projection in behind])
-        at_once = [projection for projection in behind if not projection.is_built_in_steps]
+        in_steps = store.engine.lanes == 1  # or a checkpoint cannot say how far a step came
+        at_once = [each for each in behind if not (each.is_built_in_steps and in_steps)]
         if at_once:
             rebuild(store, at_once)
         for projection in behind:
@@ -107,9 +106,13 @@ class Projections:
 
     def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse tables of a newer release; catch up with events that programs without them appended."""
-        if tx.cache.get(Built).to == (self, head.position):
+        built = tx.cache.get(Built)
+        if built.to == (self, head):
             return
-        found = checkpoints(tx)
+        found, complete = _checkpoints(tx)
+        if not all(self._is_built(name, found, complete) for name in self.by_name):
+            tx.engine.lock_projections(tx)
+            found, complete = _checkpoints(tx)
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             position = usable_to(checkpoint, projection)
@@ -119,13 +122,16 @@ class Projections:
                 raise NewerProjectionError(
                     projection=name, found=checkpoint.version, known=projection.version
                 )
-            elif position == head.position:
+            elif position == complete:
                 continue
             if projection.handles:
-                position = catch_up(tx, [projection], position)
-            set_checkpoint(tx, projection, max(position, head.position))
-        if found.keys() <= self.by_name.keys():
-            tx.cache.get(Built).is_all = True
+                catch_up(tx, [projection], position)
+            set_checkpoint(tx, projection, complete)
+        built.to = self, head
+        built.is_all = found.keys() <= self.by_name.keys()
+
+    def _is_built(self, name: str, found: Mapping[str, Checkpoint], complete: int) -> bool:
+        return found.get(name) == Checkpoint(self.by_name[name].version, complete)
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
@@ -141,12 +147,16 @@ class Projections:
     def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
         built = tx.cache.get(Built)
-        if built.to != (self, head.position):
-            if built.is_all:
-                tx.execute(ADVANCE_ALL, (head.position,))
-            else:
-                tx.execute(self._advance, (head.position, *self.by_name))
-            built.to = self, head.position
+        if built.to == (self, head):
+            return
+        built.to = self, head
+        if tx.engine.lanes > 1:  # a checkpoint is complete, or it is 0
+            if not built.is_all:
+                tx.execute(f"{self._leave_behind} AND position > 0", (0, *self.by_name))
+        elif built.is_all:
+            tx.execute(ADVANCE_ALL, (head.position,))
+        else:
+            tx.execute(self._advance, (head.position, *self.by_name))
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjectionError if the tables show less than the log holds."""
@@ -155,9 +165,9 @@ class Projections:
         if tx.cache.get(Built).fresh is self:
             return
         found = {}
-        sql = CHECKPOINTS_AND_END.format(last_position=tx.engine.last_position)
-        for name, version, position, last, assigned in tx.execute(sql):
-            found[name] = version, position == max(last or 0, assigned or 0)
+        sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
+        for name, version, position, complete in tx.execute(sql):
+            found[name] = version, position == complete
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
@@ -179,11 +189,18 @@ class Projections:
 
     def far_behind(self, tx: Transaction) -> list[Projection]:
         """Return the projections that are too far behind to catch up inside a transaction."""
-        head = read_head(tx)
-        found = checkpoints(tx)
+        events, found = read_head(tx).position // tx.engine.lanes, checkpoints(tx)
         return [
             projection
             for name, projection in self.by_name.items()
             if projection.handles
-            and head.position - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+            and events - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
         ]
+
+
+def _checkpoints(tx: Transaction) -> tuple[dict[str, Checkpoint], int]:
+    """Return every projection's checkpoint, and that of a projection that shows all events."""
+    sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
+    rows = tx.all(sql)
+    found = {name: Checkpoint(version, position) for name, version, position, _ in rows}
+    return found, rows[0][3] if rows else complete_checkpoint(tx)

@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import _logging
-from agents_eventlog.eventlog.appender import read_events, read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint, read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     ProjectionError,
 )
 from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.reader import event_counts
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store, Table
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
@@ -99,8 +101,8 @@ def rebuild(
     """Build projections beside the live tables and swap them in."""
     started = time.monotonic()
     with store.engine.scratch_file(store) as path, store.engine.scratch(path) as scratch:
-        position = _build(store, scratch, projections, on_progress)
-        store.swap(path, lambda tx: _swap_in(tx, scratch, projections, position))
+        cursor = _build(store, scratch, projections, on_progress)
+        store.swap(path, lambda tx: _swap_in(tx, scratch, projections, cursor))
         counts = [
             ReplayResult(projection.name, table.name, _count(scratch, table), 0)
             for projection in projections
@@ -117,32 +119,43 @@ def _build(
     scratch: Transaction,
     projections: Sequence[Projection],
     on_progress: OnProgress | None,
-) -> int:
-    """Apply all events of the log; return the last one's position."""
+) -> Cursor:
+    """Apply all events of the log; return the place of the last one."""
     for projection in projections:
         for statement in projection.schema:
             scratch.execute(scratch.engine.create_statement(statement))
     started = time.monotonic()
-    total = store.read_sync(read_head).position
-    position = 0
+    total = store.read_sync(event_counts)[0]
+    count, cursor = 0, Cursor(store.engine.lanes)
     structures = ErasedShapes()
-    page = store.read_sync(partial(_page, after=0, structures=structures), scan=True)
+    next_page = partial(_page, cursor=cursor, structures=structures)
+    page = store.read_sync(next_page, scan=True)
     while page:
-        position = page[-1].position
+        count += len(page)
+        cursor.advance(recorded.position for recorded in page)
         _apply(scratch, projections, page)
         # Side by side: while SQLite writes and reads, neither holds Python's lock for long.
-        following = store.read_ahead(
-            partial(_page, after=position, structures=structures), scan=True
-        )
+        following = store.read_ahead(next_page, scan=True)
         scratch.execute("COMMIT")
         page = following.result()
         if on_progress is not None:
-            on_progress(Progress(position, max(total, position), time.monotonic() - started))
-    return position
+            on_progress(Progress(count, max(total, count), time.monotonic() - started))
+    return cursor
 
 
-def _page(tx: Transaction, after: int, structures: ErasedShapes) -> list[RecordedEvent]:
-    return read_events(tx, after, limit=BATCH_EVENTS, structures=structures)
+def _page(tx: Transaction, cursor: Cursor, structures: ErasedShapes) -> list[RecordedEvent]:
+    return read_events(tx, cursor, limit=BATCH_EVENTS, structures=structures)
+
+
+def _apply_rest(
+    tx: Transaction, scratch: Transaction, projections: Sequence[Projection], cursor: Cursor
+) -> None:
+    """Apply the events appended meanwhile."""
+    # A transaction that is repeated begins again where the first one did, on the same scratch tables.
+    while page := read_events(tx, cursor, limit=BATCH_EVENTS):
+        _apply(scratch, projections, page)
+        scratch.execute("COMMIT")
+        cursor.advance(recorded.position for recorded in page)
 
 
 def _apply(
@@ -154,13 +167,11 @@ def _apply(
 
 
 def _swap_in(
-    tx: Transaction, scratch: Transaction, projections: Sequence[Projection], position: int
+    tx: Transaction, scratch: Transaction, projections: Sequence[Projection], cursor: Cursor
 ) -> None:
     """Apply events appended meanwhile, then replace the live tables by the scratch tables."""
-    while page := read_events(tx, position, limit=BATCH_EVENTS):
-        _apply(scratch, projections, page)
-        scratch.execute("COMMIT")
-        position = page[-1].position
+    tx.engine.lock_projections(tx)
+    _apply_rest(tx, scratch, projections, cursor)
     for projection in projections:
         found = build.checkpoints(tx).get(projection.name)
         if found is not None and found.version > projection.version:
@@ -169,19 +180,8 @@ def _swap_in(
             )
         build.create_tables(tx, projection, replace=found is not None)
         for table in tables(tx.engine, projection):
-            _copy_from_scratch(tx, table)
-        build.set_checkpoint(tx, projection, read_head(tx).position)
-
-
-def _copy_from_scratch(tx: Transaction, table: Table) -> None:
-    """Fill an empty table. With ``SELECT *`` SQLite copies records and indexes unchanged."""
-    if table.is_plain:
-        tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
-        return
-    columns = ", ".join(f'"{column}"' for column in table.columns)
-    tx.execute(
-        f'INSERT INTO main."{table.name}" ({columns}) SELECT {columns} FROM scratch."{table.name}"'
-    )
+            tx.engine.copy_from_scratch(tx, scratch, table)
+        build.set_checkpoint(tx, projection, complete_checkpoint(tx))
 
 
 # -- comparing --------------------------------------------------------------------------------
@@ -194,14 +194,10 @@ def _check(
     on_difference: OnDifference | None,
 ) -> list[ReplayResult]:
     with store.engine.scratch() as scratch:
-        position = _build(store, scratch, projections, on_progress)
+        cursor = _build(store, scratch, projections, on_progress)
 
         def compare(tx: Transaction) -> list[ReplayResult]:
-            nonlocal position
-            while page := read_events(tx, position, limit=BATCH_EVENTS):
-                _apply(scratch, projections, page)
-                scratch.execute("COMMIT")
-                position = page[-1].position
+            _apply_rest(tx, scratch, projections, cursor)
             return [
                 _compared(tx, scratch, projection, table, on_difference)
                 for projection in projections

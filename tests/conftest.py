@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import postgres
 from tests.sdk_versions import unmet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROOF_TIMEOUT_SECONDS = 3_600
 UNMEASURED = ("tests/contract/test_state_machine.py", "tests/fuzz/", "tests/properties/")
@@ -60,3 +65,17 @@ def seed(request: pytest.FixtureRequest) -> int:
 def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
     """Return a source of chance that depends on nothing but the seed and the test's name."""
     return random.Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """Run a PostgreSQL server for this process."""
+    programs = postgres.programs()
+    if programs is None:
+        reason = "the programs of a PostgreSQL server are not installed"
+        if os.environ.get(postgres.REQUIRED):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    with postgres.running(programs) as started:
+        yield started

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity, recording_context
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -90,7 +91,7 @@ def stored(log: EventLog) -> list[RecordedEvent]:
 
     def unit(tx: Transaction) -> list[RecordedEvent]:
         events: list[RecordedEvent] = []
-        while page := read_events(tx, events[-1].position if events else 0):
+        while page := read_events(tx, Cursor(1, events[-1].position if events else 0)):
             events += page
         return events
 

@@ -34,9 +34,11 @@ PUBLIC = {
         SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession BranchNode Budget BudgetUsage ConversationLog Deletion EventLogSession
-        ItemFilters ItemHit OnlyPrices Price Prices RepriceResult Retention SearchResults SessionRow
-        Sibling StoredMetadata TablePair ToolCounts ToolFilters TranscriptRow UsageHooks import_file
+        AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
+        ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
+        RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
+        TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
+        UsageHooks UsageOfTurn UsageStats import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens

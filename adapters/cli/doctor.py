@@ -45,7 +45,7 @@ def run(path: Path, *, as_json: bool) -> bool:
         sizes: list[TableSize] = []
 
         def look() -> list[Problem]:
-            facts.update(log.store.read_sync(partial(_facts, path=Path(log.path))))
+            facts.update(log.store.read_sync(partial(_facts, path=log.path)))
             types.extend(log.store.read_sync(payloads.sizes))
             sizes.extend(log.store.read_sync(log.store.engine.table_sizes))
             return []
@@ -79,11 +79,11 @@ def _complaints(log: EventLog) -> list[Problem]:
     return found
 
 
-def _facts(tx: Transaction, path: Path) -> dict[str, JSON]:
+def _facts(tx: Transaction, path: str) -> dict[str, JSON]:
     events, sessions, first, last = event_counts(tx)
     head = read_head(tx)
     return {
-        "path": str(path),
+        "path": path,
         **tx.engine.facts(tx),
         "events": events,
         "sessions": sessions,
@@ -169,24 +169,29 @@ def _print_facts(out: Console, facts: dict[str, JSON]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    size = f"{facts['bytes']:,} bytes, {facts['free_bytes']:,} of them free"
-    wal = f"{facts['wal_bytes']:,} bytes"
+    size = f"{facts['bytes']:,} bytes"
+    if "free_bytes" in facts:
+        size += f", {facts['free_bytes']:,} of them free"
     held = f"{summary.counted(facts['events'], 'event')} of "
     held += summary.counted(facts["sessions"], "session")
     times = f"{facts['first_recorded_at']} to {facts['last_recorded_at']}"
+    settings = f"journal mode {facts['journal_mode']}; " if "journal_mode" in facts else ""
     durability = (
-        f"journal mode {facts['journal_mode']}; a commit survives power loss unless its program "
+        f"{settings}a commit survives power loss unless its program "
         'opened the log with durability="normal"'
     )
+    wal = [("write-ahead log", f"{facts['wal_bytes']:,} bytes")] if "wal_bytes" in facts else []
+    servers = {"SQLite": "sqlite_version", "PostgreSQL": "postgres_version"}
+    versions = [(name, facts[key]) for name, key in servers.items() if key in facts]
     for name, value in (
         ("file", facts["path"]),
         ("what", f"an event log, schema version {facts['schema_version']}"),
         ("size", size),
-        ("write-ahead log", wal),
+        *wal,
         ("holds", held),
         ("recorded", times if facts["events"] else "nothing yet"),
         ("durability", durability),
-        ("SQLite", facts["sqlite_version"]),
+        *versions,
     ):
         grid.add_row(name, Text(printable(str(value))))
     for lease in facts["leases"]:

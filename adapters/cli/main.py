@@ -76,17 +76,19 @@ def replay(
     db: Database,
     projection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this projection (repeatable)."),
+        typer.Option(
+            metavar="NAME", help="Only this one (repeatable): conversations, usage or search."
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only compare the tables with a replay.")
+        bool, typer.Option("--check", help="Compare the tables with a replay, and change nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
     Rebuild the projection tables from the events, or check them.
 
-    Other programs can keep writing. An interrupted replay changes nothing; run it again.
+    Other programs can keep writing. If interrupted, it changes nothing; run it again.
 
     [bold]--check[/bold] lists every row that differs, and exits with 1 if there are any.
 
@@ -133,7 +135,8 @@ def verify(
         ),
     ] = None,
     head: Annotated[
-        bool, typer.Option("--head", help="Verify only the log, and print its head to save.")
+        bool,
+        typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
@@ -143,8 +146,8 @@ def verify(
     Recomputes every digest, checks positions and versions, decodes every event, and names the first
     bad event.
 
-    The file alone cannot show that its last events were cut off: save a head elsewhere, and pass it as
-    [bold]--expect-head[/bold].
+    The file alone cannot show whether its last events were cut off: save its head elsewhere with
+    [bold]--head[/bold], and pass it as [bold]--expect-head[/bold].
 
     Example: [bold]eventlog verify conversations.db --head > head.txt[/bold]
     """
@@ -160,19 +163,21 @@ def show(
     branch: Annotated[
         str | None, typer.Option(help="Branch to show. [dim]\\[default: the current one][/dim]")
     ] = None,
-    turns: Annotated[bool, typer.Option("--turns", help="One line per turn.")] = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Show one line per turn.")] = False,
     as_of: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="Show this point of the past.")
+        str | None, typer.Option(metavar="VERSION|TIME", help="Show it at this version or time.")
     ] = None,
     diff: Annotated[
-        str | None, typer.Option(metavar="VERSION|TIME", help="Show the changes since this point.")
+        str | None,
+        typer.Option(metavar="VERSION|TIME", help="Show changes since this version or time."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Show a conversation as the model saw it, now or at any point of its past.
+    Show a conversation as the model saw it, now or at any time in the past.
 
-    Times are ISO 8601, in UTC unless they have a zone. A date means the end of that day.
+    VERSION is the number of events that the session had. Times are ISO 8601, in UTC unless they have a
+    zone. A date means the end of that day.
 
     Example: [bold]eventlog show conversations.db support-42 --as-of 2026-11-04[/bold]
     """
@@ -196,6 +201,27 @@ def branches(
     from agents_eventlog.adapters.cli import branches
 
     branches.run(db, session, include_ended=all_, as_json=as_json)
+
+
+@app.command()
+def compare(
+    db: Database,
+    session: SessionId,
+    a: Annotated[str, typer.Argument(metavar="A", help="A branch.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The branch to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """
+    Compare two branches of a session turn by turn: items, tokens, cost and time.
+
+    Turns that both branches share are only counted. A plus after a cost means that it excludes requests
+    without a known price.
+
+    Example: [bold]eventlog compare conversations.db support-42 main kinder[/bold]
+    """
+    from agents_eventlog.adapters.cli import compare
+
+    compare.run(db, session, a, b, as_json=as_json)
 
 
 class Order(StrEnum):
@@ -264,7 +290,7 @@ def delete(
     """
     Delete the sessions that match all filters; without [bold]--yes[/bold], only list them.
 
-    Deleted sessions disappear from lists and reads. Their usage stays counted, and [bold]restore[/bold]
+    Deleted sessions disappear from lists and reads. Their usage still counts, and [bold]restore[/bold]
     undoes the deletion.
 
     Example: [bold]eventlog delete conversations.db --updated-before 2026-01-01[/bold]
@@ -310,13 +336,13 @@ def audit(
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Only events by this actor.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Maximum number of events, the newest.")
+        int | None, typer.Option(min=0, metavar="N", help="Show only the newest N events.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Keep printing new events from any process.")
+        bool, typer.Option("--follow", help="Keep printing new events, from any process.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Print every item, and texts complete.")
+        bool, typer.Option("--full", help="Print all items, and complete texts.")
     ] = False,
     as_json: AsJson = False,
 ) -> bool:
@@ -377,11 +403,9 @@ def search(
     Search active messages, tool calls, outputs and reasoning summaries.
 
     The search is case-insensitive. [bold]--all[/bold] also finds what was popped, cleared, replaced or
-    deleted. Without QUERY, it lists the items that match all options, newest
-    first.
+    deleted. Without QUERY, it lists all items that match the options. The newest come first.
 
-    The newest 100 matches are ranked by relevance. [bold]--index[/bold] writes to the file. The index
-    takes about twice the size of the indexed text.
+    [bold]--index[/bold] writes to the file; the index takes about twice the size of the indexed text.
 
     Example: [bold]eventlog search conversations.db refund --since 2026-11-04[/bold]
     """
@@ -428,7 +452,7 @@ def tools(
     as_json: AsJson = False,
 ) -> None:
     """
-    Count active tool calls: all, failed, and without an output.
+    Count active tool calls, failed ones, and those without an output.
 
     Example: [bold]eventlog tools conversations.db --by day --by tool[/bold]
     """
@@ -492,7 +516,7 @@ def doctor(db: Database, as_json: AsJson = False) -> bool:
     """
     Examine a file: its contents, its problems, and how to fix each.
 
-    Exits with 1 if there are findings. A note needs no action.
+    Findings need action, notes do not. Exits with 1 if there are findings.
 
     Example: [bold]eventlog doctor conversations.db[/bold]
     """
@@ -536,7 +560,7 @@ def usage(
     """
     Show usage: tokens, cost in USD, and requests without a known price.
 
-    A run counts in the group of its first request. Grouped by day or month, a terminal shows bars.
+    A run counts in the group of its first request. On a terminal, days and months have bars.
 
     [bold]--budget[/bold] shows the usage of the current period, and exits with 1 if a budget is used up.
 
@@ -582,10 +606,10 @@ def reprice(
     as_json: AsJson = False,
 ) -> None:
     """
-    Reprice recorded requests with the installed genai-prices, each as of its time.
+    Compute costs again, with the prices that genai-prices has for the time of each request.
 
-    Changed costs are recorded as corrections; nothing is overwritten. Costs that an application set
-    stay. If interrupted, run it again.
+    Changed costs are recorded as corrections; nothing is overwritten. Costs from an application's own
+    prices stay. If interrupted, run it again.
 
     Example: [bold]eventlog reprice conversations.db --only-unpriced --dry-run[/bold]
     """
@@ -641,7 +665,7 @@ def export(
 
     [bold]--user[/bold] exports all sessions of a user, deleted ones included.
 
-    Markdown contains the current conversations, with branches, turns and tools.
+    [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools.
 
     --json describes the written file: kind ("exported"), sessions, events, output.
 
@@ -658,7 +682,7 @@ def import_(
     db: Database,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File to import.")],
     on_conflict: Annotated[
-        Conflict, typer.Option("--on-conflict", help="Action for a session that already exists.")
+        Conflict, typer.Option("--on-conflict", help="Action for a session whose id is in use.")
     ] = Conflict.refuse,
     dry_run: DryRun = False,
     sessions_table: Annotated[
@@ -685,11 +709,11 @@ def import_(
     AdvancedSQLiteSession. The import does not change it, and creates DB if it is missing. A dry run
     checks all of SOURCE.
 
-    If SOURCE contains both a log and the SDK's tables, the import reads the log. To read the tables,
-    name one of them.
+    If SOURCE contains both a log and the SDK's tables, the import reads the log. To read the tables, pass
+    [bold]--sessions-table[/bold] or [bold]--messages-table[/bold].
 
-    Exits with 1 if a session is refused, broken or incomplete. Damaged messages and usage of the SDK's
-    are skipped, and make a session incomplete.
+    Exits with 1 if a session is refused, broken or incomplete. Damaged rows of the SDK's tables are
+    skipped, and make a session incomplete.
 
     --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
     refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
@@ -731,7 +755,8 @@ def erase(
         ),
     ] = None,
     popped: Annotated[
-        bool, typer.Option("--popped", help="Erase items that are no longer on any branch.")
+        bool,
+        typer.Option("--popped", help="Erase removed items, and replaced user ids and metadata."),
     ] = False,
     reason: Reason = None,
     actor: Actor = None,
@@ -742,10 +767,11 @@ def erase(
     """
     Erase content permanently from the file and its write-ahead log.
 
-    Positions, digests and usage stay. The log records who erased what, when and why. Writers wait while
-    the file is rewritten at the end.
+    Asks for confirmation, unless [bold]--yes[/bold] or [bold]--dry-run[/bold] is passed. Positions, digests
+    and usage stay. The log records who erased what, when and why. Writers wait while the file is rewritten
+    at the end.
 
-    Exits with 1 if another process prevented the rewrite; run it again later.
+    Exits with 1 if another process prevented rewriting the file; run it again later.
 
     --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
 
@@ -767,11 +793,13 @@ def backup(
     ],
     every: Annotated[
         str | None,
-        typer.Option(metavar="AGE", help="Only if the newest backup in DEST is this old: 1d, 12h."),
+        typer.Option(metavar="AGE", help="Skip if DEST has a backup newer than this: 1d, 12h."),
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Keep the newest N backups in DEST, remove others."),
+        typer.Option(
+            min=1, metavar="N", help="Keep the newest N backups in DEST, and delete the others."
+        ),
     ] = None,
     expect_head: Annotated[
         str | None,
@@ -784,10 +812,10 @@ def backup(
     """
     Copy a log that may be in use, verify the copy, and print its head.
 
-    A plain copy of the file lacks its newest events, which are in the write-ahead log beside it.
+    Do not copy the file by other means: its newest events are in the write-ahead log beside it.
 
-    To restore a backup, stop all programs, move the damaged file and the -wal and -shm files beside it
-    away, and run [bold]eventlog backup BACKUP DB[/bold].
+    To restore a backup, stop all programs, move the damaged file away, with the -wal and -shm files beside
+    it, and run [bold]eventlog backup BACKUP DB[/bold].
 
     Example: [bold]eventlog backup conversations.db backups/ --every 1d --keep 14[/bold]
     """
@@ -819,7 +847,7 @@ def retain(
 
     Without [bold]--yes[/bold], nothing changes. A deleted session can be restored until it is erased.
 
-    Exits with 1 if another process prevented the rewrite; run it again later.
+    Exits with 1 if another process prevented rewriting the file; run it again later.
 
     --json: the documents of [bold]delete[/bold], then that of [bold]erase[/bold].
 

@@ -22,12 +22,12 @@ DryRun = Annotated[
 ]
 After = Annotated[
     str | None,
-    typer.Option(metavar="CURSOR", help="Start after this cursor, from the previous page."),
+    typer.Option(metavar="CURSOR", help="Continue after this cursor, from the previous page."),
 ]
-Reason = Annotated[str | None, typer.Option(help="Reason to record.")]
+Reason = Annotated[str | None, typer.Option(help="Reason to record in the log.")]
 Actor = Annotated[
     str | None,
-    typer.Option(help="Actor to record. [dim]\\[default: your login name][/dim]"),
+    typer.Option(help="Actor to record in the log. [dim]\\[default: your login name][/dim]"),
 ]
 Session = Annotated[str | None, typer.Option(metavar="ID", help="Only this session.")]
 User = Annotated[str | None, typer.Option(metavar="ID", help="Only this user's sessions.")]
@@ -42,7 +42,8 @@ class Which(TypedDict):
 
     user: User
     metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Metadata to match, nested or not.")
+        str | None,
+        typer.Option(metavar="JSON", help="Only with these keys and values, at any depth."),
     ]
     created_after: Annotated[
         str | None, typer.Option(metavar="TIME", help="Created at this time or later.")
@@ -51,17 +52,17 @@ class Which(TypedDict):
         str | None, typer.Option(metavar="TIME", help="Created before this time.")
     ]
     updated_after: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Last used at this time or later.")
+        str | None, typer.Option(metavar="TIME", help="Last event at this time or later.")
     ]
     updated_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Last used before this time.")
+        str | None, typer.Option(metavar="TIME", help="Last event before this time.")
     ]
     text: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Text of a user or assistant message."),
+        typer.Option(metavar="TEXT", help="Only with this text in a user or assistant message."),
     ]
     min_items: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Minimum number of items.")
+        int | None, typer.Option(min=0, metavar="N", help="Only with at least N items.")
     ]
 
 

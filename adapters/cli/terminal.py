@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,7 +30,7 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
     UnknownProjectionError,
 )
-from agents_eventlog.eventlog.storage.engines import engine_for
+from agents_eventlog.eventlog.storage.engines import POSTGRES, engine_for
 from agents_eventlog.eventlog.storage.pending import UNEXPECTED
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _Unconverted:
         if kind == list[str] and param.multiple:
             return list(value)
         if kind is Path and isinstance(value, str) and _can_be_opened(value):
-            return Path(value)
+            return Url(value) if value.startswith(POSTGRES) else Path(value)
         if isinstance(kind, type) and isinstance(value, kind):
             return value
         return self._typers_own().coerce(value, param=param, ctx=ctx)
@@ -89,6 +90,23 @@ def _convert_less(command: Any, ctx: Any) -> None:
         )  # missing in some releases of typer
         if typers_own is not None:
             vars(parameter)["get_runtime_param"] = partial(_Unconverted, typers_own)
+
+
+class Url(type(Path())):  # type: ignore[misc]
+    """The URL of a log, where a path may also be given; as a plain path it would lose a slash."""
+
+    url: str
+
+    def __new__(cls, url: str) -> Url:
+        """Keep the URL unchanged."""
+        made: Url = super().__new__(cls, url)
+        made.url = url
+        return made
+
+    def __fspath__(self) -> str:
+        return self.url
+
+    __str__ = __fspath__
 
 
 def _can_be_opened(path: str) -> bool:
@@ -116,6 +134,8 @@ class Commands(TyperGroup):
         command = super().get_command(ctx, cmd_name)
         if command is not None:
             _convert_less(command, ctx)
+            # Typer keeps the line breaks of the docstring, which are wrong on a narrower terminal.
+            command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
         return command
 
     def invoke(self, ctx: Any) -> None:

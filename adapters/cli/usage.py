@@ -79,7 +79,7 @@ def usage(
     )
     with terminal.opened(path, read_only=True) as log:
         terminal.check_session(log, session_id)
-        answer = log.store.read_sync(lambda tx: usage_calls.ask(tx, query))
+        answer: dict[str, Any] = {**log.store.read_sync(lambda tx: usage_calls.ask(tx, query))}
     groups: list[dict[str, JSON]] = answer.pop("groups")
     keys = [BY[name] for name in query.by]
     if as_json:

@@ -195,10 +195,10 @@ def siblings(tx: Transaction, context: SessionContext, turn: int, called: int) -
     rows = [] if here.is_deleted else conversation_queries.all_branches(tx, context.session_id)
     for row in rows:
         pointer = Pointer(row.segment_id, row.length)
-        place = branch_tree.before_turn(tx, pointer, turn) if row.is_live else None
-        if place is not None and branch_tree.newest(tx, place) == parent:
-            opening = conversation_queries.opening(tx, pointer, turn)
-            if opening is not None:
+        opening = conversation_queries.opening(tx, pointer, turn) if row.is_live else None
+        if opening is not None:
+            place = branch_tree.before_turn(tx, pointer, turn) or Pointer(None, 0)
+            if branch_tree.newest(tx, place) == parent:
                 versions.setdefault(opening, []).append(row)
     return [
         _sibling(tx, context, ref, turn, number, versions[ref])

@@ -11,7 +11,7 @@ from agents_eventlog.adapters.conversations import sdk_tables, summary
 from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TablePair
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
 from agents_eventlog.eventlog import codec, erasure, payloads, properties
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.storage.engine import Problem
 from agents_eventlog.projections import build
@@ -37,7 +37,7 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     """Return the projections that can be compared with a replay, and the problems found."""
     wanted: list[Projection] = []
     problems: list[str] = []
-    head = read_head(tx).position
+    head = complete_checkpoint(tx)
     built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     for name, projection in projections.kept(tx).by_name.items():
@@ -70,7 +70,7 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
     built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     if search_index.Search.name in built and search_index.built_to(tx) != (
-        head := read_head(tx).position
+        head := complete_checkpoint(tx)
     ):
         yield Problem(
             "projections",

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import budgets as budget_calls
@@ -16,6 +16,7 @@ from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.rows import UsageStats
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog import codec
@@ -99,7 +100,7 @@ class ConversationLog(EventLog):
         session_id: str | None = None,
         live: bool = False,
         tz: str = "UTC",
-    ) -> dict[str, Any]:
+    ) -> UsageStats:
         """
         Return usage and cost of all sessions, of one user's sessions, or of one session.
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from agents_eventlog.adapters.conversations import commands, pricing
 from agents_eventlog.adapters.conversations.pricing import Prices
-from agents_eventlog.eventlog.appender import check_progress
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.events import UsageCorrection
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction

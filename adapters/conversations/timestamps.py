@@ -120,6 +120,7 @@ def duration(text: str) -> timedelta:
     return int(found[1]) * _UNITS[found[2]]
 
 
+@lru_cache(maxsize=1_000)
 def iso(time: int) -> str:
     """Format a time for programs: ISO 8601 with microseconds, in UTC."""
     return _datetime(time).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -18,7 +18,7 @@ from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
 from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS, call_id_of
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.appender import check_progress
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.recorded_event import occurred_at

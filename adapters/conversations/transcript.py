@@ -10,6 +10,7 @@ from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.queries import Entry
 
 
 class TranscriptRow(TypedDict):
@@ -41,20 +42,23 @@ def transcript(
 ) -> list[TranscriptRow]:
     """Return the items of a branch in order: all, or those of a range of turns."""
     pointer = commands.look_at(tx, context, branch_id).pointer
-    return [
-        TranscriptRow(
-            turn=entry.turn,
-            position=entry.ref.position,
-            index=entry.ref.index,
-            version=entry.version,
-            time=timestamps.iso(entry.occurred_at),
-            branch_id=entry.branch_id,
-            actor=_actor(entry.metadata_json, entry.ref.position),
-            item=entry.content,
-            is_erased=entry.is_erased,
-        )
-        for entry in conversation_queries.entries(tx, pointer, first_turn, last_turn)
-    ]
+    entries = conversation_queries.entries(tx, pointer, first_turn, last_turn)
+    return [row_of(entry) for entry in entries]
+
+
+def row_of(entry: Entry) -> TranscriptRow:
+    """Return an item of a branch for programs."""
+    return TranscriptRow(
+        turn=entry.turn,
+        position=entry.ref.position,
+        index=entry.ref.index,
+        version=entry.version,
+        time=timestamps.iso(entry.occurred_at),
+        branch_id=entry.branch_id,
+        actor=_actor(entry.metadata_json, entry.ref.position),
+        item=entry.content,
+        is_erased=entry.is_erased,
+    )
 
 
 def _actor(metadata_json: str | None, position: int) -> str | None:

@@ -7,11 +7,12 @@ import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
+from agents_eventlog.adapters.conversations.rows import UsageStats, UsageSums
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -60,21 +61,22 @@ def wanted(
     )
 
 
-def ask(tx: Transaction, asked: UsageQuery) -> dict[str, Any]:
+def ask(tx: Transaction, asked: UsageQuery) -> UsageStats:
     """Return usage and cost as ``ConversationLog.usage`` does. Raises StaleProjectionError."""
     projections.default().require_fresh(tx)
     return answer(usage_queries.groups(tx, asked), asked.by)
 
 
-def answer(found: Sequence[Group], by: Sequence[str]) -> dict[str, Any]:
+def answer(found: Sequence[Group], by: Sequence[str]) -> UsageStats:
     """Return the sums of all groups and, if ``by`` is not empty, of each group."""
     totals = as_dict(usage_queries.total(found))
-    if not by:
-        return totals
-    return {**totals, "groups": [{**group.keys, **as_dict(group.totals)} for group in found]}
+    stats: Any = dict(totals)
+    if by:
+        stats["groups"] = [{**group.keys, **as_dict(group.totals)} for group in found]
+    return cast("UsageStats", stats)
 
 
-def as_dict(spent: UsageTotals) -> dict[str, Any]:
+def as_dict(spent: UsageTotals) -> UsageSums:
     """Return sums under their public names."""
     return {
         "total_runs": spent.runs,

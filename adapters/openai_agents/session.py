@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -22,6 +22,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import (
     branches,
     commands,
+    comparison,
     concurrent_runs,
     item_search,
     sessions,
@@ -34,6 +35,7 @@ from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
 from agents_eventlog.adapters.conversations.budgets import Budgets
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.comparison import BranchComparison
 from agents_eventlog.adapters.conversations.concurrent_runs import (
     OnConcurrentRun,
     RunCall,
@@ -42,6 +44,14 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.rows import (
+    BranchRow,
+    ItemRow,
+    SessionUsage,
+    TurnRow,
+    UsageOfTurn,
+    UsageStats,
+)
 from agents_eventlog.adapters.conversations.sessions import SessionRow, SessionState, StoredMetadata
 from agents_eventlog.adapters.conversations.transcript import TranscriptRow
 from agents_eventlog.adapters.openai_agents import sdk_internals
@@ -318,7 +328,7 @@ class EventLogSession:
         """
         Remove the last turn from the current branch, and return its items; [] if the branch is empty.
 
-        The turn's usage stays counted, like that of popped items. ``redo`` adds the turn again.
+        The turn's usage still counts, like that of popped items. ``redo`` adds the turn again.
         """
         call = self._call()
         undone: list[TResponseInputItem] = await self._usage.write(
@@ -483,14 +493,14 @@ class EventLogSession:
         )
         self._events.info(f"Deleted branch '{branch_id}'")
 
-    async def list_branches(self) -> list[dict[str, Any]]:
+    async def list_branches(self) -> list[BranchRow]:
         """
         Return the branches in the order of their creation.
 
         Keys: branch_id, message_count (all items), user_turns, is_current, created_at (UTC).
         """
 
-        def unit(tx: Transaction) -> list[dict[str, Any]]:
+        def unit(tx: Transaction) -> list[BranchRow]:
             rows = commands.list_branches(tx, self._context)
             return [
                 {
@@ -529,10 +539,10 @@ class EventLogSession:
 
     async def siblings(self, turn_number: int) -> list[Sibling]:
         """
-        Return all versions of a turn of the current branch on live branches, the oldest first.
+        Return the active versions of a turn of the current branch, the oldest first; see ``Sibling``.
 
-        Versions of a turn follow the same item: ``retry`` and ``edit`` create them. ``switch_to_branch`` of
-        a version's ``branch_id`` shows it. Raises TurnNotFoundError (a ValueError).
+        Versions of a turn follow the same item, on different branches; ``retry`` and ``edit`` create them.
+        ``switch_to_branch(branch_id)`` shows one. Raises TurnNotFoundError (a ValueError).
         """
         turn = self._turn_number(turn_number)
 
@@ -542,6 +552,26 @@ class EventLogSession:
                 sibling["turn"] = self._external(sibling["turn"])
             return found
 
+        return await self._runner.read(unit)
+
+    async def compare_branches(self, a: str, b: str) -> BranchComparison:
+        """
+        Return two branches turn beside turn, with items, tokens, cost and time; see ``BranchComparison``.
+
+        Turns that both share are only counted. Raises BranchNotFoundError (a ValueError).
+        """
+
+        def unit(tx: Transaction) -> BranchComparison:
+            commands.look(tx, self._context)
+            found = comparison.compare_branches(tx, self._context.session_id, a, b)
+            for turn in found["turns"]:
+                turn["turn"] = self._external(turn["turn"])
+                for side in (turn["a"], turn["b"]):
+                    for row in () if side is None else side["items"]:
+                        row["turn"] = turn["turn"]
+            return found
+
+        await usage_calls.recorded(self.log.store)
         return await self._runner.read(unit)
 
     # -- turns --------------------------------------------------------------------------------
@@ -557,7 +587,7 @@ class EventLogSession:
 
         ``Runner.run(agent, await session.retry(2), session=session)`` answers turn 2 once more. The input
         is a str if the user message is one, or else a list of that message. Usage of the first answer
-        stays counted. Raises the errors of ``create_branch_from_turn``, and UndecodableEventError if the
+        still counts. Raises the errors of ``create_branch_from_turn``, and UndecodableEventError if the
         message was erased.
         """
         item = await self._branch_to_run(turn_number, branch_name)
@@ -567,9 +597,9 @@ class EventLogSession:
         self, turn_number: int, text: str, branch_name: str | None = None
     ) -> str | list[TResponseInputItem]:
         """
-        Do as ``retry``, and return the turn's input with another text.
+        Do as ``retry``, but return the turn's input with another user text.
 
-        Pictures and files of the message are kept.
+        text: replaces the text of the user message; its images and files are kept.
         """
         turns.check_text(text)
         item = await self._branch_to_run(turn_number, branch_name)
@@ -624,7 +654,7 @@ class EventLogSession:
             lambda tx: self._external(commands.look(tx, self._context).turn),
         )
 
-    async def get_conversation_turns(self, branch_id: str | None = None) -> list[dict[str, Any]]:
+    async def get_conversation_turns(self, branch_id: str | None = None) -> list[TurnRow]:
         """
         Return the turns of a branch (None: the current one), oldest first.
 
@@ -632,7 +662,7 @@ class EventLogSession:
         timestamp (UTC), can_branch (always True).
         """
 
-        def unit(tx: Transaction) -> list[dict[str, Any]]:
+        def unit(tx: Transaction) -> list[TurnRow]:
             pointer = commands.look_at(tx, self._context, branch_id).pointer
             found = conversation_queries.user_items(tx, pointer)
             return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
@@ -641,14 +671,14 @@ class EventLogSession:
 
     async def find_turns_by_content(
         self, search_term: str, branch_id: str | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[TurnRow]:
         """
         Return the turns of a branch (None: the current one) whose user text contains a term.
 
         ASCII letters are case-insensitive. Keys as in ``get_conversation_turns``, but content is complete.
         """
 
-        def unit(tx: Transaction) -> list[dict[str, Any]]:
+        def unit(tx: Transaction) -> list[TurnRow]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
             return [self._turn(user_item, None) for user_item in found]
 
@@ -656,18 +686,18 @@ class EventLogSession:
 
     async def get_conversation_by_turns(
         self, branch_id: str | None = None
-    ) -> dict[int, list[dict[str, str | None]]]:
+    ) -> dict[int, list[ItemRow]]:
         """
         Return the items of a branch by turn: {turn: [{"type": ..., "tool_name": ...}, ...]}.
 
         branch_id: None for the current branch.
         """
 
-        def unit(tx: Transaction) -> dict[int, list[dict[str, str | None]]]:
-            by_turn: dict[int, list[dict[str, str | None]]] = {}
+        def unit(tx: Transaction) -> dict[int, list[ItemRow]]:
+            by_turn: dict[int, list[ItemRow]] = {}
             pointer = commands.look_at(tx, self._context, branch_id).pointer
             for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
-                row = {"type": kind, "tool_name": tool_name}
+                row = ItemRow(type=kind, tool_name=tool_name)
                 by_turn.setdefault(self._external(turn), []).append(row)
             return by_turn
 
@@ -701,7 +731,7 @@ class EventLogSession:
         """
         await self._usage.store_run_usage(result, run_config)
 
-    async def get_session_usage(self, branch_id: str | None = None) -> dict[str, int] | None:
+    async def get_session_usage(self, branch_id: str | None = None) -> SessionUsage | None:
         """
         Return the sums of all active turns, or None if they have no recorded usage.
 
@@ -717,12 +747,20 @@ class EventLogSession:
 
         await usage_calls.recorded(self.log.store)
         total = await self._runner.read(unit)
-        names = ("requests", "input_tokens", "output_tokens", "total_tokens", "total_turns")
-        return None if total is None else dict(zip(names, total, strict=True))
+        if total is None:
+            return None
+        requests, input_tokens, output_tokens, total_tokens, total_turns = total
+        return SessionUsage(
+            requests=requests,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=total_tokens,
+            total_turns=total_turns,
+        )
 
     async def get_turn_usage(
         self, user_turn_number: int | None = None, branch_id: str | None = None
-    ) -> list[dict[str, Any]] | dict[str, Any]:
+    ) -> list[UsageOfTurn] | UsageOfTurn:
         """
         Return the sums of one active turn, or a list of them for all active turns of a branch.
 
@@ -744,9 +782,9 @@ class EventLogSession:
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
             used = None if number is None else turns.get(self._internal(number))
-            return {} if used is None else used._asdict()
+            return UsageOfTurn() if used is None else cast("UsageOfTurn", used._asdict())
         return [
-            {"user_turn_number": self._external(turn), **used._asdict()}
+            cast("UsageOfTurn", {"user_turn_number": self._external(turn), **used._asdict()})
             for turn, used in turns.items()
         ]
 
@@ -758,7 +796,7 @@ class EventLogSession:
         until: date | datetime | None = None,
         live: bool = False,
         tz: str = "UTC",
-    ) -> dict[str, Any]:
+    ) -> UsageStats:
         """
         Return the session's total usage, including that of popped, deleted and cleared turns.
 
@@ -780,8 +818,8 @@ class EventLogSession:
         await usage_calls.recorded(self.log.store)
         answer = await self._runner.read(lambda tx: usage_calls.ask(tx, asked))
         for group in answer.get("groups", ()):
-            if group.get("turn") is not None:
-                group["turn"] = self._external(group["turn"])
+            if (turn := group.get("turn")) is not None:
+                group["turn"] = self._external(turn)
         return answer
 
     # -- sessions -----------------------------------------------------------------------------
@@ -996,7 +1034,7 @@ class EventLogSession:
             raise TurnNotFoundError(given, self.current_branch)
         return self._internal(number)
 
-    def _turn(self, user_item: UserItem, preview: int | None) -> dict[str, Any]:
+    def _turn(self, user_item: UserItem, preview: int | None) -> TurnRow:
         return {
             "turn": user_item.turn + self._first_turn - 1,
             "content": _text(user_item.content, preview),

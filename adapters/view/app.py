@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents_eventlog.adapters.conversations import event_descriptions
+from agents_eventlog.adapters.conversations import event_descriptions, timestamps
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.conversations.window import Window, window
 from agents_eventlog.adapters.view import cards, rendering
@@ -28,6 +29,7 @@ from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.paths import Paths
+from agents_eventlog.projections.usage.queries import BY
 
 SESSIONS: Final = 50
 EVENTS: Final = 50
@@ -52,6 +54,7 @@ class View:
             "/session": self.session,
             "/event": self.event,
             "/events": self.events,
+            "/spend": self.spend,
             "/search": self.search,
             "/health": self.health,
             "/item": self.item,
@@ -192,6 +195,40 @@ class View:
             kind=kind or "",
         )
 
+    async def spend(self, request: Request) -> Response:
+        """Show usage and cost in groups, of all sessions or of one."""
+        asked = request.query_params
+        session_id, user_id = asked.get("id") or None, asked.get("user") or None
+        chosen = asked.get("by") or ("turn" if session_id else "day")
+        since, until = asked.get("since") or None, asked.get("until") or None
+        start, end = timestamps.typed_period(since, until)
+        answer = await self.log.usage(
+            chosen.split(","),
+            since=_time(start),
+            until=_time(end),
+            user_id=user_id,
+            session_id=session_id,
+            live=asked.get("live") == "1",
+        )
+        groups = answer.pop("groups")
+        keys = [BY[name] for name in chosen.split(",")]
+        return page(
+            "spend.html",
+            title="Spend",
+            section="spend",
+            by=chosen,
+            names=["day", "month", "model", "agent", "user", "session", "branch", "turn", "run"],
+            keys=keys,
+            groups=groups,
+            total=answer,
+            most=max((group["total_tokens"] for group in groups), default=0) or 1,
+            session_id=session_id or "",
+            user=user_id or "",
+            live=asked.get("live") == "1",
+            since=since or "",
+            until=until or "",
+        )
+
     async def search(self, request: Request) -> Response:
         """Show the items that contain a text."""
         text = request.query_params.get("q", "").strip()
@@ -274,7 +311,11 @@ def create_app(
     hosts, key, cookie: see ``security.Guard``.
     """
     guard = Middleware(Guard, hosts=hosts, key=key, cookie=cookie)
-    handlers: dict[Any, Any] = {HTTPException: _failed, EventLogError: _refused}
+    handlers: dict[Any, Any] = {
+        HTTPException: _failed,
+        EventLogError: _refused,
+        ValueError: _refused,  # of a filter: a time, for example
+    }
     return Starlette(routes=View(log).routes(), middleware=[guard], exception_handlers=handlers)
 
 
@@ -296,7 +337,7 @@ async def _failed(request: Request, error: HTTPException) -> Response:
     )
 
 
-async def _refused(request: Request, error: EventLogError) -> Response:
+async def _refused(request: Request, error: EventLogError | ValueError) -> Response:
     del request
     status = 404 if isinstance(error, SessionNotFoundError) else 400
     return page("error.html", status, title="Not shown", section="", message=str(error))
@@ -307,6 +348,12 @@ def _required(request: Request, name: str) -> str:
     if value is None:
         raise HTTPException(400, f"the address lacks {name}=")
     return value
+
+
+def _time(micros: int | None) -> datetime | None:
+    return (
+        None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micros)
+    )
 
 
 def _number(request: Request, name: str) -> int | None:

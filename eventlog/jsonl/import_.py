@@ -7,7 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collec
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog.appender import ledger, session_version
+from agents_eventlog.eventlog.appender import (
+    ledger,
+    position_after,
+    position_before,
+    session_version,
+)
 from agents_eventlog.eventlog.errors import (
     AppendError,
     EventLogError,
@@ -233,10 +238,12 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
         last = len(history.events)
         outcome = place(tx, history.session_id, last, on_conflict)
         if outcome.imported_as is not None:
-            base = tx.lane.position
+            positions = [position_before(tx, outcome.imported_as)]
+            for _ in range(last):
+                positions.append(position_after(tx, positions[-1]))
 
             def position_of(version: int) -> int:
-                return base + version if 1 <= version <= last else 0
+                return positions[version] if 1 <= version <= last else 0
 
             stored = [event.stored(position_of) for event in history.events]
             ledger(tx).put(tx, outcome.imported_as, 0, stored)

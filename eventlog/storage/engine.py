@@ -19,6 +19,7 @@ from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import PendingUnit
 from agents_eventlog.eventlog.storage.transaction import (
+    Lane,
     Participant,
     Transaction,
     Unit,
@@ -207,6 +208,48 @@ class Engine(Protocol):
     last_position: str
     """An SQL expression: the highest position ever assigned, even if its event is missing, or NULL."""
 
+    # -- lanes: the chains of events that a log consists of -----------------------------------
+
+    lanes: int
+    """
+    The number of lanes. A transaction appends to one of them, so that transactions can overlap.
+
+    A position is of the lane ``position % lanes``. The events of a lane become visible in the order of
+    their positions, and so do those of a session.
+    """
+
+    previous_position: str
+    """An SQL expression: the position before ``events.position`` in its lane."""
+
+    complete_checkpoint: str
+    """An SQL expression: the checkpoint of a projection that shows all events."""
+
+    def claim_lane(self, tx: Transaction) -> Lane:
+        """
+        Return the end of a lane that this transaction alone appends to until its commit.
+
+        A lane without events ends at its own number. May set ``tx.newest``.
+        """
+
+    def lane_ends(self, tx: Transaction) -> list[Lane]:
+        """Return the ends of the lanes that have events."""
+
+    def events_after(self, ends: Sequence[int], limit: int) -> tuple[str, tuple[Any, ...]]:
+        """
+        Return what follows ``FROM events`` to select those after a position in each lane, with parameters.
+
+        It selects the first ones by position, in ascending order.
+        """
+
+    def lock_session(self, tx: Transaction, session_id: str) -> None:
+        """Have a session to oneself until the commit, in a transaction that writes."""
+
+    def lock_projections(self, tx: Transaction) -> None:
+        """Wait until no other transaction writes, and let none begin until the commit."""
+
+    def text_as_stored(self, tx: Transaction) -> AbstractContextManager[None]:
+        """Read a text that is not valid as bytes meanwhile."""
+
     # -- statements ---------------------------------------------------------------------------
 
     def cursor(self, connection: Any) -> UnitCursor:
@@ -247,6 +290,9 @@ class Engine(Protocol):
 
     def scratch_file(self, store: Store) -> AbstractContextManager[str]:
         """Provide a path for a scratch database that ``Store.swap`` can read."""
+
+    def copy_from_scratch(self, tx: Transaction, scratch: Transaction, table: Table) -> None:
+        """Fill an empty table from a scratch database, in the unit that ``Store.swap`` runs."""
 
     def copying(self, path: str, target: str) -> AbstractContextManager[str]:
         """

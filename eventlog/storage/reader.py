@@ -25,7 +25,17 @@ class Reader:
         weakref.finalize(self, connection.close).atexit = False
 
     def run(self, unit: Unit[T], now: int) -> T:
-        """Run a unit in a reading transaction; called on the thread."""
+        """Run a unit in a reading transaction, again if its connection was lost; called on the thread."""
+        attempt = 1
+        while True:
+            try:
+                return self._run(unit, now)
+            except BaseException as error:
+                if not self.connection.may_repeat(error, attempt):
+                    raise
+                attempt += 1
+
+    def _run(self, unit: Unit[T], now: int) -> T:
         tx = self.tx = Transaction(self.connection.get(), now, engine=self._engine)
         try:
             self.connection.begin()

@@ -182,6 +182,30 @@ class BaseStore:
         """Return the error for the first damage of the storage; None if it is sound."""
         return self.engine.damage(self.path)
 
+    # -- what an engine may add ---------------------------------------------------------------
+
+    def note_identity(self) -> None:
+        """Note what storage the path refers to, once it is open."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the path still refers to the storage that is open."""
+        return True
+
+    def strengthen(self, durability: Durability) -> None:
+        """Use the strictest durability that any user of this storage has chosen."""
+
+    def prepare_storage(self) -> None:
+        """Prepare new storage for its first table."""
+
+    def swap(self, scratch_path: str, unit: Unit[None]) -> None:
+        """Run a unit in a transaction of its own that sees a scratch database as ``scratch``."""
+        raise NotImplementedError
+
+    def rewrite(self) -> bool:
+        """Rewrite the storage without erased content; False if another process was in the way."""
+        raise NotImplementedError
+
     # -- the store's own life -----------------------------------------------------------------
 
     @property

@@ -169,11 +169,10 @@ class Transaction:
 
     now: the time of the transaction, in microseconds since 1970 UTC.
     recording: the metadata that the unit's events get.
+    connection: internal; units of work use the methods.
 
-    Rows may be deferred: they are written together, before the next statement or the commit, which is
-    several times faster than one by one. It ends with its unit, and so do the cursors of ``execute``.
-
-    connection: the engine's; units of work use the methods.
+    It ends with its unit, and so do the cursors of ``execute``. ``defer`` writes many rows together, which
+    is several times faster than one by one.
     """
 
     __slots__ = (
@@ -186,6 +185,7 @@ class Transaction:
         "connection",
         "engine",
         "lane",
+        "newest",
         "now",
         "participant",
         "recording",
@@ -206,6 +206,7 @@ class Transaction:
         self.participant = participant
         self.recording: Mapping[str, JSON] = {}
         self.lane = Lane(0, b"")  # what it appends to; the participant loads it
+        self.newest = 0  # a position that all new ones are above
         self.cache = Cache() if cache is None else cache
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
@@ -268,6 +269,11 @@ class Transaction:
             self.flush()
         rows: list[Row] = self.connection.execute(sql, parameters).fetchall()
         return rows
+
+    def lock_session(self, session_id: str) -> None:
+        """Have a session to oneself until the commit, in a transaction that writes."""
+        if self.participant is not None:
+            self.engine.lock_session(self, session_id)
 
     def writes(self) -> int:
         """Return a number that grows with each row written or deferred, and never shrinks."""

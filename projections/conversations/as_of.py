@@ -17,10 +17,10 @@ from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import (
     INSERT_EVENT,
     PAGE_EVENTS,
-    check_progress,
     session_version,
     up_to_page_bytes,
 )
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
 from agents_eventlog.eventlog.events import JSON
@@ -82,9 +82,9 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
-        tx.engine.create_log(past)
+        past.engine.create_log(past)
         for statement in Conversations.schema:
-            past.execute(tx.engine.create_statement(statement))
+            past.execute(past.engine.create_statement(statement))
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):

@@ -221,6 +221,19 @@ def at_length(tx: Transaction, pointer: Pointer, length: int) -> Pointer:
     return Pointer(None, 0)
 
 
+def shared_length(tx: Transaction, one: Pointer, other: Pointer) -> int:
+    """Return how many items two branches have in common, from the first."""
+    length = 0
+    pairs = zip([*spans(tx, one)][::-1], [*spans(tx, other)][::-1], strict=False)
+    for mine, theirs in pairs:
+        if mine.segment_id != theirs.segment_id:
+            break
+        length = min(mine.last, theirs.last)
+        if mine.last != theirs.last:
+            break
+    return length
+
+
 def find(tx: Transaction, pointer: Pointer, ref: ItemRef) -> Pointer | None:
     """Return the place of an item in a branch, or None. Takes O(log items)."""
     for span in spans(tx, pointer):

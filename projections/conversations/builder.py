@@ -216,8 +216,10 @@ def session(tx: Transaction, session_id: str) -> Session | None:
     """Return a session's row, from memory where the transaction has it there."""
     sessions = tx.cache.get(Rows).sessions
     found = sessions.get(session_id)
-    if found is None and (row := tx.one(SELECT_SESSION, (session_id,))):
-        found = sessions[session_id] = Session(*row)
+    if found is None:
+        tx.lock_session(session_id)
+        if row := tx.one(SELECT_SESSION, (session_id,)):
+            found = sessions[session_id] = Session(*row)
     return found
 
 
@@ -236,6 +238,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     known = rows.sessions.get(session_id)
     if known is not None:
         return known, branch(tx, session_id, branch_id)
+    tx.lock_session(session_id)
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
@@ -285,7 +288,7 @@ class Conversations(Projection):
     )
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
-        """Change the tables by what these events say."""
+        """Update the tables with these events."""
         batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import events, payloads
-from agents_eventlog.eventlog.appender import PAGE_EVENTS, check_progress, up_to_page_bytes
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, up_to_page_bytes
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent

@@ -91,7 +91,7 @@ FORKS_AND_ENDS = """
 """
 LAST_CHANGES = f"""
     WHERE session_id = ?
-        AND (branch_id = ? OR (branch_id IS NULL AND (? OR type = 'session_cleared')))
+        AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
         AND type IN ({ITEM_EVENT_NAMES}, 'item_popped', 'turn_undone', 'session_cleared')
     ORDER BY version DESC
 """
@@ -287,8 +287,7 @@ def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
 
 def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[RecordedEvent]:
     """Return the events that changed the items of a branch, the newest first."""
-    parameters = (session_id, branch_id, branch_id == MAIN)
-    return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, parameters))
+    return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, (session_id, branch_id)))
 
 
 def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
 from agents_eventlog.eventlog import codec, payloads
-from agents_eventlog.eventlog.appender import append, check_progress, session_version
+from agents_eventlog.eventlog.appender import append, session_version
 from agents_eventlog.eventlog.codec import StoredPayload
+from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.errors import SessionNotFoundError
 from agents_eventlog.eventlog.events import (
     ITEM_EVENT_NAMES,

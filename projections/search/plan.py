@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import payloads
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.appender import last_position
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.search import index as search_index
@@ -103,7 +103,7 @@ def plan(
     Otherwise scan the filtered sessions. A text that is frequent in the index is also found by that scan
     if the sessions have few events: the index would return the events of all other sessions.
     """
-    end = read_head(tx).position if last is None else last
+    end = last_position(tx) if last is None else last
     expression = None if text is None else search_index.expression(text)
     built_to = None if expression is None else search_index.built_to(tx)
     if expression is None or built_to is None:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import _logging, codec, payloads
-from agents_eventlog.eventlog.appender import read_head
+from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations.branch_tree import Pointer
@@ -195,7 +195,7 @@ def _narrowest(tx: Transaction, query: SessionQuery) -> Condition | None:
 def _count(tx: Transaction, condition: Condition) -> int:
     """Count up to one more than few."""
     sql, parameters = condition
-    row = tx.one(f"SELECT COUNT(*) FROM ({sql} LIMIT ?) AS some", (*parameters, FEW + 1))
+    row = tx.one(f"SELECT COUNT(*) FROM ({sql} LIMIT ?) AS first_ones", (*parameters, FEW + 1))
     return 0 if row is None else int(row[0])
 
 
@@ -219,7 +219,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
     """Return what finds the sessions whose items may hold a text, if the index shows all of them."""
     expression = None if text is None else search_index.expression(text)
     built_to = None if expression is None else search_index.built_to(tx)
-    if expression is None or built_to is None or built_to != read_head(tx).position:
+    if expression is None or built_to is None or built_to != complete_checkpoint(tx):
         return
     if search_index.count(tx, expression, FEW + 1) <= FEW:
         yield tx.engine.full_text.sessions(expression)

@@ -113,7 +113,7 @@ INSERT = Insert(
 ADD = f"""
     INSERT INTO usage_by_day VALUES ({", ".join("?" * 15)})
     ON CONFLICT (day, session_id, model, agent) DO UPDATE SET
-    {", ".join(f"{name} = {name} + excluded.{name}" for name in SUMMED)}
+    {", ".join(f"{name} = usage_by_day.{name} + excluded.{name}" for name in SUMMED)}
 """
 DROP_EMPTY = """
     DELETE FROM usage_by_day

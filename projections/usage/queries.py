@@ -304,13 +304,20 @@ TURNS = """
     WHERE session_id = ? AND branch_id = ? AND turn IS NOT NULL AND is_live = 1
     ORDER BY turn, position, index_in_event
 """
+REQUESTS_OF_TURN = f"""
+    SELECT position, is_live, NULLIF(model, ''), begins_run, {", ".join(UsageTotals._fields[1:-1])},
+        CASE WHEN cost_usd IS NULL THEN requests ELSE 0 END
+    FROM usage
+    WHERE session_id = ? AND branch_id = ? AND turn = ?
+    ORDER BY position, index_in_event
+"""
 LIVE_TOTAL = """
     SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens), SUM(total_tokens), COUNT(*)
     FROM (
         SELECT SUM(requests) AS requests, SUM(input_tokens) AS input_tokens,
             SUM(output_tokens) AS output_tokens, SUM(total_tokens) AS total_tokens
         FROM usage
-        WHERE session_id = ? AND (? IS NULL OR branch_id = ?) AND is_live = 1
+        WHERE session_id = ? AND (CAST(? AS TEXT) IS NULL OR branch_id = ?) AND is_live = 1
         GROUP BY branch_id, turn
     ) AS turns
 """
@@ -347,6 +354,15 @@ class RecordedRequest(NamedTuple):
     request: RequestUsage
 
 
+class RequestOfTurn(NamedTuple):
+    """A request that was recorded on a turn of a branch, and whether it is live."""
+
+    position: int
+    is_live: bool
+    model: str | None
+    totals: UsageTotals
+
+
 class RecordedRun(NamedTuple):
     """A run so far."""
 
@@ -374,6 +390,16 @@ def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Token
         used = Tokens(requests, read, written, total, *details)
         turns[turn] = used if turn not in turns else _plus(turns[turn], used)
     return turns
+
+
+def of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list[RequestOfTurn]:
+    """Return the requests that were recorded on a turn of a branch, live or not."""
+    return [
+        RequestOfTurn(position, bool(is_live), model, UsageTotals(*counts))
+        for position, is_live, model, *counts in tx.execute(
+            REQUESTS_OF_TURN, (session_id, branch_id, turn)
+        )
+    ]
 
 
 def live_total(

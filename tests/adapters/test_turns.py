@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agents import Agent, Runner
 
-from agents_eventlog import AdvancedSQLiteSession, projections
+from agents_eventlog import AdvancedSQLiteSession, EventLogSession, projections
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
-from agents_eventlog.eventlog import TurnRedone, recording
-from agents_eventlog.eventlog.errors import TurnNotFoundError, UndecodableEventError
+from agents_eventlog.eventlog import EventLog, TurnRedone, recording
+from agents_eventlog.eventlog.errors import (
+    BranchNotFoundError,
+    TurnNotFoundError,
+    UndecodableEventError,
+)
 from tests.adapters.looking import answer, tampered, user
 from tests.faults.support import ran
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.postgres import Server
 
 
 @pytest.fixture
@@ -73,6 +79,10 @@ async def test_a_branch_whose_shared_items_were_removed_shares_the_turns_that_ar
     await session.add_items([user("instead")])
     short = (await session.branch_tree())[1]
     assert (short["fork_turn"], short["own_items"], short["first_words"]) == (2, 1, "instead")
+    for _ in range(2):
+        await session.pop_item()
+    short = (await session.branch_tree())[1]
+    assert (short["fork_turn"], short["own_items"], short["first_words"]) == (1, 0, None)
 
 
 async def test_a_new_session_has_an_empty_tree(tmp_path: Path) -> None:
@@ -374,3 +384,119 @@ async def test_what_was_redone_is_found_and_erased_like_any_item(
     (found,) = [each async for each in log.read("s", types=[TurnRedone])]
     assert found.is_erased
     projections.replay(log, projections.default().named([]), check=True)
+
+
+# -- comparisons ------------------------------------------------------------------------------
+
+
+async def test_two_branches_are_compared_turn_by_turn_after_what_they_share(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.store_run_usage(ran(20))
+    await session.create_branch_from_turn(2, "b")
+    await session.add_items([user("two again"), answer("another answer")])
+    await session.store_run_usage(ran(30))
+    found = await session.compare_branches("main", "b")
+    assert (found["a"], found["b"]) == ("main", "b")
+    assert (found["shared_turns"], found["shared_items"]) == (1, 3)
+    two, three = found["turns"]
+    assert two["a"] is not None
+    assert two["b"] is not None
+    assert texts(row["item"] for row in two["a"]["items"]) == ["two", "answer to two"]
+    assert texts(row["item"] for row in two["b"]["items"]) == ["two again", "another answer"]
+    assert (two["a"]["total_tokens"], two["b"]["total_tokens"]) == (0, 30)
+    assert (two["b"]["requests"], two["b"]["unpriced_requests"]) == (1, 1)
+    assert two["b"]["seconds"] == 0
+    assert datetime.fromisoformat(two["a"]["started_at"]).utcoffset() is not None
+    assert three["b"] is None
+    assert three["a"] is not None
+    assert three["a"]["total_tokens"] == 20
+    assert (found["total_a"]["total_tokens"], found["total_b"]["total_tokens"]) == (20, 30)
+    assert found["total_b"]["models"] == []
+
+
+async def test_branches_with_the_same_items_share_all_their_turns(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.create_branch("b")
+    found = await session.compare_branches("b", "main")
+    assert (found["shared_turns"], found["shared_items"], found["turns"]) == (3, 7, [])
+    await session.add_items([answer("one more")])  # the turn that is open on both differs now
+    found = await session.compare_branches("b", "main")
+    assert (found["shared_turns"], found["shared_items"]) == (2, 7)
+    (turn,) = found["turns"]
+    assert turn["a"] is not None
+    assert turn["b"] is not None
+    assert (len(turn["a"]["items"]), len(turn["b"]["items"])) == (3, 2)
+    await session.create_branch_from_turn(0, "empty")
+    found = await session.compare_branches("empty", "b")
+    assert (found["shared_turns"], found["shared_items"]) == (0, 0)
+    assert [turn["turn"] for turn in found["turns"]] == [0, 1, 2, 3]
+    await session.add_items([user("another beginning")])
+    found = await session.compare_branches("empty", "main")
+    assert (found["shared_turns"], found["shared_items"]) == (0, 0)
+    assert found["turns"][1]["a"] is not None
+
+
+async def test_the_usage_of_a_turn_that_was_written_on_a_third_branch_is_compared_too(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.create_branch_from_turn(2, "first")
+    await session.add_items([user("two again")])
+    await session.store_run_usage(ran(30))
+    await session.create_branch("second")
+    for version in ("kept", "popped there", "deleted there"):
+        if version == "popped there":
+            await session.switch_to_branch("first")
+            await session.undo_turn()
+            await session.add_items([user("a third two")])
+            await session.store_run_usage(ran(50))
+        elif version == "deleted there":
+            await session.switch_to_branch("main")
+            await session.delete_branch("first")
+        found = await session.compare_branches("main", "second")
+        assert found["turns"][0]["b"] is not None
+        assert found["turns"][0]["b"]["total_tokens"] == 30
+
+
+async def test_a_turn_without_usage_that_its_branch_no_longer_has_is_compared(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.create_branch("b")
+    await session.switch_to_branch("main")
+    await session.undo_turn()
+    (turn,) = (await session.compare_branches("main", "b"))["turns"]
+    assert turn["a"] is None
+    assert turn["b"] is not None
+    assert turn["b"]["requests"] == 0
+
+
+async def test_a_branch_that_does_not_exist_is_not_compared(
+    session: AdvancedSQLiteSession,
+) -> None:
+    with pytest.raises(BranchNotFoundError):
+        await session.compare_branches("main", "nowhere")
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------
+
+
+async def test_turns_are_the_same_on_postgresql(server: Server) -> None:
+    async with EventLog.open(server.url()) as log:
+        session = EventLogSession("s", log)
+        for number in ("one", "two"):
+            await session.add_items([user(number), answer(f"answer to {number}")])
+        await session.store_run_usage(ran(20))
+        assert await session.undo_turn() == [user("two"), answer("answer to two")]
+        assert await session.get_turn_usage(2) == {}
+        assert await session.redo() == [user("two"), answer("answer to two")]
+        assert await session.redo() == []
+        live: Any = await session.get_turn_usage(2)
+        assert live["total_tokens"] == 20
+        assert await session.retry(2, "b") == "two"
+        await session.add_items([user("two again")])
+        assert texts(each["item"] for each in await session.siblings(2)) == ["two", "two again"]
+        assert [row["turn"] for row in await session.get_transcript(first_turn=2)] == [2]
+        assert [node["fork_turn"] for node in await session.branch_tree()] == [None, 1]
+        found = await session.compare_branches("main", "b")
+        assert (found["shared_turns"], found["total_a"]["total_tokens"]) == (1, 20)

@@ -64,16 +64,21 @@ class Raised:
 
 @dataclass
 class World:
-    """Two files that are kept in the same state, one for each side."""
+    """
+    Two files that are kept in the same state, one for each side.
+
+    url: the log that our side keeps its sessions in instead of a file.
+    """
 
     folder: Path
     second: Callable[[], Any] = our_class
+    url: str | None = None
     generated: dict[tuple[str, str], list[Generated]] = field(default_factory=dict)
     opened: list[Any] = field(default_factory=list)
 
-    def path(self, side: str) -> Path:
-        """Return the file that a side keeps its sessions in."""
-        return self.folder / f"{side}.db"
+    def path(self, side: str) -> Path | str:
+        """Return the file that a side keeps its sessions in, or the URL of our side's log."""
+        return self.url if self.url and side == "ours" else self.folder / f"{side}.db"
 
     def session_class(self, side: str) -> Any:
         """Return a side's class; what it makes is closed with the world."""

@@ -98,6 +98,7 @@ def test_unknown_settings_are_named(world: World) -> None:
             )
 
 
+@pytest.mark.sqlite_only("it opens the file")
 @pytest.mark.parametrize("side", SIDES)
 def test_an_unclaimed_file_needs_create_tables_and_stays_as_it_was(world: World, side: str) -> None:
     with pytest.raises(ValueError, match="create_tables=True"):

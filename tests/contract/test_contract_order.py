@@ -135,6 +135,7 @@ def whole_batches(items: list[Any], parts: Any) -> dict[Any, list[int]]:
     return written
 
 
+@pytest.mark.sqlite_only("it locks the file")
 async def test_a_busy_file_does_not_block_the_loop(world: World, session: Any) -> None:
     await session.add_items(turns("one"))
     ticks = 0

@@ -14,6 +14,9 @@ from tests.contract.items import turns
 FIRST: dict[str, Any] = {"sessions_table": "first_sessions", "messages_table": "first_messages"}
 
 
+pytestmark = pytest.mark.sqlite_only("the names of the SDK's tables, which only files have")
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -24,6 +24,7 @@ from agents_eventlog.eventlog.appender import (
     append,
     append_all,
 )
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError, InvalidEventError
 from agents_eventlog.eventlog.integrity import FIRST, Head
@@ -46,7 +47,7 @@ def tx() -> Iterator[Transaction]:
     """A transaction on an empty log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         opened = Transaction(connection, now=START, participant=Appender(), engine=SQLITE)
-        schema.create(opened)
+        schema.create(opened, "", is_shared=False)
         appender.ledger(opened).begin(opened)
         yield opened
 
@@ -92,7 +93,7 @@ def test_an_event_is_stored_with_its_columns_and_linked_to_the_one_before(tx: Tr
     kept = (digest, '{"actor":"alice"}', None, START)
     linked = integrity.link(FIRST, 1, "s", 1, "items_added", 1, "draft", *kept)
     expected = (1, "s", 1, "items_added", 1, "draft", DATA, *kept, linked)
-    (row, other) = appender.read_rows(tx, 0)
+    (row, other) = appender.read_rows(tx, Cursor(1))
     assert row == expected
     assert tuple(getattr(first, name) for name in STORED) == expected
     assert other[:6] == (2, "t", 1, "session_cleared", 1, None)
@@ -110,7 +111,7 @@ def test_versions_go_on_in_each_session_and_positions_in_the_log(tx: Transaction
     assert [appender.session_version(each, "s") for each in (tx, following)] == [3, 3]
     assert appender.session_version(following, "nobody") == 0
     append(following, "s", SAID)
-    rows = appender.read_rows(following, 0)
+    rows = appender.read_rows(following, Cursor(1))
     assert [row[:3] for row in rows] == [
         *((1, "s", 1), (2, "s", 2), (3, "t", 1), (4, "s", 3)),
         (5, "s", 4),
@@ -157,7 +158,7 @@ def test_what_happened_earlier_tells_when_beside_what_is_recorded(tx: Transactio
     append_all(tx, "s", [(SAID, DATA)], occurred_at=0)
     tx.recording = {}
     append_all(tx, "s", [(SAID, DATA)])
-    rows = appender.read_rows(tx, 0)
+    rows = appender.read_rows(tx, Cursor(1))
     assert [(row[5], row[8]) for row in rows] == [
         ("b", '{"actor":"alice","occurred_at":5}'),
         (None, '{"actor":"alice","occurred_at":0}'),
@@ -195,7 +196,7 @@ def test_a_number_that_no_log_comes_to_by_counting_is_refused(tx: Transaction, w
         appender.ledger(tx).put(tx, "s", number if what == "version" else 0, [stored])
 
     put(MOST_EVENTS)
-    assert appender.read_rows(tx, 0)[0][0 if what == "position" else 2] == MOST_EVENTS + 1
+    assert appender.read_rows(tx, Cursor(1))[0][0 if what == "position" else 2] == MOST_EVENTS + 1
     with pytest.raises(CorruptFileError) as caught:
         put(MOST_EVENTS + 1)
     told = f"an event has {what} {MOST_EVENTS + 1}: run `eventlog verify` to locate it"
@@ -209,10 +210,10 @@ def positions(rows: Sequence[Any]) -> list[int]:
 def test_a_page_goes_on_behind_a_position_up_to_so_many_events(tx: Transaction) -> None:
     append_all(tx, "s", [(SAID, DATA)] * 5)
     for read in (appender.read_rows, appender.read_rows_as_stored):
-        assert positions(read(tx, 1, 3)) == [2, 3, 4]
-        assert positions(read(tx, 3)) == [4, 5]
-    assert [each.position for each in appender.read_events(tx, 2, limit=2)] == [3, 4]
-    assert [each.event for each in appender.read_events(tx, 4)] == [SAID]
+        assert positions(read(tx, Cursor(1, 1), 3)) == [2, 3, 4]
+        assert positions(read(tx, Cursor(1, 3))) == [4, 5]
+    assert [each.position for each in appender.read_events(tx, Cursor(1, 2), limit=2)] == [3, 4]
+    assert [each.event for each in appender.read_events(tx, Cursor(1, 4))] == [SAID]
 
 
 def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transaction) -> None:
@@ -220,8 +221,10 @@ def test_an_erased_event_comes_with_the_structure_that_is_kept_of_it(tx: Transac
     append(tx, "s", ContentErased(positions=[1], structures=[{"items": [{}]}]))
     tx.execute("UPDATE events SET data = NULL WHERE position = 1")
     kept = b'{"items":[{}]}'
-    assert [each.structure for each in appender.read_events(tx, 0)] == [kept, None]
-    assert [each.structure for each in appender.read_events(tx, 0, structures=ErasedShapes())] == [
+    assert [each.structure for each in appender.read_events(tx, Cursor(1))] == [kept, None]
+    assert [
+        each.structure for each in appender.read_events(tx, Cursor(1), structures=ErasedShapes())
+    ] == [
         kept,
         None,
     ]
@@ -233,10 +236,10 @@ def test_a_page_ends_with_the_event_that_fills_it(
     append_all(tx, "s", [(SAID, DATA)] * 5)
     tx.execute("UPDATE events SET data = NULL WHERE position = 1")
     monkeypatch.setattr(appender, "PAGE_BYTES", 2 * len(DATA))
-    assert positions(appender.read_rows(tx, 0)) == [1, 2, 3, 4]
+    assert positions(appender.read_rows(tx, Cursor(1))) == [1, 2, 3, 4]
     assert positions(appender.read_linked_rows(tx, "s", 1)) == [2, 3, 4]
     monkeypatch.setattr(appender, "PAGE_BYTES", 2 * len(DATA) - 1)
-    assert positions(appender.read_rows(tx, 0)) == [1, 2, 3]
+    assert positions(appender.read_rows(tx, Cursor(1))) == [1, 2, 3]
 
 
 def test_a_session_s_events_come_with_the_digests_before_them(
@@ -260,15 +263,15 @@ def test_a_text_that_is_not_utf_8_comes_as_bytes_and_only_where_that_was_asked(
     append(tx, "s", SAID)
     tx.execute("DROP TRIGGER events_are_never_changed")
     tx.execute("UPDATE events SET session_id = CAST(x'ff' AS TEXT)")
-    assert appender.read_rows_as_stored(tx, 0)[0][1:4] == (b"\xff", 1, "items_added")
+    assert appender.read_rows_as_stored(tx, Cursor(1))[0][1:4] == (b"\xff", 1, "items_added")
     with pytest.raises(sqlite3.OperationalError, match="decode"):
-        appender.read_rows(tx, 0)
+        appender.read_rows(tx, Cursor(1))
 
 
 def test_texts_are_read_as_before_after_a_read_that_failed(tx: Transaction) -> None:
     tx.execute("DROP TABLE events")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        appender.read_rows_as_stored(tx, 0)
+        appender.read_rows_as_stored(tx, Cursor(1))
     assert tx.connection.text_factory is str
 
 

@@ -20,7 +20,8 @@ from agents_eventlog.eventlog import (
     errors,
 )
 from agents_eventlog.eventlog.appender import session_version
-from agents_eventlog.eventlog.storage.sqlite import registry, wal_reset_bug
+from agents_eventlog.eventlog.storage import registry
+from agents_eventlog.eventlog.storage.sqlite import wal_reset_bug
 from tests.eventlog.noting import NOTE, TABLE, note, written
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from agents_eventlog import (
 )
 from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
+from agents_eventlog.eventlog.storage.postgres import connections as postgres
 from tests.adapters.old_files import damage
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ async def disk_full(path: Path) -> None:
     session = await session_with_secret(path)
     await session.log.write(lambda tx: tx.execute("PRAGMA max_page_count=1"))
     await session.add_items([item(SECRET * 100_000)])
+
+
+@provokes("UnknownOutcomeError")
+async def lost_in_a_commit(path: Path) -> None:
+    raise postgres.translated(postgres.LostCommitError(SECRET), str(path))
 
 
 @provokes("CorruptFileError")

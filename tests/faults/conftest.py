@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.eventlog.storage.sqlite import registry
+from agents_eventlog.eventlog.storage import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -94,6 +94,7 @@ READS: dict[str, Call] = {
     "session.get_items of the past": lambda s: s.session.get_items(as_of=4),
     "session.list_branches": lambda s: s.session.list_branches(),
     "session.branch_tree": lambda s: s.session.branch_tree(),
+    "session.compare_branches": lambda s: s.session.compare_branches("main", "draft"),
     "session.siblings": lambda s: s.session.siblings(3),
     "session.get_transcript": lambda s: s.session.get_transcript(),
     "session.get_current_turn": lambda s: s.session.get_current_turn(),

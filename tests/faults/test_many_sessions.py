@@ -16,7 +16,7 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import EventLog
-from agents_eventlog.eventlog.storage.sqlite import registry
+from agents_eventlog.eventlog.storage import registry
 from tests.faults.support import PATIENCE_SECONDS, batch, batches, check_sound, open_files, user
 
 if TYPE_CHECKING:
@@ -89,15 +89,15 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
         asyncio.run(session.add_items(batch(number)))
 
     most = 0
-    files = 2 * registry._limits.idle_files
+    files = 2 * registry.limits.idle_files
     for number in range(files):
         use(number)
         gc.collect(1)
         wait_for_idle()
         most = max(most, sum(name.endswith(".db") for name in open_files(tmp_path)))
-    assert most <= 2 * (registry._limits.idle_files + 1)
+    assert most <= 2 * (registry.limits.idle_files + 1)
     ours = [path for path in registry._entries if path.startswith(str(tmp_path))]
-    assert len(ours) <= registry._limits.idle_files + 1
+    assert len(ours) <= registry.limits.idle_files + 1
     assert sum(str(number) + ".db" in thread.name for thread in threading.enumerate()) <= most
     for number in (0, 9, files - 1):  # closed or not, all is there
         found = asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").get_items())
@@ -107,7 +107,7 @@ def test_files_that_nobody_uses_any_more_are_closed(tmp_path: Path) -> None:
 def test_a_file_in_use_stays_open_however_many_others_come_and_go(tmp_path: Path) -> None:
     kept = AdvancedSQLiteSession("s", tmp_path / "kept.db")
     store = kept.log.store
-    for number in range(registry._limits.idle_files + 3):
+    for number in range(registry.limits.idle_files + 3):
         asyncio.run(AdvancedSQLiteSession("s", tmp_path / f"{number}.db").add_items(batch(number)))
         gc.collect(1)
     asyncio.run(kept.add_items(batch("kept")))
@@ -191,7 +191,7 @@ def test_opening_a_file_does_not_wait_for_idle_files_to_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = idle(tmp_path, "slow.db")
-    monkeypatch.setattr(registry._limits, "idle_files", 1)
+    monkeypatch.setattr(registry.limits, "idle_files", 1)
     store = registry._entries[slow].store
     assert store is not None
     go_on = threading.Event()
@@ -214,7 +214,7 @@ def test_the_idle_file_that_was_opened_least_recently_is_closed_first(
 ) -> None:
     first, second = idle(tmp_path, "first.db"), idle(tmp_path, "second.db")
     idle(tmp_path, "first.db")
-    monkeypatch.setattr(registry._limits, "idle_files", 1)
+    monkeypatch.setattr(registry.limits, "idle_files", 1)
     with closing(EventLog.open_sync(tmp_path / "other.db")):
         assert first in registry._entries
         assert second not in registry._entries
@@ -223,7 +223,7 @@ def test_the_idle_file_that_was_opened_least_recently_is_closed_first(
 def test_files_that_close_more_slowly_than_others_are_opened_are_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry._limits, "idle_files", 0)
+    monkeypatch.setattr(registry.limits, "idle_files", 0)
     idle(tmp_path, "first.db")
     with closing(EventLog.open_sync(tmp_path / "other.db")):
         assert not any(store.is_working for store in registry._closing)
@@ -233,7 +233,7 @@ def test_a_file_that_is_being_opened_is_not_closed_as_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = idle(tmp_path, "opening.db")
-    monkeypatch.setattr(registry._limits, "idle_files", 0)
+    monkeypatch.setattr(registry.limits, "idle_files", 0)
     entry = registry._entries[path]
     with entry.lock, closing(EventLog.open_sync(tmp_path / "other.db")):
         assert entry.store is not None
@@ -257,7 +257,7 @@ def test_a_file_that_its_last_user_closes_at_the_same_time_is_closed_once(
             entry.store = None
             return lock.acquire(blocking=blocking)
 
-    monkeypatch.setattr(registry._limits, "idle_files", 0)
+    monkeypatch.setattr(registry.limits, "idle_files", 0)
     monkeypatch.setattr(entry, "lock", Meanwhile())
     with closing(EventLog.open_sync(tmp_path / "other.db")):
         assert store not in registry._closing

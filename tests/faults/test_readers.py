@@ -14,7 +14,8 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog import Transaction, configure
-from agents_eventlog.eventlog.storage.sqlite import connections, registry
+from agents_eventlog.eventlog.storage import registry
+from agents_eventlog.eventlog.storage.sqlite import connections
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +44,10 @@ async def test_a_session_is_read_while_a_question_to_the_whole_log_is_under_way(
 
 def test_limits_of_the_process_can_be_set() -> None:
     configure(idle_files=3, busy_timeout_seconds=0.5)
-    assert registry._limits.idle_files == 3
+    assert registry.limits.idle_files == 3
     assert connections.BUSY_TIMEOUT_SECONDS == 0.5
     configure()
-    assert registry._limits.idle_files == 3
+    assert registry.limits.idle_files == 3
 
 
 @pytest.mark.parametrize("limit", ["idle_files", "busy_timeout_seconds"])

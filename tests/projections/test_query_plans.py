@@ -12,7 +12,7 @@ import pytest
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.conversations import tools
 from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_lines, payloads
-from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
+from agents_eventlog.eventlog.storage.sqlite.engine import LANE_ENDS, SQLITE
 from agents_eventlog.projections import default
 from agents_eventlog.projections.base import tables
 from agents_eventlog.projections.conversations import branch_tree, metadata_index
@@ -51,7 +51,6 @@ MODULES = (
     *(plan, searcher, tools),
 )
 WHOLE_BY_NATURE = {
-    "LAST_DIGEST",  # the last event: the table's own end, one row
     "LIVE_BRANCHES",  # all that there are, for the command line
     "FIRST_SESSIONS",  # the first page: an index's own beginning, with a limit
 }
@@ -146,9 +145,9 @@ def test_the_last_event_is_read_from_the_end_and_alone(given: Given) -> None:
             steps += 1
             return 0
 
-        tx.one(appender.LAST_DIGEST)  # the schema has been read now
+        tx.one(LANE_ENDS)  # the schema has been read now
         tx.connection.set_progress_handler(count, 1)
-        tx.one(appender.LAST_DIGEST)
+        tx.one(LANE_ENDS)
         tx.connection.set_progress_handler(None, 1)
 
     given.log.store.read_sync(unit)

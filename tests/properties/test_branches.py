@@ -17,14 +17,24 @@ from hypothesis import strategies as st
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import errors
+from agents_eventlog.projections.reference import fold
+from tests.faults.support import ran
+from tests.history import meant, seen, stored
 from tests.properties.profiles import examples
 
 SEATS = st.integers(0, 1)
 NUMBERS = st.integers(0, 40)
 KINDS = st.sampled_from(["add", "add", "add", "pop", "pop", "branch", "turn", "include", "switch"])
 COMMANDS = st.tuples(
-    SEATS, KINDS | st.sampled_from(["delete", "force", "clear", "reopen"]), NUMBERS, NUMBERS
+    SEATS,
+    KINDS
+    | st.sampled_from(["undo", "undo", "redo", "redo", "retry", "edit", "use", "use"])
+    | st.sampled_from(["delete", "force", "clear", "reopen"]),
+    NUMBERS,
+    NUMBERS,
 )
+WRITES = {"add", "pop", "branch", "turn", "include", "undo", "redo", "retry", "edit"}
+"""What raises on a branch that is gone."""
 
 
 def is_user(item: Any) -> bool:
@@ -39,6 +49,8 @@ class Model:
     branches: dict[str, list[Any]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=lambda: {"main"})
     on: list[str] = field(default_factory=lambda: ["main", "main"])
+    undone: dict[str, list[list[Any]]] = field(default_factory=dict)
+    used: int = 0
     count: int = 0
 
     def items(self, seat: int) -> list[Any]:
@@ -56,6 +68,11 @@ class Model:
         return [
             {"role": role, "content": f"{self.count}.{place}"} for place, role in enumerate(roles)
         ]
+
+    def change(self, seat: int, items: list[Any]) -> None:
+        """Give a seat's branch other items; what was undone there cannot be redone any more."""
+        self.branches[self.on[seat]] = items
+        self.undone[self.on[seat]] = []
 
     def create(self, seat: int, name: str, kept: list[Any]) -> None:
         """Add a branch with a list of its own, and stand on it."""
@@ -80,7 +97,7 @@ class Table:
     async def do(self, seat: int, kind: str, number: int, other: int) -> None:
         """Do a command on both sides."""
         session, model = self.seats[seat], self.model
-        if kind in ("add", "pop", "branch", "turn", "include") and model.is_gone(seat):
+        if kind in WRITES and model.is_gone(seat):
             with pytest.raises(errors.BranchNotFoundError):
                 await session.add_items([{"role": "user", "content": "lost"}])
             return
@@ -89,13 +106,59 @@ class Table:
     async def _add(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
         items = model.new_items(number)
         await session.add_items(items)
-        model.branches[model.on[seat]] = [*model.items(seat), *items]
+        model.change(seat, [*model.items(seat), *items])
 
     async def _pop(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
         items = model.items(seat)
         assert await session.pop_item() == (items[-1] if items else None)
         if items:
-            model.branches[model.on[seat]] = items[:-1]
+            model.change(seat, items[:-1])
+
+    async def _undo(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
+        items = model.items(seat)
+        starts = [place for place, item in enumerate(items) if is_user(item)]
+        start = starts[-1] if starts else 0
+        assert await session.undo_turn() == items[start:]
+        if items:
+            stack = model.undone.get(model.on[seat], [])
+            model.change(seat, items[:start])
+            model.undone[model.on[seat]] = [*stack, items[start:]]
+
+    async def _redo(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
+        stack = model.undone.get(model.on[seat], [])
+        assert await session.redo() == (stack[-1] if stack else [])
+        if stack:
+            again = [dict(item) for item in stack[-1]]  # other items with the same content
+            model.change(seat, [*model.items(seat), *again])
+            model.undone[model.on[seat]] = stack[:-1]
+
+    async def _retry(
+        self,
+        seat: int,
+        session: Any,
+        model: Model,
+        number: int,
+        other: int,
+        text: str | None = None,
+    ) -> None:
+        items = model.items(seat)
+        starts = [place for place, item in enumerate(items) if is_user(item)]
+        turn = number % (len(starts) + 2)
+        again = session.retry(turn) if text is None else session.edit(turn, text)
+        if not 0 < turn <= len(starts):
+            with pytest.raises(errors.TurnNotFoundError):
+                await again
+            return
+        start = starts[turn - 1]
+        assert await again == (text or items[start]["content"])
+        model.create(seat, session.current_branch, items[:start])
+
+    async def _edit(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
+        await self._retry(seat, session, model, number, other, f"edited {other}")
+
+    async def _use(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
+        await session.store_run_usage(ran(number + 5))
+        model.used += number + 5
 
     async def _branch(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
         name = f"b{number}" if number % 3 else None
@@ -174,7 +237,7 @@ class Table:
         if number % 4:
             return  # seldom, so that there is something to clear
         await session.clear_session()
-        model.branches = {}
+        model.branches, model.undone = {}, {}
         model.on = ["main", "main"]
 
     async def _reopen(self, seat: int, session: Any, model: Model, number: int, other: int) -> None:
@@ -217,11 +280,20 @@ class Table:
     async def compare_totals(self) -> None:
         """Compare the session's counts: items that are shared count once."""
         branches = self.model.branches
-        distinct = {json.dumps(item): item for items in branches.values() for item in items}
+        distinct = {id(item): item for items in branches.values() for item in items}
         for row in await self.seats[0].list_sessions():
             assert row["item_count"] == len(distinct)
             assert row["turn_count"] == sum(map(is_user, distinct.values()))
             assert row["branch_count"] == len(branches)
+
+    async def compare_with_events(self) -> None:
+        """Compare the tables with the fold of the events, and all sums of usage with what was used."""
+        log = self.seats[0].log
+        assert log.store.read_sync(seen) == meant(fold(stored(log)))
+        for by in ((), "run", "turn", "branch", ("branch", "turn"), "model", "day"):
+            found = await log.usage(by)
+            groups = found.get("groups", [found])
+            assert sum(group["total_tokens"] for group in groups) == self.model.used
 
     def close(self) -> None:
         """Close both sessions."""
@@ -237,6 +309,7 @@ def test_branches_behave_like_lists_of_their_own(commands: list[tuple[int, str, 
             for command in commands:
                 await table.do(*command)
                 await table.compare()
+            await table.compare_with_events()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(play(Path(folder) / "s.db"))

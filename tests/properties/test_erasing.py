@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agents_eventlog import ConversationLog, projections
 from agents_eventlog.eventlog import export_lines, import_lines
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.projections import replay
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -86,7 +87,9 @@ class Grown:
         """Do something that the present allows, so many times."""
         state, position = State(), 0
         for _ in range(events):
-            for recorded in self.log.store.read_sync(partial(read_events, after=position)):
+            for recorded in self.log.store.read_sync(
+                partial(read_events, cursor=Cursor(1, position))
+            ):
                 state.apply(recorded)
                 position = recorded.position
             session_id = self.data.draw(session_ids)

@@ -21,6 +21,7 @@ from agents_eventlog.eventlog import (
     codec,
 )
 from agents_eventlog.eventlog.appender import append_all, read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.projections.conversations.item_kind import classify
@@ -188,7 +189,7 @@ def found(log: EventLog, sought: ItemQuery, limit: int | None = None) -> list[Pl
 
 def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     """Look at every item of every live branch."""
-    events = log.store.read_sync(lambda tx: read_events(tx, 0, structures=ErasedShapes()))
+    events = log.store.read_sync(lambda tx: read_events(tx, Cursor(1), structures=ErasedShapes()))
     present = {event.position: event for event in events}
     places: dict[tuple[str, ItemRef], list[str]] = {}
     for session_id, session in fold([event.outlined() for event in events]).sessions.items():

@@ -16,6 +16,7 @@ from agents_eventlog.eventlog import (
     EventLog,
 )
 from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import replay
@@ -107,7 +108,7 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     events: list[RecordedEvent], newest: int
 ) -> None:
     def read(tx: Transaction) -> None:
-        contents = {event.position: event for event in read_events(tx, 0)}
+        contents = {event.position: event for event in read_events(tx, Cursor(1))}
         for session_id, session in fold(contents.values()).sessions.items():
             for branch_id, branch in session.branches.items():
                 refs = [item.ref for item in branch.items]

@@ -27,14 +27,20 @@ from agents_eventlog import (
     replay,
 )
 from agents_eventlog.adapters import (
+    BranchComparison,
+    BranchNode,
+    BranchRow,
     Deletion,
     ItemHit,
     RepriceResult,
     Retention,
     SearchResults,
     SessionRow,
+    SessionUsage,
+    Sibling,
     StoredMetadata,
     ToolCounts,
+    TranscriptRow,
 )
 from agents_eventlog.eventlog import (
     AppendResult,
@@ -72,8 +78,18 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.get_items(as_of=3), list[TResponseInputItem])
     assert_type(await session.pop_item(), TResponseInputItem | None)
     assert_type(await session.create_branch_from_turn(2), str)
-    assert_type(await session.list_branches(), list[dict[str, Any]])
-    assert_type(await session.get_session_usage(), dict[str, int] | None)
+    assert_type(await session.list_branches(), list[BranchRow])
+    assert_type(await session.branch_tree(), list[BranchNode])
+    assert_type(await session.siblings(2), list[Sibling])
+    assert_type(await session.get_transcript(last_turn=2), list[TranscriptRow])
+    assert_type((await session.get_transcript())[0]["actor"], str | None)
+    assert_type(await session.compare_branches("main", "b"), BranchComparison)
+    assert_type(await session.retry(2), str | list[TResponseInputItem])
+    assert_type(await session.edit(2, "text"), str | list[TResponseInputItem])
+    assert_type(await session.undo_turn(), list[TResponseInputItem])
+    assert_type(await session.redo(), list[TResponseInputItem])
+    (await session.siblings(2))[0]["colour"]  # type: ignore[typeddict-item]
+    assert_type(await session.get_session_usage(), SessionUsage | None)
     assert_type(await session.find_items("pizza"), SearchResults)
     assert_type(session.log, ConversationLog)
     assert_type(await session.state(), Literal["active", "deleted", "erased", "unknown"])

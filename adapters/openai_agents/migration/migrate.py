@@ -21,6 +21,7 @@ from agents_eventlog.adapters.openai_agents.migration.importer import MigratedSe
 from agents_eventlog.eventlog import _logging, properties
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
+from agents_eventlog.eventlog.storage.engines import engine_for
 from agents_eventlog.eventlog.storage.sqlite import files
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -46,14 +47,20 @@ def open_log(
 
     Raises an OpenError; WrongTablesError (also a ValueError) if the file belongs to another pair.
     """
+    if engine_for(path) is not SQLITE:  # the SDK's class stores its tables in SQLite files only
+        try:
+            return ConversationLog.open_sync(
+                path,
+                projections=projections.default(search=search),
+                create=create,
+                durability=durability,
+            )
+        except NoLogError as error:
+            raise _no_log(error.path) from None
     pair = tables.resolved()
     target = SQLITE.resolve(path)
     if not create and (target == MEMORY or not _holds_history(target)):
-        raise NoLogError(
-            f"{path} contains no event log: construct the session with create_tables=True "
-            "to create one",
-            path=str(path),
-        )
+        raise _no_log(str(path))
     migrated: list[MigratedSession] = []
 
     def claim(tx: Transaction) -> None:
@@ -74,6 +81,13 @@ def open_log(
         log.close()
         raise
     return log
+
+
+def _no_log(path: str) -> NoLogError:
+    return NoLogError(
+        f"{path} contains no event log: construct the session with create_tables=True to create one",
+        path=path,
+    )
 
 
 def _claim(tx: Transaction, pair: TablePair, path: str) -> list[MigratedSession]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -21,6 +22,7 @@ from agents_eventlog.eventlog.errors import (
     ReadOnlyFileError,
     StoreError,
 )
+from agents_eventlog.eventlog.storage.engine import MEMORY
 from agents_eventlog.eventlog.storage.sqlite.prefix import Connection
 
 OLDEST_VERSION = (3, 37, 0)
@@ -40,6 +42,9 @@ SMALLEST_DATABASE_BYTES = 512
 
 BESIDE = ("-wal", "-shm", "-journal")
 """The suffixes of the files that SQLite keeps beside a database."""
+
+URI = re.compile(r"file:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""A path that begins like this is a URI or URL; a drive has one letter."""
 
 FileId: TypeAlias = tuple[int, int]
 """Identifies a file, also after another was put in its place."""
@@ -207,6 +212,22 @@ def empty_wal(connection: sqlite3.Connection) -> bool:
         if not busy:
             return True
     return False
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """
+    Return the one name under which a file is known: absolute, ``~`` expanded, links followed.
+
+    Raises OpenError for a URI or URL, which would be the name of an unexpected file.
+    """
+    text = os.fspath(path)
+    if URI.match(text):
+        raise OpenError(
+            f"invalid path {text!r}: expected a path or {MEMORY!r}, got a URI; "
+            f"if a file has this name, open {f'./{text}'!r}",
+            path=text,
+        )
+    return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
 
 
 def file_id(path: str) -> FileId | None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from agents_eventlog.eventlog.errors import CorruptFileError
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.engine import Durability, Problem, Store, Table, TableSize
 from agents_eventlog.eventlog.storage.sqlite import (
     backup,
     connections,
     expressions,
     health,
-    registry,
     schema,
     scratch,
     tables,
@@ -25,11 +26,22 @@ from agents_eventlog.eventlog.storage.sqlite import (
 from agents_eventlog.eventlog.storage.sqlite.cursor import UnitCursor
 from agents_eventlog.eventlog.storage.sqlite.full_text import SQLiteFullText
 from agents_eventlog.eventlog.storage.sqlite.store import Store as SQLiteStore
-from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.eventlog.storage.store import BaseStore
+from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 
 LAST_POSITION = (
     "(SELECT seq FROM sqlite_sequence WHERE name = 'events' AND typeof(seq) = 'integer')"
 )
+
+LANE_ENDS = "SELECT position, digest FROM events ORDER BY position DESC LIMIT 1"
+CLAIM_LANE = f"""
+    SELECT last.position, last.digest, {LAST_POSITION}
+    FROM (SELECT 1) AS one LEFT JOIN ({LANE_ENDS}) AS last
+"""
+COMPLETE_CHECKPOINT = f"""
+    MAX(COALESCE((SELECT MAX(position) FROM events), 0), COALESCE({LAST_POSITION}, 0))
+"""
+EVENTS_AFTER = "WHERE position > ? ORDER BY position LIMIT ?"
 
 
 class SQLiteEngine:
@@ -41,11 +53,47 @@ class SQLiteEngine:
     last_position = LAST_POSITION
     value_too_long: type[Exception] = sqlite3.DataError
 
+    # -- one lane -----------------------------------------------------------------------------
+
+    lanes = 1
+    previous_position = "events.position - 1"
+    complete_checkpoint = COMPLETE_CHECKPOINT
+
+    def claim_lane(self, tx: Transaction) -> Lane:
+        """Return the end of the log. Positions are never assigned twice, even if the tail was cut."""
+        row = tx.one(CLAIM_LANE)
+        position, digest, assigned = (0, bytes(32), 0) if row is None else row
+        return Lane(max(position or 0, assigned or 0), digest or bytes(32))
+
+    def lane_ends(self, tx: Transaction) -> list[Lane]:
+        """Return the end of the log; an empty list if it has no events."""
+        return [Lane(*row) for row in tx.all(LANE_ENDS)]
+
+    def events_after(self, ends: Sequence[int], limit: int) -> tuple[str, tuple[Any, ...]]:
+        """Return what follows ``FROM events`` to select those after a position."""
+        return EVENTS_AFTER, (*ends, limit)
+
+    def lock_session(self, tx: Transaction, session_id: str) -> None:
+        """Do nothing: only one transaction writes at a time."""
+
+    def lock_projections(self, tx: Transaction) -> None:
+        """Do nothing: only one transaction writes at a time."""
+
+    @contextmanager
+    def text_as_stored(self, tx: Transaction) -> Iterator[None]:
+        """Read a text that is not UTF-8 as bytes meanwhile."""
+        before = tx.connection.text_factory
+        tx.connection.text_factory = _text_or_bytes
+        try:
+            yield
+        finally:
+            tx.connection.text_factory = before
+
     # -- opening ------------------------------------------------------------------------------
 
     def resolve(self, path: str | os.PathLike[str]) -> str:
         """Return a file's absolute path, with ``~`` expanded and links followed."""
-        return registry.resolve(path)
+        return connections.resolve(path)
 
     def check_path(self, path: str, *, create: bool) -> None:
         """Raise an OpenError for a path that can never be a log."""
@@ -60,8 +108,9 @@ class SQLiteEngine:
         prepare: Callable[[Store, bool], None],
     ) -> Store:
         """Return the store of a file, opened if necessary, and register its user."""
+        create = partial(SQLiteStore, path, engine=self, durability=durability)
         return registry.acquire(
-            path, engine=self, user=user, durability=durability, prepare=prepare
+            path, user=user, durability=durability, prepare=prepare, create=create
         )
 
     def open_read_only(self, path: str, prepare: Callable[[Store], None]) -> Store:
@@ -71,7 +120,7 @@ class SQLiteEngine:
 
     def release(self, store: Store, user: object) -> None:
         """Unregister a user. The last one closes the store."""
-        registry.release(cast("SQLiteStore", store), user)
+        registry.release(cast("BaseStore", store), user)
 
     # -- the log's own tables -----------------------------------------------------------------
 
@@ -128,6 +177,10 @@ class SQLiteEngine:
         """Provide a new file beside the log that ``Store.swap`` can attach."""
         return scratch.scratch_file(store.path, is_memory=store.is_memory)
 
+    def copy_from_scratch(self, tx: Transaction, scratch: Transaction, table: Table) -> None:
+        """Fill an empty table from the attached file."""
+        tables.copy_from_scratch(tx, table)
+
     def copying(self, path: str, target: str) -> AbstractContextManager[str]:
         """Copy a file by SQLite's own backup; put the copy in place at the end of the block."""
         return backup.copying(path, target)
@@ -157,6 +210,13 @@ class SQLiteEngine:
     def table_sizes(self, tx: Transaction) -> list[TableSize]:
         """Return the size of each table, the largest first."""
         return health.table_sizes(tx)
+
+
+def _text_or_bytes(stored: bytes) -> str | bytes:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 SQLITE = SQLiteEngine()

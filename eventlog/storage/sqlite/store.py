@@ -30,7 +30,7 @@ class Store(BaseStore):
     ) -> None:
         connections.check_version(path)
         name = f"eventlog {Path(path).name}"
-        self.file_id: connections.FileId | None = None  # set by the registry for a shared store
+        self._file_id: connections.FileId | None = None
         self._connection = LazyConnection(
             path,
             partial(connections.connect_for_writing, path, durability),
@@ -52,6 +52,15 @@ class Store(BaseStore):
             reader=reader("reader"),
             scanner=reader("scanner"),
         )
+
+    def note_identity(self) -> None:
+        """Note which file this is."""
+        self._file_id = connections.file_id(self.path)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one at its path (it may have been deleted or replaced)."""
+        return self._file_id == connections.file_id(self.path)
 
     def prepare_storage(self) -> None:
         """Switch a new file to its write-ahead log, before its first table."""

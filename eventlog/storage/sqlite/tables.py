@@ -86,3 +86,14 @@ def _table(connection: sqlite3.Connection, name: str, *, is_virtual: bool) -> Ta
         column for _, column in sorted((place, column) for column, place, _ in info if place)
     )
     return Table(name, columns, key or columns, is_plain)
+
+
+def copy_from_scratch(tx: Transaction, table: Table) -> None:
+    """Fill an empty table. With ``SELECT *`` SQLite copies records and indexes unchanged."""
+    if table.is_plain:
+        tx.execute(f'INSERT INTO main."{table.name}" SELECT * FROM scratch."{table.name}"')
+        return
+    columns = ", ".join(f'"{column}"' for column in table.columns)
+    tx.execute(
+        f'INSERT INTO main."{table.name}" ({columns}) SELECT {columns} FROM scratch."{table.name}"'
+    )

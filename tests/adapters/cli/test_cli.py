@@ -461,6 +461,17 @@ def test_every_command_and_option_has_help_and_every_command_an_example() -> Non
             assert parameter.help, f"{command.name} {parameter.name}"
 
 
+def test_paragraphs_of_help_fill_the_lines_of_a_narrow_terminal(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.rstrip() for line in run("import", "--help").stdout.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith(" SOURCE is"))
+    paragraph = lines[start : lines.index("", start)]
+    following = (line.split()[0] for line in paragraph[1:])
+    assert all(len(f"{line} {word}") > 78 for line, word in zip(paragraph, following, strict=False))
+
+
 @pytest.mark.parametrize("command", [[], ["replay"], ["demo"]])
 def test_help_is_given_with_the_example(run: Any, command: list[str]) -> None:
     result = run(*command, "--help")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, recording
+from agents_eventlog import ConversationLog
 from agents_eventlog.adapters.view.app import create_app
+from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded
+from tests.adapters.view.conversation import ID, talk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,43 +19,6 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1:4780"
 KEY = "k" * 32
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
-    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-HOSTILE = (
-    "Hi <script>alert(1)</script> ![picture](http://evil.test/x.png) [link](javascript:alert(1)) "
-    "<img src=x onerror=alert(1)> \u202eright to left\x1b[31m"
-)
-ID = "support/4711"
-
-
-async def talk(path: Path) -> None:
-    """Write a conversation with hostile text, a tool, a picture, an item taken off, and a branch."""
-    async with AdvancedSQLiteSession(ID, path, user_id="anna") as session:
-        with recording(actor="web"):
-            await session.add_items([{"role": "user", "content": HOSTILE}])
-            await session.add_items(
-                [
-                    {
-                        "type": "function_call",
-                        "name": "courier",
-                        "call_id": "c",
-                        "arguments": '{"zip": "10115"}',
-                    },
-                    {"type": "function_call_output", "call_id": "c", "output": "two days"},
-                    {"role": "assistant", "content": [{"type": "output_text", "text": "Sorry!"}]},
-                ]
-            )
-            await session.add_items(
-                [{"role": "user", "content": [{"type": "input_image", "image_url": PIXEL}]}]
-            )
-        with recording(actor="boss"):
-            await session.pop_item()
-        await session.add_items([{"role": "user", "content": "second question"}])
-        await session.create_branch_from_turn(2, "draft")
-        await session.add_items([{"role": "user", "content": "another second question"}])
-        await session.switch_to_branch("main")
 
 
 @pytest.fixture
@@ -152,6 +117,31 @@ async def test_an_event_shows_its_columns_and_the_log_lists_it(browser: httpx.As
 async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
     page = await text(browser, "/search", q="second question")
     assert "around=2" in page
+
+
+async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Path) -> None:
+    path = tmp_path / "spent.db"
+    async with ConversationLog.open(path) as log:
+        requests = [
+            RequestUsage(total_tokens=1_500, model="priced", cost_usd=0.25),
+            RequestUsage(total_tokens=500, model="unknown"),
+        ]
+        await log.append(
+            "s", ItemsAdded(items=[{"role": "user", "content": "x"}]), branch_id="main"
+        )
+        await log.append(
+            "s", UsageRecorded(run_id="r", turn=1, requests=requests), branch_id="main"
+        )
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = client(log, cookies={"eventlog_4780": KEY})
+        page = await text(browser, "/spend", by="model")
+        assert "priced" in page
+        assert "$0.25" in page
+        assert "1 request without a known price" in page
+        assert "2.0k tokens" in await text(browser, "/spend", id="s")
+        assert "no price" in await text(browser, "/session", id="s")
+        assert (await browser.get("/spend?by=planet")).status_code == 400
+        assert (await browser.get("/spend?since=yesterday")).status_code == 400
 
 
 async def test_the_whole_log_is_proved_when_asked(browser: httpx.AsyncClient) -> None:
@@ -260,6 +250,13 @@ async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
     browser: httpx.AsyncClient, path: Path
 ) -> None:
     before = path.read_bytes()
-    for address in ("/", f"/session?id={ID}", "/events", "/search?q=a", "/health?prove=1"):
+    for address in (
+        "/",
+        f"/session?id={ID}",
+        "/events",
+        "/spend",
+        "/search?q=a",
+        "/health?prove=1",
+    ):
         await text(browser, address)
     assert path.read_bytes() == before

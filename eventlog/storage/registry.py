@@ -1,4 +1,4 @@
-"""One store per file and process, however many logs and sessions use it."""
+"""One store per log and process, however many objects and sessions use it."""
 
 from __future__ import annotations
 
@@ -8,56 +8,26 @@ import atexit
 # thread that waits in ours holds that lock, and a unit that forks meanwhile waits for it.
 import concurrent.futures.thread  # noqa: F401
 import os
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from agents_eventlog.eventlog.errors import OpenError
-from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Engine
-from agents_eventlog.eventlog.storage.sqlite import connections
-from agents_eventlog.eventlog.storage.sqlite.connections import file_id
-from agents_eventlog.eventlog.storage.sqlite.store import Store
+from agents_eventlog.eventlog.storage.engine import MEMORY, Durability
+from agents_eventlog.eventlog.storage.store import BaseStore
 
 
 @dataclass
-class _Limits:
+class Limits:
     """What ``configure`` sets."""
 
     idle_files: int = 8
+    busy_timeout_seconds: float = 5.0
 
 
-_limits = _Limits()
+limits = Limits()
 
-
-def configure(*, idle_files: int | None = None, busy_timeout_seconds: float | None = None) -> None:
-    """
-    Set limits of this process; None leaves a limit unchanged.
-
-    idle_files: how many files stay open after their last log or session object is gone (default 8), so that
-        opening them again is fast. With a file for each tenant, pass the number of active tenants.
-    busy_timeout_seconds: how long a statement waits for another process's lock before it raises BusyError
-        (default 5). Applies to files that are opened afterwards.
-
-    Raises ValueError for a negative number.
-    """
-    if idle_files is not None:
-        if idle_files < 0:
-            raise ValueError(f"invalid idle_files: expected 0 or more, got {idle_files}")
-        _limits.idle_files = idle_files
-    if busy_timeout_seconds is not None:
-        if busy_timeout_seconds < 0:
-            raise ValueError(
-                f"invalid busy_timeout_seconds: expected 0 or more, got {busy_timeout_seconds}"
-            )
-        connections.BUSY_TIMEOUT_SECONDS = busy_timeout_seconds
-
-
-URI = re.compile(r"file:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-"""A path that begins like this is a URI or URL; a drive has one letter."""
 
 EXIT_TIMEOUT_SECONDS = 2.0
 """How long a program that ends waits for its stores to finish."""
@@ -68,64 +38,50 @@ class _Entry:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.store: Store | None = None
+        self.store: BaseStore | None = None
         self.users: WeakSet[Any] = WeakSet()
 
 
 _entries: dict[str, _Entry] = {}
-_all: WeakSet[Store] = WeakSet()
-_closing: set[Store] = set()  # in the background; a fork and the end of the program wait for them
+_all: WeakSet[BaseStore] = WeakSet()
+_closing: set[BaseStore] = (
+    set()
+)  # in the background; a fork and the end of the program wait for them
 _guard = threading.Lock()
 _hooked = False
-
-
-def resolve(path: str | os.PathLike[str]) -> str:
-    """
-    Return the one name under which a file is known: absolute, ``~`` expanded, links followed.
-
-    Raises OpenError for a URI or URL, which would be the name of an unexpected file.
-    """
-    text = os.fspath(path)
-    if URI.match(text):
-        raise OpenError(
-            f"invalid path {text!r}: expected a path or {MEMORY!r}, got a URI; "
-            f"if a file has this name, open {f'./{text}'!r}",
-            path=text,
-        )
-    return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
 
 
 def acquire(
     path: str,
     *,
-    engine: Engine,
     user: object,
     durability: Durability,
-    prepare: Callable[[Store, bool], None],
-) -> Store:
+    prepare: Callable[[BaseStore, bool], None],
+    create: Callable[[], BaseStore],
+) -> BaseStore:
     """
-    Return the file's store, opened if necessary, and register its user.
+    Return the path's store, opened if necessary, and register its user.
+
+    create: returns a new store of the path.
 
     ``prepare(store, is_new)`` makes the file ready for the user; other openings of the same file wait. If
     it raises, a store that was opened for it is closed again.
     """
     _hook()
     if path == MEMORY:
-        return private(
-            Store(path, engine=engine, durability=durability), lambda store: prepare(store, True)
-        )
+        return private(create(), lambda store: prepare(store, True))
     with _guard:
         entry = _entries[path] = _entries.pop(path, _Entry())  # in the order of last use
         entry.users.add(user)
     try:
-        store = _opened(entry, path, engine, durability, prepare)
+        store = _opened(entry, durability, prepare, create)
     except BaseException:
         with _guard:
             entry.users.discard(user)  # the error's traceback may keep the user alive
         raise
     with _guard:
         _close_idle()
-        excess = list(_closing)[: max(0, len(_closing) - _limits.idle_files)]
+        excess = list(_closing)[: max(0, len(_closing) - limits.idle_files)]
     for (
         closing
     ) in excess:  # files are opened faster than closed: wait, or they might become too many
@@ -135,28 +91,24 @@ def acquire(
 
 def _opened(
     entry: _Entry,
-    path: str,
-    engine: Engine,
     durability: Durability,
-    prepare: Callable[[Store, bool], None],
-) -> Store:
+    prepare: Callable[[BaseStore, bool], None],
+    create: Callable[[], BaseStore],
+) -> BaseStore:
     with entry.lock:
-        if entry.store is not None and not _is_current(entry.store):
+        if entry.store is not None and not entry.store.is_current:
             entry.store.close()
             entry.store = None
         if entry.store is None:
-            entry.store = private(
-                Store(path, engine=engine, durability=durability),
-                lambda store: prepare(store, True),
-            )
-            entry.store.file_id = file_id(path)
+            entry.store = private(create(), lambda store: prepare(store, True))
+            entry.store.note_identity()
         else:
             entry.store.strengthen(durability)
             prepare(entry.store, False)
         return entry.store
 
 
-def private(store: Store, prepare: Callable[[Store], None]) -> Store:
+def private(store: BaseStore, prepare: Callable[[BaseStore], None]) -> BaseStore:
     """Prepare a store that is not shared; it is closed again when that fails."""
     _hook()
     with _guard:
@@ -169,7 +121,7 @@ def private(store: Store, prepare: Callable[[Store], None]) -> Store:
     return store
 
 
-def release(store: Store, user: object) -> None:
+def release(store: BaseStore, user: object) -> None:
     """Unregister a user; the last one closes the store."""
     if store.is_memory:
         store.close()
@@ -185,16 +137,11 @@ def release(store: Store, user: object) -> None:
             store.close()
 
 
-def _is_current(store: Store) -> bool:
-    """Whether the store's file is still the one at its path (it may have been deleted or replaced)."""
-    return store.file_id == file_id(store.path)
-
-
 def _close_idle() -> None:
     """Close the surplus of idle stores, in the background. The guard is held."""
     _closing.difference_update([store for store in _closing if not store.is_working])
     idle = [entry for entry in _entries.values() if entry.store and not entry.users]
-    for entry in idle[: max(0, len(idle) - _limits.idle_files)]:
+    for entry in idle[: max(0, len(idle) - limits.idle_files)]:
         if entry.lock.acquire(blocking=False):  # or it is just being opened
             try:
                 if entry.store is not None:
@@ -226,7 +173,7 @@ def _hook() -> None:
         )
 
 
-def _all_stores() -> list[Store]:
+def _all_stores() -> list[BaseStore]:
     with _guard:
         return list(_all)
 
@@ -236,13 +183,13 @@ def _at_exit() -> None:
         store.close(EXIT_TIMEOUT_SECONDS)
 
 
-_forking: list[Store] = []
+_forking: list[BaseStore] = []
 
 
 def _before_fork() -> None:
     # The guard is not held while this waits: a unit of one of the stores may fork, too, and this thread
     # waits for that unit.
-    paused: list[Store] = []
+    paused: list[BaseStore] = []
     while True:
         for store in _all_stores():
             if store not in paused:

@@ -1,0 +1,1 @@
+"""The PostgreSQL engine: one schema of a database for each log."""

@@ -1,0 +1,78 @@
+"""The cursors that PostgreSQL gives to units of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agents_eventlog.eventlog.storage.transaction import ended
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from agents_eventlog.eventlog.storage.postgres.connections import Connection
+
+
+class UnitCursor:
+    """The rows of a statement, until the unit ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursor: psycopg.RawCursor[Any] | None = None
+        self._has_ended = False
+        self._returns_rows = False
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> UnitCursor:
+        """Run a statement."""
+        if self._has_ended:
+            raise ended("cursor")
+        self._returns_rows = sql.lstrip().startswith(("SELECT", "WITH")) or "RETURNING" in sql
+        self._cursor = self._connection.execute(sql, parameters)
+        return self
+
+    def _rows(self) -> psycopg.RawCursor[Any]:
+        if self._has_ended or self._cursor is None:
+            raise ended("cursor")
+        return self._cursor
+
+    @property
+    def description(self) -> Any:
+        """Something for a statement that returns rows, which need not be there yet; else None."""
+        return () if self._returns_rows else None
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows that the statement changed."""
+        self._connection.sync()
+        return self._rows().rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows that are left."""
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        return self._rows().fetchone()
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        """Return the next rows."""
+        return self._rows().fetchmany(size)
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+        return self._rows().fetchall()
+
+    def close(self) -> None:
+        """Drop the rows."""
+        if self._cursor is not None:
+            self._cursor.close()
+
+    def end(self) -> None:
+        """Drop the rows, when the unit ends."""
+        self.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Do as ``end`` does, without touching the connection."""
+        self._has_ended, self._cursor = True, None

@@ -1,0 +1,172 @@
+"""A connection's life: it opens when first used, and again after it was lost."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import psycopg
+
+from agents_eventlog.eventlog.storage import fork, registry
+from agents_eventlog.eventlog.storage.postgres import connections
+from agents_eventlog.eventlog.storage.postgres.connections import (
+    Connection,
+    LostCommitError,
+    LostConnectionError,
+)
+from agents_eventlog.eventlog.storage.transaction import Cache
+
+T = TypeVar("T")
+
+PAUSE_SECONDS: Final = 0.05
+"""How long a transaction waits before it is repeated, at most, the first time."""
+
+OUTCOME_TIMEOUT_SECONDS: Final = 30.0
+"""How long the outcome of a commit is looked for after its connection was lost."""
+
+
+class LazyConnection:
+    """A connection that opens when first used, and a cache for each of its transactions."""
+
+    def __init__(
+        self, path: str, connect: Callable[[], Connection], begin: str, *, pipelined: bool = False
+    ) -> None:
+        self.path = path
+        self.connect = connect
+        self._begin = begin
+        self._pipelined = pipelined
+        self._connection: Connection | None = None
+        self._cache = Cache()
+        self._repeat_until = 0.0
+
+    def get(self) -> Connection:
+        """Return the connection, opened if necessary."""
+        if self._connection is None:
+            self._connection = self.connect()
+        return self._connection
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        connection = self.get()
+        connection.transaction_id = None
+        if self._pipelined:
+            connection.begin_pipeline()
+        connection.execute(self._begin)
+
+    def commit(self) -> None:
+        """Commit the transaction; find out whether that took effect if the connection is lost meanwhile."""
+        connection = self.get()
+        try:
+            connection.execute("COMMIT")
+            connection.end_pipeline()
+        except psycopg.OperationalError as error:
+            if not connection.is_lost or connection.transaction_id is None:
+                raise
+            if not self._has_committed(connection.transaction_id):
+                raise LostConnectionError(str(error)) from error
+
+    def _has_committed(self, transaction_id: str) -> bool:
+        """Ask the server about a transaction until it is over. Raises LostCommitError if it cannot say."""
+        self.close()
+        deadline = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                row = self.get().execute(OUTCOME, (transaction_id,)).fetchone()
+                if row == (
+                    "in progress",
+                ):  # the server waits for a client that is not there any more
+                    self.get().execute(END, (transaction_id,))
+            except psycopg.OperationalError:
+                self.close()
+                row = ("in progress",)  # the server may be starting
+            if row is None or row[0] is None:
+                break
+            if row[0] != "in progress":
+                return bool(row[0] == "committed")
+            time.sleep(PAUSE_SECONDS)
+        raise LostCommitError("the outcome of the transaction is unknown")
+
+    def call(self, function: Callable[[Any], T]) -> T:
+        """Run a function on the connection, outside of any transaction."""
+        return function(self.get())
+
+    def is_own(self, error: BaseException) -> bool:
+        """Whether an error came from PostgreSQL, so that the transaction is gone."""
+        return isinstance(error, psycopg.Error)
+
+    def may_repeat(self, error: BaseException, attempt: int) -> bool:
+        """Whether a transaction that failed with this error has no effect and may succeed if repeated."""
+        if not isinstance(error, psycopg.Error) or isinstance(error, LostCommitError):
+            return False
+        now = time.monotonic()
+        if attempt == 1:
+            self._repeat_until = now + registry.limits.busy_timeout_seconds
+        is_repeatable = connections.is_repeatable(error)
+        if not is_repeatable and not _is_lost(error):
+            return False
+        if now >= self._repeat_until:
+            return False
+        if attempt > 1 or is_repeatable:
+            time.sleep(random.uniform(0, PAUSE_SECONDS * min(attempt, 10)))  # noqa: S311
+        return True
+
+    def translated(self, error: BaseException) -> BaseException:
+        """Return the documented error for one of PostgreSQL's; other errors unchanged."""
+        return connections.translated(error, self.path)
+
+    def cache(self) -> Cache:
+        """Return an empty cache: other servers may change any row between two transactions."""
+        self._cache = Cache()
+        return self._cache
+
+    def clear_cache(self) -> None:
+        """Forget the cached rows."""
+        self._cache.clear()
+
+    def roll_back(self) -> None:
+        """Leave the transaction, if there is one; close the connection where that fails."""
+        fork.end_child_of_unit()
+        self._cache.clear()
+        if self._connection is None:
+            return
+        with suppress(psycopg.Error):  # it was raised before
+            self._connection.end_pipeline()
+        try:
+            self._connection.raw.rollback()
+        except psycopg.Error:
+            self.close()
+        else:
+            if self._connection.is_lost:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        self._cache.clear()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def abandon(self) -> None:
+        """Refuse further use, in a child, of a connection whose transaction is the parent's."""
+        self._connection = None
+        self._cache.clear()
+
+
+OUTCOME: Final = "SELECT pg_xact_status(CAST(? AS xid8))"
+END: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE backend_xid = CAST(CAST(? AS xid8) AS xid)
+"""
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection was lost before the commit: the server then rolls the transaction back."""
+    if isinstance(error, LostConnectionError):
+        return True
+    state = error.sqlstate or ""
+    return isinstance(error, psycopg.OperationalError) and (
+        not state or state.startswith(("08", "57P"))
+    )

@@ -1,0 +1,48 @@
+"""A conversation for the pages: hostile text, a tool, a picture, an item taken off, and a branch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents_eventlog import AdvancedSQLiteSession, recording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+HOSTILE = (
+    "Hi <script>alert(1)</script> ![picture](http://evil.test/x.png) [link](javascript:alert(1)) "
+    "<img src=x onerror=alert(1)> \u202eright to left\x1b[31m"
+)
+ID = "support/4711"
+
+
+async def talk(path: Path) -> None:
+    """Write a conversation with hostile text, a tool, a picture, an item taken off, and a branch."""
+    async with AdvancedSQLiteSession(ID, path, user_id="anna") as session:
+        with recording(actor="web"):
+            await session.add_items([{"role": "user", "content": HOSTILE}])
+            await session.add_items(
+                [
+                    {
+                        "type": "function_call",
+                        "name": "courier",
+                        "call_id": "c",
+                        "arguments": '{"zip": "10115"}',
+                    },
+                    {"type": "function_call_output", "call_id": "c", "output": "two days"},
+                    {"role": "assistant", "content": [{"type": "output_text", "text": "Sorry!"}]},
+                ]
+            )
+            await session.add_items(
+                [{"role": "user", "content": [{"type": "input_image", "image_url": PIXEL}]}]
+            )
+        with recording(actor="boss"):
+            await session.pop_item()
+        await session.add_items([{"role": "user", "content": "second question"}])
+        await session.create_branch_from_turn(2, "draft")
+        await session.add_items([{"role": "user", "content": "another second question"}])
+        await session.switch_to_branch("main")

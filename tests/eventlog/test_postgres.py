@@ -1,0 +1,646 @@
+"""What PostgreSQL does differently: names of logs, values, lanes, locks, guards, lost connections."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import socket
+import threading
+from contextlib import aclosing, contextmanager, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from agents_eventlog.adapters.cli import main
+from agents_eventlog.adapters.conversations.log import ConversationLog
+from agents_eventlog.adapters.openai_agents.session import EventLogSession
+from agents_eventlog.eventlog import (
+    EventLog,
+    ItemsAdded,
+    SessionCleared,
+    append,
+    configure,
+    leases,
+)
+from agents_eventlog.eventlog.errors import (
+    BusyError,
+    ClosedError,
+    CorruptFileError,
+    DiskError,
+    DiskFullError,
+    ForeignFileError,
+    InvalidQueryError,
+    NewerFileError,
+    OpenError,
+    ReadOnlyFileError,
+    StoreError,
+    UnknownOutcomeError,
+)
+from agents_eventlog.eventlog.storage import registry
+from agents_eventlog.eventlog.storage.postgres import (
+    connections,
+    dialect,
+    dsn,
+    full_text,
+    lazy_connection,
+)
+from agents_eventlog.eventlog.storage.postgres.engine import COMPLETE, POSTGRES_ENGINE
+from agents_eventlog.projections import Conversations, Projections, Usage, default, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agents_eventlog.eventlog import Transaction
+    from tests.postgres import Server
+
+
+def added(text: str = "hello") -> ItemsAdded:
+    return ItemsAdded(items=[{"role": "user", "content": text}])
+
+
+def user(text: str) -> Any:
+    return {"role": "user", "content": text}
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """Name a log that does not exist yet."""
+    return server.url()
+
+
+@contextmanager
+def raw(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect past the library."""
+    target = dsn.target(dsn.resolve(url))
+    with psycopg.connect(
+        target.conninfo, autocommit=True, options=f"-c search_path={target.schema}"
+    ) as connection:
+        yield connection
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("postgres://db/app", "postgresql://db/app?schema=eventlog"),
+        ("postgresql://ann:secret@db/app?schema=chats", "postgresql://ann@db/app?schema=chats"),
+        ("postgresql://ann@db/app?password=a%2Fb", "postgresql://ann@db/app?schema=eventlog"),
+        ("postgresql:///app?host=/run&schema=x", "postgresql:///app?host=%2Frun&schema=x"),
+    ],
+)
+def test_a_log_has_one_name_without_the_password(given: str, name: str) -> None:
+    assert dsn.resolve(given) == dsn.resolve(name) == name
+
+
+def test_the_password_of_a_url_is_used_to_connect() -> None:
+    name = dsn.resolve("postgresql://bob:se%40cret@db/app?schema=chats&sslmode=require")
+    assert dsn.target(name) == ("postgresql://bob:se%40cret@db/app?sslmode=require", "chats")
+    name = dsn.resolve("postgresql://eve@db/app?password=a%2Fb")
+    assert dsn.target(name) == ("postgresql://eve:a%2Fb@db/app", "eventlog")
+
+
+@pytest.mark.parametrize("schema", ["", "Chats", "a-b", 'x"y', "1a", "a" * 64])
+def test_a_schema_that_would_need_quoting_is_refused(schema: str) -> None:
+    with pytest.raises(OpenError, match="invalid schema"):
+        EventLog.open_sync(f"postgresql://db/app?schema={schema}")
+
+
+async def test_a_server_that_cannot_be_reached_is_an_open_error_without_the_password() -> None:
+    with pytest.raises(OpenError, match="cannot connect") as caught:
+        await EventLog.open("postgresql://ann:secret@127.0.0.1:1/app")
+    assert "secret" not in str(caught.value)
+
+
+# -- opening ------------------------------------------------------------------------------------
+
+
+async def test_two_schemas_of_a_database_are_two_logs(server: Server) -> None:
+    async with EventLog.open(server.url()) as first, EventLog.open(server.url()) as second:
+        await first.append("s", added())
+        assert (await first.version("s"), await second.version("s")) == (1, 0)
+
+
+async def test_tables_of_another_program_are_refused(url: str) -> None:
+    with raw(url) as connection:
+        schema = dsn.target(dsn.resolve(url)).schema
+        connection.execute(f'CREATE SCHEMA "{schema}"')
+        connection.execute("CREATE TABLE notes (id integer)")
+        with pytest.raises(ForeignFileError):
+            await EventLog.open(url)
+        assert connection.execute("SELECT to_regclass('events')").fetchone() == (None,)
+
+
+async def test_a_log_of_a_newer_release_is_refused(url: str) -> None:
+    (await EventLog.open(url)).close()
+    with raw(url) as connection:
+        connection.execute(
+            "UPDATE log_properties SET value = '99' WHERE name = 'postgres_schema_version'"
+        )
+        with pytest.raises(NewerFileError):
+            await EventLog.open(url)
+        connection.execute("DELETE FROM log_properties")
+        with pytest.raises(ForeignFileError):  # its tables are there, but nothing claims them
+            await EventLog.open(url)
+
+
+async def test_logs_opened_at_once_create_one_log(url: str) -> None:
+    stores = [connections.connect(dsn.resolve(url)) for _ in range(2)]
+    for connection in stores:
+        connection.close()
+    logs = await asyncio.gather(*(EventLog.open(url) for _ in range(8)))
+    await asyncio.gather(*(log.append(f"s{n}", added()) for n, log in enumerate(logs)))
+    assert (await logs[0].verify()).events == 8
+    for log in logs:
+        log.close()
+
+
+async def test_a_log_opened_read_only_reads_and_refuses_to_write(url: str) -> None:
+    async with EventLog.open(url) as log:
+        await log.append("s", added())
+    async with EventLog.open(url, read_only=True) as log:
+        assert await log.version("s") == 1
+        with pytest.raises(ReadOnlyFileError):
+            await log.append("s", added())
+
+
+async def test_the_strictest_durability_of_a_process_is_used(url: str) -> None:
+    def asked(tx: Transaction) -> Any:
+        return tx.one("SELECT current_setting('synchronous_commit')")
+
+    async with EventLog.open(url, durability="normal") as log:
+        assert await log.write(asked) == ("off",)
+        async with EventLog.open(url) as second:
+            assert await second.write(asked) == ("on",)
+
+
+# -- values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ue000", "\ue0000\0\ue0001", "\0"])
+async def test_nul_characters_come_back_in_ids_and_contents(url: str, text: str) -> None:
+    async with ConversationLog.open(url) as log:
+        session = EventLogSession(f"s{text}", log, user_id=text)
+        await session.add_items([user(text)])
+        assert await session.get_items() == [user(text)]
+        (row,) = await log.sessions()
+        assert (row["session_id"], row["user_id"]) == (f"s{text}", text)
+        assert (await log.verify()).ok
+
+
+async def test_half_a_surrogate_pair_is_refused_as_on_sqlite(url: str) -> None:
+    async with EventLog.open(url) as log:
+        with pytest.raises(InvalidQueryError, match="surrogate"):
+            await log.version("\ud800")
+
+
+def test_statements_of_the_shared_subset_are_translated() -> None:
+    assert dialect.translated("SELECT '?', \"?\", ? FROM t WHERE a = ?") == (
+        "SELECT '?', \"?\", $1 FROM t WHERE a = $2"
+    )
+    assert dialect.translated("INSERT INTO events (data) VALUES (CAST(? AS TEXT))") == (
+        "INSERT INTO events (data) VALUES ($1)"
+    )
+    assert dialect.create_statement("CREATE INDEX i ON t (a)") == "CREATE INDEX i ON t (a)"
+
+
+async def test_a_cursor_lives_as_long_as_its_unit(url: str) -> None:
+    def numbers(tx: Transaction) -> Any:
+        cursor = tx.execute("SELECT 1 UNION SELECT 2 UNION SELECT 3 ORDER BY 1")
+        assert (cursor.rowcount, cursor.fetchmany(1), cursor.fetchone()) == (3, [(1,)], (2,))
+        assert list(cursor) == [(3,)]
+        return cursor
+
+    async with EventLog.open(url) as log:
+        cursor = await log.write(numbers)
+        with pytest.raises(ClosedError):
+            cursor.fetchall()
+        with pytest.raises(ClosedError):
+            cursor.execute("SELECT 1")
+
+
+# -- lanes --------------------------------------------------------------------------------------
+
+
+async def test_events_go_to_several_lanes_and_a_head_names_them_all(url: str) -> None:
+    async with EventLog.open(url) as log:
+        assert (await log.head(), (await log.verify()).ok) == ((0, bytes(32)), True)
+        for number in range(30):
+            await log.append(f"s{number % 3}", added(str(number)))
+        head = await log.head()
+        assert len(head.lanes) > 5
+        assert head.position == max(head.lanes)
+        positions = [recorded.position async for recorded in log.read()]
+        assert positions == sorted(set(positions))
+        assert (await log.verify(head)).ok
+        assert (await log.verify(str(head))).ok
+        await log.append("s0", added("later"))
+        assert (await log.verify(str(head))).ok
+        assert not (await log.verify(f"{head.position}:{'0' * 64}:{head.position}")).ok
+        for number in range(3):
+            assert (await log.verify_session(f"s{number}")).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET recorded_at = recorded_at + 1 WHERE version = 2",
+        "UPDATE events SET data = '{}' WHERE version = 2",
+        "DELETE FROM events WHERE position = (SELECT MIN(position) FROM events)",
+        "DELETE FROM events WHERE position = (SELECT MAX(position) FROM events)",
+    ],
+)
+async def test_a_changed_log_is_found(url: str, change: str) -> None:
+    async with EventLog.open(url) as log:
+        for number in range(10):
+            await log.append("s", added(str(number)))
+        head = await log.head()
+        with raw(url) as connection:
+            connection.execute("ALTER TABLE events DISABLE TRIGGER USER")
+            connection.execute(change)
+            connection.execute("ALTER TABLE events ENABLE TRIGGER USER")
+        assert not (await log.verify(head)).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET recorded_at = 0",
+        "UPDATE events SET data = '{}'",
+        "UPDATE events SET data = NULL, type = 'x'",
+        "DELETE FROM events",
+        "TRUNCATE events",
+    ],
+)
+async def test_events_are_append_only(url: str, change: str) -> None:
+    async with EventLog.open(url) as log:
+        await log.append("s", added())
+        with raw(url) as connection, pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+            connection.execute(change)
+        with raw(url) as connection:
+            connection.execute("UPDATE events SET data = NULL")  # what erasing does
+        assert (await log.verify()).ok
+
+
+async def test_a_follower_resumes_where_it_was_in_each_lane(url: str) -> None:
+    async with EventLog.open(url) as log:
+        for number in range(20):
+            await log.append(f"s{number}", added(str(number)))
+        head = await log.head()
+        seen = {}
+        async with aclosing(log.subscribe()) as events:
+            for _ in range(12):
+                recorded = await anext(events)
+                seen[recorded.position % 64] = recorded.position
+        await log.append("s", SessionCleared())
+        async with aclosing(log.subscribe(after=[*seen.values()])) as events:
+            rest = [await anext(events) for _ in range(9)]
+        assert rest[-1].type == "session_cleared"
+        assert len({recorded.session_id for recorded in rest}) == 9
+        async with aclosing(log.subscribe(after=head, types=[SessionCleared])) as events:
+            assert (await anext(events)).position == rest[-1].position
+
+
+async def test_without_a_free_lane_an_append_waits_for_one(url: str) -> None:
+    async with EventLog.open(url) as log:
+        with raw(url) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM lanes FOR UPDATE")
+            waiting = asyncio.create_task(log.append("s", added()))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            connection.execute("COMMIT")
+            assert (await waiting).version == 1
+
+
+# -- locks --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(url: str, session_id: str) -> Iterator[psycopg.Connection[Any]]:
+    """Lock a session as another server's transaction does."""
+    with raw(url) as connection:
+        connection.execute("BEGIN")
+        connection.execute(
+            "SELECT 1 FROM session_locks WHERE session_id = %s FOR UPDATE", (session_id,)
+        )
+        yield connection
+        if not connection.closed:
+            connection.execute("COMMIT")
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Wait for locks no longer than half a second."""
+    before = registry.limits.busy_timeout_seconds
+    configure(busy_timeout_seconds=0.5)
+    yield
+    configure(busy_timeout_seconds=before)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_session_locked_for_too_long_is_busy_and_others_go_on(url: str) -> None:
+    async with EventLog.open(url) as log:
+        await log.append("s", added())
+        with locked(url, "s"):
+            with pytest.raises(BusyError, match="locked by another transaction"):
+                await log.append("s", added())
+            assert (await log.append("t", added())).version == 1
+        assert (await log.append("s", added())).version == 2
+
+
+async def test_a_unit_of_two_sessions_waits_for_the_second_by_beginning_again(url: str) -> None:
+    def both(tx: Transaction) -> None:
+        for session_id in ("first", "second"):
+            append(tx, session_id, added())
+
+    async with EventLog.open(url) as log:
+        await log.write(both)
+        with locked(url, "second"):
+            waiting = asyncio.create_task(log.write(both))
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+        await waiting
+        assert (await log.version("first"), await log.version("second")) == (2, 2)
+
+
+async def test_a_lease_is_held_once(url: str) -> None:
+    async with EventLog.open(url) as log:
+        lease = await log.write(lambda tx: leases.take(tx, "s", "me", 10**9))
+        assert await log.write(lambda tx: leases.renew(tx, lease, 10**9))
+        assert not await log.write(lambda tx: leases.is_free(tx, "s"))
+        assert await log.query(leases.held) != []
+        await log.write(lambda tx: leases.release(tx, lease))
+        assert await log.write(lambda tx: leases.is_free(tx, "s"))
+
+
+# -- projections --------------------------------------------------------------------------------
+
+
+def checkpoints(log: EventLog) -> dict[str, int]:
+    return log.store.read_sync(
+        lambda tx: dict(tx.all("SELECT projection, position FROM checkpoints"))
+    )
+
+
+async def test_a_program_without_a_projection_leaves_it_to_be_built_again(url: str) -> None:
+    async with ConversationLog.open(url) as log:
+        await log.append("s", added())
+        assert set(checkpoints(log).values()) == {COMPLETE}
+    async with EventLog.open(url, projections=Projections(Conversations())) as log:
+        assert checkpoints(log)["usage"] == COMPLETE  # nothing was appended yet
+        await log.append("s", added())
+        assert checkpoints(log) == {"conversations": COMPLETE, "usage": 0, "views": 0}
+    async with EventLog.open(url, projections=Projections(Conversations(), Usage())) as log:
+        assert checkpoints(log)["usage"] == COMPLETE
+        await log.append("s", added())
+        assert checkpoints(log)["usage"] == COMPLETE
+
+
+async def test_a_replay_and_the_live_tables_agree_and_the_past_is_readable(url: str) -> None:
+    async with ConversationLog.open(url, search=True) as log:
+        session = EventLogSession("s", log, metadata={"a\0": 1})
+        for number in range(5):
+            await session.add_items([user(f"Question {number}\0"), user("x")])
+        await session.create_branch_from_turn(2, "draft")
+        await session.pop_item()
+        every = default(search=True).named([])
+        before = await session.get_items(branch_id="main")
+        for check in (True, False, True):
+            results = await asyncio.to_thread(replay, log, every, check=check)
+            assert sum(result.differences for result in results) == 0
+        assert await session.get_items(branch_id="main") == before
+        with raw(url) as connection:  # the views were created again with the tables that they read
+            await log.append("t", added("hello"))
+            rows = connection.execute("SELECT text, item FROM v_messages WHERE session_id = 't'")
+            assert rows.fetchall() == [("hello", '{"role":"user","content":"hello"}')]
+        assert await session.get_items(branch_id="main", as_of=3) == before[:4]
+
+
+async def test_searches_find_what_they_find_on_sqlite(url: str, tmp_path: Path) -> None:
+    answers = []
+    for path in (url, str(tmp_path / "log.db")):
+        async with ConversationLog.open(path, search=True) as log:
+            session = EventLogSession("s", log)
+            for text in ("Zebra crossing", "100% of_it", 'say "hi"', "日本語の文", "back\\slash"):
+                await session.add_items([user(text)])
+            found = {}
+            for text in ("zebra", "ZEBRA C", "0% o", "of_it", 'y "hi', "日本語", "ack\\s", "ze"):
+                results = await log.find_items(text)
+                found[text] = [row["item"] for row in results.rows]
+            assert all(len(items) == 1 for items in found.values()), found
+            answers.append(found)
+            await log.erase(session_id="s")
+            assert (await log.find_items("zebra")).rows == ()
+            assert (await log.verify()).ok
+    assert answers[0] == answers[1]
+
+
+def test_a_condition_has_each_trigram_literally() -> None:
+    assert full_text._condition('"a""b" "c%_" "\\de"') == (
+        "item_texts.text LIKE ? AND item_texts.text LIKE ? AND item_texts.text LIKE ?",
+        ('%a"b%', "%c\\%\\_%", "%\\\\de%"),
+    )
+    sql, parameters = POSTGRES_ENGINE.full_text.sessions('"abc"')
+    assert ("DISTINCT e.session_id" in sql, parameters) == (True, ("%abc%",))
+
+
+async def test_doctor_names_a_missing_trigger_and_a_server_without_fsync(url: str) -> None:
+    async with EventLog.open(url) as log:
+        found = await log.query(lambda tx: list(POSTGRES_ENGINE.problems(tx)))
+        assert [problem.subject for problem in found] == ["server"]
+        with raw(url) as connection:
+            connection.execute("DROP TRIGGER events_are_never_deleted ON events")
+        found = await log.query(lambda tx: list(POSTGRES_ENGINE.problems(tx)))
+        assert "events_are_never_deleted" in found[0].problem
+        facts = await log.query(POSTGRES_ENGINE.facts)
+        assert facts["schema_version"] == 1
+        store = log.store
+        assert (POSTGRES_ENGINE.leftovers(store), store.engine.damage(log.path)) == ([], None)
+        with pytest.raises(OpenError, match="pg_dump"):
+            POSTGRES_ENGINE.copying(log.path, "x")
+
+
+# -- lost connections ---------------------------------------------------------------------------
+
+END_ALL = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
+
+
+async def test_connections_that_were_lost_are_opened_again(url: str) -> None:
+    async with EventLog.open(url) as log:
+        await log.append("s", added())
+        assert await log.version("s") == 1
+        with raw(url) as connection:
+            connection.execute(END_ALL)
+        assert await log.version("s") == 1
+        assert (await log.append("s", added())).version == 2
+
+
+async def test_a_unit_whose_connection_is_lost_runs_again_and_appends_once(url: str) -> None:
+    runs = 0
+
+    def unit(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        append(tx, "s", added())
+        tx.flush()
+        if runs == 1:
+            with raw(url) as connection:
+                connection.execute(END_ALL)
+
+    async with EventLog.open(url) as log:
+        await log.write(unit)
+        assert (runs, await log.version("s")) == (2, 1)
+
+
+class Proxy:
+    """Stands between a client and the server, and can cut the connection at a commit."""
+
+    def __init__(self, server: Server, *, forward: bool) -> None:
+        self._target = str(next(server.folder.glob(".s.PGSQL.*[0-9]")))
+        self._forward = forward
+        self.cut_next = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(self._target)
+                threading.Thread(target=self._up, args=(client, upstream), daemon=True).start()
+                threading.Thread(target=self._down, args=(upstream, client), daemon=True).start()
+
+    def _up(self, client: socket.socket, upstream: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                if self.cut_next and b"COMMIT" in data:
+                    self.cut_next = False
+                    if self._forward:
+                        upstream.sendall(data)
+                    client.shutdown(socket.SHUT_RDWR)
+                    client.close()
+                    return
+                upstream.sendall(data)
+        upstream.close()
+
+    def _down(self, upstream: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := upstream.recv(65536):
+                client.sendall(data)
+        with suppress(OSError):
+            client.close()
+            upstream.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["after", "before"])
+async def test_an_append_whose_connection_is_cut_in_the_commit_happens_once(
+    server: Server, forward: bool
+) -> None:
+    proxy = Proxy(server, forward=forward)
+    schema = dsn.target(dsn.resolve(server.url())).schema
+    url = f"postgresql://eventlog@127.0.0.1:{proxy.port}/postgres?schema={schema}&sslmode=disable"
+    async with EventLog.open(url) as log:
+        for number in range(3):
+            proxy.cut_next = True
+            assert (await log.append("s", added(str(number)))).version == number + 1
+        assert (await log.verify()).findings == ()
+    proxy.close()
+
+
+async def test_an_outcome_that_cannot_be_found_out_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lazy_connection, "OUTCOME_TIMEOUT_SECONDS", 0.2)
+    proxy = Proxy(server, forward=True)
+    schema = dsn.target(dsn.resolve(server.url())).schema
+    url = f"postgresql://eventlog@127.0.0.1:{proxy.port}/postgres?schema={schema}&sslmode=disable"
+    log = await EventLog.open(url)
+    await log.append("s", added())
+    proxy.cut_next = True
+    proxy.close()
+    with pytest.raises(UnknownOutcomeError, match="unknown"):
+        await log.append("s", added())
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("53100", DiskFullError),
+        ("58030", DiskError),
+        ("XX001", CorruptFileError),
+        ("42501", ReadOnlyFileError),
+        ("57014", BusyError),
+        ("28P01", OpenError),
+        ("22012", StoreError),
+    ],
+)
+def test_the_servers_errors_are_documented_ones(state: str, kind: type[Exception]) -> None:
+    error = psycopg.errors.lookup(state)("one line\nmore")
+    found = connections.translated(error, "postgresql://db/app")
+    assert type(found) is kind
+    assert found.__cause__ is error
+
+
+async def test_a_failed_statement_outside_the_servers_rights_is_the_callers_error(url: str) -> None:
+    async with EventLog.open(url) as log:
+        with pytest.raises(StoreError, match="does not exist"):
+            await log.write(lambda tx: tx.execute("SELECT nothing"))
+        with pytest.raises(StoreError, match="division by zero"):
+            await log.query(lambda tx: tx.one("SELECT 1 / 0"))
+        assert await log.query(lambda tx: tx.one("SELECT SUM(1.5), SUM(CAST(2 AS bigint))")) == (
+            1.5,
+            2,
+        )
+        await log.write(lambda tx: tx.executemany("UPDATE lanes SET lane = ?", []))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    error = KeyError("x")
+    assert connections.translated(error, "postgresql://db/app") is error
+
+
+# -- the manual ---------------------------------------------------------------------------------
+
+
+async def test_the_manuals_example_runs(url: str) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```$", manual, re.DOTALL | re.MULTILINE)[0]
+    code = re.sub(r'"postgresql://[^"]*"', repr(url), code)
+    printed = StringIO()
+    with redirect_stdout(printed):
+        namespace: dict[str, Any] = {}
+        compiled = compile(code, "docs/postgresql.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(compiled, namespace)
+    assert printed.getvalue() == "[{'role': 'user', 'content': 'Where is my order?'}]\n"
+    namespace["session"].close()
+
+
+@pytest.mark.parametrize("command", ["sessions", "verify", "doctor", "usage", "replay", "export"])
+async def test_the_command_line_takes_a_url(url: str, command: str) -> None:
+    async with ConversationLog.open(url) as log:
+        await EventLogSession("support-42", log).add_items([user("hello")])
+    check = ["--check"] if command == "replay" else []
+    for options in ([], ["--json"] if command != "export" else []):
+        result = await asyncio.to_thread(
+            CliRunner().invoke, main.app, [command, url, *check, *options]
+        )
+        assert result.exit_code == (1 if command == "doctor" else 0), result.output
+        assert result.output
