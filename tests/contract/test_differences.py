@@ -177,6 +177,7 @@ async def test_ours_compacts_a_branch_and_nothing_else(world: World) -> None:
 
 
 @shows("a file with the history of a plain `SQLiteSession`")
+@pytest.mark.sqlite_only("a history of the SDK's, which only files have")
 async def test_ours_adopts_a_plain_history(world: World) -> None:
     plain = {}
     for side in SIDES:

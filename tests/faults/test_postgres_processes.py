@@ -105,6 +105,16 @@ async def test_processes_share_sessions_and_a_follower_sees_each_event_once_in_o
         assert len(await EventLogSession("s0", log).get_items()) == writers * rounds
 
 
+async def test_processes_that_open_a_new_log_at_once_create_one_log(server: Server) -> None:
+    url = server.url()
+    processes = [started(WRITER, url, f"w{number}", 3, "s") for number in range(4)]
+    for process in processes:
+        await asyncio.to_thread(process.communicate)
+        assert process.returncode == 0
+    async with ConversationLog.open(url) as log:
+        assert (await log.verify()).events == 12
+
+
 async def test_items_that_processes_pop_at_once_are_popped_once(server: Server) -> None:
     url = server.url()
     async with ConversationLog.open(url) as log:
