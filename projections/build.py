@@ -77,9 +77,10 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     names = base.names(tx.engine, projection)
     makers: dict[str, str] = json.loads(get_property(tx, MAKERS) or "{}")
     earlier = {name for name, maker in makers.items() if maker == projection.name}
-    if replace:
-        for name in sorted({*names, *earlier}):
-            tx.engine.drop(tx, name)
+    # A view that it made has no rows to lose, also where a program deleted the checkpoint.
+    views = earlier & set(projection.views(tx.engine))
+    for name in sorted({*names, *earlier} if replace else views):
+        tx.engine.drop(tx, name)
     present = tx.engine.table_names(tx)
     for name in names:
         if name in present:

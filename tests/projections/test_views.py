@@ -283,6 +283,14 @@ def test_a_missing_view_is_found_and_a_replay_creates_it(path: Path) -> None:
         assert log.store.read_sync(lambda tx: tx.all("SELECT COUNT(*) FROM v_turns")) == [(4,)]
 
 
+def test_views_without_a_checkpoint_are_created_again(path: Path) -> None:
+    asyncio.run(support_conversation.write(path))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM checkpoints WHERE projection = 'views'")
+    with closing(EventLog.open_sync(path, projections=projections.default())) as log:
+        assert log.store.read_sync(lambda tx: tx.all("SELECT COUNT(*) FROM v_turns")) == [(4,)]
+
+
 def test_a_view_of_another_program_is_never_replaced(path: Path) -> None:
     EventLog.open_sync(path).close()
     with closing(sqlite3.connect(path)) as connection:
