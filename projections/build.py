@@ -22,6 +22,7 @@ SET_CHECKPOINT = """
     INSERT INTO checkpoints (projection, version, position) VALUES (?, ?, ?)
     ON CONFLICT (projection) DO UPDATE SET version = excluded.version, position = excluded.position
 """
+BUILD_AGAIN = "UPDATE checkpoints SET version = 0, position = 0 WHERE projection = ?"
 MAKERS = "table_makers"
 """The property that remembers, as a JSON object, which projection made which table."""
 
@@ -95,7 +96,7 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     others = {name: maker for name, maker in makers.items() if name not in earlier}
     for name, maker in others.items():
         if name not in present:  # a view that the engine dropped with a table that it reads
-            delete_checkpoint(tx, maker)
+            tx.execute(BUILD_AGAIN, (maker,))
     made = {**others, **dict.fromkeys(names, projection.name)}
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
 
