@@ -47,7 +47,7 @@ def tx() -> Iterator[Transaction]:
     """A transaction on an empty log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         opened = Transaction(connection, now=START, participant=Appender(), engine=SQLITE)
-        schema.create(opened, "", is_shared=False)
+        schema.create(opened)
         appender.ledger(opened).begin(opened)
         yield opened
 
