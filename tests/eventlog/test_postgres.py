@@ -225,6 +225,11 @@ async def test_a_cursor_lives_as_long_as_its_unit(url: str) -> None:
             cursor.execute("SELECT 1")
 
 
+async def test_a_bool_is_stored_as_the_integer_that_it_is(url: str) -> None:
+    async with EventLog.open(url) as log:
+        assert await log.query(lambda tx: tx.one("SELECT CAST(? AS BIGINT)", (True,))) == (1,)
+
+
 # -- lanes --------------------------------------------------------------------------------------
 
 
@@ -421,6 +426,19 @@ async def test_a_replay_and_the_live_tables_agree_and_the_past_is_readable(url: 
             rows = connection.execute("SELECT text, item FROM v_messages WHERE session_id = 't'")
             assert rows.fetchall() == [("hello", '{"role":"user","content":"hello"}')]
         assert await session.get_items(branch_id="main", as_of=3) == before[:4]
+
+
+async def test_a_swap_that_fails_changes_nothing(url: str) -> None:
+    def fails(tx: Transaction) -> None:
+        tx.execute("DELETE FROM checkpoints")
+        raise KeyError("x")
+
+    async with ConversationLog.open(url) as log:
+        before = checkpoints(log)
+        with pytest.raises(KeyError):
+            await asyncio.to_thread(log.store.swap, "", fails)
+        assert checkpoints(log) == before
+        await log.append("s", added())
 
 
 async def test_searches_find_what_they_find_on_sqlite(url: str, tmp_path: Path) -> None:
