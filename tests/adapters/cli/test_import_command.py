@@ -144,7 +144,7 @@ async def test_a_log_is_made_for_the_first_session_that_is_not_broken(
     done = command("import", new, source)
     assert "imported 2 sessions, 24 events" in done.stdout
     assert done.stdout.count("broken") == 2
-    assert await versions(new, "s", "t", "u") == [0, 19, 3]
+    assert await versions(new, "s", "t", "u") == [0, 21, 3]
 
 
 def test_a_name_that_no_table_can_have_is_a_usage_error(
