@@ -34,6 +34,8 @@ ALLOWED = {
     ("adapters/cli/export_import.py", "os.fdopen"): "a new file",
     ("adapters/cli/export_import.py", "tempfile.mkstemp"): "a new file",
     ("adapters/cli/terminal.py", "os.open"): "the null device",
+    ("adapters/cli/view.py", "webbrowser.open"): "a browser",
+    ("adapters/view/rendering.py", "file.read_bytes"): "the page's own files",
     (
         "adapters/openai_agents/migration/import_file.py",
         "Path(path).open",

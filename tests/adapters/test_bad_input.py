@@ -341,7 +341,7 @@ def test_what_tells_no_prices_is_refused(path: Path, prices: Any) -> None:
 
 @pytest.mark.parametrize("by", ["colour", ["day", "colour"], ["day", "day"], None, 3])
 async def test_a_group_of_usage_that_there_is_not_is_refused(session: Any, by: Any) -> None:
-    with pytest.raises(errors.InvalidQueryError, match="cannot group usage"):
+    with pytest.raises(errors.InvalidQueryError, match=r"cannot group usage|invalid by"):
         await session.get_usage_stats(by=by)
 
 

@@ -24,7 +24,8 @@ async def test_what_is_bound_is_recorded_with_every_event_of_the_block(log: Even
         await log.append("b", CLEARED)
     await log.append("a", CLEARED)
     bound = {"actor": "alice", "run_id": "r1"}
-    assert await recorded(log) == [bound, bound, bound, {}]
+    of_two = {**bound, "events_in_append": 2}
+    assert await recorded(log) == [of_two, of_two, bound, {}]
 
 
 async def test_blocks_nest_and_the_inner_ones_win(log: EventLog) -> None:
@@ -78,7 +79,7 @@ async def test_any_json_can_be_recorded(log: EventLog) -> None:
 async def test_a_name_that_the_log_itself_records_under_is_refused(
     log: EventLog, name: str
 ) -> None:
-    with pytest.raises(errors.InvalidEventError, match=f"invalid name '{name}'"):  # noqa: SIM117
+    with pytest.raises(errors.InvalidEventError, match=f"reserved name '{name}'"):  # noqa: SIM117
         with recording(**{name: 0}):
             await log.append("a", CLEARED)
     assert await recorded(log) == []
