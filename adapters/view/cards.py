@@ -48,15 +48,25 @@ class Card(NamedTuple):
     is_failure: bool = False
 
 
-def card(item: JSON, ref: ItemRef, kind: ItemKind | None) -> Card:
-    """Return an item as the page shows it; an item that is None was erased."""
+def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bool = False) -> Card:
+    """
+    Return an item as the page shows it; an item that is None was erased.
+
+    embeds_pictures: the addresses of pictures hold their bytes, for a page that is a file.
+    """
     name = "" if kind is None else kind.type
     if item is None:
         return Card("erased", name, "content erased", [], "")
     if not isinstance(item, Mapping):
         return Card("other", name, summary.shortened(str(item)), [], rendering.pretty(item))
     if isinstance(item.get("role"), str):
-        return Card("message", item["role"], summary.brief(item), list(_parts(item, ref)), "")
+        return Card(
+            "message",
+            item["role"],
+            summary.brief(item),
+            list(_parts(item, ref, embeds_pictures=embeds_pictures)),
+            "",
+        )
     if item.get("type") in _HIDDEN:
         texts = media.texts(item.get("summary")) + media.texts(item.get("content"))
         text = "\n\n".join(filter(None, texts))
@@ -88,13 +98,15 @@ def image(item: JSON, index: int) -> tuple[bytes, str] | None:
     return (data, found[1]) if data.startswith(IMAGES[found[1]]) else None
 
 
-def _parts(item: Mapping[str, Any], ref: ItemRef) -> Iterator[Part]:
+def _parts(item: Mapping[str, Any], ref: ItemRef, *, embeds_pictures: bool) -> Iterator[Part]:
     content = item.get("content")
     if not isinstance(content, list):
         yield Part("text", content if isinstance(content, str) else summary.json_or_text(content))
         return
     for index, (part, text) in enumerate(zip(content, media.texts(content), strict=True)):
-        if _DATA_URL.match(_address(part)):
+        if embeds_pictures and image(item, index) is not None:
+            yield Part("image", _address(part))
+        elif not embeds_pictures and _DATA_URL.match(_address(part)):
             place = {"position": ref.position, "index": ref.index, "part": index}
             yield Part("image", rendering.url("/item/part", **place))
         elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
