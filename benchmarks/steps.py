@@ -128,7 +128,7 @@ def export(path: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "history.jsonl"
         return _command(
-            lambda: export_import.export(path, [LONG], markdown=False, output=output, as_json=False)
+            lambda: export_import.export(path, [LONG], form="jsonl", output=output, as_json=False)
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, get_args
+from typing import IO, Literal, get_args
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
@@ -45,7 +45,7 @@ def export(
     sessions: Sequence[str] | None,
     user_id: str | None = None,
     *,
-    markdown: bool,
+    form: Literal["jsonl", "markdown", "html"],
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -68,10 +68,18 @@ def export(
             terminal.check_session(log, session_id)
         if user_id is not None:
             sessions = _sessions_of(log, user_id)
-        form = export_markdown if markdown else export_lines
-        asyncio.run(_write(form(log, sessions or None, on_progress=on_progress), output))
+        texts = _texts(form)(log, sessions or None, on_progress=on_progress)
+        asyncio.run(_write(texts, output))
     if output is not None:
         _print_exported(written, output, as_json=as_json)
+
+
+def _texts(form: Literal["jsonl", "markdown", "html"]) -> Callable[..., AsyncIterator[str]]:
+    if form == "html":
+        from agents_eventlog.adapters.view.export import export_html
+
+        return export_html
+    return export_markdown if form == "markdown" else export_lines
 
 
 def _sessions_of(log: EventLog, user_id: str) -> list[str]:

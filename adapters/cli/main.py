@@ -633,6 +633,7 @@ class Format(StrEnum):
 
     jsonl = "jsonl"
     markdown = "markdown"
+    html = "html"
 
 
 class Conflict(StrEnum):
@@ -652,7 +653,8 @@ def export(
     ] = None,
     user: User = None,
     form: Annotated[
-        Format, typer.Option("--format", help="Events as JSON lines, or readable Markdown.")
+        Format,
+        typer.Option("--format", help="Events as JSON lines, or readable Markdown or HTML."),
     ] = Format.jsonl,
     output: Annotated[
         Path | None,
@@ -665,7 +667,8 @@ def export(
 
     [bold]--user[/bold] exports all sessions of a user, deleted ones included.
 
-    [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools.
+    [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools;
+    [bold]--format html[/bold] exports them as one page without scripts, with pictures.
 
     --json describes the written file: kind ("exported"), sessions, events, output.
 
@@ -673,8 +676,7 @@ def export(
     """
     from agents_eventlog.adapters.cli import export_import
 
-    is_markdown = form is Format.markdown
-    export_import.export(db, session, user, markdown=is_markdown, output=output, as_json=as_json)
+    export_import.export(db, session, user, form=form.value, output=output, as_json=as_json)
 
 
 @app.command("import")

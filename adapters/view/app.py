@@ -16,6 +16,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agents_eventlog.adapters.conversations import event_descriptions, timestamps
+from agents_eventlog.adapters.conversations.comparison import (
+    BranchComparison,
+    TurnSide,
+    compare_branches,
+)
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.conversations.window import Window, window
 from agents_eventlog.adapters.view import cards, rendering
@@ -27,6 +32,7 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.usage.queries import BY
@@ -52,6 +58,7 @@ class View:
         pages: dict[str, Endpoint] = {
             "/": self.sessions,
             "/session": self.session,
+            "/session/compare": self.compare,
             "/event": self.event,
             "/events": self.events,
             "/spend": self.spend,
@@ -121,7 +128,7 @@ class View:
         turns = [
             (
                 turn,
-                [(item, cards.card(item)) for item in turn.items],
+                [(item, cards.card(item.item, item.ref, item.node.kind)) for item in turn.items],
                 [(name, paths.exists(name, shown.version)) for name in turn.forks],
             )
             for turn in shown.turns
@@ -139,6 +146,7 @@ class View:
             session_id=session_id,
             branch=branch,
             branches=[(name, paths.exists(name, shown.version)) for name in paths.moves],
+            live=[name for name in paths.moves if paths.exists(name)],
             window=shown,
             turns=turns,
             last_forks=[(name, paths.exists(name, shown.version)) for name in shown.forks],
@@ -146,6 +154,31 @@ class View:
             last_version=paths.version,
             step=step,
             here=here,
+        )
+
+    async def compare(self, request: Request) -> Response:
+        """Show two branches, turn beside turn, from where they part."""
+        session_id, a, b = (_required(request, name) for name in ("id", "a", "b"))
+
+        def unit(tx: Transaction) -> tuple[BranchComparison, list[str]]:
+            paths = self._paths_of(tx, session_id)
+            if not paths.version:
+                raise SessionNotFoundError(session_id)
+            names = [name for name in paths.moves if paths.exists(name)]
+            return compare_branches(tx, session_id, a, b), names
+
+        found, names = await self.log.query(unit)
+        return page(
+            "compare.html",
+            title=f"{a} and {b}",
+            section="sessions",
+            session_id=session_id,
+            found=found,
+            names=names,
+            turns=[
+                (turn["turn"], [(side, _cards(side)) for side in (turn["a"], turn["b"])])
+                for turn in found["turns"]
+            ],
         )
 
     async def event(self, request: Request) -> Response:
@@ -348,6 +381,15 @@ def _required(request: Request, name: str) -> str:
     if value is None:
         raise HTTPException(400, f"the address lacks {name}=")
     return value
+
+
+def _cards(side: TurnSide | None) -> list[cards.Card]:
+    return [
+        cards.card(
+            row["item"], ItemRef(row["position"], row["index"]), item_kind.classify(row["item"])
+        )
+        for row in ([] if side is None else side["items"])
+    ]
 
 
 def _time(micros: int | None) -> datetime | None:

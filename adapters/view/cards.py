@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from agents_eventlog.adapters.conversations import media, summary
-from agents_eventlog.adapters.conversations.window import ShownItem
 from agents_eventlog.adapters.view import rendering
-from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.projections.conversations.item_kind import ItemKind
 
 IMAGES: Final = {
     "image/png": b"\x89PNG\r\n\x1a\n",
@@ -48,22 +48,31 @@ class Card(NamedTuple):
     is_failure: bool = False
 
 
-def card(shown: ShownItem) -> Card:
-    """Return an item as the page shows it."""
-    item = shown.item
-    kind = "" if shown.node.kind is None else shown.node.kind.type
+def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bool = False) -> Card:
+    """
+    Return an item as the page shows it; an item that is None was erased.
+
+    embeds_pictures: the addresses of pictures hold their bytes, for a page that is a file.
+    """
+    name = "" if kind is None else kind.type
     if item is None:
-        return Card("erased", kind, "content erased", [], "")
+        return Card("erased", name, "content erased", [], "")
     if not isinstance(item, Mapping):
-        return Card("other", kind, summary.shortened(str(item)), [], rendering.pretty(item))
+        return Card("other", name, summary.shortened(str(item)), [], rendering.pretty(item))
     if isinstance(item.get("role"), str):
-        return Card("message", item["role"], summary.brief(item), list(_parts(item, shown)), "")
+        return Card(
+            "message",
+            item["role"],
+            summary.brief(item),
+            list(_parts(item, ref, embeds_pictures=embeds_pictures)),
+            "",
+        )
     if item.get("type") in _HIDDEN:
         texts = media.texts(item.get("summary")) + media.texts(item.get("content"))
         text = "\n\n".join(filter(None, texts))
         return Card("reasoning", "reasoning", summary.shortened(text), [], rendering.shown(text))
-    if shown.node.kind is not None and shown.node.kind.is_tool_call:
-        line = summary.call(item) if "arguments" in item else str(shown.node.kind.tool_name)
+    if kind is not None and kind.is_tool_call:
+        line = summary.call(item) if "arguments" in item else str(kind.tool_name)
         body = rendering.arguments(item) if "arguments" in item else rendering.pretty(item)
         return Card("call", "calls", line, [], body)
     if "output" in item:
@@ -71,7 +80,7 @@ def card(shown: ShownItem) -> Card:
         return Card(
             "output", "gets", summary.shortened(text), [], rendering.shown(text), _failed(text)
         )
-    return Card("other", kind, kind, [], rendering.pretty(media.compact(dict(item))))
+    return Card("other", name, name, [], rendering.pretty(media.compact(dict(item))))
 
 
 def image(item: JSON, index: int) -> tuple[bytes, str] | None:
@@ -89,14 +98,16 @@ def image(item: JSON, index: int) -> tuple[bytes, str] | None:
     return (data, found[1]) if data.startswith(IMAGES[found[1]]) else None
 
 
-def _parts(item: Mapping[str, Any], shown: ShownItem) -> Iterator[Part]:
+def _parts(item: Mapping[str, Any], ref: ItemRef, *, embeds_pictures: bool) -> Iterator[Part]:
     content = item.get("content")
     if not isinstance(content, list):
         yield Part("text", content if isinstance(content, str) else summary.json_or_text(content))
         return
     for index, (part, text) in enumerate(zip(content, media.texts(content), strict=True)):
-        if _DATA_URL.match(_address(part)):
-            place = {"position": shown.ref.position, "index": shown.ref.index, "part": index}
+        if embeds_pictures and image(item, index) is not None:
+            yield Part("image", _address(part))
+        elif not embeds_pictures and _DATA_URL.match(_address(part)):
+            place = {"position": ref.position, "index": ref.index, "part": index}
             yield Part("image", rendering.url("/item/part", **place))
         elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
             yield Part("text", part["text"])

@@ -22,6 +22,7 @@ PAGES = [
     "/",
     f"/session?id={ID}&branch=main",
     f"/session?id={ID}&branch=main&v=3",
+    f"/session/compare?id={ID}&a=main&b=draft",
     "/spend",
     "/events",
     "/event?position=5",

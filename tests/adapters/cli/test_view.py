@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
+from agents_eventlog import AdvancedSQLiteSession
+from tests.adapters.view.conversation import PIXEL, talk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +71,37 @@ def test_a_port_that_is_taken_is_named(command: Any, db: Path) -> None:
         done = command("view", db, "--no-open", "--port", port)
     assert done.exit_code == 2
     assert f"port {port}" in done.stderr
+
+
+def test_a_conversation_is_exported_as_one_page_without_scripts_or_addresses(
+    command: Any, tmp_path: Path
+) -> None:
+    path, page = tmp_path / "log.db", tmp_path / "talk.html"
+    asyncio.run(talk(path))
+    assert command("export", path, "--format", "html", "--output", page).exit_code == 0
+    html = page.read_text()
+    assert html.startswith("<!doctype html>")
+    assert html.endswith("</html>\n")
+    for words in ("support/4711", "Sorry!", "Branch draft, from main", "another second question"):
+        assert words in html
+    assert html.count("Sorry!") == 1  # the branch shows what is its own
+    assert "<script" not in html
+    assert "http://evil.test" in html
+    assert 'src="http' not in html
+    assert not re.search(r"""(?:src|href)=["']/""", html)
+
+
+def test_pictures_are_in_the_exported_page(command: Any, tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    picture = {"type": "input_image", "image_url": PIXEL}
+    fake = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    item: Any = {"role": "user", "content": [picture, fake]}
+
+    async def write() -> None:
+        async with AdvancedSQLiteSession("s", path) as session:
+            await session.add_items([item])
+
+    asyncio.run(write())
+    html = command("export", path, "--format", "html").stdout
+    assert html.count("<img ") == 1
+    assert "iVBORw0KGgo" in html

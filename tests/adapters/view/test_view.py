@@ -83,6 +83,15 @@ async def test_a_branch_is_linked_where_it_leaves_and_shows_its_own_turns(
     assert "Sorry!" in page
 
 
+async def test_two_branches_stand_side_by_side_from_where_they_part(
+    browser: httpx.AsyncClient,
+) -> None:
+    page = await text(browser, "/session/compare", id=ID, a="main", b="draft")
+    assert "1 turn shared, 4 items" in page
+    assert page.index(">second question") < page.index("another second question")
+    assert "Sorry!" not in page
+
+
 async def test_a_version_shows_the_conversation_as_it_was_then(
     browser: httpx.AsyncClient,
 ) -> None:
@@ -157,6 +166,8 @@ async def test_the_whole_log_is_proved_when_asked(browser: httpx.AsyncClient) ->
         (f"/session?id={ID}&v=99", 404),
         (f"/session?id={ID}&v=x", 400),
         (f"/session?id={ID}&branch=nowhere", 404),
+        (f"/session/compare?id={ID}&a=main&b=nowhere", 400),
+        ("/session/compare?id=nobody&a=main&b=b", 404),
         ("/event?position=99", 404),
         ("/item?position=99&index=0", 404),
         ("/search?q=a&after=nonsense", 400),
@@ -174,7 +185,14 @@ async def test_an_address_without_anything_behind_it_is_a_page_that_says_so(
 
 
 async def test_text_of_a_conversation_is_never_markup(browser: httpx.AsyncClient) -> None:
-    for address in ("/", f"/session?id={ID}", "/events", "/event?position=2", "/search?q=script"):
+    for address in (
+        "/",
+        f"/session?id={ID}",
+        f"/session/compare?id={ID}&a=main&b=draft",
+        "/events",
+        "/event?position=2",
+        "/search?q=script",
+    ):
         page = await text(browser, address)
         assert "<script>alert" not in page
         assert "<img src=x" not in page
