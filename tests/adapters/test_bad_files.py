@@ -52,7 +52,7 @@ def open_it(request: pytest.FixtureRequest) -> Any:
         "File:///talk.db",
         "sqlite:///talk.db",
         "sqlite+aiosqlite:///talk.db",
-        "postgresql://host/talk",
+        "mysql://host/talk",
     ],
 )
 def test_a_uri_is_refused_by_name_and_makes_no_file(

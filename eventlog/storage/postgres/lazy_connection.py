@@ -41,9 +41,18 @@ class LazyConnection:
         self._connection: Connection | None = None
         self._cache = Cache()
         self._repeat_until = 0.0
+        self._is_in_transaction = False
+        self._is_outdated = False
+
+    def replace(self, connect: Callable[[], Connection]) -> None:
+        """Use another connection from the next transaction on. May be called in any thread."""
+        self.connect, self._is_outdated = connect, True
 
     def get(self) -> Connection:
         """Return the connection, opened if necessary."""
+        if self._is_outdated and not self._is_in_transaction:
+            self._is_outdated = False
+            self.close()
         if self._connection is None:
             self._connection = self.connect()
         return self._connection
@@ -55,6 +64,7 @@ class LazyConnection:
         if self._pipelined:
             connection.begin_pipeline()
         connection.execute(self._begin)
+        self._is_in_transaction = True
 
     def commit(self) -> None:
         """Commit the transaction; find out whether that took effect if the connection is lost meanwhile."""
@@ -62,6 +72,7 @@ class LazyConnection:
         try:
             connection.execute("COMMIT")
             connection.end_pipeline()
+            self._is_in_transaction = False
         except psycopg.OperationalError as error:
             if not connection.is_lost or connection.transaction_id is None:
                 raise
@@ -130,6 +141,7 @@ class LazyConnection:
         """Leave the transaction, if there is one; close the connection where that fails."""
         fork.end_child_of_unit()
         self._cache.clear()
+        self._is_in_transaction = False
         if self._connection is None:
             return
         with suppress(psycopg.Error):  # it was raised before
@@ -145,6 +157,7 @@ class LazyConnection:
     def close(self) -> None:
         """Close the connection; the next use opens another."""
         self._cache.clear()
+        self._is_in_transaction = False
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()

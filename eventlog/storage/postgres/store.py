@@ -106,7 +106,4 @@ class Store(BaseStore):
         """Use the strictest durability that any user of this log has chosen."""
         if durability == "full" and self.durability == "normal":
             self.durability = "full"
-            self._connection.connect = partial(
-                connections.connect, self.path, durability=durability
-            )
-            self._writer.worker.post(self._connection.close)
+            self._connection.replace(partial(connections.connect, self.path, durability=durability))
