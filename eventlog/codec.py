@@ -203,17 +203,17 @@ def contents(payloads: Sequence[StoredPayload]) -> Callable[[int, int], JSON]:
         decoded = _contents_decoder.decode_lines(b"\n".join(present))
     except (*_CANNOT_DECODE, RecursionError):
         decoded = []
-    if len(decoded) == len(present):
-        return lambda number, index: _decode_any(decoded[number].items[index].content)
-    items = decode_items(payloads)
-    return lambda number, index: items[number][index].get("content", "")
+    if len(decoded) != len(present):
+        items = decode_items(payloads)
+        return lambda number, index: items[number][index].get("content", "")
 
+    def content(number: int, index: int) -> JSON:
+        try:
+            return msgspec.json.decode(decoded[number].items[index].content)
+        except (*_CANNOT_DECODE, RecursionError):  # a number that only the json module takes
+            return decode_items([payloads[number]])[0][index].get("content", "")
 
-def _decode_any(data: msgspec.Raw) -> JSON:
-    try:
-        return msgspec.json.decode(data)
-    except (*_CANNOT_DECODE, RecursionError):
-        return json.loads(bytes(data))
+    return content
 
 
 def older_item_shapes() -> list[tuple[str, int]]:

@@ -296,11 +296,7 @@ class Paths:
         """Let a branch end with a node from this event on. keep: it is live only if it was."""
         is_live = self.exists(branch_id) if keep else is_live
         moves = self.moves.setdefault(branch_id, [])
-        move = Move(recorded.version, recorded.position, tip, is_live)
-        if moves and moves[-1].version == recorded.version:
-            moves[-1] = move
-        else:
-            moves.append(move)
+        moves.append(Move(recorded.version, recorded.position, tip, is_live))
 
     def _end_all(self, recorded: RecordedEvent) -> None:
         for branch_id in self.moves:
