@@ -485,6 +485,7 @@ def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data
     [
         (b'{"items":[{"content":"a"},{"content":["b"]},{"role":"user"}]}', ["a", ["b"], ""]),
         (b'{"items":[{"content":"\\ud800"},{"content":null}]}', ["\ud800", None]),
+        (b'{"items":[{"content":[1e999]}]}', [[float("inf")]]),
         (
             b'{"items":[5,{"content":"after what is not an object"}]}',
             ["after what is not an object"],
