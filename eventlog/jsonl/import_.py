@@ -21,7 +21,7 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     UnserialisableError,
 )
-from agents_eventlog.eventlog.events import ContentErased
+from agents_eventlog.eventlog.events import ContentErased, ItemRedacted
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.format import EventLine
 from agents_eventlog.eventlog.log import EventLog
@@ -118,6 +118,8 @@ class History:
             self.spoil(
                 f"the shape kept for version {version}, which was erased, does not match its type"
             )
+        elif (version := self._badly_redacted()) is not None:
+            self.spoil(f"version {version} does not have the items of the event that it redacts")
         return self
 
     def _badly_kept(self) -> int | None:
@@ -132,6 +134,20 @@ class History:
                 erased = self.events[version - 1]
                 if erased.event is None and not erased.fits(structure):
                     return version
+        return None
+
+    def _badly_redacted(self) -> int | None:
+        """Return the version of a redaction that other items would take the place of."""
+        for line in self.events:
+            if not isinstance(line.event, ItemRedacted):
+                continue
+            version, index = line.event.item.position, line.event.item.index
+            redacted = self.events[version - 1] if 1 <= version < line.version else None
+            items = None if redacted is None else getattr(redacted.event, "items", None)
+            is_erased = redacted is not None and redacted.event is None
+            count = len(line.event.items)
+            if index >= count or (not is_erased and (items is None or len(items) != count)):
+                return line.version
         return None
 
 
