@@ -1,5 +1,5 @@
 """
-Events as they may be shown: their items as the newest redaction left them.
+Events with the placeholders of their redacted items.
 
 A redacted event keeps its payload until the next erasure. What shows or hands on whole events replaces
 their items first.
@@ -55,7 +55,7 @@ class RedactedItems:
             self._left[event.item.position] = event.items
 
     def covered(self, recorded: RecordedEvent) -> RecordedEvent:
-        """Return an event with its items as they were left; unchanged without a redaction of it."""
+        """Return an event with the placeholders of its redacted items; unchanged if it has none."""
         left = self._left.get(added_at(recorded)) if self._left else None
         return recorded if left is None else with_items(recorded, left)
 

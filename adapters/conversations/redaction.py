@@ -111,7 +111,7 @@ def _adds_items(recorded: RecordedEvent) -> bool:
 
 
 def _items(tx: Transaction, position: int) -> list[JSON] | None:
-    """Return the items of an event as they are now; None if their content was erased."""
+    """Return the items of an event, redacted ones as placeholders; None if their content was erased."""
     row = redactions.at(tx, position)
     return None if row is None or row[-1] is None else codec.decode_items([row])[0]
 
@@ -147,7 +147,7 @@ def _replace(tx: Transaction, session_id: str, refs: list[ItemRef], reason: str 
 
 
 def _copies(tx: Transaction, session_id: str, ref: ItemRef) -> list[ItemRef]:
-    """Return the other items of a session that redoing turns made of an item, or of which it was made."""
+    """Return the copies of an item that redoing turns made, and the item that it is a copy of."""
     copies: dict[ItemRef, set[ItemRef]] = {}
     for one, other in _copied(tx, session_id):
         copies.setdefault(one, set()).add(other)

@@ -90,8 +90,15 @@ def _operation(item: Mapping[str, JSON]) -> JSON:
     return {"type": kind, "path": REDACTED, "diff": REDACTED}
 
 
+def _error(item: Mapping[str, JSON]) -> JSON:
+    error = item.get("error")
+    if isinstance(error, Mapping):
+        return {"type": "mcp_tool_execution_error", "content": REDACTED}
+    return None if error is None else REDACTED
+
+
 def _if_any(name: str, neutral: JSON = REDACTED) -> Neutral:
-    """Return what gives null for null: an error, for example, is one or there is none."""
+    """Return what gives a neutral value, and null for null."""
     return lambda item: None if item.get(name) is None else neutral
 
 
@@ -101,7 +108,7 @@ NEUTRAL: Final[dict[str, Neutral]] = {
     "code": _if_any("code"),
     "content": _content,
     "encrypted_content": _if_any("encrypted_content"),
-    "error": _if_any("error"),
+    "error": _error,
     "input": lambda _: REDACTED,
     "operation": _operation,
     "output": _output,

@@ -83,13 +83,13 @@ def put(tx: Transaction, redaction: int, event: ItemRedacted) -> None:
 
 def present(tx: Transaction, source: str) -> str:
     """
-    Return a source for ``payloads.stored`` that gives the payloads of items as they are now.
+    Return a source for ``payloads.stored`` that gives the payloads of items with their placeholders.
 
     source: names, in braces, what depends on redactions: ``{o}``, the alias of the event that added the
         items; ``{join}``, which follows its join and gives the event ``e`` with their payload; and
         ``{payload}``, the position of that payload for the row ``i`` of an item.
 
-    A log without redactions is read as if there could be none.
+    In a log without redactions, the statement does not mention them.
     """
     return forms(source)[exist(tx)]
 
@@ -136,7 +136,7 @@ def of_items(tx: Transaction, refs: Iterable[ItemRef]) -> dict[ItemRef, Redactio
 
 
 def covered(tx: Transaction, recorded: RecordedEvent) -> RecordedEvent:
-    """Return an event with its items as the newest redaction left them."""
+    """Return an event with the placeholders of its redacted items."""
     found = newest(tx, added_at(recorded))
     redaction = None if found is None else reader.event_at(tx, found)
     if redaction is None or not isinstance(redaction.event, ItemRedacted):

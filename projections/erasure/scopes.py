@@ -59,7 +59,7 @@ LIVE_ITEMS: Final = """
 
 
 _KEPT_IN_PART: Final = {kind.type_name() for kind in (ItemsReplaced, TurnRedone, ItemRedacted)}
-"""The types of events of which more is kept than their items' shapes."""
+"""The types of events that keep more than the shapes of their items."""
 
 
 class ErasurePlan(NamedTuple):
