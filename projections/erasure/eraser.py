@@ -33,6 +33,7 @@ from agents_eventlog.projections.conversations.builder import Conversations
 from agents_eventlog.projections.erasure.scopes import (
     ErasurePlan,
     Scope,
+    added_at,
     replaced_by,
     structure,
 )
@@ -200,15 +201,19 @@ def _blank(
                 pseudonym=_pseudonym(tx, plan.session_id, names) if is_whole else None,
             )
             if has_index:  # this process may not keep it up to date
-                search_index.take_out(
-                    tx,
-                    search_index.without_text(
-                        (payload.position for payload in going),
-                        (payload.structure for payload in going),
-                    ),
-                )
+                _update_index(tx, stored)
             blanked.append(plan._replace(payloads=[(each.position, each.bytes) for each in going]))
     return blanked
+
+
+def _update_index(tx: Transaction, blanked: Sequence[StoredPayload]) -> None:
+    """Remove the texts of blanked payloads from the index; those that a redaction keeps go in again."""
+    events = dict.fromkeys(map(added_at, blanked))
+    search_index.take_out(tx, events)
+    rows = {position: redactions.at(tx, position) for position in events}
+    present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
+    kept = {at: row for at, row in present.items() if row[1] == ItemRedacted.type_name()}
+    search_index.put(tx, dict(zip(kept, codec.decode_items([*kept.values()]), strict=True)))
 
 
 def _pseudonym(tx: Transaction, session_id: str, names: dict[str, str]) -> str | None:

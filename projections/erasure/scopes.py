@@ -200,10 +200,10 @@ class PoppedItems(NamedTuple):
             elif replaced_by(tx, stored) is not None:
                 is_live = False
             else:
-                added_at = _added_at(stored)
+                adding = added_at(stored)
                 count = len(item_kind.classify_items(*stored))
-                is_live = added_at in live or count == 0
-                kept_items += count - live.get(added_at, 0) if is_live else 0
+                is_live = adding in live or count == 0
+                kept_items += count - live.get(adding, 0) if is_live else 0
             if not is_live:
                 found.append((position, len(data)))
         return ErasurePlan(session_id, found, kept_items)
@@ -251,7 +251,7 @@ def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
     return (row for row in rows if row[-1] is not None)
 
 
-def _added_at(stored: StoredPayload) -> int:
+def added_at(stored: StoredPayload) -> int:
     """Return the position of the event that added the items of a payload."""
     if stored[1] != ItemRedacted.type_name():
         return int(stored[0])
@@ -263,7 +263,7 @@ def replaced_by(tx: Transaction, stored: StoredPayload) -> int | None:
     """Return the position of the newer redaction whose items replace those of a payload, if any."""
     if not redactions.exist(tx) or stored[1] == MetadataSet.type_name():
         return None
-    newest = redactions.newest(tx, _added_at(stored))
+    newest = redactions.newest(tx, added_at(stored))
     return None if newest == stored[0] else newest
 
 

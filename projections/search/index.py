@@ -9,7 +9,7 @@ it half as large, and the searcher decodes and checks each event anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import ClassVar, Final
 
@@ -67,13 +67,10 @@ class Search(Projection):
                 if isinstance(event, ItemRedacted):
                     position = event.item.position
                     removed.append(position)
-                texts[position] = "\n".join(
-                    text for item in next(decoded) for text in search_text.texts(item)
-                )
+                texts[position] = _text(next(decoded))
         if removed:
             take_out(tx, removed)
-        rows = [(position, indexed(text)) for position, text in texts.items() if text]
-        tx.engine.full_text.put(tx, rows)
+        _put(tx, texts)
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
@@ -104,6 +101,20 @@ def is_there(tx: Transaction) -> bool:
 def take_out(tx: Transaction, positions: Iterable[int]) -> None:
     """Remove the texts of events; call ``optimize`` once afterwards."""
     tx.engine.full_text.remove(tx, list(positions))
+
+
+def put(tx: Transaction, items: Mapping[int, Iterable[JSON]]) -> None:
+    """Add the texts of events that have none in the index, each given by its items."""
+    _put(tx, {position: _text(each) for position, each in items.items()})
+
+
+def _text(items: Iterable[JSON]) -> str:
+    return "\n".join(text for item in items for text in search_text.texts(item))
+
+
+def _put(tx: Transaction, texts: Mapping[int, str]) -> None:
+    rows = [(position, indexed(text)) for position, text in texts.items() if text]
+    tx.engine.full_text.put(tx, rows)
 
 
 def optimize(tx: Transaction) -> None:

@@ -277,12 +277,12 @@ def contents(
 ) -> dict[int, list[Any]]:
     """Return the items of each event that added some, as its newest redaction left them, by position."""
     found: dict[int, list[Any]] = {}
-    for recorded in events:
-        event = recorded.event
+    for each in events:
+        event = each.event
         if isinstance(event, ItemRedacted) and event.item.position in found:
             found[event.item.position] = event.items
-        elif isinstance(event, ITEM_EVENTS) and session_id in (None, recorded.session_id):
-            found[recorded.position] = event.items
+        elif isinstance(event, ITEM_EVENTS) and session_id in (None, each.session_id):
+            found[each.position] = event.items
     return {position: items for position, items in found.items() if items}
 
 
