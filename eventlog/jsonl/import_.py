@@ -21,7 +21,7 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     UnserialisableError,
 )
-from agents_eventlog.eventlog.events import ContentErased, ItemRedacted
+from agents_eventlog.eventlog.events import ITEM_EVENTS, ContentErased, ItemRedacted
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.format import EventLine
 from agents_eventlog.eventlog.log import EventLog
@@ -141,12 +141,9 @@ class History:
         for line in self.events:
             if not isinstance(line.event, ItemRedacted):
                 continue
-            version, index = line.event.item.position, line.event.item.index
-            redacted = self.events[version - 1] if 1 <= version < line.version else None
-            items = None if redacted is None else getattr(redacted.event, "items", None)
-            is_erased = redacted is not None and redacted.event is None
-            count = len(line.event.items)
-            if index >= count or (not is_erased and (items is None or len(items) != count)):
+            version = line.event.item.position
+            redacted = self.events[version - 1].event if 1 <= version <= len(self.events) else None
+            if isinstance(redacted, ITEM_EVENTS) and len(redacted.items) != len(line.event.items):
                 return line.version
         return None
 

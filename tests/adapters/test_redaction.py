@@ -373,10 +373,8 @@ async def test_an_export_holds_placeholders_and_an_import_reads_as_the_source(
 @pytest.mark.parametrize(
     "data",
     [
-        {"item": [1, 5], "items": [{}]},
         {"item": [1, 0], "items": [{}, {}]},
-        {"item": [2, 0], "items": [{}]},
-        {"item": [9, 0], "items": [{}]},
+        {"item": [1, 0], "items": []},
     ],
 )
 async def test_an_import_refuses_a_redaction_that_fits_no_event(
