@@ -248,13 +248,14 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
-    tx.cache.get(redactions.Known).exist = row[-1] is not None
+    segments = tx.cache.get(branch_tree.Known)
+    segments.redactions_exist = row[-1] is not None
     found = rows.sessions[session_id] = Session(*row[:12])
     segment_id, length = row[12:14]
     if length is None:
         return found, None
     if row[22] is not None:
-        tx.cache.get(branch_tree.Known).parents[segment_id] = Pointer(*row[21:23])
+        segments.parents[segment_id] = Pointer(*row[21:23])
     on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
     return found, on_it
 

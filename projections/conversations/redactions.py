@@ -9,7 +9,6 @@ payloads of items through it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -18,6 +17,7 @@ from agents_eventlog.eventlog.events import ItemRedacted, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.redacted_items import added_at, with_items
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.conversations import branch_tree
 
 REDACTIONS = """
     CREATE TABLE redactions (
@@ -57,28 +57,18 @@ class Redaction(NamedTuple):
     reason: str | None
 
 
-@dataclass
-class Known:
-    """Whether the log has a redaction; None if that is not known yet."""
-
-    exist: bool | None = None
-
-    def __len__(self) -> int:
-        return 0
-
-
 def exist(tx: Transaction) -> bool:
     """Whether the log has a redaction, from the transaction's cache if possible."""
-    known = tx.cache.get(Known)
-    if known.exist is None:
-        known.exist = tx.one(LAST_REDACTED) != (None,)
-    return known.exist
+    known = tx.cache.get(branch_tree.Known)
+    if known.redactions_exist is None:
+        known.redactions_exist = tx.one(LAST_REDACTED) != (None,)
+    return known.redactions_exist
 
 
 def put(tx: Transaction, redaction: int, event: ItemRedacted) -> None:
     """Record a redaction, for the builder."""
     tx.execute(PUT, (*_key(event.item), redaction, event.reason))
-    tx.cache.get(Known).exist = True
+    tx.cache.get(branch_tree.Known).redactions_exist = True
 
 
 def present(tx: Transaction, source: str) -> str:
