@@ -87,18 +87,13 @@ class LazyConnection:
         deadline = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             try:
-                row = self.get().execute(OUTCOME, (transaction_id,)).fetchone()
-                if row == (
-                    "in progress",
-                ):  # the server waits for a client that is not there any more
-                    self.get().execute(END, (transaction_id,))
+                ((status,),) = self.get().execute(OUTCOME, (transaction_id,))
+                if status in ("committed", "aborted"):
+                    return bool(status == "committed")
+                # It is in progress: the server waits for a client that does not exist any more.
+                self.get().execute(END, (transaction_id,))
             except psycopg.OperationalError:
-                self.close()
-                row = ("in progress",)  # the server may be starting
-            if row is None or row[0] is None:
-                break
-            if row[0] != "in progress":
-                return bool(row[0] == "committed")
+                self.close()  # the server may be starting
             time.sleep(PAUSE_SECONDS)
         raise LostCommitError("the outcome of the transaction is unknown")
 
@@ -147,9 +142,6 @@ class LazyConnection:
             self._connection.raw.rollback()
         except psycopg.Error:
             self.close()
-        else:
-            if self._connection.is_lost:
-                self.close()
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
