@@ -59,10 +59,10 @@ STRUCTURE = """
     ORDER BY number
 """
 TOOL_CALLS = """
-    SELECT turn, tool_name, type, COUNT(*) FROM items
+    SELECT turn, tool_name, type FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
         AND (is_tool_call = 1 OR type = 'tool_search_output')
-    GROUP BY turn, tool_name, type
+    ORDER BY number
 """
 BRANCHES = """
     SELECT branch_id, length, turn, created_at FROM branches
@@ -367,10 +367,9 @@ def structure(tx: Transaction, pointer: Pointer) -> list[tuple[int, str, str | N
     return [row for span in _spans_in_order(tx, pointer) for row in tx.all(STRUCTURE, span)]
 
 
-def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
-    """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
-    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
-    return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str]]:
+    """Return (turn, tool name, item type) of a branch's tool calls, and of searches for tools, in order."""
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
 
 
 def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
