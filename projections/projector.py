@@ -116,14 +116,14 @@ class Projections:
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             position = usable_to(checkpoint, projection)
-            if checkpoint is None or checkpoint.version < projection.version:
-                create_tables(tx, projection, replace=checkpoint is not None)
-            elif checkpoint.version > projection.version:
+            if checkpoint is not None and checkpoint.version > projection.version:
                 raise NewerProjectionError(
                     projection=name, found=checkpoint.version, known=projection.version
                 )
-            elif position == complete:
+            if self._is_built(name, found, complete):
                 continue
+            if checkpoint is None or checkpoint.version < projection.version or not position:
+                create_tables(tx, projection, replace=checkpoint is not None)
             if projection.handles:
                 catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, complete)
