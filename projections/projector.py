@@ -25,6 +25,7 @@ from agents_eventlog.projections.build import (
     catch_up,
     checkpoints,
     create_tables,
+    empty_tables,
     set_checkpoint,
     usable_to,
 )
@@ -122,8 +123,10 @@ class Projections:
                 )
             if self._is_built(name, found, complete):
                 continue
-            if checkpoint is None or checkpoint.version < projection.version or not position:
+            if checkpoint is None or checkpoint.version < projection.version:
                 create_tables(tx, projection, replace=checkpoint is not None)
+            elif tx.engine.lanes > 1:  # or the rows are those of the events up to its position
+                empty_tables(tx, projection)
             if projection.handles:
                 catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, complete)

@@ -741,6 +741,33 @@ def import_(
 
 
 @app.command()
+def init(
+    db: Annotated[Path, typer.Argument(metavar="DB", help="Log file or URL, created if missing.")],
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="PostgreSQL role that may append and read, created if missing."
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Also create the full-text index.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a log with its tables; on PostgreSQL also the role that applications connect as.
+
+    That role can append and read. It cannot change or delete events, nor change the schema: erase, replay
+    and upgrade as the owner, which is the role that runs this command. Run it again to repair rights.
+
+    Example: [bold]eventlog init postgresql://owner@db.example/chats --role app[/bold]
+    """
+    from agents_eventlog.adapters.cli import init
+
+    init.run(db, role=role, search=search, as_json=as_json)
+
+
+@app.command()
 def copy(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Log to copy.")],
     target: Annotated[
