@@ -84,6 +84,7 @@ class Connection:
         if durability == "full" and not read_only:
             self.raw.execute(AT_LEAST_ON)
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
+        self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
         self.transaction_id: str | None = None
 
