@@ -53,7 +53,7 @@ class Listener:
             self._start()
 
     def end(self) -> None:
-        """Stop, if nobody else has begun."""
+        """Stop, unless another user has begun."""
         with self._lock:
             self._users -= 1
             if not self._users:

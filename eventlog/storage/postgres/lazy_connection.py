@@ -106,7 +106,7 @@ class LazyConnection:
 
     @property
     def process_id(self) -> int | None:
-        """The server's process of this connection; None while there is none."""
+        """The server's process of the open connection, or None."""
         connection = self._connection
         return None if connection is None else connection.process_id
 
