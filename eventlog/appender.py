@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads
@@ -42,6 +43,9 @@ SESSION_END = """
 """
 
 
+LEAVE_ALL_BEHIND = "UPDATE checkpoints SET position = 0 WHERE position > 0"
+"""With several lanes, a checkpoint shows all events or none: a position could not say which it shows."""
+
 StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
 """An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
 
@@ -59,6 +63,7 @@ class Ends:
 
     lane: Lane | None = None
     sessions: dict[str, SessionEnd] = field(default_factory=dict)
+    has_grown: bool = False
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -102,6 +107,8 @@ class Appender:
         """Write the checkpoints."""
         if self.projector is not None:
             self.projector.before_commit(tx, tx.lane)
+        elif tx.engine.lanes > 1 and tx.cache.get(Ends).has_grown:
+            tx.execute(LEAVE_ALL_BEHIND)
 
     def append(
         self,
@@ -124,9 +131,18 @@ class Appender:
         return self.put(tx, session_id, version, stored)
 
     def put(
-        self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
+        self,
+        tx: Transaction,
+        session_id: str,
+        version: int,
+        events: Iterable[StoredEvent],
+        times: Iterable[int] | None = None,
     ) -> list[RecordedEvent]:
-        """Append events as their columns hold them after ``version``, link and project them."""
+        """
+        Append events as their columns hold them after ``version``, link and project them.
+
+        times: when each was recorded, if that is not now.
+        """
         session_id = codec.check_text("session_id", session_id)
         recorded = []
         rows = []
@@ -134,14 +150,15 @@ class Appender:
         position = position_before(tx, session_id)
         if position > MOST_EVENTS or version > MOST_EVENTS:
             raise _uncountable(position, version)
-        for name, schema_version, branch, data, data_digest, metadata, given_key in events:
+        for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
+            name, schema_version, branch, data, data_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
             position = position_after(tx, position)
             columns = (position, session_id, version, name, schema_version, branch_id)
-            rest = (data_digest, metadata, key, tx.now)
+            rest = (data_digest, metadata, key, recorded_at)
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
             rows.append(row)
@@ -150,6 +167,7 @@ class Appender:
         tx.defer(INSERT_EVENT, rows)
         ends = tx.cache[Ends]
         tx.lane = ends.lane = head
+        ends.has_grown = True
         ends.sessions[session_id] = SessionEnd(version, position)
         if self.projector is not None:
             try:

@@ -85,6 +85,12 @@ def at(tx: Transaction, position: int) -> Row | None:
     return tx.one(statement("events AS e WHERE e.position = ?"), (position,))
 
 
+def is_blanked(tx: Transaction, position: int) -> bool:
+    """Return whether an event has no payload, or does not exist."""
+    row = at(tx, position)
+    return row is None or row[-1] is None
+
+
 def sizes(tx: Transaction) -> list[Row]:
     """Return (type, events, bytes of payloads, erased payloads), the largest type first."""
     return tx.all(SIZES)
