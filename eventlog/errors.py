@@ -23,6 +23,7 @@ Everything that can go wrong, as one tree.
     ├── UnserialisableError (TypeError)     a value cannot be stored as JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
     ├── SourceError (ValueError)            the source of an import has an unknown format
+    ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
     ├── ProjectionError                     a projection cannot be used with this log
     │   ├── NewerProjectionError            a newer release built it
@@ -227,6 +228,17 @@ class SourceError(EventLogError, ValueError):
 
     path: str | None = None
     """The source's file, if it is one."""
+
+
+class CopyError(EventLogError, ValueError):
+    """
+    The target of a copy has other events than the source. Copy into an empty log.
+
+    sessions: those that differ, if known.
+    """
+
+    path: str
+    sessions: tuple[str, ...] = ()
 
 
 class InvalidQueryError(EventLogError, ValueError):

@@ -89,7 +89,7 @@ def head_of(ends: Iterable[Lane], *, lanes: int) -> Head:
     return head
 
 
-def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
+def is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
     """Whether this is the head of a log in which these positions have these digests."""
     if not head.lanes:
         return digests.get(head.position) == head.digest
@@ -246,7 +246,7 @@ class Verifier:
         if positions_given > head.position:
             missing = f"events {head.position + 1} to {positions_given} are missing at the end"
             self.findings.append(Finding(head.position + 1, missing))
-        if self._expected is not None and not _is_in(self._expected, self._digests):
+        if self._expected is not None and not is_in(self._expected, self._digests):
             at = self._expected.position
             problem = "the event that was expected here, by its digest, is not in the log"
             self.findings.append(Finding(at, problem))

@@ -305,7 +305,8 @@ class EventLog:
             To resume on PostgreSQL, give the last position seen for each ``position % 64``: its events
             become visible in the order of positions only within these lanes and within each session.
         poll_seconds: seconds between reads that look for the events of other processes. Events that this
-            process appends arrive at once, unless this log is ``read_only``.
+            process appends arrive at once, unless this log is ``read_only``; on PostgreSQL, so do those of
+            other processes.
 
         Ends when the log is closed. To stop early, break out of the loop (use ``contextlib.aclosing`` to
         release it immediately). After a StoreError, resume with ``after=`` the last position you saw.

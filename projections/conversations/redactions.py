@@ -59,7 +59,7 @@ class Redaction(NamedTuple):
 
 def exist(tx: Transaction) -> bool:
     """Whether the log has a redaction, from the transaction's cache if possible."""
-    known = tx.cache.get(branch_tree.Known)
+    known = tx.cache[branch_tree.Known]
     if known.redactions_exist is None:
         known.redactions_exist = tx.one(LAST_REDACTED) != (None,)
     return known.redactions_exist
@@ -68,7 +68,7 @@ def exist(tx: Transaction) -> bool:
 def put(tx: Transaction, redaction: int, event: ItemRedacted) -> None:
     """Record a redaction, for the builder."""
     tx.execute(PUT, (*_key(event.item), redaction, event.reason))
-    tx.cache.get(branch_tree.Known).redactions_exist = True
+    tx.cache[branch_tree.Known].redactions_exist = True
 
 
 def present(tx: Transaction, source: str) -> str:

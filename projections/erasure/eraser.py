@@ -110,7 +110,7 @@ async def erase(
             # Until nothing is left: a session that was live may have grown before it was deleted.
             again = [plan.session_id for plan in found]
             found = await log.query(partial(_look_through, needed, scope, again))
-    is_complete = dry_run or await asyncio.to_thread(_finish, log)
+    is_complete = dry_run or await asyncio.to_thread(finish, log)
     return total.erased(is_complete=is_complete)
 
 
@@ -242,7 +242,7 @@ def _items(tx: Transaction, stored: Iterable[StoredPayload]) -> Iterator[JSON]:
             yield from event.items
 
 
-def _finish(log: EventLog) -> bool:
+def finish(log: EventLog) -> bool:
     """Rewrite the file, and delete the files that killed replays left beside it. Blocks."""
     for left in log.store.engine.leftovers(log.store):
         left.unlink(missing_ok=True)

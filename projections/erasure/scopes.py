@@ -10,7 +10,7 @@ removed items are counted, not erased.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import append, session_version
@@ -280,17 +280,19 @@ def structure(stored: StoredPayload, replaced_by: int | None = None) -> JSON:
     if replaced_by is not None:
         kept["replaced_by"] = replaced_by
     if type_name in _KEPT_IN_PART:
-        event = _decoded(stored)
-        if isinstance(event, ItemsReplaced):
-            first = event.first_item
-            kept["first_item"] = None if first is None else [first.position, first.index]
-        elif isinstance(event, TurnRedone):
-            kept |= {"turn": event.turn, "undone_version": event.undone_version}
-        elif isinstance(event, ItemRedacted):
-            kept["item"] = [event.item.position, event.item.index]
-            if event.reason is not None:
-                kept["reason"] = event.reason
+        kept |= _beside_items(_decoded(stored))
     return kept
+
+
+def _beside_items(event: Event) -> dict[str, JSON]:
+    """Return what an event that replaced, redacted or redid items holds beside the items."""
+    if isinstance(event, ItemRedacted):
+        item = {"item": [event.item.position, event.item.index]}
+        return item if event.reason is None else {**item, "reason": event.reason}
+    if isinstance(event, TurnRedone):
+        return {"turn": event.turn, "undone_version": event.undone_version}
+    first = cast("ItemsReplaced", event).first_item
+    return {"first_item": None if first is None else [first.position, first.index]}
 
 
 def _decoded(stored: StoredPayload) -> Event:

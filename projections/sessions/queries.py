@@ -163,7 +163,7 @@ def _messages(tx: Transaction, source: str, parameters: tuple[Any, ...]) -> Iter
 
 def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
     sql, parameters = statement(query, _narrowest(tx, query))
-    return [Session(*row) for row in tx.execute(sql, parameters)]
+    return [Session(*row) for row in tx.all(sql, parameters)]
 
 
 def statement(query: SessionQuery, few: Condition | None) -> Condition:
@@ -307,5 +307,5 @@ def usage(tx: Transaction, sessions: Sequence[Session]) -> list[SessionUsage]:
     """Return the usage of each session."""
     session_ids = [session.session_id for session in sessions]
     sql = USAGE.format(", ".join("?" * len(sessions)))
-    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.all(sql, session_ids)}
     return [found.get(session_id, SessionUsage()) for session_id in session_ids]

@@ -21,7 +21,7 @@ from agents_eventlog import (
     eventlog,
     projections,
 )
-from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
+from agents_eventlog.eventlog import EventLog, ItemsAdded, copying, errors
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from agents_eventlog.eventlog.storage.postgres import connections as postgres
 from tests.adapters.old_files import damage
@@ -273,6 +273,14 @@ async def unknown_turn(path: Path) -> None:
 @provokes("VersionNotFoundError")
 async def unknown_version(path: Path) -> None:
     await (await session_with_secret(path)).get_items(as_of=9)
+
+
+@provokes("CopyError")
+async def not_a_copy(path: Path) -> None:
+    await session_with_secret(path)
+    async with EventLog.open(path) as log, EventLog.open(path.with_name("copy.db")) as copy:
+        await copy.append("mine", ItemsAdded(items=[item()]))
+        await copying.copy_log(log, copy)
 
 
 @provokes("InvalidQueryError")
