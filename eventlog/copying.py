@@ -363,7 +363,7 @@ def _versions_up_to(tx: Transaction, ends: Sequence[int]) -> dict[str, int]:
 
 def _load_ends(tx: Transaction, session_ids: Collection[str]) -> None:
     """Load the ends of many sessions with few statements."""
-    ends = tx.cache.get(Ends).sessions
+    ends = tx.cache[Ends].sessions
     wanted = [each for each in session_ids if each not in ends]
     for start in range(0, len(wanted), SESSIONS_AT_ONCE):
         some = wanted[start : start + SESSIONS_AT_ONCE]
