@@ -23,7 +23,8 @@ PUBLIC = {
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
         EventLogError
-        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
+        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
+        ItemRef ItemsAdded ItemsReplaced
         MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
@@ -36,7 +37,7 @@ PUBLIC = {
     "agents_eventlog.adapters": """
         AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
         ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
-        RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
+        Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
         TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
         UsageHooks UsageOfTurn UsageStats import_file
     """,

@@ -28,8 +28,8 @@ from agents_eventlog.adapters.conversations.item_history import ItemHistory
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
-from agents_eventlog.eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
-from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.eventlog.events import EVENT_TYPES, ITEM_EVENTS, BranchCreated, ItemPopped
+from agents_eventlog.eventlog.reader import event_at
 from agents_eventlog.projections.conversations.builder import MAIN
 
 if TYPE_CHECKING:
@@ -207,11 +207,15 @@ async def _each(events: Sequence[RecordedEvent]) -> AsyncIterator[RecordedEvent]
 
 async def _show(log: EventLog, recorded: RecordedEvent, history: ItemHistory, view: _View) -> None:
     popped = None
+    recorded = history.redacted.covered(recorded)
     try:
         if isinstance(recorded.event, ItemPopped):
-            popped = await log.query(partial(conversation_queries.item, ref=recorded.event.item))
+            ref = recorded.event.item
+            added = await log.query(partial(event_at, position=ref.position))
+            event = None if added is None else history.redacted.covered(added).event
+            popped = event.items[ref.index] if isinstance(event, ITEM_EVENTS) else None
     except (EventLogError, IndexError):
-        popped = None  # erased or unreadable
+        popped = None  # unreadable
     described = event_descriptions.describe_event(
         recorded, history.facts, history.gone, popped, full=view.full
     )

@@ -797,6 +797,39 @@ def copy(
 
 
 @app.command()
+def redact(
+    db: Database,
+    position: Annotated[
+        int, typer.Argument(min=1, metavar="POSITION", help="Position of the item's event.")
+    ],
+    index: Annotated[
+        int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Replace the content of one item by a placeholder, on every branch; without [bold]--yes[/bold], preview.
+
+    The item may have been removed. Its placeholder keeps calls and outputs together. The file holds the
+    content until [bold]erase --popped[/bold], or another erase of the session.
+
+    [bold]show --json[/bold] and [bold]search --json[/bold] print positions and indexes.
+
+    --json: kind ("redaction"), session_id, position, index, type, placeholder, copies, dry_run.
+
+    Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
+    """
+    from agents_eventlog.adapters.cli import redact
+
+    redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
+
+
+@app.command()
 def erase(
     db: Database,
     session: Annotated[

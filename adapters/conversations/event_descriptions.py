@@ -9,6 +9,7 @@ from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.item_history import EventEffect, Removal
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.eventlog.events import (
+    ITEM_EVENTS,
     JSON,
     BranchCreated,
     BranchDeleted,
@@ -17,6 +18,7 @@ from agents_eventlog.eventlog.events import (
     Event,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -86,7 +88,7 @@ def describe_event(
         return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
         ItemTold(brief(item, full=full), gone.get(ItemRef(recorded.position, index)))
-        for index, item in enumerate(getattr(event, "items", ()))
+        for index, item in enumerate(event.items if isinstance(event, ITEM_EVENTS) else ())
     ]
     words = _WORDS[type(event)]
     account = words(event, facts.get(recorded.position, NO_FACTS)) + _of_one_call(recorded)
@@ -152,6 +154,11 @@ def _undone(event: TurnUndone, _facts: EventEffect) -> str:
 
 def _redone(event: TurnRedone, _facts: EventEffect) -> str:
     return f"redid turn {event.turn:,} with {summary.counted(len(event.items), 'item')}"
+
+
+def _redacted(event: ItemRedacted, _facts: EventEffect) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    return f"redacted item {event.item.index} at position {event.item.position}{because}"
 
 
 def _created(event: BranchCreated, _facts: EventEffect) -> str:
@@ -224,6 +231,7 @@ _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {
     ItemsReplaced: _replaced,
     TurnUndone: _undone,
     TurnRedone: _redone,
+    ItemRedacted: _redacted,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

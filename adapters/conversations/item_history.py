@@ -18,6 +18,7 @@ from agents_eventlog.eventlog.events import (
     UsageCorrected,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.projections.reference import MAIN, State
 
 if TYPE_CHECKING:
@@ -58,12 +59,15 @@ class ItemHistory:
     """
     Follows sessions from their first event, using the reference implementation of a history.
 
+    redacted: the redactions so far.
+
     Memory use grows with the number of active and removed items.
     """
 
     def __init__(self) -> None:
         self.gone: dict[ItemRef, Removal] = {}
         self.facts: dict[int, EventEffect] = {}
+        self.redacted = RedactedItems()
         self._state = State()
 
     def follow(self, recorded: RecordedEvent) -> None:
@@ -73,6 +77,7 @@ class ItemHistory:
         recorded = recorded.outlined()
         try:
             event = recorded.event
+            self.redacted.learn(recorded)
             how = None if event is None else _HOW.get(type(event))
             before = {} if event is None or how is None else self._touched(recorded, event)
             sizes = {name: len(items) for name, items in before.items()}

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import budgets as budget_calls
-from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
+from agents_eventlog.adapters.conversations import (
+    item_search,
+    pricing,
+    redaction,
+    sdk_tables,
+    sessions,
+    tools,
+)
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import UsageStats
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
@@ -296,6 +304,18 @@ class ConversationLog(EventLog):
         """
         return await tools.count(self._ask, by, **which)
 
+    async def redact(
+        self, position: int, index: int, *, reason: str | None = None, dry_run: bool = False
+    ) -> Redaction:
+        """
+        Replace the content of an item of any session by a placeholder, as a session's ``redact`` does.
+
+        dry_run: return what would be redacted, without writing.
+        """
+        ref = redaction.parse(position, index, reason)
+        run = self._ask if dry_run else self.write
+        return await run(lambda tx: redaction.redact(tx, ref, reason, dry_run=dry_run))
+
     # -- erasing ------------------------------------------------------------------------------
 
     async def erase(
@@ -318,7 +338,8 @@ class ConversationLog(EventLog):
         session_id: erase this session, and delete it first if it is not deleted.
         user_id: erase all sessions of this user, deleted or not, and delete them first.
         deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
-        popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
+        popped: erase the removed and redacted items of all sessions, and user ids and metadata that were
+            replaced.
 
         reason: recorded in the log.
         dry_run: return what would be erased, without writing.

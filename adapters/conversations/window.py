@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """How and by which event items were removed from a branch."""
+    """How and by which event items were removed from a branch or redacted, and why."""
 
     how: str
     origin: Origin
@@ -53,7 +53,7 @@ class ShownItem(NamedTuple):
     """
     An item in a window.
 
-    item: its content; None if it was erased.
+    item: its content, or its placeholder; None if it was erased.
     since, until: the versions of the session between which the branch had the item; None means now.
     """
 
@@ -64,6 +64,7 @@ class ShownItem(NamedTuple):
     since: int
     until: int | None
     removal: Removal | None
+    redaction: Removal | None
 
 
 class ShownTurn(NamedTuple):
@@ -117,9 +118,9 @@ def window(
     numbers = sorted(by_turn)
     chosen = _choose(numbers, by_turn, around, limit)
     forks = _forks(paths, branch_id, version)
-    events = _events(
-        tx, (paths.nodes[line.node].ref.position for n in chosen for line in by_turn[n])
-    )
+    refs = [paths.nodes[line.node].ref for n in chosen for line in by_turn[n]]
+    at = [position for ref in refs for position in _positions(paths, ref, version)]
+    events = _events(tx, at)
     removals = _removals(tx, paths, [line for n in chosen for line in by_turn[n]], version)
     used = _requests(tx, paths, session_id, branch_id, chosen, version)
     turns = [
@@ -168,6 +169,12 @@ def _forks(paths: Paths, branch_id: str, version: int) -> dict[int, list[str]]:
     return found
 
 
+def _positions(paths: Paths, ref: ItemRef, version: int) -> list[int]:
+    """Return the positions of the events that show an item: what added it, and what redacted it."""
+    content, redacted = paths.redacted(ref, version)
+    return [ref.position, content, *([] if redacted is None else [redacted.position])]
+
+
 def _events(tx: Transaction, positions: Iterable[int]) -> dict[int, RecordedEvent]:
     found = ((position, reader.event_at(tx, position)) for position in sorted(set(positions)))
     return {position: recorded for position, recorded in found if recorded is not None}
@@ -205,11 +212,16 @@ def _shown(
 ) -> ShownItem:
     node = paths.nodes[line.node]
     recorded = events[node.ref.position]
-    event = recorded.event
+    content, redacted = paths.redacted(node.ref, version)
+    event = events[content].event
     item = None if event is None else getattr(event, "items", [])[node.ref.index]
     until = None if line.until is None or line.until > version else line.until
     removal = None if until is None else removals[until]
-    return ShownItem(node.ref, node, item, _origin(recorded), line.since, line.until, removal)
+    redaction = None
+    if redacted is not None:
+        redaction = Removal("redacted", _origin(events[redacted.position]), redacted.reason)
+    origin = _origin(recorded)
+    return ShownItem(node.ref, node, item, origin, line.since, line.until, removal, redaction)
 
 
 def _requests(

@@ -27,6 +27,7 @@ from agents_eventlog.adapters.conversations import (
     comparison,
     concurrent_runs,
     item_search,
+    redaction,
     sessions,
     timestamps,
     transcript,
@@ -46,6 +47,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import (
     BranchRow,
     ItemRow,
@@ -348,6 +350,27 @@ class EventLogSession:
             lambda tx: turns.redo(tx, call.context), call=call
         )
         return redone
+
+    async def redact(self, position: int, index: int, *, reason: str | None = None) -> Redaction:
+        """
+        Replace the content of an item by a placeholder, wherever the item is; see ``Redaction``.
+
+        position, index: the identity of the item, as ``get_transcript`` and ``find_items`` return it.
+        reason: recorded in the log.
+
+        The item may have been removed, and the session deleted. The placeholder keeps the item's type, ids
+        and tool, so the conversation is still valid input for the model. Until the next ``log.erase``, the
+        log holds the content, and returns it for ``as_of`` a version before the redaction.
+
+        Raises ItemNotFoundError, ItemRedactedError and ItemErasedError (all ValueErrors).
+        """
+        ref = redaction.parse(position, index, reason)
+
+        def unit(tx: Transaction) -> Redaction:
+            commands.require_lease(tx, self._context)
+            return redaction.redact(tx, ref, reason, session_id=self.session_id)
+
+        return await self._usage.write(unit)
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches. Branch ids cannot be used again; recorded usage still counts."""

@@ -26,13 +26,13 @@ from agents_eventlog.adapters.conversations.window import Window, window
 from agents_eventlog.adapters.view import cards, rendering
 from agents_eventlog.adapters.view.rendering import page, url
 from agents_eventlog.adapters.view.security import Guard
-from agents_eventlog.eventlog import payloads, reader
+from agents_eventlog.eventlog import reader
 from agents_eventlog.eventlog.errors import EventLogError, SessionNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import item_kind
+from agents_eventlog.projections.conversations import item_kind, redactions
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.usage.queries import BY
@@ -189,7 +189,7 @@ class View:
             found = reader.event_at(tx, position or 0)
             if found is None:
                 raise HTTPException(404, f"the log has no event at position {position}")
-            return found
+            return redactions.covered(tx, found)
 
         recorded = await self.log.query(unit)
         data: JSON = None if recorded.data is None else json.loads(recorded.data)
@@ -207,8 +207,8 @@ class View:
         before = _number(request, "before")
         kind = request.query_params.get("type") or None
         session_id = request.query_params.get("id") or None
-        rows = [
-            (recorded, event_descriptions.describe_event(recorded, {}, {}))
+        found = [
+            recorded
             async for recorded in self.log.read(
                 session_id,
                 types=None if kind is None else [kind],
@@ -216,6 +216,10 @@ class View:
                 backward=True,
                 limit=EVENTS,
             )
+        ]
+        covered = await self.log.query(lambda tx: [redactions.covered(tx, each) for each in found])
+        rows = [
+            (recorded, event_descriptions.describe_event(recorded, {}, {})) for recorded in covered
         ]
         earlier = self._again(request, before=rows[-1][0].position) if len(rows) == EVENTS else None
         return page(
@@ -312,7 +316,7 @@ class View:
         ref = ItemRef(_number(request, "position") or 0, _number(request, "index") or 0)
 
         def unit(tx: Transaction) -> JSON:
-            row = payloads.at(tx, ref.position)
+            row = redactions.at(tx, ref.position)
             if row is None or row[-1] is None:
                 raise HTTPException(404, "the log has no such item, or its content was erased")
             items = json.loads(row[-1]).get("items", [])

@@ -10,7 +10,7 @@ import pytest
 
 from agents_eventlog import ConversationLog
 from agents_eventlog.adapters.view.app import create_app
-from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded
+from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
 from tests.adapters.view.conversation import ID, talk
 
 if TYPE_CHECKING:
@@ -71,6 +71,28 @@ async def test_what_was_taken_off_stands_in_its_place_with_who_did_it(
     gone = page.index('<details class="gone">')
     assert page.index("Sorry!") < gone < page.index("second question")
     assert re.search(r"popped at .*version 5.*by boss", page)
+
+
+async def test_a_redacted_item_is_shown_as_its_placeholder_with_who_redacted_it_when_and_why(
+    path: Path, browser: httpx.AsyncClient
+) -> None:
+    async with ConversationLog.open(path) as log:
+        (hit,) = await log.find_items("Hi ")
+        position, index = hit["position"], hit["index"]
+        with recording(actor="boss"):
+            await log.redact(position, index, reason="a name")
+        version = await log.version(ID)
+    page = await text(browser, "/session", id=ID)
+    assert re.search(rf"redacted at .*version {version}.*, by boss: a name", page)
+    assert ">Hi " not in page
+    assert "[redacted]" in page
+    assert "Hi " in await text(browser, "/session", id=ID, v=version - 1)
+    item = await text(browser, "/item", position=position, index=index)
+    assert "Hi " not in item
+    for query in ({"path": "/event", "position": position}, {"path": "/events"}):
+        shown = await text(browser, **query)
+        assert "[redacted]" in shown
+        assert "Hi " not in shown
 
 
 async def test_a_branch_is_linked_where_it_leaves_and_shows_its_own_turns(
