@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TurnSide,
         TurnUsage,
     )
+    from agents_eventlog.adapters.conversations.forking import Fork
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
         ItemHit,
@@ -57,6 +58,7 @@ __all__ = [
     "ConversationLog",
     "Deletion",
     "EventLogSession",
+    "Fork",
     "ItemFilters",
     "ItemHit",
     "ItemRow",
@@ -96,6 +98,7 @@ _MODULES = {
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
+    "Fork": "conversations.forking",
     "ItemFilters": "conversations.item_search",
     "ItemHit": "conversations.item_search",
     "ItemRow": "conversations.rows",

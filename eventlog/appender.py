@@ -107,7 +107,7 @@ class Appender:
         """Write the checkpoints."""
         if self.projector is not None:
             self.projector.before_commit(tx, tx.lane)
-        elif tx.engine.lanes > 1 and tx.cache.get(Ends).has_grown:
+        elif tx.engine.lanes > 1 and tx.cache[Ends].has_grown:
             tx.execute(LEAVE_ALL_BEHIND)
 
     def append(

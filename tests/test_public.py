@@ -22,6 +22,7 @@ PUBLIC = {
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
+        ForkCreated ForkedItems ItemsWithheld SessionForked
         EventLogError
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
@@ -36,7 +37,7 @@ PUBLIC = {
     """,
     "agents_eventlog.adapters": """
         AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
-        ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
+        ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit ItemRow OnlyPrices Price Prices
         Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
         TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
         UsageHooks UsageOfTurn UsageStats import_file

@@ -741,39 +741,6 @@ def import_(
 
 
 @app.command()
-def redact(
-    db: Database,
-    position: Annotated[
-        int, typer.Argument(min=1, metavar="POSITION", help="Position of the item's event.")
-    ],
-    index: Annotated[
-        int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
-    ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
-    ] = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    as_json: AsJson = False,
-) -> None:
-    """
-    Replace the content of one item by a placeholder, on every branch; without [bold]--yes[/bold], preview.
-
-    The item may have been removed. Its placeholder keeps calls and outputs together. The file holds the
-    content until [bold]erase --popped[/bold], or another erase of the session.
-
-    [bold]show --json[/bold] and [bold]search --json[/bold] print positions and indexes.
-
-    --json: kind ("redaction"), session_id, position, index, type, placeholder, copies, dry_run.
-
-    Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
-    """
-    from agents_eventlog.adapters.cli import redact
-
-    redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
-
-
-@app.command()
 def init(
     db: Annotated[Path, typer.Argument(metavar="DB", help="Log file or URL, created if missing.")],
     role: Annotated[
@@ -830,6 +797,72 @@ def copy(
 
 
 @app.command()
+def fork(
+    db: Database,
+    session: SessionId,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the new session.")],
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BRANCH", help="Branch to fork. [dim]\\[default: the current one][/dim]"
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"),
+    ] = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a session that begins with the items of a branch of another one, and copies none.
+
+    Its usage begins with 0. What happens to the items of one session does not change the other; erasing
+    SESSION leaves placeholders in NEW.
+
+    --json: kind ("fork"), session_id, from_session_id, from_branch_id, items, turns.
+
+    Example: [bold]eventlog fork conversations.db support-42 support-42-test[/bold]
+    """
+    from agents_eventlog.adapters.cli import fork
+
+    fork.run(db, session, new, branch_id=branch, user_id=user, actor=actor, as_json=as_json)
+
+
+@app.command()
+def redact(
+    db: Database,
+    position: Annotated[
+        int, typer.Argument(min=1, metavar="POSITION", help="Position of the item's event.")
+    ],
+    index: Annotated[
+        int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Replace the content of one item by a placeholder, on every branch; without [bold]--yes[/bold], preview.
+
+    The item may have been removed. Its placeholder keeps calls and outputs together. The file holds the
+    content until [bold]erase --popped[/bold], or another erase of the session.
+
+    [bold]show --json[/bold] and [bold]search --json[/bold] print positions and indexes.
+
+    --json: kind ("redaction"), session_id, position, index, type, placeholder, copies, dry_run.
+
+    Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
+    """
+    from agents_eventlog.adapters.cli import redact
+
+    redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
+
+
+@app.command()
 def erase(
     db: Database,
     session: Annotated[
@@ -864,7 +897,7 @@ def erase(
 
     Exits with 1 if another process prevented rewriting the file; run it again later.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
     """

@@ -16,15 +16,18 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ForkCreated,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -161,6 +164,20 @@ def _redacted(event: ItemRedacted, _facts: EventEffect) -> str:
     return f"redacted item {event.item.index} at position {event.item.position}{because}"
 
 
+def _withheld(event: ItemsWithheld, _facts: EventEffect) -> str:
+    count = summary.counted(len(event.items), "item")
+    return f"replaced {count} at position {event.position} by placeholders, for forks"
+
+
+def _forked(event: SessionForked, _facts: EventEffect) -> str:
+    count = summary.counted(sum(len(origin.items) for origin in event.origins), "item")
+    return f"forked from session '{event.from_session_id}', {event.from_branch_id}, with {count}"
+
+
+def _fork_created(event: ForkCreated, _facts: EventEffect) -> str:
+    return f"forked {event.branch_id} into session '{event.session_id}'"
+
+
 def _created(event: BranchCreated, _facts: EventEffect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
@@ -232,6 +249,9 @@ _WORDS: dict[type[Event], Callable[[Any, EventEffect], str]] = {
     TurnUndone: _undone,
     TurnRedone: _redone,
     ItemRedacted: _redacted,
+    ItemsWithheld: _withheld,
+    SessionForked: _forked,
+    ForkCreated: _fork_created,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

@@ -14,6 +14,7 @@ from agents_eventlog.eventlog import reader
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.paths import ROOT, Lifeline, Node, Paths
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import TurnRequest
@@ -119,14 +120,14 @@ def window(
     chosen = _choose(numbers, by_turn, around, limit)
     forks = _forks(paths, branch_id, version)
     refs = [paths.nodes[line.node].ref for n in chosen for line in by_turn[n]]
-    at = [position for ref in refs for position in _positions(paths, ref, version)]
-    events = _events(tx, at)
+    contents = {ref: _content(tx, paths, ref, version) for ref in refs}
+    events = _events(tx, [at for ref in refs for at in (ref.position, *contents[ref].positions)])
     removals = _removals(tx, paths, [line for n in chosen for line in by_turn[n]], version)
     used = _requests(tx, paths, session_id, branch_id, chosen, version)
     turns = [
         ShownTurn(
             number,
-            [_shown(paths, line, events, removals, version) for line in by_turn[number]],
+            [_shown(paths, line, contents, events, removals) for line in by_turn[number]],
             used.get(number, []),
             forks.get(number, []),
         )
@@ -169,10 +170,27 @@ def _forks(paths: Paths, branch_id: str, version: int) -> dict[int, list[str]]:
     return found
 
 
-def _positions(paths: Paths, ref: ItemRef, version: int) -> list[int]:
-    """Return the positions of the events that show an item: what added it, and what redacted it."""
-    content, redacted = paths.redacted(ref, version)
-    return [ref.position, content, *([] if redacted is None else [redacted.position])]
+class _Content(NamedTuple):
+    """The position of the event with an item's content, of its redaction, and the reason for that."""
+
+    position: int
+    redaction: int | None
+    reason: str | None
+
+    @property
+    def positions(self) -> list[int]:
+        return [self.position, *([] if self.redaction is None else [self.redaction])]
+
+
+def _content(tx: Transaction, paths: Paths, ref: ItemRef, version: int) -> _Content:
+    if ref.position in paths.forked:  # redacted in its own session, whose versions are others
+        at = redactions.newest(tx, ref.position) or ref.position
+        found = redactions.of_event(tx, ref.position).get(ref.index)
+        return _Content(at, *((None, None) if found is None else found))
+    at, redacted = paths.redacted(ref, version)
+    if redacted is None:
+        return _Content(at, None, None)
+    return _Content(at, redacted.position, redacted.reason)
 
 
 def _events(tx: Transaction, positions: Iterable[int]) -> dict[int, RecordedEvent]:
@@ -206,21 +224,19 @@ def _origin(recorded: RecordedEvent) -> Origin:
 def _shown(
     paths: Paths,
     line: Lifeline,
+    contents: dict[ItemRef, _Content],
     events: dict[int, RecordedEvent],
     removals: dict[int, Removal],
-    version: int,
 ) -> ShownItem:
     node = paths.nodes[line.node]
-    recorded = events[node.ref.position]
-    content, redacted = paths.redacted(node.ref, version)
-    event = events[content].event
+    content = contents[node.ref]
+    event = events[content.position].event
     item = None if event is None else getattr(event, "items", [])[node.ref.index]
-    until = None if line.until is None or line.until > version else line.until
-    removal = None if until is None else removals[until]
+    removal = None if line.until is None else removals.get(line.until)
     redaction = None
-    if redacted is not None:
-        redaction = Removal("redacted", _origin(events[redacted.position]), redacted.reason)
-    origin = _origin(recorded)
+    if content.redaction is not None:
+        redaction = Removal("redacted", _origin(events[content.redaction]), content.reason)
+    origin = _origin(events[node.ref.position])
     return ShownItem(node.ref, node, item, origin, line.since, line.until, removal, redaction)
 
 
