@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
@@ -108,6 +109,9 @@ LAST_CHANGES = f"""
         AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
         AND type IN ({ITEM_EVENT_NAMES}, 'item_popped', 'turn_undone', 'session_cleared')
     ORDER BY version DESC
+"""
+UNDONE_AND_REDONE = """
+    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone') ORDER BY version
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
@@ -315,6 +319,14 @@ def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
 def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[RecordedEvent]:
     """Return the events that changed the items of a branch, the newest first."""
     return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, (session_id, branch_id)))
+
+
+def undone_and_redone(tx: Transaction, session_id: str) -> list[RecordedEvent]:
+    """Return the events that undid and redid turns of a session, in order; erased ones by their structure."""
+    rows = payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,))
+    events = [RecordedEvent(row) for row in rows]
+    ErasedShapes().fill(tx, events)
+    return [recorded.outlined() for recorded in events]
 
 
 def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:
