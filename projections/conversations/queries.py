@@ -322,7 +322,7 @@ def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[R
 
 
 def undone_and_redone(tx: Transaction, session_id: str) -> list[RecordedEvent]:
-    """Return the events that undid and redid turns of a session, in order; erased ones by their structure."""
+    """Return the events that undid and redid turns of a session, in order; of erased ones, structures."""
     rows = payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,))
     events = [RecordedEvent(row) for row in rows]
     ErasedShapes().fill(tx, events)
