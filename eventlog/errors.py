@@ -35,6 +35,7 @@ Everything that can go wrong, as one tree.
         ├── InvalidBranchError              blank or ambiguous, main, or the current branch
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
+        ├── ItemNotFoundError               the session, or the log, has no such item
         ├── SessionNotFoundError
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
@@ -353,6 +354,23 @@ class VersionNotFoundError(ConversationError):
             session_id=session_id,
             version=version,
             actual=actual,
+        )
+
+
+class ItemNotFoundError(ConversationError):
+    """The log, or the session (``session_id``), never had this item. ``get_transcript`` lists items."""
+
+    position: int
+    index: int
+    session_id: str | None
+
+    def __init__(self, *, position: int, index: int, session_id: str | None = None) -> None:
+        where = "the log" if session_id is None else f"session {session_id!r}"
+        super().__init__(
+            f"{where} has no item {index} at position {position}",
+            position=position,
+            index=index,
+            session_id=session_id,
         )
 
 

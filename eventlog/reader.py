@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import up_to_page_bytes
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
@@ -16,9 +16,34 @@ from agents_eventlog.eventlog.events import EVENT_TYPES, Event
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
+DAY = 86_400_000_000
 EVENT_COUNTS = """
     SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
 """
+
+
+ACTORS = "SELECT metadata, COUNT(*) FROM events GROUP BY metadata"
+DAYS = f"""
+    SELECT (recorded_at - (recorded_at % {DAY} + {DAY}) % {DAY}) / {DAY}, COUNT(*)
+    FROM events GROUP BY 1 ORDER BY 1
+"""
+
+
+def counts_by_actor(tx: Transaction) -> dict[str | None, int]:
+    """Return the number of events of each actor; None for events without one."""
+    found: dict[str | None, int] = {}
+    for metadata, count in tx.execute(ACTORS):
+        actor = None
+        if metadata is not None and '"actor"' in metadata:
+            actor = codec.decode_recording(metadata, position=0).get("actor")
+        name = actor if isinstance(actor, str | None) else codec.encode_json(actor).decode()
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def counts_by_day(tx: Transaction) -> list[tuple[int, int]]:
+    """Return (day since 1970 UTC, events recorded on it), in order."""
+    return [(day, count) for day, count in tx.execute(DAYS)]
 
 
 def event_counts(tx: Transaction) -> tuple[int, int, int | None, int | None]:

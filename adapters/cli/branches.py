@@ -43,7 +43,7 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
     shown = [branch for branch in found if branch.is_live or include_ended]
     if as_json:
         for branch in shown:
-            terminal.print_json({"kind": "branch", "session_id": session_id, **branch.node()})
+            terminal.print_json(branch.document(session_id))
         return
     out = terminal.console()
     out.print(_tree(session_id, shown, found))

@@ -9,12 +9,12 @@ import socket
 import webbrowser
 from typing import TYPE_CHECKING, Final
 
-import uvicorn
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.view.app import create_app
 from agents_eventlog.adapters.view.rendering import url
+from agents_eventlog.adapters.view.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +57,7 @@ def run(
         terminal.console().print(Text(f"{address}\nCtrl-C ends it."), soft_wrap=True)
         if opens:
             webbrowser.open(address)
-        config = uvicorn.Config(
-            app,
-            access_log=False,  # addresses hold ids and what was searched for
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+        asyncio.run(Server(app).serve(sockets=[listener]))
 
 
 def _key(host: str, allowed: Sequence[str], *, with_key: bool) -> str | None:

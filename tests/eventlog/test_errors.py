@@ -270,6 +270,13 @@ async def unknown_turn(path: Path) -> None:
     await (await session_with_secret(path)).create_branch_from_turn(9)
 
 
+@provokes("ItemNotFoundError")
+async def unknown_item(path: Path) -> None:
+    await session_with_secret(path)
+    async with ConversationLog.open(path) as log:
+        await log.places_of(1, 99)
+
+
 @provokes("VersionNotFoundError")
 async def unknown_version(path: Path) -> None:
     await (await session_with_secret(path)).get_items(as_of=9)

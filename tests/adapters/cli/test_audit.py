@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations.audit_trail import Histories
 from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
@@ -162,9 +162,9 @@ def test_an_erased_event_is_marked(db: Path) -> None:
 @given(histories())
 @examples(80)
 def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[RecordedEvent]) -> None:
-    item_history = ItemHistory()
+    known = Histories()
     for recorded in history:
-        item_history.follow(recorded)
+        known.follow(recorded)
     state = fold(history)
     deleted = {
         name
@@ -179,7 +179,13 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
     }
     for name in deleted:
         del state.sessions[name]
-    marked = {(ref.position, ref.index) for ref in item_history.gone}
+    marked = {
+        (position, index)
+        for session_id, paths in known.paths.items()
+        if session_id not in deleted
+        for position, index in ((node.ref.position, node.ref.index) for node in paths.nodes[1:])
+        if paths.removal(ItemRef(position, index)) is not None
+    }
     assert brought - marked == set(live_refs(state))
 
 
