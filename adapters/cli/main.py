@@ -134,6 +134,13 @@ def verify(
             help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head verified earlier: read only the events after it. Skips the projection tables.",
+        ),
+    ] = None,
     head: Annotated[
         bool,
         typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
@@ -153,7 +160,7 @@ def verify(
     """
     from agents_eventlog.adapters.cli import verify
 
-    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
 @app.command()
@@ -471,7 +478,7 @@ def tools(
 
 @app.command()
 def view(
-    db: Database,
+    db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="Open this session.")
     ] = None,
@@ -490,6 +497,9 @@ def view(
         bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Show the demo's conversation, without a file.")
+    ] = False,
 ) -> None:
     """
     Look at conversations in a browser: branches, tools, costs, and every version.
@@ -508,6 +518,7 @@ def view(
         allowed=allow_host or [],
         with_key=not no_key,
         opens=not no_open,
+        shows_demo=demo,
     )
 
 

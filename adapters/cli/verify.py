@@ -3,8 +3,8 @@
 
 Documents of ``--json``, one per line: ``finding`` (where: "log" or "projection", position or null,
 problem), ``difference`` and ``table`` as ``eventlog replay --check`` prints them, and at the end
-``verified`` (ok, events, first_bad_position or null, head: position, digest). ``--head`` skips the
-tables, and prints no ``table``.
+``verified`` (ok, events, first_bad_position or null, head: position, digest). ``--head`` and ``--after``
+skip the tables, and print no ``table``.
 """
 
 from __future__ import annotations
@@ -44,18 +44,22 @@ class Tables(NamedTuple):
     replayed: list[ReplayResult]
 
 
-def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:
+def run(
+    path: Path, *, expect_head: str | None, after: str | None, only_head: bool, as_json: bool
+) -> bool:
     """Verify; return whether there are no findings. Raises an EventLogError."""
     expected = None if expect_head is None else _head(expect_head)
+    begin = None if after is None else _head(after)
+    skips_tables = only_head or begin is not None
     out = terminal.console()
     with terminal.opened(path, read_only=True) as log:
-        verified = asyncio.run(log.verify(expected))
+        verified = asyncio.run(log.verify(expected, after=begin))
         if as_json:
             for finding in verified.findings:
                 terminal.print_json(verification.finding("log", finding.position, finding.problem))
         elif verified.findings or not only_head:
             print_chain(out, verified)
-        tables = Tables([], []) if only_head else check_tables(log, out, as_json=as_json)
+        tables = Tables([], []) if skips_tables else check_tables(log, out, as_json=as_json)
     is_clean = (
         verified.ok and not tables.problems and not any(t.differences for t in tables.replayed)
     )

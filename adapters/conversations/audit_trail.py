@@ -264,6 +264,15 @@ class TimelineStep(NamedTuple):
         return self.entries[0]
 
     @property
+    def account(self) -> str:
+        """What happened, in words."""
+        if len(self.entries) == 1:
+            return self.newest.described.account
+        if self.newest.recorded.type == ItemPopped.type_name():
+            return f"popped {len(self.entries):,} items"
+        return f"recorded usage {len(self.entries):,} times"
+
+    @property
     def oldest(self) -> Entry:
         """The event with the lowest version."""
         return self.entries[-1]

@@ -49,7 +49,8 @@ def create_app(
     hosts, key, cookie: see ``security.Guard``.
     """
     known, live = KnownPaths(), Live(log)
-    whole, single = LogPages(log, known), SessionPages(log, live, known)
+    whole = LogPages(log, known)
+    single = SessionPages(log, live, known, lambda: whole.proof)
     pages: dict[str, Endpoint] = {
         "/": whole.sessions,
         "/session": single.session,

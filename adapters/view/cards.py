@@ -29,6 +29,7 @@ IMAGES: Final = {
 }
 """The media types of pictures that the page shows, and how their bytes begin."""
 
+TRACEBACK: Final = "Traceback (most recent call last)"
 LINE_CHARACTERS: Final = 160
 CONTENTS: Final = ("content", "output")
 """The members of an item whose parts may be pictures, in the order in which parts are numbered."""
@@ -192,6 +193,7 @@ def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bo
         return _folded("call", "calls", _line(line), body, place, is_failure=is_failure)
     if "output" in item:
         text = summary.output(item)
+        is_failure = tool_rules.failed(item) or text.startswith(TRACEBACK)
         pictures = list(_pictures(item, ref, embeds_pictures=embeds_pictures))
         answer = _folded(
             "output",
@@ -199,7 +201,7 @@ def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bo
             _line(text),
             rendering.indented(text),
             place,
-            is_failure=tool_rules.failed(item),
+            is_failure=is_failure,
         )
         return answer._replace(parts=pictures)
     body = rendering.pretty(media.compact(dict(item)))

@@ -36,6 +36,7 @@ from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.paths import ADDING
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY
 
@@ -354,7 +355,7 @@ class LogPages:
             row = payloads.at(tx, ref.position)
             if row is None or row[-1] is None:
                 raise HTTPException(404, "the log has no such item, or its content was erased")
-            if ref.index >= len(item_kind.classify_items(*row)):
+            if row[1] not in ADDING or ref.index >= len(item_kind.classify_items(*row)):
                 raise HTTPException(404, "the log has no such item")
             return conversation_queries.item(tx, ref)
 

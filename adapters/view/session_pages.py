@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +42,7 @@ from agents_eventlog.adapters.view.asked import wants_json
 from agents_eventlog.adapters.view.export import export_html
 from agents_eventlog.adapters.view.known_paths import KnownPaths
 from agents_eventlog.adapters.view.live import Live
+from agents_eventlog.adapters.view.log_pages import Proof
 from agents_eventlog.adapters.view.rendering import lines, page, url
 from agents_eventlog.eventlog import export_lines, reader
 from agents_eventlog.eventlog.appender import session_version
@@ -87,15 +88,18 @@ class TurnView(NamedTuple):
 
 
 class OutlineRow(NamedTuple):
-    """A row of the outline: a turn, a branch, or a gap of turns (``first`` to ``last``) to fetch."""
+    """
+    A row of the outline: a "turn", a branch ("chip"), a "gap" of turns (``first`` to ``last``) to fetch, or
+    more branches ("folded").
+    """
 
     kind: str
     turn: OutlineTurn | None = None
     leaving: Leaving | None = None
     first: int = 0
     last: int = 0
-    is_folded: bool = False
     colour: int = 0
+    folded: tuple[OutlineRow, ...] = ()
 
 
 class Look(NamedTuple):
@@ -115,8 +119,15 @@ class Look(NamedTuple):
 class SessionPages:
     """The pages of single sessions over one log, which was opened read-only."""
 
-    def __init__(self, log: ConversationLog, live: Live, known: KnownPaths) -> None:
+    def __init__(
+        self,
+        log: ConversationLog,
+        live: Live,
+        known: KnownPaths,
+        proof: Callable[[], Proof | None],
+    ) -> None:
         self.log = log
+        self._proof = proof
         self._live = live
         self._known = known
 
@@ -204,6 +215,7 @@ class SessionPages:
             "tab": "conversation",
             "session_id": session_id,
             "row": row,
+            "proof": self._proof(),
             "look": look,
             "branch": look.branch_id,
             "window": look.shown,
@@ -522,17 +534,19 @@ def _chips(
 ) -> dict[int, list[OutlineRow]]:
     """Return the rows of branches, by the turn of the shown branch before which they leave."""
     found: dict[int, list[OutlineRow]] = {}
-    place, at_once = 0, 0
+    place = 0
     for each in leaving:
-        if each.depth == 0:
-            at_once = at_once + 1 if each.turn == place else 1
-            place = each.turn
-        folded = at_once > CHIPS
-        row = OutlineRow(
-            "chip", leaving=each, is_folded=folded, colour=colours.get(each.branch_id, 0)
-        )
-        found.setdefault(min(place, last_turn + 1), []).append(row)
-    return found
+        place = min(each.turn, last_turn + 1) if each.depth == 0 else place
+        row = OutlineRow("chip", leaving=each, colour=colours.get(each.branch_id, 0))
+        found.setdefault(place, []).append(row)
+    return {place: _folded(rows) for place, rows in found.items()}
+
+
+def _folded(rows: list[OutlineRow]) -> list[OutlineRow]:
+    """Return the rows of branches at one place, those after the first ones as one."""
+    if len(rows) <= CHIPS + 1:
+        return rows
+    return [*rows[:CHIPS], OutlineRow("folded", folded=tuple(rows[CHIPS:]))]
 
 
 def _some_turns(
@@ -576,7 +590,9 @@ def _step(tx: Transaction, paths: Paths, session_id: str, version: int) -> Entry
     return found[0] if found else None
 
 
-def _days(steps: Iterable[audit_trail.TimelineStep]) -> list[tuple[int, list[audit_trail.TimelineStep]]]:
+def _days(
+    steps: Iterable[audit_trail.TimelineStep],
+) -> list[tuple[int, list[audit_trail.TimelineStep]]]:
     """Return the rows of a timeline by day, each with a time of that day."""
     found: list[tuple[int, list[audit_trail.TimelineStep]]] = []
     for step in steps:

@@ -69,7 +69,7 @@ def sparkline(values: Sequence[int], *, width: int = 80, height: int = 18) -> Ma
     if not values:
         return Markup()
     most = max(values) or 1
-    room = width / len(values)
+    room = min(width / len(values), 10)
     lines = [
         f'<rect x="{index * room:.1f}" y="{height - size:.1f}" width="{max(room - 1, 0.5):.1f}" '
         f'height="{size:.1f}"/>'

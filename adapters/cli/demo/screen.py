@@ -199,6 +199,7 @@ class View:
             f"eventlog demo --db {quoted}",
             f"sqlite3 {quoted} {QUERY}",
             "from agents_eventlog import AdvancedSQLiteSession",
+            f"eventlog view {quoted}",
         ):
             self._console.print(Text(f"  {printable(line)}", style="bold"), soft_wrap=True)
 

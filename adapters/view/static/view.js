@@ -61,7 +61,6 @@ async function more(link) {
   const turns = $("#turns");
   const height = turns.scrollHeight;
   $(isEarlier ? ".pages.later" : ".pages.earlier", part)?.remove();
-  if (isEarlier) for (const fork of $$(":scope > .fork", turns).slice(0, 0)) fork.remove();
   side.replaceWith(part);
   if (isEarlier) scrollBy({ top: turns.scrollHeight - height, behavior: "instant" });
   drop(isEarlier);
@@ -242,6 +241,8 @@ async function prove(button) {
   location.assign("/health");
 }
 
+let opened = false;
+
 function ready() {
   watch();
   follow();
@@ -253,6 +254,8 @@ function ready() {
   }
   if ($("#show")) $("#show").hidden = matchMedia("(max-width: 1150px)").matches;
   if (page?.dataset.later) show(page.dataset.later, { keep: false }).then(end);
+  else if (!opened && $(".pages.earlier:not([hidden])") && !/[?&](around|v)=/.test(location.search)) end();
+  opened = true;
   for (const text of $$(".copy:not(:has(button))")) {
     const button = document.createElement("button");
     button.textContent = "Copy";
