@@ -85,7 +85,10 @@ def markdown(text: str) -> Markup:
 
 def pretty(value: JSON) -> str:
     """Return a value as indented JSON."""
-    return shown(json.dumps(value, ensure_ascii=False, indent=2))
+    try:
+        return shown(json.dumps(value, ensure_ascii=False, indent=2))
+    except RecursionError:
+        return "nested too deeply to be shown"
 
 
 def arguments(item: Mapping[str, Any]) -> str:

@@ -129,15 +129,14 @@ let player;
 
 // Items of other versions hide and show at once; the version itself is loaded when the slider is let go.
 function travel(version) {
-  for (const each of $$("[data-since]")) {
-    const { since, until } = each.dataset;
-    const wasRemoved = until && version >= until && !each.closest(".gone");
-    each.hidden = Number(since) > version || Boolean(wasRemoved);
-  }
+  const isThere = ({ dataset: { since, until } }) => Number(since) <= version && (!until || version < Number(until));
+  for (const each of $$("[data-since]")) each.hidden = Number(each.dataset.since) > version || (!each.closest(".gone") && !isThere(each));
   for (const group of $$(".gone")) {
-    const then = version < Number(group.dataset.until);
+    // What was removed later is shown as it was: without the line that says so.
+    const then = $$(".item", group).some(isThere);
     group.classList.toggle("then", then);
     if (then) group.open = true;
+    if (then) for (const each of $$("[data-since]", group)) each.hidden = !isThere(each);
     group.hidden = !$(".item:not([hidden])", group);
   }
   clearTimeout(asking);
