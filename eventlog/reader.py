@@ -22,6 +22,7 @@ EVENT_COUNTS = """
 """
 
 
+EVENTS_BEFORE = "WHERE session_id = ? AND version < ? ORDER BY version DESC LIMIT ?"
 ACTORS = "SELECT metadata, COUNT(*) FROM events GROUP BY metadata"
 DAYS = f"""
     SELECT (recorded_at - (recorded_at % {DAY} + {DAY}) % {DAY}) / {DAY}, COUNT(*)
@@ -139,6 +140,16 @@ def microseconds(time: datetime) -> int:
     """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
     aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def events_before(
+    tx: Transaction, session_id: str, version: int, limit: int
+) -> list[RecordedEvent]:
+    """Return the last events of a session before a version, the newest first; at most ``limit``."""
+    rows = payloads.event_rows(tx, EVENTS_BEFORE, (session_id, version, limit))
+    page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
+    ErasedShapes().fill(tx, page)
+    return page
 
 
 def event_at(tx: Transaction, position: int) -> RecordedEvent | None:

@@ -198,6 +198,9 @@ def branches(
     db: Database,
     session: SessionId,
     all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also show the turns after each fork.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -207,7 +210,7 @@ def branches(
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=all_, as_json=as_json)
+    branches.run(db, session, include_ended=all_, shows_turns=turns, as_json=as_json)
 
 
 @app.command()
@@ -505,6 +508,8 @@ def view(
     Look at conversations in a browser: branches, tools, costs, and every version.
 
     The pages only read. They are served to this machine alone; the printed address has a key.
+
+    [bold]--demo[/bold] shows a scripted conversation, and needs no file.
 
     Example: [bold]eventlog view conversations.db[/bold]
     """

@@ -45,8 +45,8 @@ def run(
     if (path is None) != shows_demo:
         terminal.fail(terminal.ExitCode.USAGE, "expected a log file, or --demo without one")
     key = _key(host, allowed, with_key=with_key)
-    with _demo_file() if path is None else nullcontext(path) as path:
-        _serve(path, session_id, host, port, allowed, key, opens=opens)
+    with _demo_file() if path is None else nullcontext(path) as file:
+        _serve(file, session_id, host, port, allowed, key, opens=opens)
 
 
 @contextmanager

@@ -6,13 +6,12 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from agents_eventlog.adapters.conversations import event_descriptions, timestamps
 from agents_eventlog.adapters.conversations.event_descriptions import EventDescription
-from agents_eventlog.eventlog import codec, payloads
-from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version, up_to_page_bytes
-from agents_eventlog.eventlog.erased_shapes import ErasedShapes
+from agents_eventlog.eventlog import codec, reader
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version
 from agents_eventlog.eventlog.errors import EventLogError, InvalidQueryError, SessionNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemPopped, UsageRecorded
 from agents_eventlog.eventlog.reader import type_names
@@ -20,8 +19,6 @@ from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.paths import Paths
-
-BEFORE: Final = "WHERE session_id = ? AND version < ? ORDER BY version DESC LIMIT ?"
 
 
 class TimelineItem(TypedDict):
@@ -148,15 +145,12 @@ def newest(
     """
     version = paths.version + 1 if before is None else before
     limit = paths.version if filters.limit is None else filters.limit
-    structures = ErasedShapes()
     found: list[Entry] = []
     while len(found) < limit and version > 1:
         size = min(PAGE_EVENTS, max(limit, 50))
-        rows = payloads.event_rows(tx, BEFORE, (filters.session_id, version, size))
-        page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
+        page = reader.events_before(tx, filters.session_id or "", version, size)
         if not page:
             break
-        structures.fill(tx, page)
         matching = [recorded for recorded in page if filters.fits(recorded)]
         found += [
             entry(each, paths, popped_item(tx, each)) for each in matching[: limit - len(found)]

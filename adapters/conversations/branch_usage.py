@@ -1,4 +1,4 @@
-"""The usage of a branch as it is shown: the requests of all its turns, those that it shares, too."""
+"""The usage of what a branch shows: the requests of all its turns, those that it shares, too."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
 
 
 def first_words(tx: Transaction, ref: ItemRef | None) -> str | None:
-    """Return the beginning of a user item, on one line; None if there is none or it was erased."""
+    """Return the beginning of a user item, on one line; None without one, or if it was erased."""
     item: JSON = None if ref is None else conversation_queries.item(tx, ref, erased=None)
     return summary.shortened(summary.content(item)) if isinstance(item, Mapping) else None
 

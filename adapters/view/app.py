@@ -53,6 +53,7 @@ def create_app(
     single = SessionPages(log, live, known, lambda: whole.proof)
     pages: dict[str, Endpoint] = {
         "/": whole.sessions,
+        "/sessions/totals": whole.totals,
         "/session": single.session,
         "/session/at": single.at,
         "/session/compare": single.compare,

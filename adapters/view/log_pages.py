@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -91,8 +92,6 @@ class LogPages:
         is_first = after is None and (before is None or not has_more)
         is_last = not has_more and before is None
         sparks = await self.log.query(partial(_sparks, rows=rows))
-        totals = await self.log.usage("day")
-        models = await self.log.usage("model")
         fields = {name: request.query_params.get(name, "") for name in TYPED}
         return page(
             "sessions.html",
@@ -112,10 +111,23 @@ class LogPages:
             later=None
             if is_last or not rows
             else asked.again(request, before=None, after=rows[-1]["cursor"]),
-            total={name: value for name, value in totals.items() if name != "groups"},
-            days=[group["total_tokens"] for group in totals["groups"]][-SPARKS:],
-            models=[(group["model"], group["total_cost"]) for group in models["groups"]],
             path=self.log.path,
+        )
+
+    async def totals(self, request: Request) -> Response:
+        """Return the sums of all sessions, which take time to add up, to be put above their list."""
+        del request
+        answer = await self.log.usage(("day", "model"))
+        days: Counter[str] = Counter()
+        models: Counter[str | None] = Counter()
+        for group in answer["groups"]:
+            days[str(group["day"])] += group["total_tokens"]
+            models[group["model"]] += group["total_cost"]  # type: ignore[assignment]
+        return page(
+            "totals_part.html",
+            total=answer,
+            days=[days[day] for day in sorted(days)][-SPARKS:],
+            models=models.most_common(),
         )
 
     # -- events ---------------------------------------------------------------------------------

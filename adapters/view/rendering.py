@@ -98,7 +98,7 @@ def arguments(item: Mapping[str, Any]) -> str:
 
 
 def indented(text: str) -> str:
-    """Return a text as it is, or indented if it is JSON of a bounded length."""
+    """Return a text, indented if it is JSON of a bounded length."""
     if len(text) <= MARKDOWN_CHARACTERS and text[:1] in ("{", "["):
         try:
             return pretty(json.loads(text))

@@ -209,6 +209,7 @@ class SessionPages:
             wanted = {"branch": look.branch_id, "v": v, **changes}
             return url("/session", id=session_id, **wanted)
 
+        views = turn_views(look.shown)
         return {
             "title": session_id if row is None or row["title"] is None else row["title"],
             "section": "sessions",
@@ -219,7 +220,8 @@ class SessionPages:
             "look": look,
             "branch": look.branch_id,
             "window": look.shown,
-            "turns": turn_views(look.shown),
+            "turns": views,
+            "most": max((view.margin.total for view in views if view.margin), default=0),
             "is_past": look.version < look.last_version,
             "sentence": None if look.step is None else sentence(look.step),
             "here": here,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +11,10 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.view.rendering import url
 from tests.adapters.view.conversation import ID
 from tests.browser.conftest import watched
+from tests.browser.using import in_a_thread, slide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -96,13 +95,6 @@ def test_the_slider_shows_the_items_that_the_branch_had_then(page: Page, path: P
             check(page, versions[version])
 
 
-def slide(page: Page, version: int) -> None:
-    """Move the slider without letting it go: the page only hides and shows."""
-    page.get_by_role("slider").evaluate(
-        "(s, v) => { s.value = v; s.dispatchEvent(new Event('input', {bubbles: true})) }", version
-    )
-
-
 SHOWN = """
     () => [...document.querySelectorAll('.item')].filter((each) =>
         !each.hidden && !each.closest('[hidden]') && !(each.closest('.gone') && !each.closest('.then'))
@@ -136,15 +128,6 @@ async def history(path: Path) -> dict[str, list[list[Any]]]:
             ]
             for branch in ("main", "draft")
         }
-
-
-def in_a_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine in a thread of its own, as the browser's loop runs in this one."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(coroutine)))
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def test_letting_the_slider_go_loads_that_version_and_keeps_it_in_the_address(page: Page) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +10,7 @@ from playwright.sync_api import Error
 from agents_eventlog import AdvancedSQLiteSession
 from tests.adapters.view.conversation import HOSTILE_TEXTS, ID
 from tests.browser.conftest import CHROMIUM, serving, watched
+from tests.browser.using import in_a_thread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +121,7 @@ def test_a_script_that_got_in_would_not_run(browser: Browser, server: str, scrip
 
 def test_hostile_conversations_are_text(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "hostile.db"
-    in_a_thread(path)
+    in_a_thread(write(path))
     with serving(path) as server:
         context = browser.new_context(base_url=server)
         page = next(opened := watched(context, server))
@@ -172,9 +171,3 @@ async def write(path: Path) -> None:
                     odd,
                 ]
             )
-
-
-def in_a_thread(path: Path) -> None:
-    thread = threading.Thread(target=lambda: asyncio.run(write(path)))
-    thread.start()
-    thread.join()

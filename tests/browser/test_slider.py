@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from tests.browser.conftest import serving, watched
-from tests.browser.test_pages import in_a_thread, slide
+from tests.browser.using import in_a_thread, slide
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -245,6 +245,7 @@ let opened = false;
 function ready() {
   watch();
   follow();
+  for (const place of $$("[data-part]")) fetched(place.dataset.part).then((part) => place.replaceWith(part), () => {});
   const page = $(".session");
   const plain = $("#plain");
   if (plain) {
