@@ -1,4 +1,4 @@
-"""The usage of what a branch shows: the requests of all its turns, those that it shares, too."""
+"""The usage of a branch with all turns that it shows: the requests of those that it shares, too."""
 
 from __future__ import annotations
 
