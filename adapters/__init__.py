@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.log import ConversationLog
     from agents_eventlog.adapters.conversations.outline import OutlineTurn
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
+    from agents_eventlog.adapters.conversations.redaction import Redaction
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.adapters.conversations.rows import (
         BranchRow,
@@ -72,6 +73,7 @@ __all__ = [
     "OutlineTurn",
     "Price",
     "Prices",
+    "Redaction",
     "RepriceResult",
     "Retention",
     "SearchResults",
@@ -117,6 +119,7 @@ _MODULES = {
     "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
     "Prices": "conversations.pricing",
+    "Redaction": "conversations.redaction",
     "RepriceResult": "conversations.repricing",
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",

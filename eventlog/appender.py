@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads
@@ -43,6 +44,9 @@ SESSION_END = """
 """
 
 
+LEAVE_ALL_BEHIND = "UPDATE checkpoints SET position = 0 WHERE position > 0"
+"""With several lanes, a checkpoint shows all events or none: a position could not say which it shows."""
+
 StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
 """An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
 
@@ -60,6 +64,7 @@ class Ends:
 
     lane: Lane | None = None
     sessions: dict[str, SessionEnd] = field(default_factory=dict)
+    has_grown: bool = False
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -92,7 +97,7 @@ class Appender:
 
     def begin(self, tx: Transaction) -> None:
         """Load the end of the lane."""
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         if ends.lane is None:
             ends.lane = tx.engine.claim_lane(tx)
         tx.lane = ends.lane
@@ -103,6 +108,8 @@ class Appender:
         """Write the checkpoints."""
         if self.projector is not None:
             self.projector.before_commit(tx, tx.lane)
+        elif tx.engine.lanes > 1 and tx.cache[Ends].has_grown:
+            tx.execute(LEAVE_ALL_BEHIND)
 
     def append(
         self,
@@ -125,32 +132,43 @@ class Appender:
         return self.put(tx, session_id, version, stored)
 
     def put(
-        self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
+        self,
+        tx: Transaction,
+        session_id: str,
+        version: int,
+        events: Iterable[StoredEvent],
+        times: Iterable[int] | None = None,
     ) -> list[RecordedEvent]:
-        """Append events as their columns hold them after ``version``, link and project them."""
+        """
+        Append events as their columns hold them after ``version``, link and project them.
+
+        times: when each was recorded, if that is not now.
+        """
         session_id = codec.check_text("session_id", session_id)
         recorded = []
         rows = []
         head = tx.lane
         position = position_before(tx, session_id)
-        _check_countable("position", position)
-        _check_countable("version", version)
-        for name, schema_version, branch, data, data_digest, metadata, given_key in events:
+        if position > MOST_EVENTS or version > MOST_EVENTS:
+            raise _uncountable(position, version)
+        for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
+            name, schema_version, branch, data, data_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
             position = position_after(tx, position)
             columns = (position, session_id, version, name, schema_version, branch_id)
-            rest = (data_digest, metadata, key, tx.now)
+            rest = (data_digest, metadata, key, recorded_at)
             digest = integrity.link(head.digest, *columns, *rest)
             row = (*columns, data, *rest, digest)
             rows.append(row)
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
         tx.defer(INSERT_EVENT, rows)
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         tx.lane = ends.lane = head
+        ends.has_grown = True
         ends.sessions[session_id] = SessionEnd(version, position)
         if self.projector is not None:
             try:
@@ -213,7 +231,7 @@ def position_after(tx: Transaction, position: int) -> int:
 
 def session_end(tx: Transaction, session_id: str) -> SessionEnd:
     """Return where a session ends, in a unit of work. One that writes has the session to itself."""
-    ends = tx.cache.get(Ends).sessions
+    ends = tx.cache[Ends].sessions
     end = ends.get(session_id)
     if end is None:
         tx.lock_session(session_id)
@@ -271,10 +289,10 @@ def last_position(tx: Transaction) -> int:
     return last
 
 
-def _check_countable(what: str, number: int) -> None:
-    """Raise CorruptFileError for a number that no log comes to by counting."""
-    if number > MOST_EVENTS:
-        raise CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
+def _uncountable(position: int, version: int) -> CorruptFileError:
+    """Return the error for a number that no log comes to by counting."""
+    what, number = ("position", position) if position > MOST_EVENTS else ("version", version)
+    return CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
 
 
 def read_rows(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:

@@ -23,6 +23,7 @@ Everything that can go wrong, as one tree.
     ├── UnserialisableError (TypeError)     a value cannot be stored as JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
     ├── SourceError (ValueError)            the source of an import has an unknown format
+    ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
     ├── ProjectionError                     a projection cannot be used with this log
     │   ├── NewerProjectionError            a newer release built it
@@ -36,6 +37,8 @@ Everything that can go wrong, as one tree.
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
         ├── ItemNotFoundError               the session, or the log, has no such item
+        ├── ItemRedactedError               it was redacted before
+        ├── ItemErasedError                 its content was erased before
         ├── SessionNotFoundError
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
@@ -227,6 +230,17 @@ class SourceError(EventLogError, ValueError):
     """The source's file, if it is one."""
 
 
+class CopyError(EventLogError, ValueError):
+    """
+    The target of a copy has other events than the source. Copy into an empty log.
+
+    sessions: those that differ, if known.
+    """
+
+    path: str
+    sessions: tuple[str, ...] = ()
+
+
 class InvalidQueryError(EventLogError, ValueError):
     """A filter, group, order, limit, cursor or text is invalid. The message says which and why."""
 
@@ -371,6 +385,37 @@ class ItemNotFoundError(ConversationError):
             position=position,
             index=index,
             session_id=session_id,
+        )
+
+
+class ItemRedactedError(ConversationError):
+    """The item was redacted before, by the event at ``redaction_position``. Nothing is left to do."""
+
+    position: int
+    index: int
+    redaction_position: int
+
+    def __init__(self, *, position: int, index: int, redaction_position: int) -> None:
+        super().__init__(
+            f"item {index} at position {position} was redacted before, "
+            f"by the event at position {redaction_position}",
+            position=position,
+            index=index,
+            redaction_position=redaction_position,
+        )
+
+
+class ItemErasedError(ConversationError):
+    """The item's content was erased before. Nothing is left to do."""
+
+    position: int
+    index: int
+
+    def __init__(self, *, position: int, index: int) -> None:
+        super().__init__(
+            f"the content of item {index} at position {position} was erased before",
+            position=position,
+            index=index,
         )
 
 

@@ -89,12 +89,7 @@ def head_of(ends: Iterable[Lane], *, lanes: int) -> Head:
     return head
 
 
-def is_in(head: Head, ends: Iterable[Lane]) -> bool:
-    """Whether this is the head of a log that has these events."""
-    return _is_in(head, {0: FIRST, **{end.position: end.digest for end in ends}})
-
-
-def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
+def is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
     """Whether this is the head of a log in which these positions have these digests."""
     if not head.lanes:
         return digests.get(head.position) == head.digest
@@ -273,7 +268,7 @@ class Verifier:
         if positions_given > head.position:
             missing = f"events {head.position + 1} to {positions_given} are missing at the end"
             self.findings.append(Finding(head.position + 1, missing))
-        if self._expected is not None and not _is_in(self._expected, self._digests):
+        if self._expected is not None and not is_in(self._expected, self._digests):
             self.findings.append(missing_head(self._expected))
         return Verification(head, self.events, tuple(self.findings))
 

@@ -312,7 +312,8 @@ class EventLog:
             To resume on PostgreSQL, give the last position seen for each ``position % 64``: its events
             become visible in the order of positions only within these lanes and within each session.
         poll_seconds: seconds between reads that look for the events of other processes. Events that this
-            process appends arrive at once, unless this log is ``read_only``.
+            process appends arrive at once, unless this log is ``read_only``; on PostgreSQL, so do those of
+            other processes.
 
         Ends when the log is closed. To stop early, break out of the loop (use ``contextlib.aclosing`` to
         release it immediately). After a StoreError, resume with ``after=`` the last position you saw.
@@ -366,7 +367,7 @@ class EventLog:
         if begin is not None and begin.position > 0:
             ends = await self._read(partial(ends_at, head=begin))
             known = [*ends, *await self._read(partial(ends_at, head=expected or begin))]
-            if not is_in(begin, ends):
+            if not is_in(begin, {end.position: end.digest for end in ends}):
                 return Verification(begin, 0, (missing_head(begin),))
         verifier = Verifier(expected, lanes=lanes, after=ends, known=known)
         cursor = Cursor.of(lanes, [end.position for end in ends])

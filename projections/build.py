@@ -60,7 +60,7 @@ def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
 
 def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
     """Store the position up to which a projection is built."""
-    tx.cache.get(Built).is_all = False  # a checkpoint of another program may not advance
+    tx.cache[Built].is_all = False  # a checkpoint of another program may not advance
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 
@@ -99,6 +99,12 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
             tx.execute(BUILD_AGAIN, (maker,))
     made = {**others, **dict.fromkeys(names, projection.name)}
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
+
+
+def empty_tables(tx: Transaction, projection: Projection) -> None:
+    """Delete the rows of a projection that is to be built again, by a role that may not create tables."""
+    for table in base.tables(tx.engine, projection):
+        tx.execute(f'DELETE FROM "{table.name}"')
 
 
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> None:

@@ -25,6 +25,7 @@ from agents_eventlog.projections.build import (
     catch_up,
     checkpoints,
     create_tables,
+    empty_tables,
     set_checkpoint,
     usable_to,
 )
@@ -106,7 +107,7 @@ class Projections:
 
     def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse tables of a newer release; catch up with events that programs without them appended."""
-        built = tx.cache.get(Built)
+        built = tx.cache[Built]
         if built.to == (self, head):
             return
         found, complete = _checkpoints(tx)
@@ -116,14 +117,16 @@ class Projections:
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             position = usable_to(checkpoint, projection)
-            if checkpoint is None or checkpoint.version < projection.version:
-                create_tables(tx, projection, replace=checkpoint is not None)
-            elif checkpoint.version > projection.version:
+            if checkpoint is not None and checkpoint.version > projection.version:
                 raise NewerProjectionError(
                     projection=name, found=checkpoint.version, known=projection.version
                 )
-            elif position == complete:
+            if self._is_built(name, found, complete):
                 continue
+            if checkpoint is None or checkpoint.version < projection.version:
+                create_tables(tx, projection, replace=checkpoint is not None)
+            elif tx.engine.lanes > 1:  # or the rows are those of the events up to its position
+                empty_tables(tx, projection)
             if projection.handles:
                 catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, complete)
@@ -146,7 +149,7 @@ class Projections:
 
     def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
-        built = tx.cache.get(Built)
+        built = tx.cache[Built]
         if built.to == (self, head):
             return
         built.to = self, head
@@ -162,16 +165,16 @@ class Projections:
         """Raise StaleProjectionError if the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
-        if tx.cache.get(Built).fresh is self:
+        if tx.cache[Built].fresh is self:
             return
         found = {}
         sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
-        for name, version, position, complete in tx.execute(sql):
+        for name, version, position, complete in tx.all(sql):
             found[name] = version, position == complete
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
-        tx.cache.get(Built).fresh = self
+        tx.cache[Built].fresh = self
 
     def _merged_with(self, present: Projections) -> Projections:
         for name in self.by_name.keys() & present.by_name.keys():

@@ -23,7 +23,8 @@ PUBLIC = {
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
         EventLogError
-        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
+        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
+        ItemRef ItemsAdded ItemsReplaced
         MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
@@ -37,7 +38,7 @@ PUBLIC = {
         AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
         Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession ItemFilters ItemHit
         ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
-        RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
+        Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
         TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,

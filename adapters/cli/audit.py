@@ -166,7 +166,9 @@ async def _show(log: EventLog, recorded: RecordedEvent, histories: Histories, vi
     paths = histories.paths[recorded.session_id]
     popped = None
     if recorded.type == ItemPopped.type_name():
-        popped = await log.query(partial(audit_trail.popped_item, recorded=recorded))
+        unit = partial(audit_trail.popped_item, recorded=recorded, redacted=histories.redacted)
+        popped = await log.query(unit)
+    recorded = histories.redacted.covered(recorded)
     view.add(audit_trail.entry(recorded, paths, popped, full=view.full))
 
 

@@ -13,11 +13,11 @@ from agents_eventlog.adapters.conversations.event_descriptions import EventDescr
 from agents_eventlog.eventlog import codec, reader
 from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version
 from agents_eventlog.eventlog.errors import EventLogError, InvalidQueryError, SessionNotFoundError
-from agents_eventlog.eventlog.events import JSON, ItemPopped, UsageRecorded
+from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON, ItemPopped, UsageRecorded
 from agents_eventlog.eventlog.reader import type_names
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
-from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.paths import Paths
 
 
@@ -93,15 +93,21 @@ class Entry(NamedTuple):
 
 
 class Histories:
-    """The paths of the sessions whose events it follows, each from its first event on."""
+    """
+    The paths of the sessions whose events it follows, each from its first event on.
+
+    redacted: the redactions so far.
+    """
 
     def __init__(self) -> None:
         self.paths: dict[str, Paths] = defaultdict(Paths)
+        self.redacted = RedactedItems()
 
     def follow(self, recorded: RecordedEvent) -> None:
         """Take a session's next event; one that cannot be read changes nothing."""
         try:
             self.paths[recorded.session_id].feed(recorded)
+            self.redacted.learn(recorded)
         except (ValueError, RecursionError):
             return
 
@@ -124,15 +130,17 @@ def entry(
     return Entry(recorded, described, popped)
 
 
-def popped_item(tx: Transaction, recorded: RecordedEvent) -> JSON:
+def popped_item(tx: Transaction, recorded: RecordedEvent, redacted: RedactedItems) -> JSON:
     """Return the content of the item that an event popped, if it is one that did and can be read."""
     try:
         event = recorded.event
-        if isinstance(event, ItemPopped):
-            return conversation_queries.item(tx, event.item)
+        if not isinstance(event, ItemPopped):
+            return None
+        added = reader.event_at(tx, event.item.position)
+        adding = None if added is None else redacted.covered(added).event
+        return adding.items[event.item.index] if isinstance(adding, ITEM_EVENTS) else None
     except (EventLogError, IndexError):
-        pass  # erased or unreadable
-    return None
+        return None  # unreadable
 
 
 def newest(
@@ -145,6 +153,7 @@ def newest(
     """
     version = paths.version + 1 if before is None else before
     limit = paths.version if filters.limit is None else filters.limit
+    redacted = RedactedItems.of_session(tx, filters.session_id or "")
     found: list[Entry] = []
     while len(found) < limit and version > 1:
         size = min(PAGE_EVENTS, max(limit, 50))
@@ -153,7 +162,8 @@ def newest(
             break
         matching = [recorded for recorded in page if filters.fits(recorded)]
         found += [
-            entry(each, paths, popped_item(tx, each)) for each in matching[: limit - len(found)]
+            entry(redacted.covered(each), paths, popped_item(tx, each, redacted))
+            for each in matching[: limit - len(found)]
         ]
         version = page[-1].version
     return found

@@ -102,7 +102,7 @@ def shown_item(row: TranscriptRow, kind: ItemKind) -> ShownItem:
     origin = Origin(row["position"], row["version"], time, row["actor"], None)
     ref = ItemRef(row["position"], row["index"])
     item = None if row["is_erased"] else row["item"]
-    return ShownItem(ref, kind, item, origin, row["version"], None, None)
+    return ShownItem(ref, kind, item, origin, row["version"], None, None, None)
 
 
 def documents(session_id: str, found: BranchComparison) -> Iterator[dict[str, JSON]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.eventlog.events import (
+    ITEM_EVENTS,
     JSON,
     BranchCreated,
     BranchDeleted,
@@ -16,6 +17,7 @@ from agents_eventlog.eventlog.events import (
     Event,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -42,6 +44,7 @@ HOW: Final = {
     "session_cleared": "cleared",
     "session_deleted": "deleted",
     "content_erased": "erased",
+    "item_redacted": "redacted",
 }
 """How an item was removed, by the type of the event that removed it."""
 
@@ -98,7 +101,7 @@ def describe_event(
         return EventDescription(f"{recorded.type}: its content was erased", [], "erased")
     items = [
         ItemTold(brief(item, full=full), removal(paths, ItemRef(recorded.position, index)))
-        for index, item in enumerate(getattr(event, "items", ()))
+        for index, item in enumerate(event.items if isinstance(event, ITEM_EVENTS) else ())
     ]
     words = _WORDS[type(event)]
     effect = Effect() if paths is None else paths.effect(recorded.version)
@@ -176,6 +179,11 @@ def _redone(event: TurnRedone, _facts: Effect) -> str:
     return f"redid turn {event.turn:,} with {summary.counted(len(event.items), 'item')}"
 
 
+def _redacted(event: ItemRedacted, _facts: Effect) -> str:
+    because = f": {event.reason}" if event.reason else ""
+    return f"redacted item {event.item.index} at position {event.item.position}{because}"
+
+
 def _created(event: BranchCreated, _facts: Effect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
@@ -246,6 +254,7 @@ _WORDS: dict[type[Event], Callable[[Any, Effect], str]] = {
     ItemsReplaced: _replaced,
     TurnUndone: _undone,
     TurnRedone: _redone,
+    ItemRedacted: _redacted,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

@@ -16,6 +16,7 @@ from agents_eventlog.adapters.conversations import (
     item_places,
     item_search,
     pricing,
+    redaction,
     sdk_tables,
     sessions,
     tools,
@@ -32,6 +33,7 @@ from agents_eventlog.adapters.conversations.item_places import ItemPlaces
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.outline import OutlineTurn
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import UsageStats
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
@@ -402,6 +404,18 @@ class ConversationLog(EventLog):
         """Count the events of the log by type, by actor and by day. Reads the whole log."""
         return await self._ask(census_calls.census)
 
+    async def redact(
+        self, position: int, index: int, *, reason: str | None = None, dry_run: bool = False
+    ) -> Redaction:
+        """
+        Replace the content of an item of any session by a placeholder, as a session's ``redact`` does.
+
+        dry_run: return what would be redacted, without writing.
+        """
+        ref = redaction.parse(position, index, reason)
+        run = self._ask if dry_run else self.write
+        return await run(lambda tx: redaction.redact(tx, ref, reason, dry_run=dry_run))
+
     # -- erasing ------------------------------------------------------------------------------
 
     async def erase(
@@ -424,7 +438,8 @@ class ConversationLog(EventLog):
         session_id: erase this session, and delete it first if it is not deleted.
         user_id: erase all sessions of this user, deleted or not, and delete them first.
         deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
-        popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
+        popped: erase the removed and redacted items of all sessions, and user ids and metadata that were
+            replaced.
 
         reason: recorded in the log.
         dry_run: return what would be erased, without writing.

@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """How and by which event items were removed from a branch."""
+    """How and by which event items were removed from a branch or redacted, and why."""
 
     how: str
     origin: Origin
@@ -56,9 +56,9 @@ class ShownItem(NamedTuple):
     """
     An item in a window.
 
-    item: its content; None if it was erased.
+    item: its content, or its placeholder; None if it was erased.
     since, until: the versions of the session between which the branch had the item; None means now.
-    removal: how it was removed by the version that is shown.
+    removal, redaction: how it was removed, or redacted, by the version that is shown.
     """
 
     ref: ItemRef
@@ -68,6 +68,7 @@ class ShownItem(NamedTuple):
     since: int
     until: int | None
     removal: Removal | None
+    redaction: Removal | None
 
 
 class ShownTurn(NamedTuple):
@@ -219,7 +220,9 @@ class _Reader:
         """Return an item at a version."""
         node = self._paths.nodes[line.node]
         recorded = self.event(node.ref.position)
-        event = None if recorded is None else recorded.event
+        content, redacted = self._paths.redacted(node.ref, version)
+        holder = recorded if content == node.ref.position else self.event(content)
+        event = None if holder is None else holder.event
         item = None if event is None else getattr(event, "items", [])[node.ref.index]
         is_removed = line.until is not None and line.until <= version
         return ShownItem(
@@ -230,6 +233,7 @@ class _Reader:
             line.since,
             line.until,
             self._removal(line.until or 0) if is_removed else None,
+            None if redacted is None else self._removal(redacted.version),
         )
 
     def _removal(self, version: int) -> Removal:
@@ -315,4 +319,4 @@ def _entry(entry: conversation_queries.Entry) -> ShownItem:
     actor, trace_id = (value if isinstance(value, str) else None for value in given)
     origin = Origin(entry.ref.position, entry.version, entry.occurred_at, actor, trace_id)
     kind = None if entry.is_erased else item_kind.classify(entry.content)
-    return ShownItem(entry.ref, kind, entry.content, origin, entry.version, None, None)
+    return ShownItem(entry.ref, kind, entry.content, origin, entry.version, None, None, None)

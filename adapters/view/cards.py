@@ -171,8 +171,8 @@ def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bo
         file.
     """
     name = "" if kind is None else kind.type
-    # What hides content is shown here: an erased item has no content; an item that was redacted or sealed
-    # gets a card of a kind of its own here, which says by whom and why.
+    # What hides content is shown here: an erased item has no content, and sealed content gets a card of a
+    # kind of its own. A redacted item is its placeholder, beside which its row says by whom and why.
     if item is None:
         return Card("erased", name, "content erased", [], "")
     place = None if embeds_pictures else ref

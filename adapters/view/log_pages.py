@@ -31,12 +31,12 @@ from agents_eventlog.adapters.view import asked, cards
 from agents_eventlog.adapters.view.asked import wants_json
 from agents_eventlog.adapters.view.known_paths import KnownPaths
 from agents_eventlog.adapters.view.rendering import lines, page
-from agents_eventlog.eventlog import Verification, payloads, reader
-from agents_eventlog.eventlog.events import EVENT_TYPES, JSON, ItemRef
+from agents_eventlog.eventlog import Verification, codec, reader
+from agents_eventlog.eventlog.events import EVENT_TYPES, JSON, ItemRedacted, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import item_kind
-from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations import item_kind, redactions
 from agents_eventlog.projections.conversations.paths import ADDING
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY
@@ -47,6 +47,8 @@ HITS: Final = 30
 SPARKS: Final = 40
 """Maximum number of bars in a sparkline; more turns share them."""
 TYPED: Final = ("q", "user", "metadata", "updated_after", "updated_before", "min_items")
+HOLDING: Final = ADDING | {ItemRedacted.type_name()}
+"""The types of events that hold items."""
 GROUPS: Final = ("day", "month", "model", "agent", "user", "session", "branch", "turn", "run")
 
 
@@ -141,7 +143,9 @@ class LogPages:
             if recorded is None:
                 raise HTTPException(404, f"the log has no event at position {position}")
             paths = self._known.read(tx, recorded.session_id)
-            found = audit_trail.entry(recorded, paths, audit_trail.popped_item(tx, recorded))
+            redacted = RedactedItems.of_session(tx, recorded.session_id)
+            popped = audit_trail.popped_item(tx, recorded, redacted)
+            found = audit_trail.entry(redacted.covered(recorded), paths, popped)
             return found, _digest_before(tx, recorded)
 
         entry, previous = await self.log.query(unit)
@@ -174,7 +178,8 @@ class LogPages:
                 limit=EVENTS,
             )
         ]
-        entries = [audit_trail.entry(recorded, None) for recorded in found]
+        covered = await self.log.query(lambda tx: [redactions.covered(tx, each) for each in found])
+        entries = [audit_trail.entry(recorded, None) for recorded in covered]
         if wants_json(request):
             return lines(map(audit_trail.document, reversed(entries)))
         counted = await self.log.census() if asked.flag(request, "census") else None
@@ -364,12 +369,12 @@ class LogPages:
         ref = ItemRef(*(asked.needed_number(request, name) for name in names))
 
         def unit(tx: Transaction) -> JSON:
-            row = payloads.at(tx, ref.position)
+            row = redactions.at(tx, ref.position)
             if row is None or row[-1] is None:
                 raise HTTPException(404, "the log has no such item, or its content was erased")
-            if row[1] not in ADDING or ref.index >= len(item_kind.classify_items(*row)):
+            if row[1] not in HOLDING or ref.index >= len(item_kind.classify_items(*row)):
                 raise HTTPException(404, "the log has no such item")
-            return conversation_queries.item(tx, ref)
+            return codec.decode_items([row])[0][ref.index]
 
         return await self.log.query(unit)
 

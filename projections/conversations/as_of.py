@@ -41,6 +41,9 @@ EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
+READ_POSITIONS: Final = """
+    SELECT position FROM items UNION SELECT redaction_position FROM redactions
+"""
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -87,7 +90,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
             past.execute(past.engine.create_statement(statement))
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
-        for (position,) in past.all("SELECT DISTINCT position FROM items"):
+        for (position,) in past.all(READ_POSITIONS):
             past.executemany(
                 INSERT_EVENT.one, payloads.event_rows(tx, "WHERE position = ?", (position,))
             )

@@ -152,6 +152,19 @@ class Lifelines:
         return [self.lines[index] for index in indexes if self.lines[index].node == node]
 
 
+class Redacted(NamedTuple):
+    """
+    The redaction of an item.
+
+    version, position: its event, whose items replace those of the item's event from then on.
+    """
+
+    ref: ItemRef
+    version: int
+    position: int
+    reason: str | None
+
+
 class Paths:
     """
     Every path of one session.
@@ -160,6 +173,7 @@ class Paths:
     moves: the moves of each branch that ever existed, in order.
     forks: the version and the node at which each branch was created, from which branch.
     changes: the session's events, in order.
+    redactions: those of each redacted event, by its position, in order.
     """
 
     def __init__(self) -> None:
@@ -168,6 +182,7 @@ class Paths:
         self.moves: dict[str, list[Move]] = {}
         self.forks: dict[str, Fork] = {}
         self.changes: list[Change] = []
+        self.redactions: dict[int, list[Redacted]] = {}
         self._numbers: dict[ItemRef, int] = {}
         self._left_at: dict[int, int] = {}
         self._deletions: list[int] = []
@@ -234,6 +249,12 @@ class Paths:
     def number(self, ref: ItemRef) -> int | None:
         """Return the number of an item's node; None if the session never had the item."""
         return self._numbers.get(ref)
+
+    def redacted(self, ref: ItemRef, version: int) -> tuple[int, Redacted | None]:
+        """Return the position of an item's content at a version, and the redaction of the item by then."""
+        found = [each for each in self.redactions.get(ref.position, ()) if each.version <= version]
+        position = found[-1].position if found else ref.position
+        return position, next((each for each in found if each.ref == ref), None)
 
     def path(self, tip: int, above: int = ROOT) -> list[int]:
         """Return the nodes up to a tip, in order, from the one after ``above``."""
@@ -361,6 +382,9 @@ class Paths:
             case events.TurnUndone(removed=[first, *_]):
                 if (start := self._on_path(first, self.tip(here))) is not None:
                     self._point(recorded, here, self.nodes[start].parent, keep=True)
+            case events.ItemRedacted(item=ref, reason=reason):
+                redacted = Redacted(ref, recorded.version, recorded.position, reason)
+                self.redactions.setdefault(ref.position, []).append(redacted)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)

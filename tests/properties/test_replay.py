@@ -6,7 +6,7 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,6 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.cursor import Cursor
-from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import replay
 from agents_eventlog.projections.base import tables
@@ -26,7 +25,7 @@ from agents_eventlog.projections.conversations import queries as conversation_qu
 from agents_eventlog.projections.reference import fold
 from tests.history import meant, seen, stored
 from tests.properties.profiles import examples
-from tests.properties.strategies import histories
+from tests.properties.strategies import contents, histories
 from tests.properties.writing import BOTH, rows, write
 
 if TYPE_CHECKING:
@@ -108,11 +107,12 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     events: list[RecordedEvent], newest: int
 ) -> None:
     def read(tx: Transaction) -> None:
-        contents = {event.position: event for event in read_events(tx, Cursor(1))}
-        for session_id, session in fold(contents.values()).sessions.items():
+        stored_events = read_events(tx, Cursor(1))
+        content = contents(stored_events)
+        for session_id, session in fold(stored_events).sessions.items():
             for branch_id, branch in session.branches.items():
                 refs = [item.ref for item in branch.items]
-                expected = [content_of(contents[ref.position], ref.index) for ref in refs]
+                expected = [content[ref.position][ref.index] for ref in refs]
                 place = conversation_queries.place(tx, session_id, branch_id)
                 if session.deleted_at is not None:
                     assert (place.is_deleted, place.branch_exists) == (True, False)
@@ -130,9 +130,3 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
         write(log, events)
         log.store.read_sync(read)
-
-
-def content_of(recorded: RecordedEvent, index: int) -> Any:
-    """Return an item's content, from the event that brought it."""
-    assert isinstance(recorded.event, ITEM_EVENTS)
-    return recorded.event.items[index]

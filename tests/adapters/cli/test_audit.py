@@ -25,7 +25,7 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.events import HistoryImported
+from agents_eventlog.eventlog.events import ITEM_EVENTS, HistoryImported
 from agents_eventlog.projections.reference import fold
 from tests.adapters.cli.processes import COMMAND
 from tests.adapters.looking import (
@@ -175,7 +175,8 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
         (event.position, index)
         for event in history
         if event.session_id not in deleted
-        for index in range(len(getattr(event.event, "items", ())))
+        if isinstance(event.event, ITEM_EVENTS)
+        for index in range(len(event.event.items))
     }
     for name in deleted:
         del state.sessions[name]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from agents_eventlog import ConversationLog
-from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded
-from tests.adapters.view.asking import KEY, client, text
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
+from tests.adapters.looking import change, tampered
+from tests.adapters.view.asking import KEY, client, reader, text
 from tests.adapters.view.conversation import ID
 
 if TYPE_CHECKING:
@@ -60,6 +61,28 @@ async def test_what_was_taken_off_stands_in_its_place_with_who_did_it(
     gone = page.index('<details class="gone"')
     assert page.index("Sorry!") < gone < page.rindex("second question")
     assert re.search(r"1 item popped</strong> at \d\d:\d\d by boss", page)
+
+
+async def test_a_redacted_item_is_shown_as_its_placeholder_with_who_redacted_it_when_and_why(
+    path: Path, browser: httpx.AsyncClient
+) -> None:
+    async with ConversationLog.open(path) as log:
+        (hit,) = await log.find_items("Hi ")
+        position, index = hit["position"], hit["index"]
+        with recording(actor="boss"):
+            await log.redact(position, index, reason="a name")
+        version = await log.version(ID)
+    page = await text(browser, "/session", id=ID)
+    assert re.search(rf"redacted at .*version {version}.* by boss: a name", page)
+    assert ">Hi " not in page
+    assert "[redacted]" in page
+    assert "Hi " in await text(browser, "/session", id=ID, v=version - 1)
+    item = await text(browser, "/item", position=position, index=index)
+    assert "Hi " not in item
+    for query in ({"path": "/event", "position": position}, {"path": "/events"}):
+        shown = await text(browser, **query)
+        assert "[redacted]" in shown
+        assert "Hi " not in shown
 
 
 async def test_a_branch_is_linked_where_it_leaves_and_shows_its_own_turns(
@@ -265,6 +288,69 @@ async def test_every_answer_forbids_what_the_page_does_not_need(browser: httpx.A
         answer = await browser.get(address)
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
+
+
+async def test_tables_behind_the_log_are_a_page_that_says_what_to_run(path: Path) -> None:
+    change(path, "UPDATE checkpoints SET position = 3")
+    async with ConversationLog.open(path, read_only=True) as log:
+        answer = await reader(log).get("/session", params={"id": ID})
+        assert answer.status_code == 503
+        assert "eventlog replay" in answer.text
+
+
+async def test_sums_of_all_sessions_come_apart_from_their_list(tmp_path: Path) -> None:
+    path = tmp_path / "spent.db"
+    async with ConversationLog.open(path) as log:
+        requests = [RequestUsage(total_tokens=1_500, model="m", cost_usd=0.25)]
+        for number in range(3):
+            await log.append(f"s{number}", UsageRecorded(run_id="r", turn=0, requests=requests))
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = reader(log)
+        assert "/sessions/totals" in await text(browser, "/")
+        assert "/sessions/totals" not in await text(browser, "/", user="nobody")
+        sums = await text(browser, "/sessions/totals")
+        assert "$0.75" in sums
+        assert "4.5k" in sums
+        assert "m $0.75" in sums
+
+
+async def test_sessions_are_found_by_user_metadata_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    for number, plan in enumerate(("pro", "free")):
+        async with AdvancedSQLiteSession(
+            f"s{number}", path, user_id=f"u{number}", metadata={"plan": plan, "n": number}
+        ) as session:
+            await session.add_items([{"role": "user", "content": f"I am {number}"}])
+    async with ConversationLog.open(path) as log:
+        await log.delete_session("s1")
+        browser = reader(log)
+
+        async def listed(**query: Any) -> set[str]:
+            return set(re.findall(r"/session\?id=(s\d)", await text(browser, "/", **query)))
+
+        assert await listed() == {"s0"}
+        assert await listed(deleted=1) == {"s1"}
+        assert await listed(user="u0") == {"s0"}
+        assert await listed(metadata="plan=pro") == {"s0"}
+        assert await listed(metadata="plan=free") == set()
+        assert await listed(metadata='{"n": 0}') == {"s0"}
+        assert await listed(updated_after="2999-01-01") == set()
+        assert await listed(updated_before="2999-01-01") == {"s0"}
+        assert await listed(min_items=2) == set()
+        assert await listed(q="I am 0") == {"s0"}
+        assert await listed(order_by="created_at") == {"s0"}
+        page = await text(browser, "/session", id="s1", v=2, branch="main")
+        assert "deleted" in page
+
+
+async def test_what_is_no_longer_proved_says_so(path: Path) -> None:
+    tampered(path, "UPDATE events SET branch_id = 'x' WHERE position = 4")
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = reader(log)
+        assert "not what was recorded" in await text(browser, "/health", prove=1)
+        page = await text(browser, "/session", id=ID, branch="main")
+        assert "not what was recorded" in page
+        assert "position 4" in await text(browser, "/health")
 
 
 async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
