@@ -134,6 +134,13 @@ def verify(
             help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head verified earlier: read only the events after it. Skips the projection tables.",
+        ),
+    ] = None,
     head: Annotated[
         bool,
         typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
@@ -153,7 +160,7 @@ def verify(
     """
     from agents_eventlog.adapters.cli import verify
 
-    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
 @app.command()
@@ -191,6 +198,9 @@ def branches(
     db: Database,
     session: SessionId,
     all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also show the turns after each fork.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -200,7 +210,7 @@ def branches(
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=all_, as_json=as_json)
+    branches.run(db, session, include_ended=all_, shows_turns=turns, as_json=as_json)
 
 
 @app.command()
@@ -471,7 +481,7 @@ def tools(
 
 @app.command()
 def view(
-    db: Database,
+    db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="Open this session.")
     ] = None,
@@ -490,11 +500,16 @@ def view(
         bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Show the demo's conversation, without a file.")
+    ] = False,
 ) -> None:
     """
     Look at conversations in a browser: branches, tools, costs, and every version.
 
     The pages only read. They are served to this machine alone; the printed address has a key.
+
+    [bold]--demo[/bold] shows a scripted conversation, and needs no file.
 
     Example: [bold]eventlog view conversations.db[/bold]
     """
@@ -508,6 +523,7 @@ def view(
         allowed=allow_host or [],
         with_key=not no_key,
         opens=not no_open,
+        shows_demo=demo,
     )
 
 

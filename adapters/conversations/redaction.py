@@ -8,6 +8,7 @@ from typing import TypedDict
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import MOST_EVENTS, append_all
 from agents_eventlog.eventlog.appending import encode_checked
+from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     ItemErasedError,
     ItemNotFoundError,
@@ -158,10 +159,11 @@ def _copies(tx: Transaction, session_id: str, ref: ItemRef) -> list[ItemRef]:
 
 def _copied(tx: Transaction, session_id: str) -> Iterator[tuple[ItemRef, ItemRef]]:
     """Yield each item that was undone, and the item that redoing it added."""
-    events = conversation_queries.undone_and_redone(tx, session_id)
+    events = [*conversation_queries.undone_and_redone(tx, session_id)]
+    ErasedShapes().fill(tx, events)
     undone: dict[int, Iterator[ItemRef]] = {}
     for recorded in events:
-        match recorded.event:
+        match recorded.outlined().event:
             case TurnUndone(removed=removed):
                 undone[recorded.version] = iter(removed)
             case TurnRedone(undone_version=version, items=items) if version in undone:

@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, payloads
-from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
@@ -104,14 +103,15 @@ FORKS_AND_ENDS = """
         'session_deleted', 'session_restored')
     ORDER BY version
 """
+UNDONE_AND_REDONE = """
+    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone')
+    ORDER BY version
+"""
 LAST_CHANGES = f"""
     WHERE session_id = ?
         AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
         AND type IN ({ITEM_EVENT_NAMES}, 'item_popped', 'turn_undone', 'session_cleared')
     ORDER BY version DESC
-"""
-UNDONE_AND_REDONE = """
-    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone') ORDER BY version
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
@@ -321,14 +321,6 @@ def last_changes(tx: Transaction, session_id: str, branch_id: str) -> Iterator[R
     return map(RecordedEvent, payloads.event_rows(tx, LAST_CHANGES, (session_id, branch_id)))
 
 
-def undone_and_redone(tx: Transaction, session_id: str) -> list[RecordedEvent]:
-    """Return the events that undid and redid turns of a session, in order; of erased ones, structures."""
-    rows = payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,))
-    events = [RecordedEvent(row) for row in rows]
-    ErasedShapes().fill(tx, events)
-    return [recorded.outlined() for recorded in events]
-
-
 def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:
     """Return the user item that opens a turn of a branch; None if the branch has no such turn."""
     before = branch_tree.before_turn(tx, pointer, turn)
@@ -400,16 +392,19 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     for row in events:
         if row[-1] is None:
             _present(*row[3:])
-    content = codec.contents(events)
     numbers = {row[2]: number for number, row in enumerate(events)}
+    if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
+        found = [row for row in found if row[1] in numbers]
+    places = [(numbers[position], index) for _, position, index in found]
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
     return [
-        UserItem(turn, content(number, index), times[number])
-        for turn, position, index in found
-        if (number := numbers.get(position)) is not None
+        UserItem(turn, content, times[number])
+        for (turn, *_), (number, _), content in zip(
+            found, places, codec.contents(events, places), strict=True
+        )
     ]
 
 
@@ -443,6 +438,11 @@ def all_branches(tx: Transaction, session_id: str) -> list[BranchRow]:
 def forks_and_ends(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
     """Return the events that created or ended branches of a session, or all of them, in order."""
     return map(RecordedEvent, payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)))
+
+
+def undone_and_redone(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that undid or redid turns of a session, in order."""
+    return map(RecordedEvent, payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,)))
 
 
 def owners(
