@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.postgres import adaptation, dialect, dsn
+from agents_eventlog.eventlog.storage.postgres.locks import Claim
 
 CONNECT_TIMEOUT_SECONDS: Final = 10
 
@@ -86,7 +87,7 @@ class Connection:
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
         self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
-        self.transaction_id: str | None = None
+        self.claim: Claim | None = None
 
     def begin_pipeline(self) -> None:
         """Send statements without waiting for each one's result, until the end of the transaction."""
@@ -155,7 +156,9 @@ def _mapped(error: psycopg.Error, path: str) -> BaseException:
             f"the connection to {path} was lost in a commit: it is unknown whether that took effect",
             path=path,
         )
-    if state in REPEATABLE or state == "57014":
+    if state == "57014":
+        return BusyError(f"the server cancelled a statement on {path}: {message}", path=path)
+    if state in REPEATABLE:
         return BusyError(
             f"{path} was locked by another transaction for over "
             f"{registry.limits.busy_timeout_seconds:g} seconds",
