@@ -47,8 +47,7 @@ class Server:
         self._bin = bin_folder
         self.folder = folder
         self._user = _user()
-        if self._user is not None:
-            shutil.chown(folder, self._user)
+        self.take(folder)
         initdb = ["-D", str(folder / "data"), "-U", "eventlog", "-A", "trust", "-E", "UTF8"]
         self._run("initdb", *initdb, "--locale=C", "--no-sync")
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,11 +113,15 @@ class Server:
         replica = Server.__new__(Server)
         replica._bin, replica.folder, replica._user = self._bin, folder, self._user
         replica._process = None
-        if self._user is not None:
-            shutil.chown(folder, self._user)
+        self.take(folder)
         source = f"host={self.folder} user=eventlog application_name=standby"
         self._run("pg_basebackup", "-D", str(folder / "data"), "-R", "-d", source, "-c", "fast")
         return replica
+
+    def take(self, folder: Path) -> None:
+        """Let the server's user own a folder."""
+        if self._user is not None:
+            shutil.chown(folder, self._user)
 
     def promote(self) -> None:
         """Let a replica become a server that accepts writes."""
@@ -195,13 +198,14 @@ class Proxy:
 
     def _up(self, client: socket.socket, upstream: socket.socket) -> None:
         with suppress(OSError):
-            for number, message in enumerate(_messages(client, is_client=True)):
+            messages = _messages(client, is_client=True)
+            for number, message in enumerate(messages):
                 if self.cut_next and b"COMMIT" in message:
                     self.cut_next = False
                     if self._forward:
                         # With what follows it, up to the message at which the server answers.
                         upstream.sendall(message)
-                        for rest in _messages(client, is_client=False):
+                        for rest in messages:
                             upstream.sendall(rest)
                             if rest[:1] == b"S":
                                 break

@@ -214,6 +214,7 @@ def disk(own: Server) -> Iterator[Disk]:
     try:
         if not made.mount("size=6m"):
             pytest.skip("a disk cannot be mounted here")
+        own.take(made.folder)
         yield made
         own.stop()
         made.unmount()

@@ -31,7 +31,10 @@ AT_LEAST_ON: Final = """
 """
 """The server's default may be stricter: it may wait for replicas to apply a commit."""
 
-READS: Final = ("SELECT", "WITH", "BEGIN", "COMMIT", "ROLLBACK", "LOCK")
+READS: Final = (
+    *("SELECT", "WITH", "DECLARE", "FETCH"),
+    *("BEGIN", "COMMIT", "ROLLBACK", "LOCK"),
+)
 """How a statement begins that changes no row."""
 
 REPEATABLE: Final = frozenset(
@@ -72,7 +75,6 @@ class Connection:
             "client_min_messages": "warning",
             "lock_timeout": str(timeout),
             **({} if durability == "full" else {"synchronous_commit": "off"}),
-            "default_transaction_read_only": "on" if read_only else "off",
         }
         self.raw: psycopg.Connection[Any] = psycopg.connect(
             target.conninfo,
@@ -93,6 +95,11 @@ class Connection:
         """Send statements without waiting for each one's result, until the end of the transaction."""
         self._pipeline = self.raw.pipeline()
         self._pipeline.__enter__()
+
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether statements are sent without waiting for results."""
+        return self._pipeline is not None
 
     def end_pipeline(self) -> None:
         """Wait for the results of all statements; raise the error of the first that failed."""
