@@ -140,7 +140,7 @@ async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
     found = re.search(r'href="(/item/place[^"]+)"', page)
     assert found
     answer = await browser.get(found[1].replace("&amp;", "&"))
-    assert "around=2#e" in answer.headers["location"]
+    assert "around=2&item=" in answer.headers["location"]
 
 
 async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Path) -> None:
