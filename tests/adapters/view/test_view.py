@@ -12,31 +12,10 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
 from tests.adapters.looking import change, tampered
 from tests.adapters.view.asking import KEY, client, reader, text
-from tests.adapters.view.conversation import ID
+from tests.adapters.view.conversation import EVERY_PAGE, ID
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-EVERY_PAGE = [
-    "/",
-    f"/session?id={ID}&branch=main",
-    f"/session?id={ID}&branch=draft",
-    f"/session?id={ID}&v=3",
-    f"/session/timeline?id={ID}",
-    f"/session/spend?id={ID}",
-    f"/session/compare?id={ID}&a=main&b=draft",
-    f"/session/export?id={ID}",
-    f"/session/window?id={ID}&around=1",
-    f"/session/outline?id={ID}",
-    f"/session/ticks?id={ID}",
-    "/spend",
-    "/events?census=1",
-    "/event?position=2",
-    "/event?position=5",
-    "/search?q=script",
-    "/health?prove=1&examine=1&tools=1",
-]
-
 
 # -- what they show ---------------------------------------------------------------------------
 
