@@ -144,9 +144,9 @@ class EventLog:
             raise ValueError(f"invalid durability: expected 'full' or 'normal', got {durability!r}")
         engine = engine_for(path)
         target = engine.resolve(path)
-        if target != MEMORY:
-            engine.check_path(target, create=create and not read_only)
         if read_only:
+            if target != MEMORY:
+                engine.check_path(target, create=False)
             return cls(open_read_only(engine, target), target, read_only=True)
 
         def prepare(store: Store, is_new: bool) -> None:

@@ -172,7 +172,8 @@ def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
     selected = ", ".join([*columns, SUMS])
     sql = f"SELECT {selected} FROM ({source}) AS summed {joined if 'user_id' in keys else ''}"
     if columns:
-        sql += f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}"
+        order = ", ".join(f"{column} NULLS FIRST" for column in columns)
+        sql += f" GROUP BY {', '.join(columns)} ORDER BY {order}"
     rows = tx.all(sql, parameters)
     found = [_group(keys, row) for row in rows if row[-1] is not None or columns]
     return _merged(keys, found) if "month" in keys else found
@@ -332,7 +333,7 @@ RUNS_BEGINNING = f"""
     FROM usage
     WHERE session_id = ? AND begins_run = 1 AND {" AND ".join(f"{name} = ?" for name in COUNTS)}
         AND (
-            ? IS NULL
+            CAST(? AS TEXT) IS NULL
             OR run_id IN (
                 SELECT run_id FROM usage WHERE session_id = ? AND branch_id = ? AND turn = ?
             )
