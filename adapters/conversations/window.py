@@ -158,7 +158,7 @@ def window(
     first_turn = 0 if lifelines.of_turn(0, version) else 1
     start = first_turn if after is None else max(first_turn, after + 1)
     end = last_turn if before is None else min(last_turn, before - 1)
-    reader_of = _Reader(tx, paths)
+    reader_of = ItemReader(tx, paths)
     chosen: dict[int, list[Lifeline]] = {}
     for number in _outward(start, end, last_turn if around is None else around, after):
         lines = lifelines.of_turn(number, version)
@@ -224,7 +224,7 @@ def _outward(start: int, end: int, around: int, after: int | None) -> Iterator[i
             below -= 1
 
 
-class _Reader:
+class ItemReader:
     """Reads the events behind items, each once."""
 
     def __init__(self, tx: Transaction, paths: Paths) -> None:

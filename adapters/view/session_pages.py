@@ -21,6 +21,7 @@ from agents_eventlog.adapters.conversations import (
     audit_trail,
     branches,
     comparison,
+    comparison_at,
     conversation,
     item_places,
     outline,
@@ -380,7 +381,7 @@ class SessionPages:
             b = chosen or next((name for name in names if name != a), None)
             if b is None:
                 return None, names
-            return comparison.compare_branches(tx, session_id, a, b), names
+            return comparison_at.compare(tx, session_id, a, b, paths), names
 
         found, names = await self.log.query(unit)
         if wants_json(request):

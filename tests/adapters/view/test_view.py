@@ -83,6 +83,14 @@ async def test_two_branches_stand_side_by_side_from_where_they_part(
     assert "Sorry!" not in page
 
 
+async def test_a_version_is_compared_with_now(browser: httpx.AsyncClient) -> None:
+    assert "a=main%404&amp;b=main" in await text(browser, "/session", id=ID, branch="main", v=4)
+    page = await text(browser, "/session/compare", id=ID, a="main@4", b="main")
+    assert "main@4" in page
+    assert "1 turn shared, 4 items" in page
+    assert page.index("picture in this message") < page.index("<p>second question")
+
+
 async def test_a_version_shows_the_conversation_as_it_was_then(
     browser: httpx.AsyncClient,
 ) -> None:
