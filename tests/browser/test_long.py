@@ -9,7 +9,7 @@ import pytest
 from agents_eventlog.adapters.view import session_pages
 from benchmarks.view import LONG, write
 from tests.browser.conftest import serving, watched
-from tests.browser.using import in_a_thread
+from tests.browser.using import eventually, in_a_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +39,14 @@ def test_turns_are_loaded_while_one_scrolls_and_the_far_ones_are_dropped(long: P
     first = turns(long)
     assert 120 in first
     long.locator(".pages.later:not([hidden])").scroll_into_view_if_needed()
-    long.wait_for_function(f"document.getElementById('t{first[-1] + 1}') !== null")
+    long.locator(f"#t{first[-1] + 1}").wait_for(state="attached")
     assert turns(long) == sorted(set(turns(long)))
     for _ in range(30):
         if turns(long)[-1] == TURNS:
             break
         last = turns(long)[-1]
         long.locator(".pages.later:not([hidden])").scroll_into_view_if_needed()
-        long.wait_for_function(f"document.getElementById('t{last + 1}') !== null")
+        long.locator(f"#t{last + 1}").wait_for(state="attached")
     assert turns(long)[-1] == TURNS
     assert long.locator(".item").count() <= 1_200
 
@@ -57,9 +57,7 @@ def test_gaps_of_the_outline_are_filled_where_they_are(long: Page) -> None:
         left = long.locator(".rows .gap > a").count()
         rows = long.locator(".rows .turn-row").count()
         long.locator(".rows .gap > a").first.click()
-        long.wait_for_function(
-            "(n) => document.querySelectorAll('.rows .turn-row').length > n", arg=rows
-        )
+        eventually(long, f"document.querySelectorAll('.rows .turn-row').length > {rows}")
         assert long.locator(".rows .gap > a").count() <= left
     numbers = long.locator(".rows [data-turn]").evaluate_all(
         "all => all.map((each) => Number(each.dataset.turn))"
@@ -75,4 +73,4 @@ def test_what_follows_the_first_view_comes_by_itself(
     long.locator(".rows .turn-row").first.wait_for()
     assert turns(long)[-1] == TURNS
     assert not long.locator("#incomplete").is_visible()
-    long.wait_for_function("scrollY > 0")
+    eventually(long, "scrollY > 0")
