@@ -11,7 +11,7 @@ EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import 
 CORE_COVERAGE := 100
 ADAPTERS_COVERAGE := 95
 
-.PHONY: demo test test-postgres proof mutants lint format bench bench-scale clean
+.PHONY: demo test test-postgres proof mutants lint format bench bench-scale screenshots clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -56,6 +56,9 @@ bench: $(READY)         ## the figures of the README beside the SDK's class
 bench-scale: $(READY)   ## the figures of the README for large logs and many sessions; takes hours, 40 GB of disk
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.sessions
+
+screenshots: $(READY)   ## the pictures of the manual, from the demo's file; needs chromium-headless-shell
+	$(BIN)/python -m tests.browser.screenshots docs/pictures
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

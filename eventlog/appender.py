@@ -37,6 +37,7 @@ PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
         WHERE previous.position = {previous_position})
 """
+DIGEST = "SELECT position, digest FROM events WHERE position = ?"
 SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_END = """
     SELECT version, position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT 1
@@ -96,7 +97,7 @@ class Appender:
 
     def begin(self, tx: Transaction) -> None:
         """Load the end of the lane."""
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         if ends.lane is None:
             ends.lane = tx.engine.claim_lane(tx)
         tx.lane = ends.lane
@@ -107,7 +108,7 @@ class Appender:
         """Write the checkpoints."""
         if self.projector is not None:
             self.projector.before_commit(tx, tx.lane)
-        elif tx.engine.lanes > 1 and tx.cache.get(Ends).has_grown:
+        elif tx.engine.lanes > 1 and tx.cache[Ends].has_grown:
             tx.execute(LEAVE_ALL_BEHIND)
 
     def append(
@@ -148,8 +149,8 @@ class Appender:
         rows = []
         head = tx.lane
         position = position_before(tx, session_id)
-        _check_countable("position", position)
-        _check_countable("version", version)
+        if position > MOST_EVENTS or version > MOST_EVENTS:
+            raise _uncountable(position, version)
         for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
             name, schema_version, branch, data, data_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
@@ -165,7 +166,7 @@ class Appender:
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
         tx.defer(INSERT_EVENT, rows)
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         tx.lane = ends.lane = head
         ends.has_grown = True
         ends.sessions[session_id] = SessionEnd(version, position)
@@ -230,7 +231,7 @@ def position_after(tx: Transaction, position: int) -> int:
 
 def session_end(tx: Transaction, session_id: str) -> SessionEnd:
     """Return where a session ends, in a unit of work. One that writes has the session to itself."""
-    ends = tx.cache.get(Ends).sessions
+    ends = tx.cache[Ends].sessions
     end = ends.get(session_id)
     if end is None:
         tx.lock_session(session_id)
@@ -262,6 +263,13 @@ def stored_head(tx: Transaction) -> Head:
     return head_of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
 
 
+def ends_at(tx: Transaction, head: Head) -> list[Lane]:
+    """Return what the log holds now at the positions of a head, in a unit of work."""
+    positions = head.lanes or (head.position,)
+    found = (tx.one(DIGEST, (position,)) for position in positions)
+    return [Lane(*row) for row in found if row is not None]
+
+
 def complete_checkpoint(tx: Transaction) -> int:
     """Return the checkpoint of a projection that shows all events, in a unit of work."""
     row = tx.one(f"SELECT {tx.engine.complete_checkpoint}")
@@ -281,10 +289,10 @@ def last_position(tx: Transaction) -> int:
     return last
 
 
-def _check_countable(what: str, number: int) -> None:
-    """Raise CorruptFileError for a number that no log comes to by counting."""
-    if number > MOST_EVENTS:
-        raise CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
+def _uncountable(position: int, version: int) -> CorruptFileError:
+    """Return the error for a number that no log comes to by counting."""
+    what, number = ("position", position) if position > MOST_EVENTS else ("version", version)
+    return CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
 
 
 def read_rows(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:

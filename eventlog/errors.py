@@ -36,7 +36,11 @@ Everything that can go wrong, as one tree.
         ├── InvalidBranchError              blank or ambiguous, main, or the current branch
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
+        ├── ItemNotFoundError               the session, or the log, has no such item
+        ├── ItemRedactedError               it was redacted before
+        ├── ItemErasedError                 its content was erased before
         ├── SessionNotFoundError
+        ├── SessionExistsError              a fork needs a new session id
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
         ├── SessionBusyError                another caller of exclusive() holds it
@@ -368,6 +372,54 @@ class VersionNotFoundError(ConversationError):
         )
 
 
+class ItemNotFoundError(ConversationError):
+    """The log, or the session (``session_id``), never had this item. ``get_transcript`` lists items."""
+
+    position: int
+    index: int
+    session_id: str | None
+
+    def __init__(self, *, position: int, index: int, session_id: str | None = None) -> None:
+        where = "the log" if session_id is None else f"session {session_id!r}"
+        super().__init__(
+            f"{where} has no item {index} at position {position}",
+            position=position,
+            index=index,
+            session_id=session_id,
+        )
+
+
+class ItemRedactedError(ConversationError):
+    """The item was redacted before, by the event at ``redaction_position``. Nothing is left to do."""
+
+    position: int
+    index: int
+    redaction_position: int
+
+    def __init__(self, *, position: int, index: int, redaction_position: int) -> None:
+        super().__init__(
+            f"item {index} at position {position} was redacted before, "
+            f"by the event at position {redaction_position}",
+            position=position,
+            index=index,
+            redaction_position=redaction_position,
+        )
+
+
+class ItemErasedError(ConversationError):
+    """The item's content was erased before. Nothing is left to do."""
+
+    position: int
+    index: int
+
+    def __init__(self, *, position: int, index: int) -> None:
+        super().__init__(
+            f"the content of item {index} at position {position} was erased before",
+            position=position,
+            index=index,
+        )
+
+
 class SessionNotFoundError(ConversationError):
     """The session does not exist. ``list_sessions()`` lists the existing ones."""
 
@@ -375,6 +427,17 @@ class SessionNotFoundError(ConversationError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} does not exist", session_id=session_id)
+
+
+class SessionExistsError(ConversationError):
+    """The session exists, or existed. A fork needs an id that was never used."""
+
+    session_id: str
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} exists, or existed: expected a new id", session_id=session_id
+        )
 
 
 class SessionDeletedError(ConversationError):

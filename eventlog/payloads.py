@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain, pairwise
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ def statement(source: str, *, columns: str = "") -> str:
 
 def at(tx: Transaction, position: int) -> Row | None:
     """Return one event's payload as ``stored`` does; None if the event does not exist."""
-    return next(stored(tx, "events AS e WHERE e.position = ?", (position,)), None)
+    return tx.one(statement("events AS e WHERE e.position = ?"), (position,))
 
 
 def is_blanked(tx: Transaction, position: int) -> bool:
@@ -113,7 +114,7 @@ def items(
     they are too long for one value, or that the range is empty. Reading them one by one shows which.
     """
     try:
-        row = tx.one(JOINED.format(wanted=wanted, data=_present_data()), parameters)
+        row = tx.one(_joined(wanted, _present_data()), parameters)
     except tx.engine.value_too_long:
         return None
     if row is None or row[3] != row[4]:
@@ -128,6 +129,11 @@ def items(
         decoded[0] = decoded[0][index:]
         decoded = [some[:size] for some, size in zip(decoded, sizes, strict=True)]
     return list(chain.from_iterable(decoded))
+
+
+@cache
+def _joined(wanted: str, data: str) -> str:
+    return JOINED.format(wanted=wanted, data=data)
 
 
 def _present_data() -> str:
@@ -151,18 +157,22 @@ def may_hold(text: str) -> tuple[str, tuple[str, ...]]:
     stored as msgspec writes it, or with the escapes of the standard library's ``json``. A letter whose
     case SQLite does not fold matches any text.
     """
-    pattern = "".join(map(_pattern, text[:LONGEST_PATTERN_CHARACTERS]))
-    if not pattern.strip("%"):
-        return "", ()
-    is_plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
-    return HOLDS if is_plain else HOLDS_OR_ESCAPED, (f"%{pattern}%",)
+    text = text[:LONGEST_PATTERN_CHARACTERS]
+    if text.isascii() and text.isprintable() and not set('"\\') & set(text):
+        return (HOLDS, (f"%{_literal(text)}%",)) if text else ("", ())
+    pattern = "".join(map(_pattern, text))
+    return (HOLDS_OR_ESCAPED, (f"%{pattern}%",)) if pattern.strip("%") else ("", ())
+
+
+def _literal(written: str) -> str:
+    """Return the pattern for exactly this text."""
+    return re.sub(r"([\\%_])", r"\\\1", written)
 
 
 def _pattern(character: str) -> str:
     if not character.isascii() and not _has_one_case(character):
         return "%"
-    written = codec.encode_text(character).decode()  # empty for half a surrogate pair
-    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
+    return _literal(codec.encode_text(character).decode()) or "%"  # empty: an unpaired surrogate
 
 
 def _has_one_case(character: str) -> bool:

@@ -34,6 +34,10 @@ START = 1_700_000_000_000_000
 """When the first event of a made-up history happens, in microseconds since 1970 UTC."""
 
 
+REDACTIONS = "(redactions)"
+"""The name under which a picture has the redactions, beside the sessions."""
+
+
 class Entry(NamedTuple):
     """An event, and where it happened."""
 
@@ -118,14 +122,19 @@ def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[t
 
 
 def seen(tx: Transaction) -> dict[str, dict[str, Any]]:
-    """Return each session as the tables have it."""
-    return {
+    """Return each session as the tables have it, and the redactions of all."""
+    sessions = {
         row[0]: _seen_session(tx, row)
         for row in tx.all(
             "SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count,"
             " turn_count, branch_count, cleared_version, cleared_at, deleted_at, erased_at"
             " FROM sessions"
         )
+    }
+    redacted = tx.all("SELECT position, index_in_event, redaction_position, reason FROM redactions")
+    return {
+        **sessions,
+        REDACTIONS: {str((at, index)): tuple(rest) for at, index, *rest in redacted},
     }
 
 
@@ -181,8 +190,9 @@ def items_of(tx: Transaction, pointer: Pointer) -> list[tuple[Any, ...]]:
 
 
 def meant(state: State) -> dict[str, dict[str, Any]]:
-    """Return each session as the fold has it."""
-    return {name: _meant_session(session) for name, session in state.sessions.items()}
+    """Return each session as the fold has it, and the redactions of all."""
+    sessions = {name: _meant_session(session) for name, session in state.sessions.items()}
+    return {**sessions, REDACTIONS: {str(_place(r)): rest for r, rest in state.redactions.items()}}
 
 
 def _meant_session(session: Session) -> dict[str, Any]:
@@ -259,13 +269,12 @@ def _place(ref: Any) -> tuple[int, int]:
 
 
 def live_refs(state: State) -> list[tuple[int, int]]:
-    """Return which items stand on any live branch of any session, each once, in order."""
+    """Return which items stand on any live branch, each once for each session, in order."""
     return sorted(
-        {
-            _place(item.ref)
-            for session in state.sessions.values()
-            for branch in session.branches.values()
-            for item in branch.items
+        place
+        for session in state.sessions.values()
+        for place in {
+            _place(item.ref) for branch in session.branches.values() for item in branch.items
         }
     )
 

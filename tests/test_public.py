@@ -22,8 +22,10 @@ PUBLIC = {
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
+        ForkCreated ForkedItems ItemsWithheld SessionForked
         EventLogError
-        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
+        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
+        ItemRef ItemsAdded ItemsReplaced
         MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
@@ -34,11 +36,12 @@ PUBLIC = {
         SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
-        ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
-        RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
-        TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
-        UsageHooks UsageOfTurn UsageStats import_file
+        AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
+        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit
+        ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
+        Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
+        TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
+        TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens

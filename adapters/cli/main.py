@@ -134,6 +134,13 @@ def verify(
             help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head verified earlier: read only the events after it. Skips the projection tables.",
+        ),
+    ] = None,
     head: Annotated[
         bool,
         typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
@@ -153,7 +160,7 @@ def verify(
     """
     from agents_eventlog.adapters.cli import verify
 
-    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
 @app.command()
@@ -191,6 +198,9 @@ def branches(
     db: Database,
     session: SessionId,
     all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also show the turns after each fork.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -200,14 +210,14 @@ def branches(
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=all_, as_json=as_json)
+    branches.run(db, session, include_ended=all_, shows_turns=turns, as_json=as_json)
 
 
 @app.command()
 def compare(
     db: Database,
     session: SessionId,
-    a: Annotated[str, typer.Argument(metavar="A", help="A branch.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A branch; main@12 is main at version 12.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The branch to compare it with.")],
     as_json: AsJson = False,
 ) -> None:
@@ -471,7 +481,7 @@ def tools(
 
 @app.command()
 def view(
-    db: Database,
+    db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="Open this session.")
     ] = None,
@@ -490,11 +500,16 @@ def view(
         bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Show the demo's conversation, without a file.")
+    ] = False,
 ) -> None:
     """
     Look at conversations in a browser: branches, tools, costs, and every version.
 
     The pages only read. They are served to this machine alone; the printed address has a key.
+
+    [bold]--demo[/bold] shows a scripted conversation, and needs no file.
 
     Example: [bold]eventlog view conversations.db[/bold]
     """
@@ -508,6 +523,7 @@ def view(
         allowed=allow_host or [],
         with_key=not no_key,
         opens=not no_open,
+        shows_demo=demo,
     )
 
 
@@ -797,6 +813,72 @@ def copy(
 
 
 @app.command()
+def fork(
+    db: Database,
+    session: SessionId,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the new session.")],
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BRANCH", help="Branch to fork. [dim]\\[default: the current one][/dim]"
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"),
+    ] = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a session that begins with the items of a branch of another one, and copies none.
+
+    Its usage begins with 0. What happens to the items of one session does not change the other; erasing
+    SESSION leaves placeholders in NEW.
+
+    --json: kind ("fork"), session_id, from_session_id, from_branch_id, items, turns.
+
+    Example: [bold]eventlog fork conversations.db support-42 support-42-test[/bold]
+    """
+    from agents_eventlog.adapters.cli import fork
+
+    fork.run(db, session, new, branch_id=branch, user_id=user, actor=actor, as_json=as_json)
+
+
+@app.command()
+def redact(
+    db: Database,
+    position: Annotated[
+        int, typer.Argument(min=1, metavar="POSITION", help="Position of the item's event.")
+    ],
+    index: Annotated[
+        int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Replace the content of one item by a placeholder, on every branch; without [bold]--yes[/bold], preview.
+
+    The item may have been removed. Its placeholder keeps calls and outputs together. The file holds the
+    content until [bold]erase --popped[/bold], or another erase of the session.
+
+    [bold]show --json[/bold] and [bold]search --json[/bold] print positions and indexes.
+
+    --json: kind ("redaction"), session_id, position, index, type, placeholder, copies, dry_run.
+
+    Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
+    """
+    from agents_eventlog.adapters.cli import redact
+
+    redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
+
+
+@app.command()
 def erase(
     db: Database,
     session: Annotated[
@@ -831,7 +913,7 @@ def erase(
 
     Exits with 1 if another process prevented rewriting the file; run it again later.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
     """

@@ -19,7 +19,8 @@ class TranscriptRow(TypedDict):
 
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
-    actor: who added it, if that was recorded. item: None if its content was erased.
+    actor: who added it, if that was recorded. item: None if its content was erased, and a placeholder if it
+    was redacted.
     """
 
     turn: int
@@ -31,6 +32,7 @@ class TranscriptRow(TypedDict):
     actor: str | None
     item: JSON
     is_erased: bool
+    is_redacted: bool
 
 
 def transcript(
@@ -58,6 +60,7 @@ def row_of(entry: Entry) -> TranscriptRow:
         actor=_actor(entry.metadata_json, entry.ref.position),
         item=entry.content,
         is_erased=entry.is_erased,
+        is_redacted=entry.is_redacted,
     )
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import date, datetime
-from functools import cache
-from typing import Any, Self, Unpack, cast
+from functools import cache, partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Self, Unpack
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -24,7 +26,9 @@ from agents_eventlog.adapters.conversations import (
     commands,
     comparison,
     concurrent_runs,
+    forking,
     item_search,
+    redaction,
     sessions,
     timestamps,
     transcript,
@@ -42,8 +46,10 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
     RunPlace,
 )
 from agents_eventlog.adapters.conversations.exclusive import exclusive
+from agents_eventlog.adapters.conversations.forking import Fork
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import (
     BranchRow,
     ItemRow,
@@ -160,7 +166,7 @@ class EventLogSession:
         log.join(kept)
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
-        self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
+        self._runner = UnitRunner(log, kept, partial(commands.check_owner, context=context))
         limits = budget_calls.checked(budgets)
         self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
@@ -178,6 +184,7 @@ class EventLogSession:
         self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
         self.session_id = self._context.session_id
+        self._key: Hashable = (runs.log_name(log.store), self.session_id)
 
     def _resolve_branch(self, *, resume: bool) -> None:
         """Determine the current branch. Raises BranchNotFoundError if it does not exist."""
@@ -195,9 +202,6 @@ class EventLogSession:
                 context.branch_id = here.last_branch_id
             elif not here.branch_exists:
                 raise BranchNotFoundError(context.branch_id)
-        else:
-            # The constructor does not wait: later calls run after this read, and raise its error.
-            runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:
@@ -211,10 +215,6 @@ class EventLogSession:
         return self.current_branch
 
     # -- runs at the same time ------------------------------------------------------------------
-
-    @property
-    def _key(self) -> Hashable:
-        return runs.log_name(self.log.store), self._context.session_id
 
     def _place(self, wrapper: Wrapper | None) -> RunPlace | None:
         """Return the place of a call's run, or without a run context that of the current task's run."""
@@ -233,7 +233,8 @@ class EventLogSession:
             place,
             self._on_concurrent_run,
             is_of_run=wrapper is not None,
-            is_alone=not any(each.is_under_way() for each in self._places if each is not place),
+            is_alone=self._on_concurrent_run != "branch"
+            or not any(each.is_under_way() for each in self._places if each is not place),
         )
 
     # -- the SDK's protocol -------------------------------------------------------------------
@@ -348,6 +349,27 @@ class EventLogSession:
             lambda tx: turns.redo(tx, call.context), call=call
         )
         return redone
+
+    async def redact(self, position: int, index: int, *, reason: str | None = None) -> Redaction:
+        """
+        Replace the content of an item by a placeholder, wherever the item is; see ``Redaction``.
+
+        position, index: the identity of the item, as ``get_transcript`` and ``find_items`` return it.
+        reason: recorded in the log.
+
+        The item may have been removed, and the session deleted. The placeholder keeps the item's type, ids
+        and tool, so the conversation is still valid input for the model. Until the next ``log.erase``, the
+        log holds the content, and returns it for ``as_of`` a version before the redaction.
+
+        Raises ItemNotFoundError, ItemRedactedError and ItemErasedError (all ValueErrors).
+        """
+        ref = redaction.parse(position, index, reason)
+
+        def unit(tx: Transaction) -> Redaction:
+            commands.require_lease(tx, self._context)
+            return redaction.redact(tx, ref, reason, session_id=self.session_id)
+
+        return await self._usage.write(unit)
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches. Branch ids cannot be used again; recorded usage still counts."""
@@ -471,6 +493,35 @@ class EventLogSession:
             (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
         )
         return "" if opening is None else f" ('{_text(opening.content, LOGGED_CHARACTERS)}')"
+
+    async def fork(
+        self,
+        new_session_id: str,
+        branch_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+    ) -> Fork:
+        """
+        Create a session that begins with the items of a branch, by default the current one; see ``Fork``.
+
+        user_id, metadata: those of the new session; None for those of this session.
+
+        Nothing is copied: the new session refers to the items, which are also its own to pop, undo and
+        branch. Its usage begins with 0. Clearing or deleting this session does not change it; erasing this
+        session leaves placeholders in it. Raises SessionExistsError for an id that is or was in use, and
+        SessionNotFoundError, SessionDeletedError, BranchNotFoundError (all ValueErrors).
+        """
+        new_session_id = forking.check_new_id(new_session_id)
+        call = self._call()
+
+        def unit(tx: Transaction) -> Fork:
+            commands.require_lease(tx, call.context)
+            return forking.fork(
+                tx, call.context, new_session_id, branch_id, user_id=user_id, metadata=metadata
+            )
+
+        return await self._usage.write(unit)
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Switch to another branch; main always exists. Raises BranchNotFoundError (a ValueError)."""
@@ -665,7 +716,7 @@ class EventLogSession:
         def unit(tx: Transaction) -> list[TurnRow]:
             pointer = commands.look_at(tx, self._context, branch_id).pointer
             found = conversation_queries.user_items(tx, pointer)
-            return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
+            return self._turns(found, PREVIEW_CHARACTERS)
 
         return await self._runner.read(unit)
 
@@ -680,7 +731,7 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> list[TurnRow]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
-            return [self._turn(user_item, None) for user_item in found]
+            return self._turns(found, None)
 
         return await self._runner.read(unit)
 
@@ -694,12 +745,14 @@ class EventLogSession:
         """
 
         def unit(tx: Transaction) -> dict[int, list[ItemRow]]:
-            by_turn: dict[int, list[ItemRow]] = {}
             pointer = commands.look_at(tx, self._context, branch_id).pointer
-            for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
-                row = ItemRow(type=kind, tool_name=tool_name)
-                by_turn.setdefault(self._external(turn), []).append(row)
-            return by_turn
+            rows = conversation_queries.structure(tx, pointer)
+            return {
+                self._external(turn): [
+                    {"type": kind, "tool_name": tool_name} for _, kind, tool_name in items
+                ]
+                for turn, items in groupby(rows, key=itemgetter(0))
+            }
 
         return await self._runner.read(unit)
 
@@ -782,9 +835,9 @@ class EventLogSession:
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
             used = None if number is None else turns.get(self._internal(number))
-            return UsageOfTurn() if used is None else cast("UsageOfTurn", used._asdict())
+            return UsageOfTurn() if used is None else _usage_of_turn(used)
         return [
-            cast("UsageOfTurn", {"user_turn_number": self._external(turn), **used._asdict()})
+            {"user_turn_number": self._external(turn), **_usage_of_turn(used)}
             for turn, used in turns.items()
         ]
 
@@ -1034,14 +1087,29 @@ class EventLogSession:
             raise TurnNotFoundError(given, self.current_branch)
         return self._internal(number)
 
-    def _turn(self, user_item: UserItem, preview: int | None) -> TurnRow:
-        return {
-            "turn": user_item.turn + self._first_turn - 1,
-            "content": _text(user_item.content, preview),
-            "full_content": user_item.content,
-            "timestamp": timestamps.as_text(user_item.occurred_at),
-            "can_branch": True,
-        }
+    def _turns(self, found: Iterable[UserItem], preview: int | None) -> list[TurnRow]:
+        more, as_text = self._first_turn - 1, timestamps.as_text
+        return [
+            {
+                "turn": turn + more,
+                "content": _text(content, preview),
+                "full_content": content,
+                "timestamp": as_text(occurred_at),
+                "can_branch": True,
+            }
+            for turn, content, occurred_at in found
+        ]
+
+
+def _usage_of_turn(used: usage_queries.Tokens) -> UsageOfTurn:
+    return {
+        "requests": used.requests,
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "total_tokens": used.total_tokens,
+        "input_tokens_details": used.input_tokens_details,
+        "output_tokens_details": used.output_tokens_details,
+    }
 
 
 @cache

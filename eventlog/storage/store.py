@@ -161,7 +161,7 @@ class BaseStore(ABC):
 
     def _run_read(self, reader: Reader, pending: PendingUnit[Any]) -> None:
         try:
-            pending.result = reader.run(pending.unit, self.clock())
+            pending.result = reader.run(pending.unit, self._writer.clock())
         except StaleProjectionError as error:
             if not self.read_only:
                 self._writer.queue_again(pending)

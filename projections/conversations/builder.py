@@ -27,12 +27,15 @@ from agents_eventlog.eventlog.events import (
     Event,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -41,8 +44,15 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
-from agents_eventlog.projections.conversations import branch_tree, item_kind, metadata_index
+from agents_eventlog.projections.conversations import (
+    branch_tree,
+    forks,
+    item_kind,
+    metadata_index,
+    redactions,
+)
 from agents_eventlog.projections.conversations.branch_tree import Pointer
+from agents_eventlog.projections.conversations.item_kind import ItemKind
 
 MAIN: Final = "main"
 
@@ -129,12 +139,12 @@ SELECT_BRANCH = """
     FROM branches
     WHERE session_id = ? AND branch_id = ?
 """
-SELECT_BOTH = """
+SELECT_BOTH = f"""
     SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
         s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at,
         b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
         b.created_position, b.created_at, b.updated_at,
-        p.parent_segment_id, p.parent_length
+        p.parent_segment_id, p.parent_length, ({redactions.LAST_REDACTED})
     FROM sessions AS s
     LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
     LEFT JOIN segments AS p ON p.segment_id = b.segment_id
@@ -214,7 +224,7 @@ class Rows:
 
 def session(tx: Transaction, session_id: str) -> Session | None:
     """Return a session's row, from memory where the transaction has it there."""
-    sessions = tx.cache.get(Rows).sessions
+    sessions = tx.cache[Rows].sessions
     found = sessions.get(session_id)
     if found is None:
         tx.lock_session(session_id)
@@ -225,7 +235,7 @@ def session(tx: Transaction, session_id: str) -> Session | None:
 
 def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
     """Return a branch's row, from memory where the transaction has it there."""
-    branches, key = tx.cache.get(Rows).branches, (session_id, branch_id)
+    branches, key = tx.cache[Rows].branches, (session_id, branch_id)
     found = branches.get(key)
     if found is None and (row := tx.one(SELECT_BRANCH, key)):
         found = branches[key] = Branch(*row)
@@ -234,7 +244,7 @@ def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
 
 def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | None, Branch | None]:
     """Return a session's and a branch's row: from memory, or with one statement."""
-    rows = tx.cache.get(Rows)
+    rows = tx.cache[Rows]
     known = rows.sessions.get(session_id)
     if known is not None:
         return known, branch(tx, session_id, branch_id)
@@ -242,12 +252,14 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
+    segments = tx.cache[branch_tree.Known]
+    segments.redactions_exist = row[-1] is not None
     found = rows.sessions[session_id] = Session(*row[:12])
     segment_id, length = row[12:14]
     if length is None:
         return found, None
     if row[22] is not None:
-        tx.cache.get(branch_tree.Known).parents[segment_id] = Pointer(*row[21:])
+        segments.parents[segment_id] = Pointer(*row[21:23])
     on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
     return found, on_it
 
@@ -256,7 +268,7 @@ class Conversations(Projection):
     """Sessions, their branches, and the segments of items that branches share."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5  # 5: redactions and forks
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
@@ -268,6 +280,8 @@ class Conversations(Projection):
         GENERATED_BRANCHES,
         *branch_tree.SCHEMA,
         *metadata_index.SCHEMA,
+        *redactions.SCHEMA,
+        *forks.SCHEMA,
     )
     handles: ClassVar[Sequence[type[Event]]] = (
         ItemsAdded,
@@ -275,6 +289,7 @@ class Conversations(Projection):
         ItemsReplaced,
         TurnUndone,
         TurnRedone,
+        ItemRedacted,
         BranchCreated,
         BranchSwitched,
         BranchDeleted,
@@ -285,10 +300,15 @@ class Conversations(Projection):
         UsageRecorded,
         HistoryImported,
         ContentErased,
+        SessionForked,
+        ItemsWithheld,
     )
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Update the tables with these events."""
+        if len(events) > 1 and tx.cache.rows() > MAX_CACHED:  # a replay is one long transaction
+            tx.cache.pop(Rows, None)
+            tx.cache.pop(branch_tree.Known, None)
         batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
@@ -299,11 +319,8 @@ class _Batch:
     """What events touch, changed in memory and written back together."""
 
     def __init__(self, tx: Transaction) -> None:
-        if len(tx.cache) > MAX_CACHED:
-            tx.cache.forget(Rows)
-            tx.cache.forget(branch_tree.Known)
         self.tx = tx
-        self.rows = tx.cache.get(Rows)
+        self.rows = tx.cache[Rows]
         self.new_items: list[tuple[Any, ...]] = []
         # What was touched, each with whether more than its growth is to be written.
         self.sessions: dict[str, bool] = {}
@@ -312,6 +329,9 @@ class _Batch:
     def apply(self, recorded: RecordedEvent) -> None:
         if recorded.type == CONTENT_ERASED:
             self.content_erased(recorded)
+            return
+        if recorded.type in REDACTING:
+            self.item_redacted(recorded)
             return
         session = self.session(recorded)
         if recorded.type == USAGE_RECORDED:
@@ -327,7 +347,7 @@ class _Batch:
 
     def session(self, recorded: RecordedEvent) -> Session:
         session_id = recorded.session_id
-        found = session(self.tx, session_id)
+        found = self.rows.sessions.get(session_id) or session(self.tx, session_id)
         if found is None:
             at = recorded.occurred_at
             found = self.rows.sessions[session_id] = Session(created_at=at, updated_at=at)
@@ -337,7 +357,7 @@ class _Batch:
     def branch(self, recorded: RecordedEvent, branch_id: str, *, grows: bool = False) -> Branch:
         """Return a branch that is about to change; one that there is not yet begins empty."""
         key = (recorded.session_id, branch_id)
-        found = branch(self.tx, *key)
+        found = self.rows.branches.get(key) or branch(self.tx, *key)
         if found is None:
             return Branch()  # kept once it is live
         self.branches[key] = self.branches.get(key) or not grows
@@ -399,11 +419,22 @@ class _Batch:
         found = item_kind.classify_items(
             recorded.position, recorded.type, recorded.schema_version, recorded.data
         )
+        position = recorded.position
+        self.put(recorded, session, branch, [(position, *each) for each in enumerate(found)])
+
+    def put(
+        self,
+        recorded: RecordedEvent,
+        session: Session,
+        branch: Branch,
+        found: Sequence[tuple[int, int, ItemKind]],
+    ) -> None:
+        """Put items, each with its position and index, at the end of the branch."""
         if not found:
             return
         segment_id = self.segment_to_extend(recorded, branch)
-        position, number, turn = recorded.position, branch.length, branch.turn
-        for index, (kind, tool_name, is_tool_call) in enumerate(found):
+        number, turn = branch.length, branch.turn
+        for position, index, (kind, tool_name, is_tool_call) in found:
             number += 1
             if kind == item_kind.USER:
                 turn += 1
@@ -416,7 +447,7 @@ class _Batch:
         key = recorded.session_id, recorded.branch_id or MAIN
         self.branches[key] = self.branches.get(key) or segment_id != branch.segment_id
         branch.segment_id, branch.length, branch.turn = segment_id, number, turn
-        self.tx.cache.get(branch_tree.Known).ends[segment_id] = number
+        self.tx.cache[branch_tree.Known].ends[segment_id] = number
 
     def segment_to_extend(self, recorded: RecordedEvent, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if the branch ends at its tip."""
@@ -427,7 +458,7 @@ class _Batch:
             branch_tree.INSERT_SEGMENT,
             (recorded.position, recorded.session_id, segment_id, branch.length),
         )
-        self.tx.cache.get(branch_tree.Known).parents[recorded.position] = branch.pointer
+        self.tx.cache[branch_tree.Known].parents[recorded.position] = branch.pointer
         return recorded.position
 
     def item_popped(self, recorded: RecordedEvent, session: Session) -> None:
@@ -534,6 +565,19 @@ class _Batch:
             metadata_index.set_metadata_leaves(self.tx, recorded.session_id, {})
             found.erased_at = recorded.occurred_at
 
+    def session_forked(self, recorded: RecordedEvent, session: Session) -> None:
+        event = recorded.event
+        if isinstance(event, SessionForked):
+            branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
+            self.put(recorded, session, branch, forks.items(event))
+            forks.put(self.tx, recorded.session_id, event)
+
+    def item_redacted(self, recorded: RecordedEvent) -> None:
+        """Remember whose content replaces that of an event; the item keeps its place, type and tool."""
+        event = recorded.event
+        if isinstance(event, ItemRedacted | ItemsWithheld):
+            redactions.put(self.tx, recorded.position, event)
+
     # -- cutting ------------------------------------------------------------------------------
 
     def empty(self, recorded: RecordedEvent, session: Session) -> None:
@@ -571,6 +615,7 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
+REDACTING: Final = {ItemRedacted.type_name(), ItemsWithheld.type_name()}
 USAGE_RECORDED: Final = UsageRecorded.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
@@ -587,4 +632,5 @@ _HANDLERS: Final[dict[str, Callable[[_Batch, RecordedEvent, Session], None]]] = 
     SessionDeleted.type_name(): _Batch.session_deleted,
     SessionRestored.type_name(): _Batch.session_restored,
     MetadataSet.type_name(): _Batch.metadata_set,
+    SessionForked.type_name(): _Batch.session_forked,
 }

@@ -12,7 +12,7 @@ from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventErr
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -21,8 +21,12 @@ FIRST_OF_EACH_EVENT = """
     SELECT position, index_in_event, number FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
 """
-PAYLOADS = f"""
-    ({FIRST_OF_EACH_EVENT}) AS i
+FIRST_PAYLOADS = FIRST_OF_EACH_EVENT.replace(
+    "SELECT position,", f"SELECT {redactions.NEWEST_OF.format('items.position')} AS position,"
+)
+"""Where the payload of each event is, in a log with redactions."""
+PAYLOADS = """
+    ({first}) AS i
     JOIN events AS e ON e.position = i.position
     ORDER BY i.number
 """
@@ -38,7 +42,7 @@ USER_ITEMS = """
     ORDER BY i.turn
 """
 USER_EVENTS = """
-    events AS e WHERE e.position IN (
+    events AS {o} {join} WHERE {o}.position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
 """
@@ -48,21 +52,31 @@ ENTRIES = """
     ORDER BY number
 """
 EVENTS_OF_ENTRIES = """
-    events AS e
-    WHERE e.position IN (
+    events AS {o}
+    {join}
+    WHERE {o}.position IN (
         SELECT position FROM items WHERE segment_id = ? AND number BETWEEN ? AND ?
     )
 """
+ITEMS_TO_FORK = """
+    SELECT e.session_id, i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call
+    FROM items AS i
+    JOIN events AS e ON e.position = i.position
+    WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
+    ORDER BY i.number
+"""
+VERSION = "SELECT version FROM events WHERE position = ?"
+ENTRY_COLUMNS = "{o}.position, {o}.version, {o}.branch_id, {o}.recorded_at, {o}.metadata"
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
     ORDER BY number
 """
 TOOL_CALLS = """
-    SELECT turn, tool_name, type, COUNT(*) FROM items
+    SELECT turn, tool_name, type FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
         AND (is_tool_call = 1 OR type = 'tool_search_output')
-    GROUP BY turn, tool_name, type
+    ORDER BY number
 """
 BRANCHES = """
     SELECT branch_id, length, turn, created_at FROM branches
@@ -89,6 +103,10 @@ FORKS_AND_ENDS = """
         'session_deleted', 'session_restored')
     ORDER BY version
 """
+UNDONE_AND_REDONE = """
+    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone')
+    ORDER BY version
+"""
 LAST_CHANGES = f"""
     WHERE session_id = ?
         AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
@@ -97,6 +115,13 @@ LAST_CHANGES = f"""
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
+TIMES_OF_FORKED = """
+    SELECT e.position, e.recorded_at, e.metadata
+    FROM segments AS g
+    JOIN items AS i ON i.segment_id = g.segment_id AND i.position < g.segment_id
+    JOIN events AS e ON e.position = i.position
+    WHERE g.session_id = ?
+"""
 OWNERS = """
     SELECT session_id, user_id FROM sessions
     WHERE session_id > ? AND deleted_at IS NULL
@@ -106,12 +131,14 @@ OWNERS = """
 OWNER = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
 SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
 TOOL_ITEM_COLUMNS = """
-    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at, e.metadata
+    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, {o}.recorded_at, {o}.metadata
 """
 TOOL_ITEMS = """
     items AS i
-    JOIN events AS e ON e.position = i.position
-    WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
+    JOIN events AS {{o}} ON {{o}}.position = i.position
+    {{join}}
+    WHERE i.segment_id = ? AND i.position >= i.segment_id
+        AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
     ORDER BY i.number
 """
 GENERATED_BRANCH = """
@@ -182,7 +209,8 @@ class UserItem(NamedTuple):
 
 class Entry(NamedTuple):
     """
-    An item of a branch, with the event that added it. ``content`` is None if it was erased.
+    An item of a branch, with the event that added it. ``content`` is None if it was erased, and a
+    placeholder if it was redacted.
 
     occurred_at: microseconds since 1970 UTC.
     """
@@ -195,6 +223,7 @@ class Entry(NamedTuple):
     metadata_json: str | None
     content: JSON
     is_erased: bool
+    is_redacted: bool
 
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
@@ -203,15 +232,13 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     if session is None:
         return _NOWHERE
     is_deleted = session.deleted_at is not None
-    is_live = branch is not None and bool(branch.is_live) and not is_deleted
+    if branch is None or not branch.is_live or is_deleted:
+        last = session.cleared_version, session.branch_id
+        return Place(True, is_deleted, *last, False, _NOWHERE.pointer, 0)
+    pointer = Pointer(branch.segment_id, branch.length)
+    # By position, because each call of a session does this: names take twice as long.
     return Place(
-        session_exists=True,
-        is_deleted=is_deleted,
-        cleared_version=session.cleared_version,
-        last_branch_id=session.branch_id,
-        branch_exists=is_live,
-        pointer=branch.pointer if branch is not None and is_live else Pointer(None, 0),
-        turn=branch.turn if branch is not None and is_live else 0,
+        True, False, session.cleared_version, session.branch_id, True, pointer, branch.turn
     )
 
 
@@ -228,14 +255,15 @@ def items(
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
         where = (*span, span.first)
-        some = payloads.items(tx, FIRST_OF_EACH_EVENT, where, first=span.first, last=span.last)
+        some = payloads.items(tx, _first(tx), where, first=span.first, last=span.last)
         found += _items_one_by_one(tx, span, erased) if some is None else some
     return found
 
 
 def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> Iterable[JSON]:
     columns = "i.index_in_event, i.number"
-    rows = list(payloads.stored(tx, PAYLOADS, (*span, span.first), columns=columns))
+    source = PAYLOADS.format(first=_first(tx))
+    rows = list(payloads.stored(tx, source, (*span, span.first), columns=columns))
     if not rows or rows[0][1] != span.first:
         raise ProjectionError(
             "the tables lack items of a branch: `eventlog replay` rebuilds them",
@@ -247,6 +275,11 @@ def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> 
     for (index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
         count = end - number
         yield from [erased] * count if items is None else items[index : index + count]
+
+
+def _first(tx: Transaction) -> str:
+    """Return the statement for the payload and the number of the first item of each event in a span."""
+    return FIRST_PAYLOADS if redactions.exist(tx) else FIRST_OF_EACH_EVENT
 
 
 def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
@@ -261,15 +294,13 @@ def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
     """Return references to a branch's items in order: all, or the newest ones."""
     return [
-        ItemRef(*row)
-        for span in _newest_spans(tx, pointer, newest)
-        for row in tx.execute(REFS, span)
+        ItemRef(*row) for span in _newest_spans(tx, pointer, newest) for row in tx.all(REFS, span)
     ]
 
 
 def item(tx: Transaction, ref: ItemRef, *, erased: JSON = _REFUSED) -> JSON:
     """Return an item's content, or ``erased`` as in ``items``."""
-    row = payloads.at(tx, ref.position) or (ref.position, "", 0, None)
+    row = redactions.at(tx, ref.position) or (ref.position, "", 0, None)
     if row[-1] is None and erased is not _REFUSED:
         return erased
     return codec.decode_items([_present(*row)])[0][ref.index]
@@ -279,7 +310,7 @@ def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
     """Return the contents of items, in the order of the references."""
     found: list[JSON] = []
     for position, some in groupby(refs, key=lambda ref: ref.position):
-        row = payloads.at(tx, position) or (position, "", 0, None)
+        row = redactions.at(tx, position) or (position, "", 0, None)
         items = codec.decode_items([_present(*row)])[0]
         found += [items[ref.index] for ref in some]
     return found
@@ -300,33 +331,52 @@ def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:
 
 
 def entries(
-    tx: Transaction, pointer: Pointer, first_turn: int | None = None, last_turn: int | None = None
+    tx: Transaction,
+    pointer: Pointer,
+    first_turn: int | None = None,
+    last_turn: int | None = None,
+    *,
+    newest: int | None = None,
 ) -> list[Entry]:
-    """Return a branch's items with their events, in order: all, or those of a range of turns."""
+    """
+    Return a branch's items with their events, in order: all, or those of a range of turns.
+
+    newest: maximum number of items, the last ones; None returns all.
+    """
     start = 0
     if first_turn is not None and first_turn > 0:
         before = branch_tree.before_turn(tx, pointer, first_turn)
         start = pointer.length if before is None else before.length
     if last_turn is not None:
         pointer = branch_tree.before_turn(tx, pointer, last_turn + 1) or pointer
+    if newest is not None:
+        start = max(start, pointer.length - newest)
     found: list[Entry] = []
     for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
-        columns = "e.version, e.branch_id, e.recorded_at, e.metadata"
-        rows = list(payloads.stored(tx, EVENTS_OF_ENTRIES, span, columns=columns))
-        decoded = _decoded([(None, None, *row[4:]) for row in rows], may_lack=True)
-        events = {row[4]: (row, items) for row, items in zip(rows, decoded, strict=True)}
-        for turn, position, index in tx.execute(ENTRIES, span):
-            (version, branch_id, recorded_at, metadata, *_), items = events[position]
+        source = redactions.present(tx, EVENTS_OF_ENTRIES)
+        columns = redactions.present(tx, ENTRY_COLUMNS)
+        rows = list(payloads.stored(tx, source, span, columns=columns))
+        decoded = _decoded([row[3:] for row in rows], may_lack=True)
+        events = {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
+        listed = tx.all(ENTRIES, span)
+        is_forked = bool(listed) and listed[0][1] < span.segment_id
+        forked_at = tx.all(VERSION, (span.segment_id,))[0][0] if is_forked else 0
+        redacted = redactions.of_items(tx, (ItemRef(*ref) for _, *ref in listed))
+        for turn, position, index in listed:
+            (_, version, branch_id, recorded_at, metadata, *_), items = events[position]
+            if position < span.segment_id:  # of another session, which this one was forked from
+                version, branch_id = forked_at, MAIN
             found.append(
                 Entry(
                     turn=turn,
-                    ref=ItemRef(position, index),
+                    ref=(ref := ItemRef(position, index)),
                     version=version,
                     branch_id=branch_id or MAIN,
                     occurred_at=occurred_at(recorded_at, metadata, position),
                     metadata_json=metadata,
                     content=None if items is None else items[index],
                     is_erased=items is None,
+                    is_redacted=ref in redacted,
                 )
             )
     return found
@@ -340,42 +390,48 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
         left may not hold it either.
     """
     condition, needle = ("", ()) if text is None else payloads.may_hold(text)
-    source = f"{USER_EVENTS} {condition} ORDER BY e.position"
+    source = redactions.present(tx, f"{USER_EVENTS} {condition} ORDER BY {{o}}.position")
+    columns = redactions.present(tx, "{o}.recorded_at, {o}.metadata, {o}.position")
     events: list[Row] = []
     found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        columns = "e.recorded_at, e.metadata"
         rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
         if rows:
             events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
     for row in events:
         if row[-1] is None:
-            _present(*row[2:])
-    content = codec.contents(events)
+            _present(*row[3:])
     numbers = {row[2]: number for number, row in enumerate(events)}
+    if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
+        found = [row for row in found if row[1] in numbers]
+    places = [(numbers[position], index) for _, position, index in found]
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
     return [
-        UserItem(turn, content(number, index), times[number])
-        for turn, position, index in found
-        if (number := numbers.get(position)) is not None
+        UserItem(turn, content, times[number])
+        for (turn, *_), (number, _), content in zip(
+            found, places, codec.contents(events, places), strict=True
+        )
     ]
 
 
-def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:
+def items_to_fork(tx: Transaction, pointer: Pointer) -> list[Row]:
+    """Return (session, position, index, type, tool name, is a call) of each item of a branch, in order."""
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(ITEMS_TO_FORK, span)]
+
+
+def structure(tx: Transaction, pointer: Pointer) -> list[tuple[int, str, str | None]]:
     """Return (turn, type, tool name) of each of a branch's items, in order."""
-    for span in _spans_in_order(tx, pointer):
-        yield from tx.execute(STRUCTURE, span)
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(STRUCTURE, span)]
 
 
-def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
-    """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
-    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
-    return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str]]:
+    """Return (turn, tool name, item type) of a branch's tool calls, and of searches for tools, in order."""
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
 
 
 def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
@@ -395,6 +451,11 @@ def forks_and_ends(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
     return map(RecordedEvent, payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)))
 
 
+def undone_and_redone(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that undid or redid turns of a session, in order."""
+    return map(RecordedEvent, payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,)))
+
+
 def owners(
     tx: Transaction, *, session_id: str | None = None, after: str = "", limit: int = 1
 ) -> list[tuple[str, str | None]]:
@@ -410,11 +471,15 @@ def tool_items(tx: Transaction, session_id: str, outputs: Sequence[str]) -> Iter
 
     outputs: the item types of outputs.
 
+    Items of a fork are only those that were added to it.
+
     A row is (position, index, type, tool name, is a call, recorded_at, metadata) and the payload.
     """
-    source = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
+    listed = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
+    source = redactions.present(tx, listed)
+    columns = redactions.present(tx, TOOL_ITEM_COLUMNS)
     for segment in tx.all(SEGMENTS, (session_id,)):
-        found = payloads.stored(tx, source, segment, columns=TOOL_ITEM_COLUMNS)
+        found = payloads.stored(tx, source, segment, columns=columns)
         for _, rows in groupby(found, key=itemgetter(0)):
             yield list(rows)
 
@@ -426,10 +491,15 @@ def time(tx: Transaction, position: int) -> int:
 
 
 def times(tx: Transaction, session_id: str) -> dict[int, int]:
-    """Return when each event of a session happened (µs since 1970 UTC), by its position."""
+    """
+    Return when each event of a session happened (µs since 1970 UTC), by its position.
+
+    Includes the events that added the items of a fork.
+    """
+    rows = [*tx.all(TIMES, (session_id,)), *tx.all(TIMES_OF_FORKED, (session_id,))]
     return {
         position: occurred_at(recorded_at, metadata, position)
-        for position, recorded_at, metadata in tx.execute(TIMES, (session_id,))
+        for position, recorded_at, metadata in rows
     }
 
 

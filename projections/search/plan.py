@@ -14,6 +14,7 @@ from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import last_position
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.search import index as search_index
 
 BATCH_EVENTS: Final = 50
@@ -29,6 +30,14 @@ SCOPED_EVENTS: Final = 50_000
 """If the filtered sessions have no more events than this in all, only these are read."""
 
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
+FORKED_EVENTS = """
+    SELECT i.position
+    FROM segments AS s
+    JOIN items AS i ON i.segment_id = s.segment_id AND i.position < s.segment_id
+    WHERE s.session_id = ?
+    LIMIT ?
+"""
+"""The events of other sessions whose items a fork has."""
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ?"
 
 
@@ -51,7 +60,9 @@ class Scanned(NamedTuple):
         """Return the next batch, in a unit of work."""
         first = max(self.first, self.last - BATCH_POSITIONS + 1)
         condition, parameters = payloads.may_hold(self.text or "")
-        rows = tx.all(_scan(condition), (first, self.last, *parameters, BATCH_EVENTS))
+        rows = tx.all(
+            redactions.present(tx, _scan(condition)), (first, self.last, *parameters, BATCH_EVENTS)
+        )
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == BATCH_EVENTS else first - 1
         rest = None if last < self.first else self._replace(last=last)
@@ -129,15 +140,17 @@ def _scope(
     for (each,) in sessions:
         left = SCOPED_EVENTS + 1 - len(found)
         found.extend(position for (position,) in tx.execute(EVENTS_OF_SESSION, (each, left)))
+        found.extend(position for (position,) in tx.execute(FORKED_EVENTS, (each, left)))
         if len(found) > SCOPED_EVENTS:
             return None
-    return Listed(array("q", sorted((p for p in found if p <= last), reverse=True)))
+    return Listed(array("q", sorted({p for p in found if p <= last}, reverse=True)))
 
 
 def _scan(condition: str) -> str:
     return f"""
-        SELECT e.position FROM events AS e
-        WHERE e.position BETWEEN ? AND ? AND e.type IN ({ITEM_EVENT_NAMES}) {condition}
-        ORDER BY e.position DESC
+        SELECT {{o}}.position FROM events AS {{o}}
+        {{join}}
+        WHERE {{o}}.position BETWEEN ? AND ? AND {{o}}.type IN ({ITEM_EVENT_NAMES}) {condition}
+        ORDER BY {{o}}.position DESC
         LIMIT ?
     """

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from agents_eventlog.eventlog import _logging, codec, payloads
 from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, forks, redactions
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
@@ -57,7 +57,8 @@ FIRST_USER_ITEM = """
 MESSAGES = """
     segments AS g
     JOIN items AS i ON i.segment_id = g.segment_id
-    JOIN events AS e ON e.position = i.position
+    JOIN events AS {o} ON {o}.position = i.position
+    {join}
     WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
 """
 
@@ -138,13 +139,14 @@ def of_user(tx: Transaction, user_id: str) -> list[str]:
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
     condition, needle = payloads.may_hold(text)
+    source = redactions.present(tx, f"{MESSAGES} {condition}")
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
         session_id
         for session_id in session_ids
         if any(
             search_text.ascii_folded(text) in search_text.ascii_folded(each)
-            for message in _messages(tx, f"{MESSAGES} {condition}", (session_id, *needle))
+            for message in _messages(tx, source, (session_id, *needle))
             for each in search_text.message_texts(message)
         )
     }
@@ -161,7 +163,7 @@ def _messages(tx: Transaction, source: str, parameters: tuple[Any, ...]) -> Iter
 
 def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
     sql, parameters = statement(query, _narrowest(tx, query))
-    return [Session(*row) for row in tx.execute(sql, parameters)]
+    return [Session(*row) for row in tx.all(sql, parameters)]
 
 
 def statement(query: SessionQuery, few: Condition | None) -> Condition:
@@ -222,7 +224,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
     if expression is None or built_to is None or built_to != complete_checkpoint(tx):
         return
     if search_index.count(tx, expression, FEW + 1) <= FEW:
-        yield tx.engine.full_text.sessions(expression)
+        yield forks.with_forks(tx, tx.engine.full_text.sessions(expression))
 
 
 def _conditions(query: SessionQuery) -> Iterator[Condition]:
@@ -276,7 +278,9 @@ def _first_messages(tx: Transaction, sessions: Sequence[Session]) -> list[str | 
     """Return the first user message of each session, one line; None without one."""
     places = [_first_user_item(tx, session) for session in sessions]
     rows = {
-        place[0]: payloads.at(tx, place[0]) for place in dict.fromkeys(places) if place is not None
+        place[0]: redactions.at(tx, place[0])
+        for place in dict.fromkeys(places)
+        if place is not None
     }
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
     decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
@@ -303,5 +307,5 @@ def usage(tx: Transaction, sessions: Sequence[Session]) -> list[SessionUsage]:
     """Return the usage of each session."""
     session_ids = [session.session_id for session in sessions]
     sql = USAGE.format(", ".join("?" * len(sessions)))
-    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.all(sql, session_ids)}
     return [found.get(session_id, SessionUsage()) for session_id in session_ids]

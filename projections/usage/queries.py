@@ -118,6 +118,12 @@ OF_TURNS: Final = f"""
     WHERE session_id = ? AND turn BETWEEN ? AND ?
     ORDER BY position, index_in_event
 """
+TOKENS_BY_TURN: Final = """
+    SELECT session_id, SUM(total_tokens) FROM usage
+    WHERE session_id IN ({}) AND turn IS NOT NULL
+    GROUP BY session_id, turn
+    ORDER BY session_id, turn
+"""
 SUMS = ", ".join(f"SUM({name})" for name in UsageTotals._fields)
 OF_DAYS = f"""
     day, session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
@@ -385,7 +391,7 @@ class Tokens(NamedTuple):
 def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
     """Return the usage of each live turn of a branch."""
     turns: dict[int, Tokens] = {}
-    for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
+    for turn, *numbers, input_details, output_details in tx.all(TURNS, (session_id, branch_id)):
         requests, read, written, total = numbers
         details = (_loaded(input_details), _loaded(output_details))
         used = Tokens(requests, read, written, total, *details)
@@ -397,7 +403,7 @@ def of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list
     """Return the requests that were recorded on a turn of a branch, live or not."""
     return [
         RequestOfTurn(position, bool(is_live), model, UsageTotals(*counts))
-        for position, is_live, model, *counts in tx.execute(
+        for position, is_live, model, *counts in tx.all(
             REQUESTS_OF_TURN, (session_id, branch_id, turn)
         )
     ]
@@ -429,7 +435,7 @@ def requests(tx: Transaction, query: UsageQuery) -> list[RecordedRequest]:
         FROM usage {_where(conditions)}
         ORDER BY position, index_in_event
     """
-    return [_recorded_request(row) for row in tx.execute(sql, parameters)]
+    return [_recorded_request(row) for row in tx.all(sql, parameters)]
 
 
 def runs_beginning(
@@ -489,3 +495,13 @@ def _loaded(details: str | None) -> dict[str, JSON] | None:
 def requests_of_turns(tx: Transaction, session_id: str, first: int, last: int) -> list[TurnRequest]:
     """Return the recorded requests of some turns, on all branches of a session, in order."""
     return [TurnRequest(*row) for row in tx.all(OF_TURNS, (session_id, first, last))]
+
+
+def tokens_by_turn(tx: Transaction, session_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return the tokens of each turn of some sessions, on all branches together, in order."""
+    found: dict[str, list[int]] = {session_id: [] for session_id in session_ids}
+    if found:
+        sql = TOKENS_BY_TURN.format(", ".join("?" * len(found)))
+        for session_id, tokens in tx.execute(sql, list(found)):
+            found[session_id].append(tokens)
+    return found

@@ -9,15 +9,20 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ForkCreated,
+    ForkedItems,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -57,6 +62,11 @@ EVENTS: list[Event] = [
     ItemsReplaced(first_item=ItemRef(5, 0), items=[{"type": "compaction"}]),
     TurnUndone(turn=3, removed=[ItemRef(5, 1), ItemRef(6, 0)]),
     TurnRedone(turn=3, undone_version=7, items=[{"role": "user", "content": "again"}]),
+    ItemRedacted(
+        item=ItemRef(8, 1),
+        items=[{"role": "user", "content": "hello"}, {"role": "user", "content": "[redacted]"}],
+        reason="a card number",
+    ),
     BranchCreated(
         branch_id="branch_from_turn_2_1700000000",
         from_branch_id="main",
@@ -100,6 +110,17 @@ EVENTS: list[Event] = [
         pseudonym="erased-0123456789abcdef",
     ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
+    SessionForked(
+        from_session_id="talk",
+        from_branch_id="draft",
+        origins=[
+            ForkedItems(session_id="older", items=[(3, 0, 0)]),
+            ForkedItems(session_id="talk", items=[(7, 0, 0), (7, 1, 1)]),
+        ],
+        kinds=[{"role": "user"}, {"type": "function_call", "name": "look"}],
+    ),
+    ForkCreated(session_id="talk-2", branch_id="draft"),
+    ItemsWithheld(position=7, items=[{"role": "user", "content": "[redacted]"}], reason="asked to"),
 ]
 
 OLDER: dict[str, Event] = {

@@ -289,6 +289,31 @@ async def unknown_order(path: Path) -> None:
     await (await session_with_secret(path)).list_sessions(order_by=order, text=SECRET)
 
 
+@provokes("SessionExistsError")
+async def fork_into_another(path: Path) -> None:
+    await (await session_with_secret(path)).fork("talk")
+
+
+@provokes("ItemNotFoundError")
+async def unknown_item(path: Path) -> None:
+    await (await session_with_secret(path)).redact(9, 0)
+
+
+@provokes("ItemRedactedError")
+async def redacted_item(path: Path) -> None:
+    session = await session_with_secret(path)
+    for _ in range(2):
+        await session.redact(1, 0)
+
+
+@provokes("ItemErasedError")
+async def erased_item(path: Path) -> None:
+    session = await session_with_secret(path)
+    await session.pop_item()
+    await session.log.erase(popped=True)
+    await session.redact(1, 0)
+
+
 @provokes("SessionNotFoundError")
 async def unknown_session(path: Path) -> None:
     await (await session_with_secret(path)).restore_session("none such")

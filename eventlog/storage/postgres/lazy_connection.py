@@ -73,8 +73,8 @@ class LazyConnection:
                 self._left_open = None
         return self._connection
 
-    def begin(self) -> None:
-        """Begin a transaction."""
+    def begin(self) -> Cache:
+        """Begin a transaction; return an empty cache: other servers may have changed any row."""
         connection = self.get()
         connection.claim = None
         self._changes_before = connection.total_changes
@@ -82,6 +82,8 @@ class LazyConnection:
             connection.begin_pipeline()
         connection.execute(self._begin)
         self._is_in_transaction = True
+        self._cache = Cache()
+        return self._cache
 
     def commit(self) -> None:
         """Commit the transaction; find out whether that took effect if the connection is lost meanwhile."""
@@ -172,11 +174,6 @@ class LazyConnection:
     def translated(self, error: BaseException) -> BaseException:
         """Return the documented error for one of PostgreSQL's; other errors unchanged."""
         return connections.translated(error, self.path)
-
-    def cache(self) -> Cache:
-        """Return an empty cache: other servers may change any row between two transactions."""
-        self._cache = Cache()
-        return self._cache
 
     def clear_cache(self) -> None:
         """Forget the cached rows."""

@@ -104,7 +104,7 @@ def lock_session(tx: Transaction, session_id: str) -> None:
     A transaction that has a session already does not wait for another one, which could wait for it in
     turn: the error lets the writer roll back, and begin again.
     """
-    locked = tx.cache.get(LockedSessions)
+    locked = tx.cache[LockedSessions]
     if session_id in locked:
         return
     lock = LOCK_ONE_MORE if locked else LOCK_SESSION

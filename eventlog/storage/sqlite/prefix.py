@@ -23,6 +23,7 @@ RESERVED: Final = frozenset(
     {
         *("events", "checkpoints", "log_properties", "session_leases"),
         *("sessions", "session_labels", "branches", "segments", "items"),
+        *("redactions", "forks"),
         *("usage", "usage_by_day", "item_texts"),
         *("v_messages", "v_turns", "v_sessions", "v_costs"),
     }
