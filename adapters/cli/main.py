@@ -217,7 +217,7 @@ def branches(
 def compare(
     db: Database,
     session: SessionId,
-    a: Annotated[str, typer.Argument(metavar="A", help="A branch.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A branch; main@12 is main at version 12.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The branch to compare it with.")],
     as_json: AsJson = False,
 ) -> None:

@@ -331,15 +331,26 @@ def opening(tx: Transaction, pointer: Pointer, turn: int) -> ItemRef | None:
 
 
 def entries(
-    tx: Transaction, pointer: Pointer, first_turn: int | None = None, last_turn: int | None = None
+    tx: Transaction,
+    pointer: Pointer,
+    first_turn: int | None = None,
+    last_turn: int | None = None,
+    *,
+    newest: int | None = None,
 ) -> list[Entry]:
-    """Return a branch's items with their events, in order: all, or those of a range of turns."""
+    """
+    Return a branch's items with their events, in order: all, or those of a range of turns.
+
+    newest: maximum number of items, the last ones; None returns all.
+    """
     start = 0
     if first_turn is not None and first_turn > 0:
         before = branch_tree.before_turn(tx, pointer, first_turn)
         start = pointer.length if before is None else before.length
     if last_turn is not None:
         pointer = branch_tree.before_turn(tx, pointer, last_turn + 1) or pointer
+    if newest is not None:
+        start = max(start, pointer.length - newest)
     found: list[Entry] = []
     for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
         source = redactions.present(tx, EVENTS_OF_ENTRIES)
