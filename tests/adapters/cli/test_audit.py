@@ -40,7 +40,6 @@ from tests.adapters.looking import (
     user,
     write,
 )
-from tests.history import live_refs
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
@@ -185,9 +184,18 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
         for session_id, paths in known.paths.items()
         if session_id not in deleted
         for position, index in ((node.ref.position, node.ref.index) for node in paths.nodes[1:])
+        if position not in paths.forked
         if paths.removal(ItemRef(position, index)) is not None
     }
-    assert brought - marked == set(live_refs(state))
+    added_to = {event.position: event.session_id for event in history}
+    standing = {
+        (item.ref.position, item.ref.index)
+        for name, session in state.sessions.items()
+        for branch in session.branches.values()
+        for item in branch.items
+        if added_to[item.ref.position] == name  # a fork has it on branches of its own
+    }
+    assert brought - marked == standing
 
 
 def test_who_did_it_and_under_which_trace_is_told(db: Path) -> None:
