@@ -393,9 +393,13 @@ class Paths:
             case events.SessionForked() as event:
                 items_of_fork = forks.items(event)
                 refs = [ItemRef(position, index) for position, index, _ in items_of_fork]
-                self.forked.update(ref.position for ref in refs)
                 kinds = [kind for *_, kind in items_of_fork]
-                self._put(recorded, here, self.tip(here), refs, kinds)
+                tip = self.tip(here)
+                last = None if tip == ROOT else self.nodes[tip].ref
+                is_forked = last is not None and last.position in self.forked
+                if forks.fits(event, recorded.version, last, is_last_forked=is_forked):
+                    self.forked.update(ref.position for ref in refs)
+                    self._put(recorded, here, tip, refs, kinds)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
