@@ -9,7 +9,15 @@ import pytest
 
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
-from agents_eventlog.eventlog import EventLog, Head, ItemsAdded, SessionCleared, copying
+from agents_eventlog.eventlog import (
+    EventLog,
+    Head,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    SessionCleared,
+    copying,
+)
 from agents_eventlog.eventlog.copying import copy_log
 from agents_eventlog.eventlog.errors import CopyError
 from agents_eventlog.projections import default, replay
@@ -316,6 +324,17 @@ async def test_an_error_names_ten_sessions_and_counts_the_others(
         with pytest.raises(CopyError, match="'new09' and 2 more") as caught:
             await copy_log(source, copy)
         assert len(caught.value.sessions) == 12
+
+
+@pytest.mark.parametrize("target", ENGINES)
+async def test_a_reference_to_an_event_that_does_not_exist_stays_one(
+    place: Callable[[str], str], target: str
+) -> None:
+    async with EventLog.open(place("sqlite")) as log, EventLog.open(place(target)) as copy:
+        await log.append("s", ItemPopped(item=ItemRef(position=99, index=0)))
+        assert (await copy_log(log, copy)).events == 1
+        (event,) = [each.event async for each in copy.read()]
+        assert event == ItemPopped(item=ItemRef(position=0, index=0))
 
 
 async def test_an_empty_log_is_copied_as_an_empty_log(place: Callable[[str], str]) -> None:
