@@ -688,7 +688,7 @@ class EventLogSession:
         def unit(tx: Transaction) -> list[TurnRow]:
             pointer = commands.look_at(tx, self._context, branch_id).pointer
             found = conversation_queries.user_items(tx, pointer)
-            return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
+            return self._turns(found, PREVIEW_CHARACTERS)
 
         return await self._runner.read(unit)
 
@@ -703,7 +703,7 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> list[TurnRow]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
-            return [self._turn(user_item, None) for user_item in found]
+            return self._turns(found, None)
 
         return await self._runner.read(unit)
 
@@ -1059,14 +1059,18 @@ class EventLogSession:
             raise TurnNotFoundError(given, self.current_branch)
         return self._internal(number)
 
-    def _turn(self, user_item: UserItem, preview: int | None) -> TurnRow:
-        return {
-            "turn": user_item.turn + self._first_turn - 1,
-            "content": _text(user_item.content, preview),
-            "full_content": user_item.content,
-            "timestamp": timestamps.as_text(user_item.occurred_at),
-            "can_branch": True,
-        }
+    def _turns(self, found: Iterable[UserItem], preview: int | None) -> list[TurnRow]:
+        more, as_text = self._first_turn - 1, timestamps.as_text
+        return [
+            {
+                "turn": turn + more,
+                "content": _text(content, preview),
+                "full_content": content,
+                "timestamp": as_text(occurred_at),
+                "can_branch": True,
+            }
+            for turn, content, occurred_at in found
+        ]
 
 
 def _usage_of_turn(used: usage_queries.Tokens) -> UsageOfTurn:

@@ -368,16 +368,19 @@ def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> li
     for row in events:
         if row[-1] is None:
             _present(*row[3:])
-    content = codec.contents(events)
     numbers = {row[2]: number for number, row in enumerate(events)}
+    if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
+        found = [row for row in found if row[1] in numbers]
+    places = [(numbers[position], index) for _, position, index in found]
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
     return [
-        UserItem(turn, content(number, index), times[number])
-        for turn, position, index in found
-        if (number := numbers.get(position)) is not None
+        UserItem(turn, content, times[number])
+        for (turn, *_), (number, _), content in zip(
+            found, places, codec.contents(events, places), strict=True
+        )
     ]
 
 
