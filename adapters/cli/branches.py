@@ -25,30 +25,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from agents_eventlog.eventlog.storage.transaction import Transaction
-
 
 def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> None:
     """Print the tree of branches. Raises an EventLogError."""
 
-    def unit(tx: Transaction) -> list[Branch]:
-        terminal.require_session(tx, session_id)
-        return branches(tx, session_id)
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
         try:
-            found = log.store.read_sync(unit)
+            found = log.store.read_sync(lambda tx: branches(tx, session))
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     shown = [branch for branch in found if branch.is_live or include_ended]
     if as_json:
         for branch in shown:
-            terminal.print_json({"kind": "branch", "session_id": session_id, **branch.node()})
+            terminal.print_json({"kind": "branch", "session_id": session, **branch.node()})
         return
     out = terminal.console()
-    out.print(_tree(session_id, shown, found))
+    out.print(_tree(session, shown, found))
     if hidden := len(found) - len(shown):
-        out.print(Text(f"{hidden:,} deleted: --all shows them", style="dim"))
+        out.print(Text(f"{hidden:,} deleted: --removed shows them", style="dim"))
 
 
 # -- for people ---------------------------------------------------------------------------------
@@ -90,6 +85,8 @@ def _label(branch: Branch, by_id: Mapping[str, Branch]) -> Text:
         turn = branch.before_turn
         place = "at its end" if turn is None else f"before turn {turn}"
         rest.append(f"  leaves {printable(branch.from_branch_id)}{gone} {place}", style="dim")
+    if branch.first_words:
+        rest.append(f"  '{printable(branch.first_words)}'")
     rest.append(f"  last used {timestamps.minute(branch.last_used_at)}", style="dim")
     if branch.is_current:
         rest.append("  current", style="green")

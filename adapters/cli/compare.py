@@ -5,7 +5,7 @@ Documents of ``--json``, one per line: ``comparison`` (session_id, a, b, shared_
 total_a, total_b), then for each turn after the shared ones ``turn`` (turn, a, b). A side is null if the
 branch does not have the turn, and otherwise requests, input_tokens, output_tokens, total_tokens,
 total_cost, unpriced_requests, models, seconds, started_at and items, each with turn, position, index,
-version, time, branch_id, actor, item, is_erased.
+version, occurred_at, branch_id, actor, item, is_erased, is_redacted.
 """
 
 from __future__ import annotations
@@ -31,33 +31,48 @@ if TYPE_CHECKING:
         TurnSide,
         TurnUsage,
     )
+    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
 def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
     """Print the comparison of two branches. Raises an EventLogError."""
 
-    def unit(tx: Transaction) -> BranchComparison:
-        terminal.require_session(tx, session_id)
-        projections.default().require_fresh(tx)
-        return compare_branches(tx, session_id, a, b)
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
+
+        def unit(tx: Transaction) -> BranchComparison:
+            projections.default().require_fresh(tx)
+            return compare_branches(tx, session, a, b)
+
         try:
             found = log.store.read_sync(unit)
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
         heading = {name: value for name, value in found.items() if name != "turns"}
-        terminal.print_json({"kind": "comparison", "session_id": session_id, **heading})
+        terminal.print_json({"kind": "comparison", "session_id": session, **heading})
         for turn in found["turns"]:
-            terminal.print_json({"kind": "turn", **turn})
+            terminal.print_json(
+                {"kind": "turn", "turn": turn["turn"], "a": _side(turn["a"]), "b": _side(turn["b"])}
+            )
         return
     turns = summary.counted(found["shared_turns"], "turn")
     items = summary.counted(found["shared_items"], "item")
     out = terminal.console()
-    out.print(Text(f"{printable(session_id)}  {turns}, {items} shared", style="bold"))
+    out.print(Text(f"{printable(session)}  {turns}, {items} shared", style="bold"))
     out.print(_table(found))
+
+
+def _side(side: TurnSide | None) -> JSON:
+    """Return a side for programs; its items have the names that they have in other commands."""
+    if side is None:
+        return None
+    return {**side, "items": [_item({**row}) for row in side["items"]]}
+
+
+def _item(row: dict[str, JSON]) -> dict[str, JSON]:
+    return {"occurred_at": row.pop("time"), **row}
 
 
 def _table(found: BranchComparison) -> Table:

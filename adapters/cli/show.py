@@ -16,11 +16,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import layout, terminal
+from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.appender import session_version
@@ -54,6 +53,14 @@ ERASED = object()
 
 WHO_CELLS = 9, 16
 """Minimum and maximum width of the speaker column."""
+
+TURN_COLUMNS = (
+    Column("turn", right=True),
+    Column("time (UTC)"),
+    Column("user", least=16),
+    Column("items", right=True, minor=1),
+    Column("tools", least=10),
+)
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
 
@@ -124,14 +131,15 @@ def run(
     when = None if as_of is None else point(as_of)
     earlier = None if diff is None else point(diff)
 
-    def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
-        terminal.require_session(tx, session_id)
-        shown = conversation(tx, session_id, branch_id, when)
-        if earlier is None:
-            return shown, None
-        return shown, conversation(tx, session_id, shown.branch_id, earlier, may_lack=True)
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
+
+        def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
+            shown = conversation(tx, session, branch_id, when)
+            if earlier is None:
+                return shown, None
+            return shown, conversation(tx, session, shown.branch_id, earlier, may_lack=True)
+
         try:
             shown, before = log.store.read_sync(unit)
         except ConversationError as error:
@@ -156,7 +164,7 @@ def point(text: str) -> AsOf:
     if text.isascii() and text.isdigit():
         return int(text)
     try:
-        time = timestamps.instant(text, end_of_day=True)
+        time = timestamps.typed(text, datetime.now(UTC), end_of_day=True)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, f"{error}, or a version")
     is_day = "T" not in text and ":" not in text
@@ -222,7 +230,7 @@ def _print_json(shown: Conversation, before: Conversation | None, *, turns: bool
         for kind, entry in _changes(shown, before):
             terminal.print_json(entry.document(kind))
     elif turns:
-        for number, entries in _by_turn(shown.entries):
+        for number, entries in by_turn(shown.entries):
             terminal.print_json(
                 {
                     "kind": "turn",
@@ -249,7 +257,8 @@ def _changes(shown: Conversation, before: Conversation) -> list[tuple[str, Entry
     ]
 
 
-def _by_turn(entries: Iterable[Entry]) -> list[tuple[int, list[Entry]]]:
+def by_turn(entries: Iterable[Entry]) -> list[tuple[int, list[Entry]]]:
+    """Group the items of a branch by their turns."""
     return [(turn, list(group)) for turn, group in groupby(entries, key=lambda each: each.turn)]
 
 
@@ -285,7 +294,7 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
         out.print()
         out.print(Text(f"turn {turn}  {time}", style="dim"))
         numbers = len(str(max(entry.number for _, _, entry in entries)))
-        spoken = [_said(entry) for _, _, entry in entries]
+        spoken = [said_by(entry) for _, _, entry in entries]
         speakers = [
             Text(printable(summary.shortened(who)), style=_STYLES.get(who, "dim"))
             for who, _ in spoken
@@ -303,7 +312,8 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
         out.print(Text("\n").join(rows), soft_wrap=True)
 
 
-def _said(entry: Entry) -> tuple[str, str]:
+def said_by(entry: Entry) -> tuple[str, str]:
+    """Return the speaker or action of an item of a branch, and its text."""
     return (entry.type, "(erased)") if entry.item is ERASED else said(entry.item)
 
 
@@ -341,19 +351,16 @@ def _print_difference(out: Console, shown: Conversation, before: Conversation) -
 
 
 def _print_turns(out: Console, shown: Conversation) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for title, justify in (("turn", "right"), ("time (UTC)", "left")):
-        table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=True)
-    table.add_column("user", overflow="fold")
-    table.add_column("items", justify="right", no_wrap=True)
-    table.add_column("tools", overflow="fold")
-    for turn, entries in _by_turn(shown.entries):
-        opening = _said(entries[0])[1] if entries[0].type == item_kind.USER else ""
-        table.add_row(
+    rows = []
+    for turn, entries in by_turn(shown.entries):
+        opening = said_by(entries[0])[1] if entries[0].type == item_kind.USER else ""
+        cells = (
             str(turn),
             timestamps.minute(entries[0].occurred_at),
-            Text(printable(summary.shortened(opening))),
+            printable(summary.shortened(opening)),
             f"{len(entries):,}",
-            Text(printable(", ".join(_tools(entries)))),
+            printable(", ".join(_tools(entries))),
         )
-    out.print(table)
+        rows.append([Text(cell) for cell in cells])
+    table = layout.table(TURN_COLUMNS, rows, width=terminal.table_width(out))
+    out.print(table, soft_wrap=True)

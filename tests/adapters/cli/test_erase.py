@@ -323,7 +323,7 @@ def test_the_other_commands_cope_with_what_was_erased(db: Path) -> None:
     erased(db, popped=True, reason="tidy")
     for command in (["verify"], ["replay", "--check"], ["doctor"], ["branches"], ["audit"]):
         name, *options = command
-        session = ["support-42", "--all"] if name == "branches" else []
+        session = ["support-42", "--removed"] if name == "branches" else []
         result = run(name, db, *session, *options)
         assert result.exit_code == ExitCode.CLEAN, (name, result.stdout, result.stderr)
     events = documents(run("audit", db, "--json"), "event")
