@@ -37,6 +37,7 @@ PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
         WHERE previous.position = {previous_position})
 """
+DIGEST = "SELECT position, digest FROM events WHERE position = ?"
 SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_END = """
     SELECT version, position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT 1
@@ -260,6 +261,13 @@ def read_head(tx: Transaction) -> Head:
 def stored_head(tx: Transaction) -> Head:
     """Return the head of the events that are there, in a unit of work."""
     return head_of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
+
+
+def ends_at(tx: Transaction, head: Head) -> list[Lane]:
+    """Return what the log holds now at the positions of a head, in a unit of work."""
+    positions = head.lanes or (head.position,)
+    found = (tx.one(DIGEST, (position,)) for position in positions)
+    return [Lane(*row) for row in found if row is not None]
 
 
 def complete_checkpoint(tx: Transaction) -> int:

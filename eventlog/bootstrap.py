@@ -28,6 +28,8 @@ def claim(
     on_create: Callable[[Transaction], None] | None,
 ) -> None:
     """Create a log in the file unless it has one. Reads first, so that an existing log is not written."""
+    if not store.is_memory:
+        store.engine.check_path(store.path, create=create)
 
     def look(tx: Transaction) -> bool:
         if store.engine.identify(tx, store.path):

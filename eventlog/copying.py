@@ -32,16 +32,9 @@ from agents_eventlog.eventlog.appender import (
 )
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import CopyError
-from agents_eventlog.eventlog.events import (
-    BranchCreated,
-    ContentErased,
-    ItemPopped,
-    ItemsReplaced,
-    TurnUndone,
-    UsageCorrected,
-)
+from agents_eventlog.eventlog.events import ContentErased
 from agents_eventlog.eventlog.integrity import Head, head_of
-from agents_eventlog.eventlog.jsonl.format import positions_in, with_positions
+from agents_eventlog.eventlog.jsonl.format import REFERRING, positions_in, with_positions
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.reader import event_counts
@@ -68,14 +61,6 @@ IN_ORDER: Final = "WHERE (session_id, version) > (?, ?) ORDER BY session_id, ver
 OF_SESSION: Final = "WHERE session_id = ? AND version BETWEEN ? AND ? ORDER BY version"
 
 CONTENT_ERASED: Final = ContentErased.type_name()
-REFERRING: Final = frozenset(
-    kind.type_name()
-    for kind in (
-        *(ItemPopped, ItemsReplaced, TurnUndone),
-        *(BranchCreated, ContentErased, UsageCorrected),
-    )
-)
-"""The types of events that refer to others by position."""
 
 
 class CopyProgress(NamedTuple):

@@ -95,8 +95,10 @@ def stored(log: EventLog) -> list[RecordedEvent]:
 
     def unit(tx: Transaction) -> list[RecordedEvent]:
         events: list[RecordedEvent] = []
-        while page := read_events(tx, Cursor(1, events[-1].position if events else 0)):
+        cursor = Cursor(tx.engine.lanes)
+        while page := read_events(tx, cursor):
             events += page
+            cursor.advance(recorded.position for recorded in page)
         return events
 
     return log.store.read_sync(unit)
@@ -107,7 +109,10 @@ def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[t
     found = {}
     for projection in projections:
         for table in tables(SQLITE, projection):
-            columns = ", ".join(f'"{name}", typeof("{name}")' for name in table.columns)
+            kind = "typeof" if tx.engine.lanes == 1 else "pg_typeof"
+            columns = ", ".join(
+                f'"{name}", CAST({kind}("{name}") AS TEXT)' for name in table.columns
+            )
             order = ", ".join(f'"{name}"' for name in table.key)
             found[table.name] = tx.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}')
     return found

@@ -35,11 +35,12 @@ PUBLIC = {
         SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
-        ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
+        AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
+        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession ItemFilters ItemHit
+        ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
         Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
-        TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
-        UsageHooks UsageOfTurn UsageStats import_file
+        TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
+        TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens

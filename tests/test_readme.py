@@ -60,7 +60,9 @@ def test_the_code_of_each_page_runs_and_prints_what_the_page_shows(
     if EXAMPLE_URL.search("".join(code for _, code in page.blocks)):
         url = request.getfixturevalue("server").url()
     printed = run_python([_with(url, code) for code in page.code("python")], page.name)
-    for line in re.findall(r"^ *print\(.*\) +# (.+)$", "\n".join(page.code("python")), re.M):
+    for line in re.findall(
+        r"^ *print\(.*\) +# (.+)$", "\n".join(page.code("python")), re.MULTILINE
+    ):
         if not line.startswith(("keep", "the ", "in ", "position")):
             assert line in printed
     steps_ = [step for code in page.code("console") for step in steps(_with(url, code))]

@@ -5,7 +5,7 @@ Documents of ``--json``, one per line: ``comparison`` (session_id, a, b, shared_
 total_a, total_b), then for each turn after the shared ones ``turn`` (turn, a, b). A side is null if the
 branch does not have the turn, and otherwise requests, input_tokens, output_tokens, total_tokens,
 total_cost, unpriced_requests, models, seconds, started_at and items, each with turn, position, index,
-version, occurred_at, branch_id, actor, item, is_erased, is_redacted.
+version, time, branch_id, actor, item, is_erased, is_redacted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.conversations import event_descriptions, summary
+from agents_eventlog.adapters.conversations import comparison, event_descriptions, summary
 from agents_eventlog.adapters.conversations.comparison import compare_branches
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
         TurnSide,
         TurnUsage,
     )
-    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
 def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
     """Print the comparison of two branches. Raises an EventLogError."""
-
     with terminal.opened(path, read_only=True) as log:
         session = terminal.session_of(log, session_id)
 
@@ -50,29 +48,14 @@ def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        heading = {name: value for name, value in found.items() if name != "turns"}
-        terminal.print_json({"kind": "comparison", "session_id": session, **heading})
-        for turn in found["turns"]:
-            terminal.print_json(
-                {"kind": "turn", "turn": turn["turn"], "a": _side(turn["a"]), "b": _side(turn["b"])}
-            )
+        for document in comparison.documents(session, found):
+            terminal.print_json(document)
         return
     turns = summary.counted(found["shared_turns"], "turn")
     items = summary.counted(found["shared_items"], "item")
     out = terminal.console()
     out.print(Text(f"{printable(session)}  {turns}, {items} shared", style="bold"))
     out.print(_table(found))
-
-
-def _side(side: TurnSide | None) -> JSON:
-    """Return a side for programs; its items have the names that they have in other commands."""
-    if side is None:
-        return None
-    return {**side, "items": [_item({**row}) for row in side["items"]]}
-
-
-def _item(row: dict[str, JSON]) -> dict[str, JSON]:
-    return {"occurred_at": row.pop("time"), **row}
 
 
 def _table(found: BranchComparison) -> Table:

@@ -92,9 +92,7 @@ def _fit(
     minor = sorted({column.minor for column in columns if column.minor}, reverse=True)
     for least_minor in [None, *minor]:
         kept = [
-            place
-            for place in places
-            if least_minor is None or columns[place].minor < least_minor
+            place for place in places if least_minor is None or columns[place].minor < least_minor
         ]
         for natural, are_short in ((widths, False), (short_widths, True)):
             chosen = _cut([columns[place] for place in kept], [natural[p] for p in kept], width)
@@ -103,10 +101,7 @@ def _fit(
     kept = [place for place in places if not columns[place].minor]
     return _Fitted(
         kept,
-        [
-            min(short_widths[place], columns[place].least or short_widths[place])
-            for place in kept
-        ],
+        [min(short_widths[place], columns[place].least or short_widths[place]) for place in kept],
         are_ids_short=True,
     )
 

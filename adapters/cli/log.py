@@ -18,6 +18,7 @@ from agents_eventlog.adapters.cli import show, terminal
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.branches import Branch, branches
+from agents_eventlog.adapters.conversations.conversation import by_turn, conversation
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -127,16 +128,16 @@ def _log(tx: Transaction, session_id: str, chosen: Iterable[Branch]) -> Log:
     by_id = {branch.branch_id: branch for branch in chosen}
     for branch in by_id.values():
         then = None if branch.is_live else branch.last_version
-        shown = show.conversation(tx, session_id, branch.branch_id, then)
+        shown = conversation(tx, session_id, branch.branch_id, then)
         parent: ItemRef | None = None
-        for number, entries in show.by_turn(shown.entries):
-            first = entries[0]
+        for each in by_turn(shown.entries):
+            first = each.entries[0]
             turn = turns.get(first.ref)
             if turn is None:
                 words = summary.shortened(show.said_by(first)[1])
                 at = first.occurred_at
                 origin, actor = origins[first.ref.position]
-                turn = Turn(first.ref, parent, origin, [], [], number, at, actor, words)
+                turn = Turn(first.ref, parent, origin, [], [], each.number, at, actor, words)
                 turns[first.ref] = turn
             turn.branch_ids.append(branch.branch_id)
             parent = first.ref

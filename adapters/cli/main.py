@@ -149,6 +149,13 @@ def verify(
             help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head verified earlier: read only the events after it. Skips the projection tables.",
+        ),
+    ] = None,
     head: Annotated[
         bool,
         typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
@@ -168,7 +175,7 @@ def verify(
     """
     from agents_eventlog.adapters.cli import verify
 
-    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
 @_command(INSPECT)
@@ -206,6 +213,9 @@ def branches(
     db: Database,
     session: SessionId,
     removed: Removed = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also show the turns after each fork.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -215,7 +225,7 @@ def branches(
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=removed, as_json=as_json)
+    branches.run(db, session, include_ended=removed, shows_turns=turns, as_json=as_json)
 
 
 @_command(INSPECT)
@@ -360,7 +370,9 @@ def delete(
 
 
 @_command(MANAGE)
-def restore(db: Database, session: WholeSessionId, actor: Actor = None, as_json: AsJson = False) -> None:
+def restore(
+    db: Database, session: WholeSessionId, actor: Actor = None, as_json: AsJson = False
+) -> None:
     """
     Restore a deleted session with all its items, branches and metadata.
 
@@ -404,7 +416,8 @@ def audit(
     """
     Show the audit trail: time, session, branch and actor of every event.
 
-    A turn is one line: its question, its tool calls and its answer; [bold]--events[/bold] prints each event. Marks items that were later removed. The last line is the result of verifying the digest chain.
+    A turn is one line: its question, its tool calls and its answer; [bold]--events[/bold] prints each event.
+    Marks items that were later removed. The last line is the result of verifying the digest chain.
 
     Times are ISO 8601, in UTC unless they have a zone.
 
@@ -523,7 +536,7 @@ def tools(
 
 @_command(INSPECT)
 def view(
-    db: Database,
+    db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="Open this session.")
     ] = None,
@@ -542,11 +555,16 @@ def view(
         bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Show the demo's conversation, without a file.")
+    ] = False,
 ) -> None:
     """
     Look at conversations in a browser: branches, tools, costs, and every version.
 
     The pages only read. They are served to this machine alone; the printed address has a key.
+
+    [bold]--demo[/bold] shows a scripted conversation, and needs no file.
 
     Example: [bold]eventlog view conversations.db[/bold]
     """
@@ -560,6 +578,7 @@ def view(
         allowed=allow_host or [],
         with_key=not no_key,
         opens=not no_open,
+        shows_demo=demo,
     )
 
 
@@ -707,7 +726,9 @@ def export(
     ] = Format.jsonl,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Output file. [dim]\\[default: stdout][/dim]"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Output file. [dim]\\[default: stdout][/dim]"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

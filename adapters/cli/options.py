@@ -28,9 +28,7 @@ DryRun = Annotated[
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it. Without it, only show what would happen.")
 ]
-Removed = Annotated[
-    bool, typer.Option("--removed", help="Include what was removed or deleted.")
-]
+Removed = Annotated[bool, typer.Option("--removed", help="Include what was removed or deleted.")]
 Tz = Annotated[
     str,
     typer.Option(metavar="ZONE", help="Time zone of days, months and times: Europe/Berlin ..."),

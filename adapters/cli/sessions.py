@@ -17,6 +17,7 @@ from rich.text import Text
 
 from agents_eventlog.adapters.cli import layout, terminal
 from agents_eventlog.adapters.cli.layout import Column
+from agents_eventlog.adapters.conversations import sessions as session_calls
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import (
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from agents_eventlog.adapters.cli.options import Which
     from agents_eventlog.adapters.conversations.sessions import Deletion, SessionRow
-    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 NAMED = 20
@@ -97,7 +97,7 @@ def run(
         short = {} if as_json else terminal.shorter(log, [row["session_id"] for row in shown])
     if as_json:
         for row in shown:
-            terminal.print_json(_document(row))
+            terminal.print_json(session_calls.document(row))
         return
     if not shown:
         terminal.nothing("sessions")
@@ -108,14 +108,6 @@ def run(
     if len(rows) > limit:
         more = Text(f"next page: --after {shown[-1]['cursor']}", style="dim")
         out.print(more, soft_wrap=True)
-
-
-def _document(row: SessionRow) -> dict[str, JSON]:
-    times = {
-        name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
-        for name in ("created_at", "updated_at", "deleted_at")
-    }
-    return {"kind": "session", **row, **times}
 
 
 def _table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import pager
-from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations import json_lines, timestamps
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, recording
 from agents_eventlog.eventlog.appender import session_version
@@ -240,7 +239,11 @@ def console(*, stderr: bool = False) -> Console:
 
     paged = None if stderr else pager.width.get()
     made = Leaving(
-        stderr=stderr, markup=False, emoji=False, highlight=False, force_terminal=bool(paged) or None
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=bool(paged) or None,
     )
     if paged is not None:
         made.width = paged
@@ -280,12 +283,7 @@ def folded(out: Console, row: Text, words: Text) -> Text:
 
 def print_json(document: dict[str, JSON]) -> None:
     """Print a document on one line, in ASCII."""
-    text = json.dumps(document, default=_as_json).replace("\x7f", "\\u007f")
-    sys.stdout.write(f"{text}\n")
-
-
-def _as_json(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    sys.stdout.write(json_lines.line(document))
 
 
 @contextmanager
@@ -338,7 +336,10 @@ def check_session(log: EventLog, session_id: str | None) -> None:
             log.store.read_sync(lambda tx: require_session(tx, session_id))
         except SessionNotFoundError as error:
             meant = _beginning_with(log, session_id)
-            fail(ExitCode.USAGE, f"{error}: expected the whole id, as {meant[0]!r}" if meant else error)
+            fail(
+                ExitCode.USAGE,
+                f"{error}: expected the whole id, as {meant[0]!r}" if meant else error,
+            )
 
 
 @overload
@@ -363,7 +364,10 @@ def session_of(log: EventLog, given: str | None) -> str | None:
             return found[0]
         if found:
             examples = f"{found[0]!r}, {found[1]!r}"
-            fail(ExitCode.USAGE, f"ambiguous session id {given!r}: several begin with it: {examples} ...")
+            fail(
+                ExitCode.USAGE,
+                f"ambiguous session id {given!r}: several begin with it: {examples} ...",
+            )
         fail(ExitCode.USAGE, error)
     return given
 

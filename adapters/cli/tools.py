@@ -42,7 +42,9 @@ def run(
             rows = asyncio.run(
                 log.tools(by, session_id=session, user_id=user_id, since=first, until=last)
             )
-            short = terminal.shorter(log, {row["session_id"] for row in rows if "session_id" in row})
+            short = terminal.shorter(
+                log, {row["session_id"] for row in rows if "session_id" in row}
+            )
     except InvalidQueryError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:

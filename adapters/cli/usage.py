@@ -81,13 +81,13 @@ def usage(
         answer: dict[str, Any] = {**log.store.read_sync(lambda tx: usage_calls.ask(tx, query))}
         shown = [group["session_id"] for group in answer["groups"] if "session_id" in group]
         short = {} if as_json or as_csv else terminal.shorter(log, shown)
+    if as_json:
+        for document in usage_calls.documents(answer):
+            terminal.print_json(document)
+        return
     groups: list[dict[str, JSON]] = answer.pop("groups")
     keys = [BY[name] for name in query.by]
-    if as_json:
-        for group in groups:
-            terminal.print_json({"kind": "usage", **group})
-        terminal.print_json({"kind": "total", **answer})
-    elif as_csv:
+    if as_csv:
         writer = csv.DictWriter(sys.stdout, [*keys, *answer], lineterminator="\n")
         writer.writeheader()
         for group in groups:
@@ -228,9 +228,7 @@ def _print_table(
 ) -> None:
     bars = _bars(groups) if out.is_terminal and {"day", "month"} & set(keys) else None
     columns = [Column(key.removesuffix("_id")) for key in keys]
-    columns += [
-        Column(title, right=True, minor=MINOR.get(title, 0)) for title in COLUMNS
-    ]
+    columns += [Column(title, right=True, minor=MINOR.get(title, 0)) for title in COLUMNS]
     columns += [] if bars is None else [Column("", minor=9)]
     is_timeline = keys[0] in {"day", "month", "turn"}
     order = sorted(
@@ -241,7 +239,9 @@ def _print_table(
         group = groups[place]
         names = [UNKNOWN if group[key] is None else printable(str(group[key])) for key in keys]
         numbers = [_shown(name, group) for name in COLUMNS.values()]
-        rows.append([Text(cell) for cell in (*names, *numbers, *(bars[place : place + 1] if bars else []))])
+        rows.append(
+            [Text(cell) for cell in (*names, *numbers, *(bars[place : place + 1] if bars else []))]
+        )
     footer: list[Text] = []
     if len(groups) > 1:
         sums = [_shown(name, total) for name in COLUMNS.values()]

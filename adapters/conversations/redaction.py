@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypedDict
+from typing import TypedDict
 
-from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import MOST_EVENTS, append_all
 from agents_eventlog.eventlog.appending import encode_checked
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
@@ -26,13 +26,10 @@ from agents_eventlog.eventlog.reader import event_at
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.item_kind import classify
 from agents_eventlog.projections.conversations.placeholder import placeholder
-
-UNDONE_AND_REDONE: Final = """
-    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone') ORDER BY version
-"""
 
 
 class Redaction(TypedDict):
@@ -162,9 +159,7 @@ def _copies(tx: Transaction, session_id: str, ref: ItemRef) -> list[ItemRef]:
 
 def _copied(tx: Transaction, session_id: str) -> Iterator[tuple[ItemRef, ItemRef]]:
     """Yield each item that was undone, and the item that redoing it added."""
-    events = [
-        RecordedEvent(row) for row in payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,))
-    ]
+    events = [*conversation_queries.undone_and_redone(tx, session_id)]
     ErasedShapes().fill(tx, events)
     undone: dict[int, Iterator[ItemRef]] = {}
     for recorded in events:

@@ -200,9 +200,6 @@ class EventLogSession:
                 context.branch_id = here.last_branch_id
             elif not here.branch_exists:
                 raise BranchNotFoundError(context.branch_id)
-        else:
-            # The constructor does not wait: later calls run after this read, and raise its error.
-            runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:

@@ -124,6 +124,16 @@ class EventLine(NamedTuple):
 # -- references -------------------------------------------------------------------------------
 
 
+REFERRING: Final = frozenset(
+    kind.type_name()
+    for kind in (
+        *(ItemPopped, ItemRedacted, ItemsReplaced, TurnUndone),
+        *(BranchCreated, ContentErased, UsageCorrected),
+    )
+)
+"""The types of events that refer to others by position."""
+
+
 def positions_in(event: Event | None) -> list[int]:
     """Return the positions that an event's data refers to."""
     match event:

@@ -95,6 +95,10 @@ FORKS_AND_ENDS = """
         'session_deleted', 'session_restored')
     ORDER BY version
 """
+UNDONE_AND_REDONE = """
+    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone')
+    ORDER BY version
+"""
 LAST_CHANGES = f"""
     WHERE session_id = ?
         AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
@@ -410,6 +414,11 @@ def all_branches(tx: Transaction, session_id: str) -> list[BranchRow]:
 def forks_and_ends(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
     """Return the events that created or ended branches of a session, or all of them, in order."""
     return map(RecordedEvent, payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)))
+
+
+def undone_and_redone(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that undid or redid turns of a session, in order."""
+    return map(RecordedEvent, payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,)))
 
 
 def owners(

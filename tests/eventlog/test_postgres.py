@@ -214,6 +214,9 @@ def test_statements_of_the_shared_subset_are_translated() -> None:
     assert dialect.translated("INSERT INTO events (data) VALUES (CAST(? AS TEXT))") == (
         "INSERT INTO events (data) VALUES ($1)"
     )
+    assert dialect.translated("SELECT 1 WHERE a IN () AND b NOT IN ()") == (
+        "SELECT 1 WHERE a IN (NULL) AND b IS DISTINCT FROM NULL"
+    )
     assert dialect.create_statement("CREATE INDEX i ON t (a)") == "CREATE INDEX i ON t (a)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -205,7 +206,8 @@ def found(log: EventLog, sought: ItemQuery, limit: int | None = None) -> list[Pl
 
 def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     """Look at every item of every live branch."""
-    events = log.store.read_sync(lambda tx: read_events(tx, Cursor(1), structures=ErasedShapes()))
+    cursor = Cursor(log.store.engine.lanes)
+    events = log.store.read_sync(partial(read_events, cursor=cursor, structures=ErasedShapes()))
     present = {event.position: event for event in events}
     left = contents([event.outlined() for event in events])
     places: dict[tuple[str, ItemRef], list[str]] = {}

@@ -141,9 +141,13 @@ def test_all_finds_what_was_popped_cleared_or_deleted(db: Path, indexed: bool) -
         for each in found
         if not each["is_active"]
     ] == [("deleted", "main", ["main"], 1), ("cleared", "main", [], None)]
-    (popped,) = documents(run("search", db, "no", "--removed", "--role", "assistant", "--json"), "item")
+    (popped,) = documents(
+        run("search", db, "no", "--removed", "--role", "assistant", "--json"), "item"
+    )
     assert (popped["item"], popped["turn"], popped["is_active"]) == (answer("no"), None, False)
-    (draft,) = documents(run("search", db, "draft", "--removed", "--branch", "draft", "--json"), "item")
+    (draft,) = documents(
+        run("search", db, "draft", "--removed", "--branch", "draft", "--json"), "item"
+    )
     assert draft["added_on"] == "draft"
     (of_user,) = documents(run("search", db, "--removed", "--user", "alice", "--json"), "item")
     assert of_user["session_id"] == "deleted"
