@@ -1,4 +1,4 @@
-"""The README documents each command and each of its options."""
+"""The manual documents each command and each of its options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer.main
 
 from agents_eventlog.adapters.cli import main as cli_main
 
-README = Path(__file__).parents[1] / "README.md"
+CLI = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 
 
 def commands() -> dict[str, Any]:
@@ -34,8 +34,8 @@ def lacks(text: str, command: str, options: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", sorted(commands()))
-def test_each_command_and_option_is_in_the_readme(command: str) -> None:
-    text = README.read_text(encoding="utf-8")
+def test_each_command_and_option_is_in_the_manual(command: str) -> None:
+    text = CLI.read_text(encoding="utf-8")
     assert lacks(text, command, options(commands()[command])) == []
 
 

@@ -265,7 +265,7 @@ class _View:
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
-            words = _line(described, full=self.full) if len(group) == 1 else _turn(group)
+            words = line(described, full=self.full) if len(group) == 1 else _turn(group)
             words.append_text(_bound(recorded, with_trace=self._with_traces))
             rows.append(terminal.folded(self._out, row, words))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
@@ -323,7 +323,7 @@ def _column(text: str, width: int, style: str = "") -> Text:
     return column.append("  ")
 
 
-def _line(described: EventDescription, *, full: bool = False) -> Text:
+def line(described: EventDescription, *, full: bool = False) -> Text:
     """Return an event's description, with later removals of its items."""
     words = Text(
         printable(described.account, lines=full),

@@ -416,8 +416,8 @@ def audit(
     """
     Show the audit trail: time, session, branch and actor of every event.
 
-    A turn is one line: its question, its tool calls and its answer; [bold]--events[/bold] prints each event.
-    Marks items that were later removed. The last line is the result of verifying the digest chain.
+    A turn is one line: its question, its tool calls and its answer; [bold]--events[/bold] prints each
+    event. Marks items that were later removed. The last line is the result of verifying the digest chain.
 
     Times are ISO 8601, in UTC unless they have a zone.
 

@@ -46,7 +46,7 @@ def paged(command: str, arguments: list[str]) -> Iterator[None]:
     environment = {"LESS": "FRX", "LV": "-c", **os.environ}
     sys.stdout.flush()
     process = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment)  # noqa: S603
-    assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+    assert process.stdin is not None  # noqa: S101 - stdin is a pipe
     terminal = os.dup(sys.stdout.fileno())
     os.dup2(process.stdin.fileno(), sys.stdout.fileno())
     process.stdin.close()

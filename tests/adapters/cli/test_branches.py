@@ -42,7 +42,7 @@ def test_live_branches_have_their_fork_sizes_and_use(db: Path) -> None:
 
 
 def test_turns_after_each_fork_are_shown_by_their_first_words(db: Path) -> None:
-    printed = run("branches", db, "support-42", "--turns", "--all", "--json")
+    printed = run("branches", db, "support-42", "--turns", "--removed", "--json")
     turns = [
         (each["branch_id"], each["turn"], each["first_words"], each["removed"])
         for each in documents(printed, "turn")
