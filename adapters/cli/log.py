@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 """Colours of the lanes of a graph."""
 
+WORDS_CELLS = 16
+"""Minimum width of a turn's first words; the actor is left out before they are cut further."""
+
 
 class Turn(NamedTuple):
     """A turn of one or more branches; its first item is its identity."""
@@ -180,12 +183,18 @@ class Graph:
                     cells[2 * place - 1] = ("/", own)
             for place in range(first, last - 1):
                 cells[2 * place + 1] = ("_", colour)
+                if self._lanes[place + 1][0] is None:
+                    cells[2 * place + 2] = ("_", colour)
             del self._lanes[last]
-            lines.append(Text.assemble(*cells))
+            line = Text.assemble(*cells)
+            line.rstrip()
+            lines.append(line)
         return lines
 
     def node(self, turn: Turn) -> Text:
         """Return the lanes beside a turn, and lead its own lane to the turn before it."""
+        # A lane that ends here stays empty for a line, or the next branch would seem to lead to it.
+        ended = [place for place, (waits, _) in enumerate(self._lanes) if waits is None]
         if not (places := self._places(turn.ref)):
             self._lanes.append((turn.ref, COLOURS[self._tips % len(COLOURS)]))
             self._tips += 1
@@ -195,7 +204,7 @@ class Graph:
             mark = " " if waits is None else "*" if place == places[0] else "|"
             line.append(mark, style=colour).append(" ")
         self._lanes[places[0]] = (turn.parent, self._lanes[places[0]][1])
-        while self._lanes and self._lanes[-1][0] is None:
+        while self._lanes and len(self._lanes) - 1 in ended:
             self._lanes.pop()
         return line
 
@@ -210,20 +219,25 @@ def _line(out: Console, line: Text, turn: Turn, log: Log) -> Text:
     """Append a turn to its lanes, on one line; its first words are cut where the terminal ends."""
     line.append(f"{turn.number:>3}  ", style="bold")
     line.append(timestamps.minute(turn.occurred_at), style="dim")
+    actor, rest = Text(), Text()
     if turn.actor is not None:
-        line.append(f"  {printable(summary.shortened(turn.actor))}")
+        actor.append(f"  {printable(summary.shortened(turn.actor))}")
     cost = log.costs.get((turn.branch_id, turn.number))
     if cost is not None:
         unpriced = "+" if cost.unpriced else ""
-        line.append(f"  {cost.tokens:,} tokens  ${summary.usd(cost.usd)}{unpriced}")
+        rest.append(f"  {cost.tokens:,} tokens  ${summary.usd(cost.usd)}{unpriced}")
     for name in turn.ends:
         branch = log.branches[name]
-        line.append("  ")
         style = "bold" if branch.is_live else "bold strike"
-        line.append(f"[{printable(name)}]", style=f"{style} green" if branch.is_current else style)
+        style += " green" if branch.is_current else ""
+        rest.append("  ").append(f"[{printable(name)}]", style=style)
     words = Text(f"  {printable(turn.first_words)}")
     if (width := terminal.table_width(out)) is not None:
-        words.truncate(max(width - line.cell_len, 0), overflow="ellipsis")
+        room = width - line.cell_len - rest.cell_len
+        if room - actor.cell_len < min(words.cell_len, WORDS_CELLS):
+            actor = Text()
+        words.truncate(max(room - actor.cell_len, 0), overflow="ellipsis")
+    line.append_text(actor).append_text(rest)
     return line.append_text(words)
 
 

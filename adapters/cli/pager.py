@@ -24,15 +24,14 @@ width: ContextVar[int | None] = ContextVar("width", default=None)
 
 
 @contextmanager
-def paged(command: str, arguments: list[str]) -> Iterator[None]:
+def paged(*, is_wanted: bool) -> Iterator[None]:
     """
-    Send the output of the block to a pager if stdout is a terminal and the command's output may be long.
+    Send the output of the block to a pager if it is wanted and stdout is a terminal.
 
     The pager is EVENTLOG_PAGER, PAGER or less; an empty one or ``cat`` means none. less ends by itself if
     the output fits the screen.
     """
     program = os.environ.get(PAGER, os.environ.get("PAGER", "less"))
-    is_wanted = command in COMMANDS and not {"--json", "-j", "--follow", "--csv"} & {*arguments}
     words = shlex.split(program)
     if (
         not is_wanted

@@ -132,6 +132,12 @@ class Command(TyperCommand):
             args = [database, *args]
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; long output for people goes to a pager."""
+        is_for_people = not any(ctx.params.get(name) for name in ("as_json", "as_csv", "follow"))
+        with pager.paged(is_wanted=is_for_people and ctx.info_name in pager.COMMANDS):
+            return super().invoke(ctx)
+
     def _names_a_log(self, ctx: Any, args: list[str]) -> bool:
         """Return whether the first argument is a URL or the path of a file."""
         path = self._trial(ctx, args).params.get("db")
@@ -185,9 +191,8 @@ class Commands(TyperGroup):
         """Run the selected command."""
         _opened.set(None)
         try:
-            with pager.paged(ctx.invoked_subcommand or "", sys.argv):
-                result = super().invoke(ctx)
-                sys.stdout.flush()  # while a closed pipe still raises
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # while a closed pipe still raises
         except KeyboardInterrupt:
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
@@ -374,12 +379,9 @@ def session_of(log: EventLog, given: str | None) -> str | None:
 
 def _beginning_with(log: EventLog, prefix: str) -> list[str]:
     """Return up to two ids that begin with a prefix."""
-    if len(prefix) < LEAST_PREFIX:
+    if len(prefix) < LEAST_PREFIX or not prefix.isprintable():
         return []
-    try:
-        return log.store.read_sync(lambda tx: session_ids(tx, prefix, limit=2))
-    except UnicodeEncodeError:
-        return []
+    return log.store.read_sync(lambda tx: session_ids(tx, prefix, limit=2))
 
 
 def shorter(log: EventLog, ids: Iterable[str]) -> dict[str, str]:
