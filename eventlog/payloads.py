@@ -56,7 +56,7 @@ def event_rows(
 
     rest: what follows ``FROM events``. more: further columns, each after a comma.
     """
-    return iter(tx.execute(f"SELECT {EVENT_COLUMNS}{more} FROM events {rest}", parameters))
+    return iter(tx.scan(f"SELECT {EVENT_COLUMNS}{more} FROM events {rest}", parameters))
 
 
 def stored(
@@ -68,7 +68,7 @@ def stored(
     source: what follows FROM; it calls the events ``e``.
     columns: columns to select before these four.
     """
-    return iter(tx.execute(statement(source, columns=columns), parameters))
+    return iter(tx.scan(statement(source, columns=columns), parameters))
 
 
 def statement(source: str, *, columns: str = "") -> str:

@@ -22,6 +22,7 @@ PUBLIC = {
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
+        ForkCreated ForkedItems ItemsWithheld SessionForked
         EventLogError
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
@@ -36,7 +37,7 @@ PUBLIC = {
     """,
     "agents_eventlog.adapters": """
         AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
-        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession ItemFilters ItemHit
+        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit
         ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
         Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide

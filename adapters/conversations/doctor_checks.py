@@ -141,12 +141,16 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
     if "conversations" not in {projection.name for projection in wanted}:
         return  # there are no tables to check, which of_projections reports
     calls = ToolCalls()
-    for session_id, position, *stored in payloads.stored(
-        tx, redactions.present(tx, ITEM_EVENTS), columns="s.session_id, i.position"
+    for session_id, position, is_forked, *stored in payloads.stored(
+        tx,
+        redactions.present(tx, ITEM_EVENTS),
+        columns="s.session_id, i.position, i.position < i.segment_id",
     ):
         problem = None
         if stored[0] is None:
             problem = f"event {position} is missing"
+        elif stored[-1] is None and is_forked:
+            continue
         elif stored[-1] is None:
             problem = (
                 f"the content of event {position} was erased, but the tables still list its items"

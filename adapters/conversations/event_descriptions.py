@@ -15,15 +15,18 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ForkCreated,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -184,6 +187,20 @@ def _redacted(event: ItemRedacted, _facts: Effect) -> str:
     return f"redacted item {event.item.index} at position {event.item.position}{because}"
 
 
+def _withheld(event: ItemsWithheld, _facts: Effect) -> str:
+    count = summary.counted(len(event.items), "item")
+    return f"replaced {count} at position {event.position} by placeholders, for forks"
+
+
+def _forked(event: SessionForked, _facts: Effect) -> str:
+    count = summary.counted(sum(len(origin.items) for origin in event.origins), "item")
+    return f"forked from session '{event.from_session_id}', {event.from_branch_id}, with {count}"
+
+
+def _fork_created(event: ForkCreated, _facts: Effect) -> str:
+    return f"forked {event.branch_id} into session '{event.session_id}'"
+
+
 def _created(event: BranchCreated, _facts: Effect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
@@ -255,6 +272,9 @@ _WORDS: dict[type[Event], Callable[[Any, Effect], str]] = {
     TurnUndone: _undone,
     TurnRedone: _redone,
     ItemRedacted: _redacted,
+    ItemsWithheld: _withheld,
+    SessionForked: _forked,
+    ForkCreated: _fork_created,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

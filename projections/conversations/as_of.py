@@ -23,13 +23,15 @@ from agents_eventlog.eventlog.appender import (
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
-from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.events import JSON, ItemRedacted, ItemsWithheld
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import REDACTIONS, added_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.builder import MAIN, Conversations
 
 T = TypeVar("T")
@@ -41,6 +43,7 @@ EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
+FORKED: Final = "SELECT DISTINCT position FROM items WHERE position < segment_id"
 READ_POSITIONS: Final = """
     SELECT position FROM items UNION SELECT redaction_position FROM redactions
 """
@@ -90,6 +93,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
             past.execute(past.engine.create_statement(statement))
         past.execute("BEGIN")
         _build(tx, past, session_id, version)
+        _redact_forked(tx, past)
         for (position,) in past.all(READ_POSITIONS):
             past.executemany(
                 INSERT_EVENT.one, payloads.event_rows(tx, "WHERE position = ?", (position,))
@@ -146,6 +150,23 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
         structures.fill(tx, page)
         build.apply(past, conversations, page)
         version = page[-1].version
+
+
+def _redact_forked(tx: Transaction, past: Transaction) -> None:
+    """Record the redactions of items of other sessions, which this one was forked from."""
+    forked = {position for (position,) in past.all(FORKED)}
+    origins = {
+        row[1]
+        for position in forked
+        for row in payloads.event_rows(tx, "WHERE position = ?", (position,))
+    }
+    for session_id in sorted(origins):
+        for row in payloads.event_rows(tx, REDACTIONS, (session_id,)):
+            recorded = RecordedEvent(row)
+            if isinstance(recorded.event, ItemRedacted | ItemsWithheld) and (
+                added_at(recorded) in forked
+            ):
+                redactions.put(past, recorded.position, recorded.event)
 
 
 def _version_at_time(tx: Transaction, session_id: str, time: int) -> int:

@@ -47,6 +47,7 @@ EACH: dict[str, list[Any]] = {
     "doctor": [],
     "erase": ["--popped"],
     "export": ["-o", "out.jsonl"],
+    "fork": [ID, "another"],
     "import": ["history.jsonl"],
     "init": [],
     "log": [ID, "--graph"],
