@@ -869,7 +869,7 @@ def copy(
 @_command(MANAGE)
 def fork(
     db: Database,
-    session: SessionId,
+    session: WholeSessionId,
     new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the new session.")],
     branch: Annotated[
         str | None,
@@ -879,7 +879,9 @@ def fork(
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option("--user", "-u", metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"),
+        typer.Option(
+            "--user", "-u", metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"
+        ),
     ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
