@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from agents_eventlog.adapters.cli import main as cli_main
+from tests.commands import commands
 
 CLI = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
-
-
-def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli_main.app)
-    return dict(group.commands)
 
 
 def options(command: Any) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -31,20 +30,20 @@ def paged(*, is_wanted: bool) -> Iterator[None]:
     The pager is EVENTLOG_PAGER, PAGER or less; an empty one or ``cat`` means none. less ends by itself if
     the output fits the screen.
     """
-    program = os.environ.get(PAGER, os.environ.get("PAGER", "less"))
-    words = shlex.split(program)
-    if (
-        not is_wanted
-        or not sys.stdout.isatty()
-        or words in ([], ["cat"])
-        or shutil.which(words[0]) is None
-    ):
+    words = shlex.split(os.environ.get(PAGER, os.environ.get("PAGER", "less")))
+    if not is_wanted or not sys.stdout.isatty() or words in ([], ["cat"]):
         yield
         return
-    columns = shutil.get_terminal_size().columns
-    environment = {"LESS": "FRX", "LV": "-c", **os.environ}
     sys.stdout.flush()
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment)  # noqa: S603
+    environment = {"LESS": "FRX", "LV": "-c", **os.environ}
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment)  # noqa: S603
+    except OSError:  # it is not installed
+        yield
+        return
+    from rich.console import Console
+
+    columns = Console().width
     assert process.stdin is not None  # noqa: S101 - stdin is a pipe
     terminal = os.dup(sys.stdout.fileno())
     os.dup2(process.stdin.fileno(), sys.stdout.fileno())

@@ -21,9 +21,9 @@ from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli.terminal import PANELS, ExitCode
 from agents_eventlog.adapters.conversations import timestamps
 from tests.adapters.looking import documents, run
+from tests.commands import commands
 from tests.manual import ROOT, page
 from tests.support_conversation import user, write
-from tests.test_readme_commands import commands
 
 SHORT = {
     "--session": "-s",
@@ -91,7 +91,17 @@ def test_an_option_means_the_same_in_every_command() -> None:
     meant: dict[str, set[str]] = {}
     for name, command in commands().items():
         for option in options(command):
-            own = name in {"erase", "export", "audit", "log", "init", "branches", "show", "view"}
+            own = name in {
+                "erase",
+                "export",
+                "fork",
+                "audit",
+                "log",
+                "init",
+                "branches",
+                "show",
+                "view",
+            }
             key = f"{option.opts[0]} of {name}" if own else option.opts[0]
             meant.setdefault(key, set()).add(option.help)
     several = {key for key, helps in meant.items() if len(helps) > 1}
