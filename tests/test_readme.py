@@ -56,19 +56,21 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_code_of_each_page_runs_and_prints_what_the_page_shows(
     page: Page, at_home: Path, request: pytest.FixtureRequest
 ) -> None:
-    url = None
-    if EXAMPLE_URL.search("".join(code for _, code in page.blocks)):
-        url = request.getfixturevalue("server").url()
-    printed = run_python([_with(url, code) for code in page.code("python")], page.name)
+    urls: dict[str, str] = {}
+    for found in EXAMPLE_URL.finditer("".join(code for _, code in page.blocks)):
+        if found[0] not in urls:
+            urls[found[0]] = request.getfixturevalue("server").url()
+    printed = run_python([_with(urls, code) for code in page.code("python")], page.name)
     for line in re.findall(
         r"^ *print\(.*\) +# (.+)$", "\n".join(page.code("python")), re.MULTILINE
     ):
         if not line.startswith(("keep", "the ", "in ", "position")):
             assert line in printed
-    steps_ = [step for code in page.code("console") for step in steps(_with(url, code))]
+    steps_ = [step for code in page.code("console") for step in steps(_with(urls, code))]
     shown = [step for step in steps_ if step[0].startswith("eventlog ")]
-    if any("support.db" in command for command, _ in shown):
-        asyncio.run(support_conversation.write(at_home / "support.db"))
+    for name in ("support.db", "conversations.db"):
+        if any(name in command for command, _ in shown) and not (at_home / name).exists():
+            asyncio.run(support_conversation.write(at_home / name))
     for command, output in shown:
         way = shell if set(command) & FOR_A_SHELL else here
         code, stdout, complaints = way(command, at_home)
@@ -77,9 +79,9 @@ def test_the_code_of_each_page_runs_and_prints_what_the_page_shows(
             assert re.fullmatch(pattern(output), normal(stdout)), (command, stdout)
 
 
-def _with(url: str | None, code: str) -> str:
-    """Put the URL of a real server in place of the example's."""
-    return code if url is None else EXAMPLE_URL.sub(url, code)
+def _with(urls: dict[str, str], code: str) -> str:
+    """Put the URLs of a real server in place of the examples'."""
+    return EXAMPLE_URL.sub(lambda found: urls[found[0]], code)
 
 
 def run_python(blocks: list[str], name: str) -> str:
