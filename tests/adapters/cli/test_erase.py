@@ -383,6 +383,7 @@ def test_documents_have_stable_fields(db: Path) -> None:
         "payload_bytes",
         "kept_items",
         "is_complete",
+        "forks",
         "dry_run",
     ]
     assert (found["sessions"], found["events"], found["dry_run"]) == (1, 4, False)
