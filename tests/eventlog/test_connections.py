@@ -333,7 +333,7 @@ def test_a_writer_warns_once_where_another_writes_and_sqlite_has_the_wal_reset_b
     for message in messages:
         assert message.startswith("store.several_writers")
         assert str(path) in message
-        assert "use SQLite 3.51.3 or newer" in message
+        assert "SQLite 3.51.3 or newer" in message
 
 
 # -- dropped -----------------------------------------------------------------------------------
