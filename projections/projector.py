@@ -135,7 +135,7 @@ class Projections:
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
-        if any(recorded.data is None for recorded in events):
+        if any(recorded.data is None or recorded.is_sealed for recorded in events):
             ErasedShapes().fill(tx, events)
             events = [recorded.outlined() for recorded in events]
         if len(events) == 1:

@@ -209,7 +209,13 @@ async def _show(log: EventLog, recorded: RecordedEvent, history: ItemHistory, vi
     popped = None
     try:
         if isinstance(recorded.event, ItemPopped):
-            popped = await log.query(partial(conversation_queries.item, ref=recorded.event.item))
+            popped = await log.query(
+                partial(
+                    conversation_queries.item,
+                    ref=recorded.event.item,
+                    session_id=recorded.session_id,
+                )
+            )
     except (EventLogError, IndexError):
         popped = None  # erased or unreadable
     described = event_descriptions.describe_event(

@@ -3,7 +3,8 @@
 
 Documents of ``--json``, one per line: first ``conversation`` (session_id, branch_id, version, is_deleted,
 is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
-position, index, type, occurred_at, item: null once erased, is_erased) in order; with ``--turns`` instead
+position, index, type, occurred_at, item: null if it cannot be read, is_erased, withheld: null, "erased",
+"sealed" without keys, or "shredded") in order; with ``--turns`` instead
 ``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
 the fields of ``item``. Items are complete here; the output for people cuts long ones.
 """
@@ -23,6 +24,7 @@ from rich.text import Text
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.printable import printable
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -32,7 +34,6 @@ from agents_eventlog.eventlog.errors import (
 from agents_eventlog.projections import Projections
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
 
@@ -43,19 +44,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agents_eventlog.eventlog.events import JSON, ItemRef
+    from agents_eventlog.eventlog.payloads import Withheld
     from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections.conversations.as_of import AsOf
 
 SHOWN_CHARACTERS = 2_000
 """Maximum number of characters of an item printed for people."""
 
-ERASED = object()
-"""Placeholder for an item whose content was erased."""
 
 WHO_CELLS = 9, 16
 """Minimum and maximum width of the speaker column."""
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
+
+
+class Unreadable(NamedTuple):
+    """Stands for an item whose content cannot be read."""
+
+    why: Withheld
 
 
 class Entry(NamedTuple):
@@ -79,8 +85,9 @@ class Entry(NamedTuple):
             "index": self.ref.index,
             "type": self.type,
             "occurred_at": timestamps.iso(self.occurred_at),
-            "item": None if self.item is ERASED else self.item,
-            "is_erased": self.item is ERASED,
+            "item": None if isinstance(self.item, Unreadable) else self.item,
+            "is_erased": self.item == Unreadable("erased"),
+            "withheld": self.item.why if isinstance(self.item, Unreadable) else None,
         }
 
 
@@ -193,7 +200,9 @@ def conversation(
         rows = zip(
             refs,
             conversation_queries.structure(then, place.pointer),
-            conversation_queries.items(then, place.pointer, erased=ERASED),
+            conversation_queries.items(
+                then, place.pointer, session_id=session_id, instead=Unreadable
+            ),
             strict=True,
         )
         entries = [
@@ -304,7 +313,9 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
 
 
 def _said(entry: Entry) -> tuple[str, str]:
-    return (entry.type, "(erased)") if entry.item is ERASED else said(entry.item)
+    if isinstance(entry.item, Unreadable):
+        return entry.type, f"({entry.item.why})"
+    return said(entry.item)
 
 
 def said(item: JSON) -> tuple[str, str]:

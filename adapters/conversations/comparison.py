@@ -77,7 +77,10 @@ def compare_branches(tx: Transaction, session_id: str, a: str, b: str) -> Branch
     nexts = [turn for each in pointers if (turn := _turn_after(tx, each, shared_items)) is not None]
     first = min(nexts, default=branch_tree.turn_at(tx, pointers[0]) + 1)
     sides = [
-        _sides(tx, session_id, branch_id, conversation_queries.entries(tx, pointer, first))
+        _sides(
+            *(tx, session_id, branch_id),
+            conversation_queries.entries(tx, pointer, first, session_id=session_id),
+        )
         for branch_id, pointer in zip((a, b), pointers, strict=True)
     ]
     return BranchComparison(

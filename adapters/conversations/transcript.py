@@ -8,6 +8,7 @@ from agents_eventlog.adapters.conversations import commands, timestamps
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.payloads import Withheld
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.queries import Entry
@@ -19,7 +20,8 @@ class TranscriptRow(TypedDict):
 
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
-    actor: who added it, if that was recorded. item: None if its content was erased.
+    actor: who added it, if that was recorded. item: None if its content cannot be read: ``withheld`` is then
+    "erased", "sealed" (the log was opened without keys) or "shredded" (its key was destroyed).
     """
 
     turn: int
@@ -31,6 +33,7 @@ class TranscriptRow(TypedDict):
     actor: str | None
     item: JSON
     is_erased: bool
+    withheld: Withheld | None
 
 
 def transcript(
@@ -42,7 +45,9 @@ def transcript(
 ) -> list[TranscriptRow]:
     """Return the items of a branch in order: all, or those of a range of turns."""
     pointer = commands.look_at(tx, context, branch_id).pointer
-    entries = conversation_queries.entries(tx, pointer, first_turn, last_turn)
+    entries = conversation_queries.entries(
+        tx, pointer, first_turn, last_turn, session_id=context.session_id
+    )
     return [row_of(entry) for entry in entries]
 
 
@@ -58,6 +63,7 @@ def row_of(entry: Entry) -> TranscriptRow:
         actor=_actor(entry.metadata_json, entry.ref.position),
         item=entry.content,
         is_erased=entry.is_erased,
+        withheld=entry.withheld,
     )
 
 

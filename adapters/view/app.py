@@ -32,7 +32,7 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import item_kind
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.usage.queries import BY

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from agents_eventlog.adapters.conversations import media, summary
 from agents_eventlog.adapters.view import rendering
 from agents_eventlog.eventlog.events import JSON, ItemRef
-from agents_eventlog.projections.conversations.item_kind import ItemKind
+from agents_eventlog.eventlog.item_kind import ItemKind
 
 IMAGES: Final = {
     "image/png": b"\x89PNG\r\n\x1a\n",

@@ -93,7 +93,6 @@ class EventLine(NamedTuple):
         data, digest = None, self.data_digest
         if self.event is not None:
             data = codec.encode(with_positions(self.event, position_of))
-            digest = integrity.data_digest(data)
         kind = (self.type, self.schema_version, self.branch_id)
         return (*kind, data, digest, metadata_json(self._provenance()), self.idempotency_key)
 

@@ -14,12 +14,7 @@ from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import payloads
-from agents_eventlog.eventlog.appender import (
-    INSERT_EVENT,
-    PAGE_EVENTS,
-    session_version,
-    up_to_page_bytes,
-)
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version, up_to_page_bytes
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
@@ -82,15 +77,16 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
+        past.cipher, past.is_refreshed = tx.cipher, True
         past.engine.create_log(past)
         for statement in Conversations.schema:
             past.execute(past.engine.create_statement(statement))
         past.execute("BEGIN")
+        if tx.engine.is_sealed(tx):
+            past.engine.begin_sealing(past)
         _build(tx, past, session_id, version)
         for (position,) in past.all("SELECT DISTINCT position FROM items"):
-            past.executemany(
-                INSERT_EVENT.one, payloads.event_rows(tx, "WHERE position = ?", (position,))
-            )
+            payloads.insert(past, list(payloads.event_rows(tx, "WHERE position = ?", (position,))))
         yield past
 
 
@@ -122,7 +118,9 @@ async def items_as_of(
         session_id,
         as_of,
         lambda past: conversation_queries.items(
-            past, conversation_queries.place(past, session_id, branch_id).pointer
+            past,
+            conversation_queries.place(past, session_id, branch_id).pointer,
+            session_id=session_id,
         ),
     )
 

@@ -41,7 +41,8 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
-from agents_eventlog.projections.conversations import branch_tree, item_kind, metadata_index
+from agents_eventlog.eventlog import item_kind
+from agents_eventlog.projections.conversations import branch_tree, labels, metadata_index
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 
 MAIN: Final = "main"
@@ -518,11 +519,12 @@ class _Batch:
     def metadata_set(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if isinstance(event, MetadataSet):
-            if event.user_id is not None:
-                session.user_id = event.user_id or None
+            session.user_id, session.metadata = labels.stored_after(
+                session.user_id, session.metadata, recorded, event
+            )
             if event.metadata is not None:
-                session.metadata = item_kind.json_text(event.metadata) if event.metadata else None
-                metadata_index.set_metadata_leaves(self.tx, recorded.session_id, event.metadata)
+                leaves = labels.leaves(recorded, event.metadata)
+                metadata_index.set_leaves(self.tx, recorded.session_id, leaves)
 
     def content_erased(self, recorded: RecordedEvent) -> None:
         """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
@@ -531,7 +533,7 @@ class _Batch:
         if found is not None and isinstance(event, ContentErased) and event.is_whole:
             self.empty(recorded, found)
             found.user_id, found.metadata = event.pseudonym, None
-            metadata_index.set_metadata_leaves(self.tx, recorded.session_id, {})
+            metadata_index.set_leaves(self.tx, recorded.session_id, ())
             found.erased_at = recorded.occurred_at
 
     # -- cutting ------------------------------------------------------------------------------

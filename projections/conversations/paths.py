@@ -21,7 +21,7 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, classify
+from agents_eventlog.eventlog.item_kind import USER, ItemKind, classify
 
 ROOT: Final = 0
 """The number of the node before the first items."""

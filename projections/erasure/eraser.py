@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
+from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
 from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON
@@ -166,11 +167,13 @@ def _blank(
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):
             continue
-        rows = [payloads.at(tx, position) for position, _ in sorted(plan.payloads)]
+        rows = [
+            payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)
+        ]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
         going = [Payload(row[0], structure(row), len(row[3])) for row in stored]
         if forget is not None:
-            forget(tx, plan.session_id, None if scope.is_whole else _items(stored))
+            forget(tx, plan.session_id, None if scope.is_whole else _items(tx, stored))
         if going or not plan.is_marked:
             is_whole = scope.is_whole
             erasure.blank(
@@ -200,9 +203,11 @@ def _pseudonym(tx: Transaction, session_id: str, names: dict[str, str]) -> str |
     return names.setdefault(user_id, f"erased-{secrets.token_hex(8)}")
 
 
-def _items(stored: Iterable[StoredPayload]) -> Iterator[JSON]:
+def _items(tx: Transaction, stored: Iterable[StoredPayload]) -> Iterator[JSON]:
     """Return the items in payloads."""
     for position, type_name, schema_version, data in stored:
+        if isinstance(data, Envelope):
+            data = payloads.opened(tx, data)  # noqa: PLW2901 - the same, readable
         event = codec.decode(type_name, schema_version, data, position=position)
         if isinstance(event, ITEM_EVENTS):
             yield from event.items

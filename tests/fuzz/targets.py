@@ -24,7 +24,7 @@ from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from agents_eventlog.eventlog.storage import registry
-from agents_eventlog.projections.conversations import item_kind
+from agents_eventlog.eventlog import item_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,8 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     codec,
 )
-from agents_eventlog.eventlog.appender import INSERT_EVENT, append_all
+from agents_eventlog.eventlog.appender import append_all
+from agents_eventlog.eventlog.payloads import INSERT_EVENT
 from agents_eventlog.eventlog.errors import (
     ConversationError,
     UndecodableEventError,

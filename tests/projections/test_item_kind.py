@@ -12,7 +12,7 @@ from agents_eventlog.eventlog import EventLog, ItemsAdded, codec, integrity
 from agents_eventlog.eventlog.appender import ledger
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.projections import default
-from agents_eventlog.projections.conversations.item_kind import (
+from agents_eventlog.eventlog.item_kind import (
     NAMED_BY_TYPE,
     TOOL_CALLS,
     ItemKind,

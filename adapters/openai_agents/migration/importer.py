@@ -43,7 +43,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.properties import set_property
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import item_kind
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 
 SOURCE = "openai-agents"

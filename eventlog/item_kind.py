@@ -149,3 +149,13 @@ def smallest(wanted: ItemKind) -> dict[str, JSON]:
         {**named, "approval_request_id": ""},
     )
     return next(candidate for candidate in candidates if classify(candidate) == wanted)
+
+
+def outline_json(position: int, type_name: str, schema_version: int, data: bytes) -> bytes:
+    """Return the outline of an event's items as JSON."""
+    return _outline_json(tuple(classify_items(position, type_name, schema_version, data)))
+
+
+@lru_cache(maxsize=4_096)
+def _outline_json(seen: tuple[ItemKind, ...]) -> bytes:
+    return codec.encode_json({"items": [smallest(kind) for kind in seen]})
