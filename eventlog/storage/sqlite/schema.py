@@ -106,8 +106,6 @@ SELECT_VERSION: Final = "SELECT value FROM log_properties WHERE name = 'schema_v
 INSERT_VERSION: Final = "INSERT INTO log_properties (name, value) VALUES ('schema_version', ?)"
 UPDATE_VERSION: Final = "UPDATE log_properties SET value = ? WHERE name = 'schema_version'"
 
-HAS_SEALED: Final = "SELECT 1 FROM pragma_table_info('events') WHERE name = 'sealed'"
-
 TABLES: Final = ("events", "checkpoints", "log_properties")
 
 
@@ -194,7 +192,7 @@ def has_sealed(tx: Transaction) -> bool:
     """Whether the log has a column for sealed payloads; remembered until another connection commits."""
     columns = tx.cache.get(_Columns)
     if columns.has_sealed is None:
-        columns.has_sealed = tx.one(HAS_SEALED) is not None
+        columns.has_sealed = schema_version(tx) >= SEALED_VERSION
     return columns.has_sealed
 
 
