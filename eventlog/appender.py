@@ -132,7 +132,7 @@ class Appender:
         """
         session_id = codec.check_text("session_id", session_id)
         recorded = []
-        rows = []
+        rows: list[Row] = []
         head = tx.lane
         position = position_before(tx, session_id)
         _check_countable("position", position)
@@ -169,9 +169,7 @@ class Appender:
         return recorded
 
 
-def _version_of(
-    tx: Transaction, session_id: str, rows: Sequence[Row]
-) -> Callable[[int], int]:
+def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> Callable[[int], int]:
     """Return a function for the version of a session's event at a position; 0 if it has none there."""
 
     def version_of(position: int) -> int:

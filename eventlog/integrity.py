@@ -252,9 +252,7 @@ class Verifier:
         return Verification(head, self.events, tuple(self.findings))
 
 
-def _problem_of_data(
-    kind: str, schema_version: int, data: bytes, position: int
-) -> str | None:
+def _problem_of_data(kind: str, schema_version: int, data: bytes, position: int) -> str | None:
     """Return what is wrong with a payload; what is sealed is checked without its key."""
     try:
         if isinstance(data, Planted):

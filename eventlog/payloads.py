@@ -2,8 +2,8 @@
 Payloads as they leave the ``events`` table: the only module outside ``storage`` whose SQL reads ``data``.
 
 In a sealed log, contents are stored as envelopes (see ``cipher.envelope``). ``event_rows`` returns them as
-``Envelope`` objects, which open themselves; ``stored`` and ``items`` return them opened. They enter the table
-in ``sealing``.
+``Envelope`` objects, which open themselves; ``stored`` and ``items`` return them opened. They are sealed in
+``sealing``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ COLUMNS: Final = (
     *("position", "session_id", "version", "type", "schema_version", "branch_id", "data"),
     *("data_digest", "metadata", "idempotency_key", "recorded_at", "digest"),
 )
-INSERT_EVENT: Final = Insert("events", COLUMNS, {"data": "CAST(? AS TEXT)"})  # which is given as bytes
-INSERT_SEALED_EVENT: Final = Insert(
-    "events", (*COLUMNS, "sealed"), {"data": "CAST(? AS TEXT)"}
-)
+INSERT_EVENT: Final = Insert(
+    "events", COLUMNS, {"data": "CAST(? AS TEXT)"}
+)  # which is given as bytes
+INSERT_SEALED_EVENT: Final = Insert("events", (*COLUMNS, "sealed"), {"data": "CAST(? AS TEXT)"})
 
 EVENT_COLUMNS: Final = (
     "position, session_id, version, type, schema_version, branch_id, "
@@ -262,18 +262,22 @@ def _sealed_items(
 ) -> list[JSON] | None:
     cipher = cipher_of(tx)
     rows = tx.all(ENVELOPES.format(wanted=wanted, payload=_payload(tx, "e.")), parameters)
-    if cipher is None or not all(row[0] is not None and row[0][0] == envelope.FORMAT for row in rows):
+    if cipher is None or not all(
+        row[0] is not None and row[0][0] == envelope.FORMAT for row in rows
+    ):
         return None
     if not rows or codec.older_item_shapes():
         return None
     try:
-        plain = cipher.open_all(rows[0][5] if session_id is None else session_id, rows)
+        plain = cipher.unseal_all(rows[0][5] if session_id is None else session_id, rows)
     except KeyNotFoundError:
         return None  # unless a payload was altered
     decoded = codec.decode_lines_of_items(b"\n".join(plain), len(plain))
     if decoded is None:
         return None
-    return list(chain.from_iterable(_in_range(decoded, [*(row[3] for row in rows), last + 1], rows[0][4])))
+    return list(
+        chain.from_iterable(_in_range(decoded, [*(row[3] for row in rows), last + 1], rows[0][4]))
+    )
 
 
 def _in_range(decoded: list[list[JSON]], starts: Sequence[int], index: int) -> list[list[JSON]]:
@@ -336,9 +340,7 @@ def _payload(tx: Transaction, alias: str = "") -> str:
 
 
 def _envelope(tx: Transaction, data: bytes, place: Place) -> Envelope:
-    outline = envelope.placed(
-        envelope.raw_outline(data), _position_of(tx, place.session_id)
-    )
+    outline = envelope.placed(envelope.raw_outline(data), _position_of(tx, place.session_id))
     return Envelope(data, place, outline, cipher_of(tx))
 
 

@@ -150,7 +150,9 @@ def attach(store: Store, keys: Keys, *, seal: bool) -> None:
     present: Any = store.cipher
     if present is not None:
         if present.keys != keys:
-            raise KeysError(f"{store.path} is open in this process with other keys: {present.where}")
+            raise KeysError(
+                f"{store.path} is open in this process with other keys: {present.where}"
+            )
         return
     cipher = store.read_sync(partial(_cipher, keys=keys))
     if cipher is not None:

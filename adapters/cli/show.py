@@ -59,7 +59,7 @@ _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "g
 
 
 class Unreadable(NamedTuple):
-    """Stands for an item whose content cannot be read."""
+    """Replaces an item whose content cannot be read."""
 
     why: Withheld
 

@@ -225,9 +225,7 @@ def _sibling(
         position=ref.position,
         index=ref.index,
         time=timestamps.iso(conversation_queries.time(tx, ref.position)),
-        item=conversation_queries.item(
-            tx, ref, session_id=context.session_id, instead=_nothing
-        ),
+        item=conversation_queries.item(tx, ref, session_id=context.session_id, instead=_nothing),
         is_current=is_current,
     )
 
@@ -242,7 +240,7 @@ def _words(tx: Transaction, session_id: str, pointer: Pointer, turn: int) -> str
 
 
 def _nothing(_why: object) -> None:
-    """Stand for a content that cannot be read."""
+    """Return None for a content that cannot be read."""
 
 
 class _End(NamedTuple):

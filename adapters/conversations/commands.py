@@ -49,9 +49,8 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.leases import Lease
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, labels
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import labels
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN

@@ -190,9 +190,7 @@ def set_metadata(
         context.user_id = user_id
 
 
-def _labels(
-    tx: Transaction, session_id: str, session: conversations.Session | None
-) -> Labels:
+def _labels(tx: Transaction, session_id: str, session: conversations.Session | None) -> Labels:
     """Return a session's user id and metadata. Raises KeysMissingError, ShreddedError."""
     if session is None:
         return Labels(None, None)

@@ -20,8 +20,8 @@ class TranscriptRow(TypedDict):
 
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
-    actor: who added it, if that was recorded. item: None if its content cannot be read: ``withheld`` is then
-    "erased", "sealed" (the log was opened without keys) or "shredded" (its key was destroyed).
+    actor: who added it, if that was recorded. item: None if its content cannot be read. withheld: why it
+    cannot be read: "erased", "sealed" (no keys were given) or "shredded" (its key was destroyed).
     """
 
     turn: int

@@ -59,9 +59,7 @@ def undo_turn(tx: Transaction, context: SessionContext) -> list[JSON]:
     before = branch_tree.before_turn(tx, here.pointer, here.turn) if here.turn else None
     count = here.pointer.length - (before or Pointer(None, 0)).length
     removed = conversation_queries.refs(tx, here.pointer, count)
-    items = conversation_queries.items(
-        tx, here.pointer, count, session_id=context.session_id
-    )
+    items = conversation_queries.items(tx, here.pointer, count, session_id=context.session_id)
     undone = TurnUndone(turn=here.turn, removed=removed)
     append(tx, context.session_id, undone, branch_id=context.branch_id)
     return items

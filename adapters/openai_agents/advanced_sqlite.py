@@ -38,8 +38,8 @@ class AdvancedSQLiteSession(EventLogSession):
     create_tables: whether a missing or empty file becomes a log; False raises NoLogError instead.
     durability: with "full", a write survives a power loss once its call has returned; with "normal", which
         is faster, a power loss may remove the last writes.
-    keys: what seals the contents, and opens them: the path of a key file, whose root key is in EVENTLOG_KEY,
-        or a ``KeyFile``; None: the path in EVENTLOG_KEYS, if it is set. See ``EventLog.open``.
+    keys: what seals the contents, and opens them: the path of a key file, whose root key is in
+        EVENTLOG_KEY, or a ``KeyFile``. None: the path in EVENTLOG_KEYS, if it is set.
     search: maintain a full-text index for ``find_items``; the first session opened with it builds it.
     sessions_table, messages_table: the names of the SDK's tables, if the file has them. The first session
         on the file imports their contents into the log; the tables do not change.

@@ -26,13 +26,12 @@ from agents_eventlog.adapters.conversations.window import Window, window
 from agents_eventlog.adapters.view import cards, rendering
 from agents_eventlog.adapters.view.rendering import page, url
 from agents_eventlog.adapters.view.security import Guard
-from agents_eventlog.eventlog import payloads, reader
+from agents_eventlog.eventlog import item_kind, payloads, reader
 from agents_eventlog.eventlog.errors import EventLogError, SessionNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.eventlog import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.usage.queries import BY

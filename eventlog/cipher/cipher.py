@@ -118,7 +118,9 @@ class Cipher:
                 destroyed_at=stored.destroyed_at,
             )
         if identity.key_id(stored.secret) != key_id:
-            raise WrongKeyError(f"what {self.where} returns as key {key_id.hex()[:16]} is another key")
+            raise WrongKeyError(
+                f"what {self.where} returns as key {key_id.hex()[:16]} is another key"
+            )
         return self._remembered(stored, session_id)
 
     def _remembered(self, key: Key, session_id: str) -> OpenKey:
@@ -140,11 +142,11 @@ class Cipher:
         head = envelope.HEADER.pack(envelope.FORMAT, 0, *columns) + outline
         return head + key.aead.encrypt(nonce, plaintext, head)
 
-    def open(self, sealed: bytes, session_id: str, version: int, position: int) -> bytes:
+    def unseal(self, sealed: bytes, session_id: str, version: int, position: int) -> bytes:
         """Return the plaintext of an envelope that is in this place."""
-        return self.open_all(session_id, [(sealed, version, position)])[0]
+        return self.unseal_all(session_id, [(sealed, version, position)])[0]
 
-    def open_all(self, session_id: str, rows: Iterable[Sequence[Any]]) -> list[bytes]:
+    def unseal_all(self, session_id: str, rows: Iterable[Sequence[Any]]) -> list[bytes]:
         """
         Return the plaintexts of a session's envelopes: (envelope, version, position, ...) of each.
 

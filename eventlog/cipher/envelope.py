@@ -16,9 +16,9 @@ Envelopes: payloads as a sealed log stores them.
 Numbers are big-endian. All bytes before the ciphertext are authenticated with it. The outline is readable
 without a key, and decodes as an event of its type: projections are built from it.
 
-The ciphertext of an event with items is ``{"items":[...]}``; its other fields are in the outline. An outline
-refers to an item by the version of its event, not by its position, so that a session can move to another
-log without being opened. That of ``metadata_set`` has tokens in place of the values.
+The ciphertext of an event with items is ``{"items":[...]}``; its other fields are in the outline. That refers
+to an item by the version of its event, not by its position, so that a session can move to another log
+unopened. The outline of ``metadata_set`` has tokens in place of the values.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LABEL: Final = "label"
 """The kinds of tokens in the outline of ``metadata_set``."""
 
 DEEP: Final = "sealed:"
-"""Stands in such an outline for metadata of which no leaf is indexed."""
+"""In such an outline, the only token of metadata without a leaf that is indexed."""
 
 Tokens = Callable[..., str]
 VersionOf = Callable[[int], int]
@@ -83,7 +83,7 @@ class Place(NamedTuple):
 class Opener(Protocol):
     """What opens envelopes: the log's cipher."""
 
-    def open(self, envelope: bytes, session_id: str, version: int, position: int) -> bytes:
+    def unseal(self, envelope: bytes, session_id: str, version: int, position: int) -> bytes:
         """Return the plaintext of an envelope that is in this place."""
 
 
@@ -116,7 +116,7 @@ class Envelope(bytes):
             raise missing_keys()
         session_id, version, kind, position, _ = self.place
         check(self, self.place)
-        plaintext = self.opener.open(self, session_id, version, position)
+        plaintext = self.opener.unseal(self, session_id, version, position)
         return whole(plaintext, self.outline, kind)
 
 
@@ -138,9 +138,7 @@ def planted(position: int) -> TamperedPayloadError:
 
 def missing_keys() -> KeysMissingError:
     """Return the error for content of a sealed log that was opened without keys."""
-    return KeysMissingError(
-        "the content is sealed: open the log with keys= or set EVENTLOG_KEYS"
-    )
+    return KeysMissingError("the content is sealed: open the log with keys= or set EVENTLOG_KEYS")
 
 
 def is_sealed(data: bytes | None) -> bool:
@@ -154,7 +152,7 @@ def key_id(envelope: bytes) -> bytes:
 
 
 def raw_outline(envelope: bytes) -> bytes:
-    """Return the outline as it was sealed, which refers to versions."""
+    """Return the sealed outline, which refers to versions."""
     return envelope[START : START + int.from_bytes(envelope[70:74], "big")]
 
 
@@ -270,11 +268,11 @@ def _others(data: bytes) -> dict[str, JSON]:
 _REFERENCES: Final = tuple(name.encode() for name in REFERENCES)
 
 
-# -- labels -----------------------------------------------------------------------------------
+# -- user ids and metadata -----------------------------------------------------------------------------------
 
 
 def _labels(event: Event, token: Tokens) -> bytes:
-    """Return the outline of a ``metadata_set``: tokens of its user id and of the leaves of its metadata."""
+    """Return the outline of a ``metadata_set``: tokens of its user id and of its metadata."""
     fields: dict[str, JSON] = {}
     user_id, metadata = getattr(event, "user_id", None), getattr(event, "metadata", None)
     if user_id is not None:

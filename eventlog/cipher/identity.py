@@ -14,7 +14,7 @@ from agents_eventlog.eventlog.events import JSON
 KEY_BYTES: Final = 32
 CONTEXT_BYTES: Final = 16
 
-TOKEN: Final = "sealed:"
+TOKEN: Final = "sealed:"  # noqa: S105 - no password
 """How a token begins, in the tables and columns that hold it in place of a value."""
 
 _KEY_ID: Final = b"eventlog key id v1\0"
@@ -42,9 +42,9 @@ def context(session_id: str, type_name: str, schema_version: int, branch_id: str
 
 def token(index_key: bytes, kind: str, *parts: JSON) -> str:
     """
-    Return a keyed token for a value: equal values have equal tokens, and nobody else can compute one.
+    Return a keyed token for a value: equal values have equal tokens, which need the key to be computed.
 
-    kind: what the value is, so that a user id and a label with the same text have different tokens.
+    kind: what the value is, so that a user id and a title with the same text have different tokens.
     """
     texts = [part if isinstance(part, str) else json.dumps(part) for part in parts]
     text = "\0".join([kind, *texts]).encode("utf-8", "surrogatepass")

@@ -126,7 +126,7 @@ class KeyStore:
     # -- Keys ---------------------------------------------------------------------------------
 
     def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
-        """Begin to keep keys for a log, in a new store if there is none; durable when it returns."""
+        """Begin to keep keys for a log, in a new store if needed; durable when it returns."""
         self._storage.create(SCHEMA)
         index_key = secrets.token_bytes(KEY_BYTES)
         with self._storage.writing() as tx:
@@ -137,7 +137,7 @@ class KeyStore:
         return LogKeys(sealed_from, index_key)
 
     def log(self, log_id: bytes) -> LogKeys | None:
-        """Return what is kept of a log; None if it is not known. Raises KeyNotFoundError without a store."""
+        """Return what is kept of a log; None if it is not known."""
         self._require()
         with self._storage.reading() as tx:
             row = tx.execute(SELECT_LOG, (log_id,)).fetchone()
@@ -146,7 +146,9 @@ class KeyStore:
             sealed_from, epoch, wrapped = row
             index_key = _unwrap(self._epoch_key(tx, epoch), bytes(wrapped), _of_index(log_id))
         if index_key is None:
-            raise WrongKeyError(f"what {self.path} keeps as the index key of this log is another key")
+            raise WrongKeyError(
+                f"what {self.path} keeps as the index key of this log is another key"
+            )
         return LogKeys(sealed_from, index_key)
 
     def take(self, log_id: bytes, count: int, *, batch: int) -> tuple[int, list[Key]]:
@@ -211,7 +213,9 @@ class KeyStore:
 
     def _require(self) -> None:
         if not self._storage.exists():
-            raise KeyNotFoundError(f"there are no keys at {self.path}: expected an existing key file")
+            raise KeyNotFoundError(
+                f"there are no keys at {self.path}: expected an existing key file"
+            )
 
     def _current_epoch(self, tx: KeyTransaction) -> _Epoch:
         """Return the epoch that new keys are wrapped in; the first one is made here."""
@@ -241,7 +245,8 @@ class KeyStore:
             return wrapped
         if self._root is None:
             raise KeysError(
-                f"{self.path} is wrapped by the root key {root_id}: expected it in {root.ENVIRONMENT} or as root="
+                f"{self.path} is wrapped by the root key {root_id}: "
+                f"expected it in {root.ENVIRONMENT}, or as root="
             )
         if self._root.id != root_id:
             raise WrongKeyError(
@@ -258,9 +263,7 @@ class KeyStore:
         key_id = bytes(key_id)
         secret = _unwrap(self._epoch_key(tx, epoch), bytes(wrapped), _of_key(key_id, log_id))
         if secret is None or identity.key_id(secret) != key_id:
-            raise WrongKeyError(
-                f"what {self.path} keeps as key {key_id.hex()[:16]} is another key"
-            )
+            raise WrongKeyError(f"what {self.path} keeps as key {key_id.hex()[:16]} is another key")
         return Key(key_id, secret)
 
 

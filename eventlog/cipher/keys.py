@@ -46,7 +46,7 @@ class LogKeys(NamedTuple):
 
 class Keys(Protocol):
     """
-    A store of session keys. ``KeyFile`` is one; programs may bring another.
+    A store of session keys. ``KeyFile`` is one; a program may have another.
 
     A key belongs to one session of one log, for ever: ``take`` never returns a key twice.
     """

@@ -67,7 +67,9 @@ class RootKey:
 
         key = aead.unwrap(self._key, wrapped, _bytes(context))
         if key is None:
-            raise WrongKeyError(f"the root key {self._id} does not open what it should have wrapped")
+            raise WrongKeyError(
+                f"the root key {self._id} does not open what it should have wrapped"
+            )
         return key
 
     def __repr__(self) -> str:

@@ -17,7 +17,6 @@ _MESSAGE = "eventlog: a unit of work forked; its child process ends here, the tr
 _EXIT_STATUS = 70
 
 
-
 class Closing(Protocol):
     """What has a file open beside the stores, and closes it for a fork."""
 

@@ -1,7 +1,7 @@
 """
 What a store of keys needs of a database: transactions, and whether another connection has written.
 
-Each engine has one, in ``key_storage``. It is apart from the log's connections: keys must not be in its backups.
+It is apart from the log and its connections: keys must not be in the log's backups.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec.structs import astuple
 
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.eventlog.events import (
     BranchCreated,
     BranchDeleted,
@@ -41,7 +42,6 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
-from agents_eventlog.eventlog import item_kind
 from agents_eventlog.projections.conversations import branch_tree, labels, metadata_index
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 

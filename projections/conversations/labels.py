@@ -1,8 +1,8 @@
 """
-The user id and metadata of a session, as its row holds them, and as they are read.
+The user id and metadata of a session: how its row holds them, and how they are read.
 
-A row holds the user id and the JSON of the metadata. Where these are sealed, ``user_id`` is a token, which is
-equal for equal ids, and ``metadata`` an array: the position of the event that set the user id, and that of the
+A row holds the user id and the JSON of the metadata. Where these are sealed, ``user_id`` is a token, equal
+for equal ids, and ``metadata`` is an array: the position of the event that set the user id, and that of the
 event that set the metadata, or the metadata itself if it is not sealed; null for what is not set.
 """
 
@@ -67,9 +67,7 @@ def leaves(recorded: RecordedEvent, metadata: dict[str, JSON]) -> Iterator[Leaf]
     return metadata_leaves.leaves(metadata)
 
 
-def read(
-    tx: Transaction, session_id: str, user_id: str | None, metadata: str | None
-) -> Labels:
+def read(tx: Transaction, session_id: str, user_id: str | None, metadata: str | None) -> Labels:
     """
     Return what a session's row says, opened.
 
@@ -95,9 +93,7 @@ def read(
     return Labels(user_id, value, withheld)
 
 
-def require(
-    tx: Transaction, session_id: str, user_id: str | None, metadata: str | None
-) -> Labels:
+def require(tx: Transaction, session_id: str, user_id: str | None, metadata: str | None) -> Labels:
     """Do as ``read`` does, but raise KeysMissingError or ShreddedError for what cannot be read."""
     found = read(tx, session_id, user_id, metadata)
     if found.withheld is not None:

@@ -126,7 +126,7 @@ BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
 
 
 Instead: TypeAlias = Callable[[Withheld], JSON]
-"""Returns what stands for a content that cannot be read, by the reason."""
+"""Returns the replacement for a content that cannot be read, by the reason."""
 
 
 class Place(NamedTuple):

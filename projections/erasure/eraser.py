@@ -167,9 +167,7 @@ def _blank(
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):
             continue
-        rows = [
-            payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)
-        ]
+        rows = [payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
         going = [Payload(row[0], structure(row), len(row[3])) for row in stored]
         if forget is not None:

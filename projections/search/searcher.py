@@ -15,16 +15,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog import codec, item_kind, payloads
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.eventlog import item_kind
 from agents_eventlog.projections.conversations import branch_tree, labels
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Span
-from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.projections.search import plan
 from agents_eventlog.projections.search import text as search_text
 from agents_eventlog.projections.search.plan import Stage

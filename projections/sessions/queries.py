@@ -330,7 +330,9 @@ def _first_messages(tx: Transaction, sessions: Sequence[Session]) -> list[str | 
             withheld[place[0]] = str(content)
         else:
             present.append((*row[:-1], content))
-    decoded = {row[0]: items for row, items in zip(present, codec.decode_items(present), strict=True)}
+    decoded = {
+        row[0]: items for row, items in zip(present, codec.decode_items(present), strict=True)
+    }
     return [_title_of(place, decoded, withheld) for place in places]
 
 

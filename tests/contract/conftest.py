@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=["sqlite", "postgres", "sealed", "sealed postgres"])
-def engine(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """
     Name the engine of our side; a test marked ``sqlite_only`` says why it runs on SQLite alone.
 

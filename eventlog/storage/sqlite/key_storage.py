@@ -1,4 +1,4 @@
-"""The file of keys: an SQLite database of its own, without copies of what was deleted."""
+"""The file of keys: an SQLite database of its own, which keeps nothing that was deleted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from agents_eventlog.eventlog.storage.sqlite import connections
 
 APPLICATION_ID: Final = 0x65766C6B  # "evlk"
 USER_VERSION: Final = 1
-PRAGMAS: Final = ("secure_delete=ON", "synchronous=FULL", "journal_mode=DELETE", "temp_store=MEMORY")
+PRAGMAS: Final = (
+    "secure_delete=ON",
+    "synchronous=FULL",
+    "journal_mode=DELETE",
+    "temp_store=MEMORY",
+)
 
 
 class SQLiteKeyStorage:
