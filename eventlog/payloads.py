@@ -12,12 +12,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.cipher import envelope, identity
 from agents_eventlog.eventlog.cipher.access import cipher_of
-from agents_eventlog.eventlog.cipher.envelope import SEALED_TYPES, Envelope, Place, Planted
+from agents_eventlog.eventlog.cipher.envelope import (
+    SEALED_TYPES,
+    Envelope,
+    Place,
+    Planted,
+    Withheld,
+)
 from agents_eventlog.eventlog.cipher.keys import UsedKey
 from agents_eventlog.eventlog.errors import (
     KeyNotFoundError,
@@ -92,9 +98,6 @@ HOLDS: Final = r"AND (e.data LIKE ? ESCAPE '\' OR e.data IS NULL)"
 HOLDS_OR_ESCAPED: Final = (
     r"AND (e.data LIKE ? ESCAPE '\' OR e.data LIKE '%\\u%' ESCAPE '\' OR e.data IS NULL)"
 )
-
-Withheld: TypeAlias = Literal["erased", "sealed", "shredded"]
-"""Why a content cannot be read: it was erased, no keys were given, or its key was destroyed."""
 
 
 def event_rows(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.cipher.envelope import Envelope
+from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
+from agents_eventlog.eventlog.errors import KeysMissingError, ShreddedError
 from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.storage.transaction import Row
 
@@ -83,12 +84,27 @@ class RecordedEvent:
 
         Raises UndecodableEventError; for sealed content a KeysError, ShreddedError or TamperedPayloadError.
         """
-        data = self.data
+        data = self.opened()
         if data is None:
             return None
-        if isinstance(data, Envelope):
-            data = data.opened()
         return codec.decode(self.type, self.schema_version, data, position=self.position)
+
+    def opened(self) -> bytes | None:
+        """Return the stored JSON, opened if it is sealed, as ``event`` does; None if it was erased."""
+        return self.data.opened() if isinstance(self.data, Envelope) else self.data
+
+    @cached_property
+    def withheld(self) -> Withheld | None:
+        """Why the content cannot be read; None if it can, as far as keys go."""
+        if self.data is None:
+            return "erased"
+        try:
+            self.opened()
+        except KeysMissingError:
+            return "sealed"
+        except ShreddedError:
+            return "shredded"
+        return None
 
     @property
     def is_sealed(self) -> bool:

@@ -135,6 +135,13 @@ def idempotency_key(tx: Transaction, session_id: str, key: str) -> str:
     return key
 
 
+def imported_key(tx: Transaction, session_id: str, key: str | None) -> str | None:
+    """Return the idempotency key of an imported event as the table holds it; a token is left unchanged."""
+    if key is None or key.startswith(identity.TOKEN):
+        return key
+    return idempotency_key(tx, session_id, key)
+
+
 # -- logs -------------------------------------------------------------------------------------
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from agents_eventlog.eventlog.cipher.envelope import Withheld
     from agents_eventlog.eventlog.events import JSON, ItemRef
-    from agents_eventlog.eventlog.payloads import Withheld
     from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections.conversations.as_of import AsOf
 

@@ -12,7 +12,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TableP
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
 from agents_eventlog.eventlog import codec, erasure, payloads, properties
 from agents_eventlog.eventlog.appender import complete_checkpoint
-from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.errors import EventLogError, KeysError, TamperedPayloadError
 from agents_eventlog.eventlog.storage.engine import Problem
 from agents_eventlog.projections import build
 from agents_eventlog.projections.base import names as names_of
@@ -141,7 +141,7 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
         return  # there are no tables to check, which of_projections reports
     calls = ToolCalls()
     for session_id, position, *stored in payloads.stored(
-        tx, ITEM_EVENTS, columns="s.session_id, i.position"
+        tx, ITEM_EVENTS, columns="s.session_id, i.position", is_opened=False
     ):
         problem = None
         if stored[0] is None:
@@ -152,7 +152,11 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
             )
         else:
             try:
-                calls.note(position, codec.decode_items([tuple(stored)])[0])
+                content = payloads.content(tx, stored[-1])
+                if not isinstance(content, str):
+                    calls.note(position, codec.decode_items([(*stored[:-1], content)])[0])
+            except (KeysError, TamperedPayloadError) as error:
+                problem = str(error)
             except EventLogError:
                 problem = f"the items of event {position} cannot be decoded"
         if problem is not None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.item_history import EventEffect, Removal
-from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog import item_kind
+from agents_eventlog.eventlog.errors import (
+    KeysMissingError,
+    ShreddedError,
+    UndecodableEventError,
+)
 from agents_eventlog.eventlog.events import (
     JSON,
     BranchCreated,
@@ -54,7 +59,7 @@ class EventDescription(NamedTuple):
 
     account: the event in words.
     items: the items that it added.
-    state: "whole", "erased" or "unreadable": whether its content can be read.
+    state: "whole", or why its content cannot be read: "erased", "sealed", "shredded" or "unreadable".
     """
 
     account: str
@@ -80,6 +85,8 @@ def describe_event(
     """
     try:
         event = recorded.event
+    except (KeysMissingError, ShreddedError):
+        return _withheld(recorded, facts, gone, str(recorded.withheld))
     except UndecodableEventError:
         return EventDescription(f"{recorded.type}: its content cannot be read", [], "unreadable")
     if event is None:
@@ -93,6 +100,29 @@ def describe_event(
     if isinstance(event, ItemPopped):
         account += " an item" if popped is None else f" {brief(popped, full=full)}"
     return EventDescription(account if full else _short(account), items, "whole")
+
+
+def _withheld(
+    recorded: RecordedEvent,
+    facts: Mapping[int, EventEffect],
+    gone: Mapping[ItemRef, Removal],
+    state: str,
+) -> EventDescription:
+    """Return the description of an event from its outline: the types of its items, not their content."""
+    event = recorded.outlined().event
+    if event is None or isinstance(event, MetadataSet):
+        return EventDescription(f"{recorded.type}: its content is {state}", [], state)
+    items = [
+        ItemTold(f"{_kind(item)}: ({state})", gone.get(ItemRef(recorded.position, index)))
+        for index, item in enumerate(getattr(event, "items", ()))
+    ]
+    account = _WORDS[type(event)](event, facts.get(recorded.position, NO_FACTS))
+    return EventDescription(account + _of_one_call(recorded), items, state)
+
+
+def _kind(item: JSON) -> str:
+    kind = item_kind.classify(item)
+    return kind.type if kind.tool_name is None else f"{kind.type} {kind.tool_name}"
 
 
 def bound(recorded: RecordedEvent, name: str) -> str | None:

@@ -7,8 +7,8 @@ from typing import TypedDict
 from agents_eventlog.adapters.conversations import commands, timestamps
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.payloads import Withheld
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.queries import Entry

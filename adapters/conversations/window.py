@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.adapters.conversations import event_descriptions
 from agents_eventlog.eventlog import reader
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -53,7 +54,7 @@ class ShownItem(NamedTuple):
     """
     An item in a window.
 
-    item: its content; None if it was erased.
+    item: its content; None if it cannot be read, for the reason in ``withheld``.
     since, until: the versions of the session between which the branch had the item; None means now.
     """
 
@@ -64,6 +65,7 @@ class ShownItem(NamedTuple):
     since: int
     until: int | None
     removal: Removal | None
+    withheld: Withheld | None = None
 
 
 class ShownTurn(NamedTuple):
@@ -205,11 +207,13 @@ def _shown(
 ) -> ShownItem:
     node = paths.nodes[line.node]
     recorded = events[node.ref.position]
-    event = recorded.event
-    item = None if event is None else getattr(event, "items", [])[node.ref.index]
+    withheld = recorded.withheld
+    item = None if withheld else getattr(recorded.event, "items", [])[node.ref.index]
     until = None if line.until is None or line.until > version else line.until
     removal = None if until is None else removals[until]
-    return ShownItem(node.ref, node, item, _origin(recorded), line.since, line.until, removal)
+    return ShownItem(
+        node.ref, node, item, _origin(recorded), line.since, line.until, removal, withheld
+    )
 
 
 def _requests(

@@ -127,7 +127,10 @@ class View:
         turns = [
             (
                 turn,
-                [(item, cards.card(item.item, item.ref, item.node.kind)) for item in turn.items],
+                [
+                    (item, cards.card(item.item, item.ref, item.node.kind, withheld=item.withheld))
+                    for item in turn.items
+                ],
                 [(name, paths.exists(name, shown.version)) for name in turn.forks],
             )
             for turn in shown.turns
@@ -191,7 +194,7 @@ class View:
             return found
 
         recorded = await self.log.query(unit)
-        data: JSON = None if recorded.data is None else json.loads(recorded.data)
+        data: JSON = None if recorded.withheld else json.loads(recorded.opened() or b"null")
         return page(
             "event.html",
             title=f"Event {position}",
@@ -385,7 +388,10 @@ def _required(request: Request, name: str) -> str:
 def _cards(side: TurnSide | None) -> list[cards.Card]:
     return [
         cards.card(
-            row["item"], ItemRef(row["position"], row["index"]), item_kind.classify(row["item"])
+            row["item"],
+            ItemRef(row["position"], row["index"]),
+            item_kind.classify(row["item"]),
+            withheld=row["withheld"],
         )
         for row in ([] if side is None else side["items"])
     ]

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from agents_eventlog.adapters.conversations import media, summary
 from agents_eventlog.adapters.view import rendering
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.item_kind import ItemKind
 
@@ -48,15 +49,24 @@ class Card(NamedTuple):
     is_failure: bool = False
 
 
-def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bool = False) -> Card:
+def card(
+    item: JSON,
+    ref: ItemRef,
+    kind: ItemKind | None,
+    *,
+    withheld: Withheld | None = None,
+    embeds_pictures: bool = False,
+) -> Card:
     """
-    Return an item as the page shows it; an item that is None was erased.
+    Return an item as the page shows it; an item that is None cannot be read.
+
+    withheld: why it cannot be read.
 
     embeds_pictures: the addresses of pictures hold their bytes, for a page that is a file.
     """
     name = "" if kind is None else kind.type
     if item is None:
-        return Card("erased", name, "content erased", [], "")
+        return Card("erased", name, f"content {withheld or 'erased'}", [], "")
     if not isinstance(item, Mapping):
         return Card("other", name, summary.shortened(str(item)), [], rendering.pretty(item))
     if isinstance(item.get("role"), str):

@@ -73,7 +73,9 @@ def _session(tx: Transaction, session_id: str, version: int) -> str:
 def _cards(turn: ShownTurn, *, after: int) -> list[cards.Card]:
     """Return the items of a turn that are on the branch, without those that it had from its parent."""
     return [
-        cards.card(each.item, each.ref, each.node.kind, embeds_pictures=True)
+        cards.card(
+            each.item, each.ref, each.node.kind, withheld=each.withheld, embeds_pictures=True
+        )
         for each in turn.items
         if each.removal is None and each.since > after
     ]

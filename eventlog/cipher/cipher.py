@@ -46,6 +46,7 @@ class Cipher:
         self._current: dict[str, UsedKey] = {}
         self._pool: list[Key] = []
         self._pid = os.getpid()
+        self._generation = -1
         self.batch = 0
         self.noted_batch = 0  # the last that the log knows of
 
@@ -56,7 +57,9 @@ class Cipher:
 
     def refresh(self) -> None:
         """Forget the remembered keys if any may have been destroyed."""
-        if self.keys.changed():
+        generation = self.keys.generation()
+        if generation != self._generation:
+            self._generation = generation
             self._open.clear()
             self._current.clear()
 

@@ -16,9 +16,9 @@ Envelopes: payloads as a sealed log stores them.
 Numbers are big-endian. All bytes before the ciphertext are authenticated with it. The outline is readable
 without a key, and decodes as an event of its type: projections are built from it.
 
-The ciphertext of an event with items is ``{"items":[...]}``; its other fields are in the outline. That refers
-to an item by the version of its event, not by its position, so that a session can move to another log
-unopened. The outline of ``metadata_set`` has tokens in place of the values.
+The ciphertext of an event with items is ``{"items":[...]}``; its other fields are in the outline.
+An outline refers to an item by the version of its event, not by its position, so that a session can move to
+another log unopened. The outline of ``metadata_set`` has tokens in place of the values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -64,6 +64,10 @@ DEEP: Final = "sealed:"
 Tokens = Callable[..., str]
 VersionOf = Callable[[int], int]
 PositionOf = Callable[[int], int]
+
+
+Withheld: TypeAlias = Literal["erased", "sealed", "shredded"]
+"""Why a content cannot be read: it was erased, no keys were given, or its key was destroyed."""
 
 
 class Place(NamedTuple):
@@ -268,7 +272,7 @@ def _others(data: bytes) -> dict[str, JSON]:
 _REFERENCES: Final = tuple(name.encode() for name in REFERENCES)
 
 
-# -- user ids and metadata -----------------------------------------------------------------------------------
+# -- user ids and metadata ----------------------------------------------------------------------
 
 
 def _labels(event: Event, token: Tokens) -> bytes:

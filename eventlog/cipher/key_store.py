@@ -104,7 +104,7 @@ class KeyStore:
         self._ahead = ahead
         self._epochs: dict[int, bytes] = {}
         self._lock = threading.Lock()
-        self._has_changed = False
+        self._generation = 0
 
     @property
     def path(self) -> str:
@@ -194,16 +194,17 @@ class KeyStore:
         with self._storage.writing() as tx:
             for key_id in key_ids:
                 destroyed += tx.execute(DESTROY, (now, key_id)).rowcount
-        self._has_changed = True
+        with self._lock:
+            self._generation += 1
         return destroyed
 
-    def changed(self) -> bool:
-        """Whether keys may have been destroyed or rotated since the last call, by whomever."""
-        own, self._has_changed = self._has_changed, False
-        if own | self._storage.changed():
-            self._epochs.clear()
-            return True
-        return False
+    def generation(self) -> int:
+        """Return a number that is another one once keys may have been destroyed, by any process."""
+        with self._lock:
+            if self._storage.changed():
+                self._epochs.clear()
+                self._generation += 1
+            return self._generation
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

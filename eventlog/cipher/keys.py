@@ -71,5 +71,5 @@ class Keys(Protocol):
     def destroy(self, key_ids: Sequence[bytes]) -> int:
         """Destroy keys for good; return how many there were. Durable when it returns."""
 
-    def changed(self) -> bool:
-        """Whether keys may have been destroyed or rotated since the last call, by whomever."""
+    def generation(self) -> int:
+        """Return a number that is another one once keys may have been destroyed, by any process."""

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agents_eventlog.eventlog import codec, metadata_leaves, payloads, sealing
-from agents_eventlog.eventlog.cipher.envelope import DEEP
+from agents_eventlog.eventlog.cipher.envelope import DEEP, Withheld
 from agents_eventlog.eventlog.events import JSON, MetadataSet
 from agents_eventlog.eventlog.item_kind import json_text
 from agents_eventlog.eventlog.metadata_leaves import Leaf
-from agents_eventlog.eventlog.payloads import Withheld
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 

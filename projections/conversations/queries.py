@@ -8,10 +8,9 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, payloads
-from agents_eventlog.eventlog.cipher.envelope import Envelope
+from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
-from agents_eventlog.eventlog.payloads import Withheld
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree

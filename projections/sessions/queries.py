@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import _logging, codec, payloads, sealing
 from agents_eventlog.eventlog.appender import complete_checkpoint
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.eventlog.payloads import Withheld
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree, labels
 from agents_eventlog.projections.conversations.branch_tree import Pointer

@@ -17,7 +17,7 @@ APPLICATION_ID: Final = 0x65766C6B  # "evlk"
 USER_VERSION: Final = 1
 PRAGMAS: Final = (
     "secure_delete=ON",
-    "synchronous=FULL",
+    "synchronous=EXTRA",
     "journal_mode=DELETE",
     "temp_store=MEMORY",
 )
