@@ -103,6 +103,9 @@ class SQLiteKeyStorage:
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
+            except OpenError:
+                self._close()
+                raise
             except sqlite3.Error as error:
                 self._close()
                 raise connections.translated(error, self.path) from error
