@@ -91,7 +91,7 @@ class Appender:
 
     def begin(self, tx: Transaction) -> None:
         """Load the end of the lane."""
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         if ends.lane is None:
             ends.lane = tx.engine.claim_lane(tx)
         tx.lane = ends.lane
@@ -135,9 +135,9 @@ class Appender:
         rows: list[Row] = []
         head = tx.lane
         position = position_before(tx, session_id)
-        _check_countable("position", position)
-        _check_countable("version", version)
-        version_of = _version_of(tx, session_id, rows)
+        if position > MOST_EVENTS or version > MOST_EVENTS:
+            raise _uncountable(position, version)
+        seals = tx.cipher is not None or tx.engine.is_sealed(tx)
         for name, schema_version, branch, given, given_digest, metadata, given_key in events:
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
@@ -146,9 +146,11 @@ class Appender:
             position = position_after(tx, position)
             data, data_digest = given, given_digest or integrity.FIRST
             if given is not None:
-                place = Place(session_id, version, name, position)
-                data = sealing.seal(tx, place, schema_version, branch_id, given, version_of)
-                data_digest = integrity.data_digest(data)
+                if seals:
+                    place = Place(session_id, version, name, position)
+                    version_of = _version_of(tx, session_id, rows)
+                    data = sealing.seal(tx, place, schema_version, branch_id, given, version_of)
+                data_digest = integrity.data_digest(data or given)
             columns = (position, session_id, version, name, schema_version, branch_id)
             rest = (data_digest, metadata, key, tx.now)
             digest = integrity.link(head.digest, *columns, *rest)
@@ -157,7 +159,7 @@ class Appender:
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
         payloads.insert(tx, rows)
-        ends = tx.cache.get(Ends)
+        ends = tx.cache[Ends]
         tx.lane = ends.lane = head
         ends.sessions[session_id] = SessionEnd(version, position)
         if self.projector is not None:
@@ -234,7 +236,7 @@ def position_after(tx: Transaction, position: int) -> int:
 
 def session_end(tx: Transaction, session_id: str) -> SessionEnd:
     """Return where a session ends, in a unit of work. One that writes has the session to itself."""
-    ends = tx.cache.get(Ends).sessions
+    ends = tx.cache[Ends].sessions
     end = ends.get(session_id)
     if end is None:
         tx.lock_session(session_id)
@@ -285,10 +287,10 @@ def last_position(tx: Transaction) -> int:
     return last
 
 
-def _check_countable(what: str, number: int) -> None:
-    """Raise CorruptFileError for a number that no log comes to by counting."""
-    if number > MOST_EVENTS:
-        raise CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
+def _uncountable(position: int, version: int) -> CorruptFileError:
+    """Return the error for a number that no log comes to by counting."""
+    what, number = ("position", position) if position > MOST_EVENTS else ("version", version)
+    return CorruptFileError(f"an event has {what} {number}: run `eventlog verify` to locate it")
 
 
 def read_rows(tx: Transaction, cursor: Cursor, limit: int = PAGE_EVENTS) -> list[Row]:

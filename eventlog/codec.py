@@ -335,6 +335,8 @@ def readable(value: JSON) -> str:
 
 def check_text(what: str, value: object) -> str:
     """Return a string as a plain ``str``. Raises InvalidEventError unless UTF-8 can encode it."""
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise InvalidEventError(f"invalid {what}: expected a string, got {type(value).__name__}")
     try:

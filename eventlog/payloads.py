@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain, pairwise
 from typing import Any, Final
 
@@ -191,6 +192,8 @@ def at(
     tx: Transaction, position: int, *, session_id: str | None = None, is_opened: bool = True
 ) -> Row | None:
     """Return one event's payload as ``stored`` does; None if the event does not exist."""
+    if tx.engine.envelope_column(tx) is None:
+        return tx.one(statement("events AS e WHERE e.position = ?"), (position,))
     source = "events AS e WHERE e.position = ?"
     rows = stored(tx, source, (position,), session_id=session_id, is_opened=is_opened)
     return next(rows, None)
@@ -241,7 +244,7 @@ def items(
     if tx.cipher is not None:
         return _sealed_items(tx, wanted, parameters, last, session_id)
     try:
-        row = tx.one(JOINED.format(wanted=wanted, data=_present_data()), parameters)
+        row = tx.one(_joined(wanted, _present_data()), parameters)
     except tx.engine.value_too_long:
         return None
     if row is None or row[3] != row[4]:
@@ -254,6 +257,11 @@ def items(
         starts = map(int, str(numbers).split(","))
         decoded = _in_range(decoded, [*starts, last + 1], index)
     return list(chain.from_iterable(decoded))
+
+
+@cache
+def _joined(wanted: str, data: str) -> str:
+    return JOINED.format(wanted=wanted, data=data)
 
 
 def _sealed_items(
@@ -400,18 +408,22 @@ def may_hold(text: str) -> tuple[str, tuple[str, ...]]:
     stored as msgspec writes it, or with the escapes of the standard library's ``json``. A letter whose
     case SQLite does not fold matches any text.
     """
-    pattern = "".join(map(_pattern, text[:LONGEST_PATTERN_CHARACTERS]))
-    if not pattern.strip("%"):
-        return "", ()
-    is_plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
-    return HOLDS if is_plain else HOLDS_OR_ESCAPED, (f"%{pattern}%",)
+    text = text[:LONGEST_PATTERN_CHARACTERS]
+    if text.isascii() and text.isprintable() and not set('"\\') & set(text):
+        return (HOLDS, (f"%{_literal(text)}%",)) if text else ("", ())
+    pattern = "".join(map(_pattern, text))
+    return (HOLDS_OR_ESCAPED, (f"%{pattern}%",)) if pattern.strip("%") else ("", ())
+
+
+def _literal(written: str) -> str:
+    """Return the pattern for exactly this text."""
+    return re.sub(r"([\\%_])", r"\\\1", written)
 
 
 def _pattern(character: str) -> str:
     if not character.isascii() and not _has_one_case(character):
         return "%"
-    written = codec.encode_text(character).decode()  # empty for half a surrogate pair
-    return re.sub(r"([\\%_])", r"\\\1", written) or "%"
+    return _literal(codec.encode_text(character).decode()) or "%"  # empty: an unpaired surrogate
 
 
 def _has_one_case(character: str) -> bool:

@@ -55,19 +55,17 @@ def seal(
     version_of: Callable[[int], int],
 ) -> bytes:
     """
-    Return an event's data as the table holds it: sealed, if it is content and the log is sealed.
+    Return an event's data as the table of a sealed log holds it: sealed, if it is content.
 
     version_of: returns the version of the session's event at a position.
 
-    Raises KeysMissingError for content in a sealed log that was opened without keys.
+    Raises KeysMissingError for content, if the log was opened without keys.
     """
     if place.type not in SEALED_TYPES or envelope.is_sealed(data):
         return data
     cipher = cipher_of(tx)
     if cipher is None:
-        if tx.engine.is_sealed(tx):
-            raise envelope.missing_keys()
-        return data
+        raise envelope.missing_keys()
     session_id, version, kind, _, _ = place
     key = _key(tx, cipher, session_id)
     made = partial(envelope.outline, kind, schema_version, data, token=cipher.token)

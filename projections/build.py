@@ -60,7 +60,7 @@ def checkpoints(tx: Transaction) -> dict[str, Checkpoint]:
 
 def set_checkpoint(tx: Transaction, projection: Projection, position: int) -> None:
     """Store the position up to which a projection is built."""
-    tx.cache.get(Built).is_all = False  # a checkpoint of another program may not advance
+    tx.cache[Built].is_all = False  # a checkpoint of another program may not advance
     tx.execute(SET_CHECKPOINT, (projection.name, projection.version, position))
 
 

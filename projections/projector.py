@@ -106,7 +106,7 @@ class Projections:
 
     def begin(self, tx: Transaction, head: Lane) -> None:
         """Refuse tables of a newer release; catch up with events that programs without them appended."""
-        built = tx.cache.get(Built)
+        built = tx.cache[Built]
         if built.to == (self, head):
             return
         found, complete = _checkpoints(tx)
@@ -146,7 +146,7 @@ class Projections:
 
     def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
-        built = tx.cache.get(Built)
+        built = tx.cache[Built]
         if built.to == (self, head):
             return
         built.to = self, head
@@ -162,16 +162,16 @@ class Projections:
         """Raise StaleProjectionError if the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
-        if tx.cache.get(Built).fresh is self:
+        if tx.cache[Built].fresh is self:
             return
         found = {}
         sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
-        for name, version, position, complete in tx.execute(sql):
+        for name, version, position, complete in tx.all(sql):
             found[name] = version, position == complete
         for name, projection in self.by_name.items():
             if found.get(name) != (projection.version, True):
                 raise StaleProjectionError(projection=name)
-        tx.cache.get(Built).fresh = self
+        tx.cache[Built].fresh = self
 
     def _merged_with(self, present: Projections) -> Projections:
         for name in self.by_name.keys() & present.by_name.keys():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 REQUIRED = "EVENTLOG_REQUIRE_POSTGRES"
@@ -115,3 +118,64 @@ def running(bin_folder: Path) -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def raw(url: str) -> Iterator[Any]:
+    """Connect past the library."""
+    import psycopg
+
+    from agents_eventlog.eventlog.storage.postgres import dsn
+
+    target = dsn.target(dsn.resolve(url))
+    with psycopg.connect(
+        target.conninfo, autocommit=True, options=f"-c search_path={target.schema}"
+    ) as connection:
+        yield connection
+
+
+class Proxy:
+    """Stands between a client and the server, and can cut the connection at a commit."""
+
+    def __init__(self, server: Server, *, forward: bool) -> None:
+        self._target = str(next(server.folder.glob(".s.PGSQL.*[0-9]")))
+        self._forward = forward
+        self.cut_next = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(self._target)
+                threading.Thread(target=self._up, args=(client, upstream), daemon=True).start()
+                threading.Thread(target=self._down, args=(upstream, client), daemon=True).start()
+
+    def _up(self, client: socket.socket, upstream: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                if self.cut_next and b"COMMIT" in data:
+                    self.cut_next = False
+                    if self._forward:
+                        upstream.sendall(data)
+                    client.shutdown(socket.SHUT_RDWR)
+                    client.close()
+                    return
+                upstream.sendall(data)
+        upstream.close()
+
+    def _down(self, upstream: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := upstream.recv(65536):
+                client.sendall(data)
+        with suppress(OSError):
+            client.close()
+            upstream.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()

@@ -149,7 +149,7 @@ class RunCall:
         is_alone: bool = True,
     ) -> None:
         self._shared = shared
-        self._place = place
+        self.place = place
         self._policy = policy
         self._is_of_run = is_of_run
         self._is_alone = is_alone
@@ -161,7 +161,7 @@ class RunCall:
     @property
     def context(self) -> SessionContext:
         """The context of the call."""
-        own = None if self._place is None else self._place.context
+        own = None if self.place is None else self.place.context
         return self._shared if own is None else own
 
     def enter(self, tx: Transaction) -> None:
@@ -170,7 +170,7 @@ class RunCall:
 
         Raises ConcurrentRunError if another run changed it, and the policy or the change requires that.
         """
-        place = self._place
+        place = self.place
         if place is None:
             return
         here = commands.look(tx, self.context)
@@ -211,7 +211,7 @@ class RunCall:
 
     def leave(self, tx: Transaction) -> None:
         """Remember the end of the branch, and the turn that the run answers."""
-        place = self._place
+        place = self.place
         if place is None or not self._follows:
             return
         here = commands.look(tx, self.context)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import date, datetime
-from functools import cache
-from typing import Any, Self, Unpack, cast
+from functools import cache, partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Self, Unpack
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -160,7 +162,7 @@ class EventLogSession:
         log.join(kept)
         context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
         self._context = context
-        self._runner = UnitRunner(log, kept, lambda tx: commands.check_owner(tx, context))
+        self._runner = UnitRunner(log, kept, partial(commands.check_owner, context=context))
         limits = budget_calls.checked(budgets)
         self._budgets = BudgetCheck(self._runner, self._context, limits, self._events)
         self._usage = UsageRecorder(
@@ -178,6 +180,7 @@ class EventLogSession:
         self._places: weakref.WeakSet[RunPlace] = weakref.WeakSet()
         self._resolve_branch(resume=resume)
         self.session_id = self._context.session_id
+        self._key: Hashable = (runs.log_name(log.store), self.session_id)
 
     def _resolve_branch(self, *, resume: bool) -> None:
         """Determine the current branch. Raises BranchNotFoundError if it does not exist."""
@@ -212,10 +215,6 @@ class EventLogSession:
 
     # -- runs at the same time ------------------------------------------------------------------
 
-    @property
-    def _key(self) -> Hashable:
-        return runs.log_name(self.log.store), self._context.session_id
-
     def _place(self, wrapper: Wrapper | None) -> RunPlace | None:
         """Return the place of a call's run, or without a run context that of the current task's run."""
         usage = getattr(wrapper, "usage", None)
@@ -233,7 +232,8 @@ class EventLogSession:
             place,
             self._on_concurrent_run,
             is_of_run=wrapper is not None,
-            is_alone=not any(each.is_under_way() for each in self._places if each is not place),
+            is_alone=self._on_concurrent_run != "branch"
+            or not any(each.is_under_way() for each in self._places if each is not place),
         )
 
     # -- the SDK's protocol -------------------------------------------------------------------
@@ -703,12 +703,14 @@ class EventLogSession:
         """
 
         def unit(tx: Transaction) -> dict[int, list[ItemRow]]:
-            by_turn: dict[int, list[ItemRow]] = {}
             pointer = commands.look_at(tx, self._context, branch_id).pointer
-            for turn, kind, tool_name in conversation_queries.structure(tx, pointer):
-                row = ItemRow(type=kind, tool_name=tool_name)
-                by_turn.setdefault(self._external(turn), []).append(row)
-            return by_turn
+            rows = conversation_queries.structure(tx, pointer)
+            return {
+                self._external(turn): [
+                    {"type": kind, "tool_name": tool_name} for _, kind, tool_name in items
+                ]
+                for turn, items in groupby(rows, key=itemgetter(0))
+            }
 
         return await self._runner.read(unit)
 
@@ -791,9 +793,9 @@ class EventLogSession:
         if user_turn_number is not None:
             number = commands.turn_number(user_turn_number)
             used = None if number is None else turns.get(self._internal(number))
-            return UsageOfTurn() if used is None else cast("UsageOfTurn", used._asdict())
+            return UsageOfTurn() if used is None else _usage_of_turn(used)
         return [
-            cast("UsageOfTurn", {"user_turn_number": self._external(turn), **used._asdict()})
+            {"user_turn_number": self._external(turn), **_usage_of_turn(used)}
             for turn, used in turns.items()
         ]
 
@@ -1054,6 +1056,17 @@ class EventLogSession:
             "timestamp": timestamps.as_text(user_item.occurred_at),
             "can_branch": True,
         }
+
+
+def _usage_of_turn(used: usage_queries.Tokens) -> UsageOfTurn:
+    return {
+        "requests": used.requests,
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "total_tokens": used.total_tokens,
+        "input_tokens_details": used.input_tokens_details,
+        "output_tokens_details": used.output_tokens_details,
+    }
 
 
 @cache

@@ -16,14 +16,11 @@ class Connection(Protocol):
     def get(self) -> Any:
         """Return what statements run on, opened if necessary."""
 
-    def begin(self) -> None:
-        """Begin a transaction."""
+    def begin(self) -> Cache:
+        """Begin a transaction; return its cache, without rows that another connection may have changed."""
 
     def commit(self) -> None:
         """Commit the transaction."""
-
-    def cache(self) -> Cache:
-        """Return the cache for the transaction, without rows that another connection may have changed."""
 
     def clear_cache(self) -> None:
         """Forget the cached rows."""

@@ -37,20 +37,20 @@ class Reader:
                 attempt += 1
 
     def _run(self, unit: Unit[T], now: int) -> T:
-        tx = self.tx = Transaction(self.connection.get(), now, engine=self._engine)
+        connection = self.connection
+        tx = self.tx = Transaction(connection.get(), now, engine=self._engine)
         tx.cipher = self.cipher
         try:
-            self.connection.begin()
-            tx.cache = self.connection.cache()
+            tx.cache = connection.begin()
             try:
                 result = unit(tx)
             finally:
                 fork.end_child_of_unit()
             tx.end()
-            self.connection.commit()
+            connection.commit()
         except BaseException:
             tx.end()
-            self.connection.roll_back()
+            connection.roll_back()
             raise
         finally:
             self.tx = None

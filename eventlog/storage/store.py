@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ def system_clock() -> int:
     return time.time_ns() // 1_000
 
 
-class BaseStore:
+class BaseStore(ABC):
     """The connections of one log in one process. The registry opens and shares it."""
 
     def __init__(
@@ -170,7 +171,7 @@ class BaseStore:
 
     def _run_read(self, reader: Reader, pending: PendingUnit[Any]) -> None:
         try:
-            pending.result = reader.run(pending.unit, self.clock())
+            pending.result = reader.run(pending.unit, self._writer.clock())
         except StaleProjectionError as error:
             if not self.read_only:
                 self._writer.queue_again(pending)
@@ -194,7 +195,7 @@ class BaseStore:
 
     # -- what an engine may add ---------------------------------------------------------------
 
-    def note_identity(self) -> None:
+    def note_identity(self) -> None:  # noqa: B027 - an engine may have nothing to do
         """Note what storage the path refers to, once it is open."""
 
     @property
@@ -202,19 +203,21 @@ class BaseStore:
         """Whether the path still refers to the storage that is open."""
         return True
 
-    def strengthen(self, durability: Durability) -> None:
+    def strengthen(self, durability: Durability) -> None:  # noqa: B027
         """Use the strictest durability that any user of this storage has chosen."""
 
-    def prepare_storage(self) -> None:
+    def prepare_storage(self) -> None:  # noqa: B027
         """Prepare new storage for its first table."""
 
+    # -- what an engine must add --------------------------------------------------------------
+
+    @abstractmethod
     def swap(self, scratch_path: str, unit: Unit[None]) -> None:
         """Run a unit in a transaction of its own that sees a scratch database as ``scratch``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rewrite(self) -> bool:
         """Rewrite the storage without erased content; False if another process was in the way."""
-        raise NotImplementedError
 
     # -- the store's own life -----------------------------------------------------------------
 

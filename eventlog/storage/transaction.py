@@ -14,7 +14,6 @@ from typing import (
     Protocol,
     TypeAlias,
     TypeVar,
-    cast,
 )
 
 from agents_eventlog.eventlog.errors import ClosedError
@@ -138,36 +137,25 @@ class Remembered(Protocol):
 R = TypeVar("R", bound=Remembered)
 
 
-class Cache:
+class Cache(dict[type[Any], Any]):
     """
     Rows in memory, as the tables have them once the deferred rows are written.
 
-    Each owner has an object of its own class in it. All are thrown away on a rollback, and when
-    another connection has written.
+    ``cache[Owner]`` is the owner's object, made when it is first asked for. All are thrown away on a
+    rollback, and when another connection has written.
     """
 
-    __slots__ = ("_kept",)
+    if TYPE_CHECKING:
 
-    def __init__(self) -> None:
-        self._kept: dict[type[Any], Remembered] = {}
+        def __getitem__(self, owner: type[R], /) -> R: ...
 
-    def get(self, owner: type[R]) -> R:
-        """Return what this owner remembers."""
-        found = self._kept.get(owner)
-        if found is None:
-            found = self._kept[owner] = owner()
-        return cast("R", found)
+    def __missing__(self, owner: type[R]) -> R:
+        found = self[owner] = owner()
+        return found
 
-    def forget(self, owner: type[Remembered]) -> None:
-        """Throw away what one owner remembers."""
-        self._kept.pop(owner, None)
-
-    def clear(self) -> None:
-        """Throw all away."""
-        self._kept.clear()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._kept.values()))
+    def rows(self) -> int:
+        """Return how many rows it holds."""
+        return sum(map(len, self.values()))
 
 
 class Transaction:
@@ -241,16 +229,14 @@ class Transaction:
             self.flush()
         self.connection.executemany(sql, rows)
 
-    def defer(self, statement: str | Insert, rows: Iterable[Sequence[Any]]) -> None:
+    def defer(self, statement: str | Insert, rows: Sequence[Sequence[Any]]) -> None:
         """
         Run a statement for each of these rows later: before the next statement, or the commit.
 
         Statements run in the order in which they were first deferred, each for all of its rows.
         """
-        waiting = self._deferred.setdefault(statement, [])
-        before = len(waiting)
-        waiting.extend(rows)
-        self._deferred_rows += len(waiting) - before
+        self._deferred.setdefault(statement, []).extend(rows)
+        self._deferred_rows += len(rows)
 
     def flush(self) -> None:
         """Run the deferred statements."""

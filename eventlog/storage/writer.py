@@ -149,8 +149,7 @@ class Writer:
         start = tx.mark()
         written = tx.writes()
         try:
-            self.connection.begin()
-            tx.cache = self.connection.cache()
+            tx.cache = self.connection.begin()
             if self.participant is not None:
                 self.participant.begin(tx)
             try:

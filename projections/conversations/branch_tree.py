@@ -150,7 +150,7 @@ def spans(tx: Transaction, pointer: Pointer) -> Iterator[Span]:
 
 def parent(tx: Transaction, segment_id: int) -> Pointer | None:
     """Return where a segment leaves its parent, from the transaction's cache if possible."""
-    parents = tx.cache.get(Known).parents
+    parents = tx.cache[Known].parents
     found = parents.get(segment_id)
     if found is None and (row := tx.one(SELECT_PARENT, (segment_id,))):
         found = parents[segment_id] = Pointer(*row)
@@ -170,7 +170,7 @@ def check_parent(segment_id: int, parent_id: int | None) -> None:
 
 def end(tx: Transaction, segment_id: int) -> int | None:
     """Return the number of a segment's last item, from the transaction's cache if possible."""
-    last = tx.cache.get(Known).ends.get(segment_id)
+    last = tx.cache[Known].ends.get(segment_id)
     if last is None:
         (last,) = tx.execute(SELECT_END, (segment_id,)).fetchone()
     return last
@@ -188,7 +188,7 @@ def tail(tx: Transaction, pointer: Pointer) -> tuple[Item | None, Item | None]:
 
     Read from the transaction's cache if possible.
     """
-    tails = tx.cache.get(Known).tails
+    tails = tx.cache[Known].tails
     known = tails.get(pointer.segment_id)
     if known is None or known[0] != pointer.length:
         found = tx.all(SELECT_TAIL, (*pointer, pointer.length))
@@ -302,7 +302,7 @@ def _item(position: int, index: int, turn: int, kind: str) -> Item:
 
 def _remember_end(tx: Transaction, segment_id: int, last: int) -> None:
     """Remember where a segment ends now that items went off it."""
-    known = tx.cache.get(Known)
+    known = tx.cache[Known]
     known.ends[segment_id] = last
     known.tails.pop(segment_id, None)
 

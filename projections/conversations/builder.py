@@ -215,7 +215,7 @@ class Rows:
 
 def session(tx: Transaction, session_id: str) -> Session | None:
     """Return a session's row, from memory where the transaction has it there."""
-    sessions = tx.cache.get(Rows).sessions
+    sessions = tx.cache[Rows].sessions
     found = sessions.get(session_id)
     if found is None:
         tx.lock_session(session_id)
@@ -226,7 +226,7 @@ def session(tx: Transaction, session_id: str) -> Session | None:
 
 def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
     """Return a branch's row, from memory where the transaction has it there."""
-    branches, key = tx.cache.get(Rows).branches, (session_id, branch_id)
+    branches, key = tx.cache[Rows].branches, (session_id, branch_id)
     found = branches.get(key)
     if found is None and (row := tx.one(SELECT_BRANCH, key)):
         found = branches[key] = Branch(*row)
@@ -235,7 +235,7 @@ def branch(tx: Transaction, session_id: str, branch_id: str) -> Branch | None:
 
 def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | None, Branch | None]:
     """Return a session's and a branch's row: from memory, or with one statement."""
-    rows = tx.cache.get(Rows)
+    rows = tx.cache[Rows]
     known = rows.sessions.get(session_id)
     if known is not None:
         return known, branch(tx, session_id, branch_id)
@@ -248,7 +248,7 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     if length is None:
         return found, None
     if row[22] is not None:
-        tx.cache.get(branch_tree.Known).parents[segment_id] = Pointer(*row[21:])
+        tx.cache[branch_tree.Known].parents[segment_id] = Pointer(*row[21:])
     on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
     return found, on_it
 
@@ -290,6 +290,9 @@ class Conversations(Projection):
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Update the tables with these events."""
+        if len(events) > 1 and tx.cache.rows() > MAX_CACHED:  # a replay is one long transaction
+            tx.cache.pop(Rows, None)
+            tx.cache.pop(branch_tree.Known, None)
         batch = _Batch(tx)
         for recorded in events:
             batch.apply(recorded)
@@ -300,11 +303,8 @@ class _Batch:
     """What events touch, changed in memory and written back together."""
 
     def __init__(self, tx: Transaction) -> None:
-        if len(tx.cache) > MAX_CACHED:
-            tx.cache.forget(Rows)
-            tx.cache.forget(branch_tree.Known)
         self.tx = tx
-        self.rows = tx.cache.get(Rows)
+        self.rows = tx.cache[Rows]
         self.new_items: list[tuple[Any, ...]] = []
         # What was touched, each with whether more than its growth is to be written.
         self.sessions: dict[str, bool] = {}
@@ -328,7 +328,7 @@ class _Batch:
 
     def session(self, recorded: RecordedEvent) -> Session:
         session_id = recorded.session_id
-        found = session(self.tx, session_id)
+        found = self.rows.sessions.get(session_id) or session(self.tx, session_id)
         if found is None:
             at = recorded.occurred_at
             found = self.rows.sessions[session_id] = Session(created_at=at, updated_at=at)
@@ -338,7 +338,7 @@ class _Batch:
     def branch(self, recorded: RecordedEvent, branch_id: str, *, grows: bool = False) -> Branch:
         """Return a branch that is about to change; one that there is not yet begins empty."""
         key = (recorded.session_id, branch_id)
-        found = branch(self.tx, *key)
+        found = self.rows.branches.get(key) or branch(self.tx, *key)
         if found is None:
             return Branch()  # kept once it is live
         self.branches[key] = self.branches.get(key) or not grows
@@ -417,7 +417,7 @@ class _Batch:
         key = recorded.session_id, recorded.branch_id or MAIN
         self.branches[key] = self.branches.get(key) or segment_id != branch.segment_id
         branch.segment_id, branch.length, branch.turn = segment_id, number, turn
-        self.tx.cache.get(branch_tree.Known).ends[segment_id] = number
+        self.tx.cache[branch_tree.Known].ends[segment_id] = number
 
     def segment_to_extend(self, recorded: RecordedEvent, branch: Branch) -> int:
         """Return the segment for the next item: the branch's own if the branch ends at its tip."""
@@ -428,7 +428,7 @@ class _Batch:
             branch_tree.INSERT_SEGMENT,
             (recorded.position, recorded.session_id, segment_id, branch.length),
         )
-        self.tx.cache.get(branch_tree.Known).parents[recorded.position] = branch.pointer
+        self.tx.cache[branch_tree.Known].parents[recorded.position] = branch.pointer
         return recorded.position
 
     def item_popped(self, recorded: RecordedEvent, session: Session) -> None:

@@ -211,15 +211,13 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     if session is None:
         return _NOWHERE
     is_deleted = session.deleted_at is not None
-    is_live = branch is not None and bool(branch.is_live) and not is_deleted
+    if branch is None or not branch.is_live or is_deleted:
+        last = session.cleared_version, session.branch_id
+        return Place(True, is_deleted, *last, False, _NOWHERE.pointer, 0)
+    pointer = Pointer(branch.segment_id, branch.length)
+    # By position, because each call of a session does this: names take twice as long.
     return Place(
-        session_exists=True,
-        is_deleted=is_deleted,
-        cleared_version=session.cleared_version,
-        last_branch_id=session.branch_id,
-        branch_exists=is_live,
-        pointer=branch.pointer if branch is not None and is_live else Pointer(None, 0),
-        turn=branch.turn if branch is not None and is_live else 0,
+        True, False, session.cleared_version, session.branch_id, True, pointer, branch.turn
     )
 
 
@@ -304,9 +302,7 @@ def _decoded(
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
     """Return references to a branch's items in order: all, or the newest ones."""
     return [
-        ItemRef(*row)
-        for span in _newest_spans(tx, pointer, newest)
-        for row in tx.execute(REFS, span)
+        ItemRef(*row) for span in _newest_spans(tx, pointer, newest) for row in tx.all(REFS, span)
     ]
 
 
@@ -379,7 +375,7 @@ def entries(
         )
         decoded = _decoded(tx, [(None, None, *row[4:]) for row in rows], may_lack=True)
         events = {row[4]: (row, items) for row, items in zip(rows, decoded, strict=True)}
-        for turn, position, index in tx.execute(ENTRIES, span):
+        for turn, position, index in tx.all(ENTRIES, span):
             (version, branch_id, recorded_at, metadata, *_), items = events[position]
             found.append(
                 Entry(
@@ -441,15 +437,14 @@ def user_items(
     ]
 
 
-def structure(tx: Transaction, pointer: Pointer) -> Iterator[tuple[int, str, str | None]]:
+def structure(tx: Transaction, pointer: Pointer) -> list[tuple[int, str, str | None]]:
     """Return (turn, type, tool name) of each of a branch's items, in order."""
-    for span in _spans_in_order(tx, pointer):
-        yield from tx.execute(STRUCTURE, span)
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(STRUCTURE, span)]
 
 
 def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
     """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
-    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.execute(TOOL_CALLS, span)]
+    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
     return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
 
 
@@ -504,7 +499,7 @@ def times(tx: Transaction, session_id: str) -> dict[int, int]:
     """Return when each event of a session happened (µs since 1970 UTC), by its position."""
     return {
         position: occurred_at(recorded_at, metadata, position)
-        for position, recorded_at, metadata in tx.execute(TIMES, (session_id,))
+        for position, recorded_at, metadata in tx.all(TIMES, (session_id,))
     }
 
 

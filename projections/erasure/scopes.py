@@ -9,7 +9,7 @@ has replaced it. An event that holds a live item stays whole; its removed items 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
 from agents_eventlog.eventlog import codec, item_kind, payloads, sealing
 from agents_eventlog.eventlog.appender import append, session_version
@@ -253,13 +253,16 @@ def structure(stored: StoredPayload) -> JSON:
     stored = _outlined(stored)
     kept = item_kind.outline(*stored)
     if type_name in {ItemsReplaced.type_name(), TurnRedone.type_name()}:
-        event = _decoded(stored)
-        if isinstance(event, ItemsReplaced):
-            first = event.first_item
-            kept["first_item"] = None if first is None else [first.position, first.index]
-        elif isinstance(event, TurnRedone):
-            kept |= {"turn": event.turn, "undone_version": event.undone_version}
+        kept |= _beside_items(_decoded(stored))
     return kept
+
+
+def _beside_items(event: Event) -> dict[str, JSON]:
+    """Return what an event that replaced items or added them again holds beside the items."""
+    if isinstance(event, TurnRedone):
+        return {"turn": event.turn, "undone_version": event.undone_version}
+    first = cast("ItemsReplaced", event).first_item
+    return {"first_item": None if first is None else [first.position, first.index]}
 
 
 def _outlined(stored: StoredPayload) -> StoredPayload:

@@ -362,5 +362,5 @@ def usage(tx: Transaction, sessions: Sequence[Session]) -> list[SessionUsage]:
     """Return the usage of each session."""
     session_ids = [session.session_id for session in sessions]
     sql = USAGE.format(", ".join("?" * len(sessions)))
-    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.execute(sql, session_ids)}
+    found = {session_id: SessionUsage(*sums) for session_id, *sums in tx.all(sql, session_ids)}
     return [found.get(session_id, SessionUsage()) for session_id in session_ids]

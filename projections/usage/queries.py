@@ -408,7 +408,7 @@ class Tokens(NamedTuple):
 def by_turn(tx: Transaction, session_id: str, branch_id: str) -> dict[int, Tokens]:
     """Return the usage of each live turn of a branch."""
     turns: dict[int, Tokens] = {}
-    for turn, *numbers, input_details, output_details in tx.execute(TURNS, (session_id, branch_id)):
+    for turn, *numbers, input_details, output_details in tx.all(TURNS, (session_id, branch_id)):
         requests, read, written, total = numbers
         details = (_loaded(input_details), _loaded(output_details))
         used = Tokens(requests, read, written, total, *details)
@@ -420,7 +420,7 @@ def of_turn(tx: Transaction, session_id: str, branch_id: str, turn: int) -> list
     """Return the requests that were recorded on a turn of a branch, live or not."""
     return [
         RequestOfTurn(position, bool(is_live), model, UsageTotals(*counts))
-        for position, is_live, model, *counts in tx.execute(
+        for position, is_live, model, *counts in tx.all(
             REQUESTS_OF_TURN, (session_id, branch_id, turn)
         )
     ]
@@ -452,7 +452,7 @@ def requests(tx: Transaction, query: UsageQuery) -> list[RecordedRequest]:
         FROM usage {_where(conditions)}
         ORDER BY position, index_in_event
     """
-    return [_recorded_request(row) for row in tx.execute(sql, parameters)]
+    return [_recorded_request(row) for row in tx.all(sql, parameters)]
 
 
 def runs_beginning(

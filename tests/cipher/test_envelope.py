@@ -1,4 +1,4 @@
-"""Envelopes: their form byte by byte, what their outlines hold, and that no change of one goes unnoticed."""
+"""Envelopes: their form byte by byte, what their outlines hold, and that every change of one is noticed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents_eventlog.eventlog import ItemRef, ItemsAdded, ItemsReplaced, MetadataSet, TurnRedone
-from agents_eventlog.eventlog import codec, item_kind
+from agents_eventlog.eventlog import (
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    MetadataSet,
+    TurnRedone,
+    codec,
+    item_kind,
+)
 from agents_eventlog.eventlog.cipher import aead, envelope, identity
 from agents_eventlog.eventlog.cipher.cipher import Cipher, OpenKey
 from agents_eventlog.eventlog.cipher.envelope import Envelope, Place
@@ -100,7 +107,9 @@ def test_the_identities_of_the_golden_vector() -> None:
 
 def test_the_golden_envelope_is_sealed_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aead, "nonce", lambda: NONCE)
-    key = OpenKey(identity.key_id(SECRET), aead.cipher(identity.cipher_key(SECRET, "support-42")), 0)
+    key = OpenKey(
+        identity.key_id(SECRET), aead.cipher(identity.cipher_key(SECRET, "support-42")), 0
+    )
     outline = item_kind.outline_json(0, "items_added", 1, DATA)
     assert cipher().seal(key, 7, CONTEXT, DATA, outline) == GOLDEN
 
@@ -156,7 +165,8 @@ def test_an_outline_refers_to_the_version_of_an_item() -> None:
 def test_an_outline_keeps_the_numbers_of_a_turn() -> None:
     event = TurnRedone(turn=3, undone_version=7, items=[{"role": "user", "content": "secret"}])
     assert json.loads(sealed(event).outline) == {
-        **{"turn": 3, "undone_version": 7},
+        "turn": 3,
+        "undone_version": 7,
         "items": [{"role": "user"}],
     }
 

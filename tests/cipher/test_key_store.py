@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,6 @@ from tests.cipher.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 LOG = b"a log's own name"
 OTHER = b"another log name"
@@ -240,7 +240,7 @@ def test_another_root_key_is_named_as_such(made: KeyFile, tmp_path: Path) -> Non
     ],
 )
 def test_a_changed_key_file_gives_no_key(made: KeyFile, statement: str) -> None:
-    _, [key] = made.take(LOG, 1, batch=0)
+    made.take(LOG, 1, batch=0)
     change(made, statement)
     made.generation()
     with closing(sqlite3.connect(made.path)) as connection:
@@ -312,7 +312,7 @@ def test_a_busy_key_file_is_waited_for(made: KeyFile, monkeypatch: pytest.Monkey
 def test_a_key_file_that_cannot_be_written_still_opens_what_is_there(made: KeyFile) -> None:
     _, [key] = made.take(LOG, 1, batch=0)
     change(made)
-    os.chmod(made.path, 0o400)
+    Path(made.path).chmod(0o400)
     with closing(sqlite3.connect(f"file:{made.path}?mode=ro", uri=True)):
         assert made.find([key.key_id]) == {key.key_id: key}
     if os.geteuid() != 0:

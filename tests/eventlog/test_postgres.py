@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
-import socket
 import threading
-from contextlib import aclosing, contextmanager, redirect_stdout, suppress
+from contextlib import aclosing, contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +50,7 @@ from agents_eventlog.eventlog.storage.postgres import (
 )
 from agents_eventlog.eventlog.storage.postgres.engine import COMPLETE, POSTGRES_ENGINE
 from agents_eventlog.projections import Conversations, Projections, Usage, default, replay
+from tests.postgres import Proxy, raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,16 +71,6 @@ def user(text: str) -> Any:
 def url(server: Server) -> str:
     """Name a log that does not exist yet."""
     return server.url()
-
-
-@contextmanager
-def raw(url: str) -> Iterator[psycopg.Connection[Any]]:
-    """Connect past the library."""
-    target = dsn.target(dsn.resolve(url))
-    with psycopg.connect(
-        target.conninfo, autocommit=True, options=f"-c search_path={target.schema}"
-    ) as connection:
-        yield connection
 
 
 # -- names --------------------------------------------------------------------------------------
@@ -170,6 +160,21 @@ async def test_a_log_opened_read_only_reads_and_refuses_to_write(url: str) -> No
             await log.append("s", added())
 
 
+async def test_a_schema_that_another_process_creates_at_the_same_moment_is_used(url: str) -> None:
+    schema = dsn.target(dsn.resolve(url)).schema
+    with raw(url) as connection:
+        connection.execute("BEGIN")
+        connection.execute(f'CREATE SCHEMA "{schema}"')
+        opening = asyncio.create_task(asyncio.to_thread(EventLog.open_sync, url))
+        waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted"
+        while connection.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        connection.execute("COMMIT")
+    log = await opening
+    assert (await log.append("s", added())).version == 1
+    log.close()
+
+
 async def test_the_strictest_durability_of_a_process_is_used(url: str) -> None:
     def asked(tx: Transaction) -> Any:
         return tx.one("SELECT current_setting('synchronous_commit')")
@@ -223,6 +228,13 @@ async def test_a_cursor_lives_as_long_as_its_unit(url: str) -> None:
             cursor.fetchall()
         with pytest.raises(ClosedError):
             cursor.execute("SELECT 1")
+        cursor.close()  # which is harmless
+
+
+async def test_a_reader_knows_how_many_rows_a_statement_returned(url: str) -> None:
+    async with EventLog.open(url) as log:
+        sql = "SELECT 1 UNION SELECT 2"
+        assert await log.query(lambda tx: tx.execute(sql).rowcount) == 2
 
 
 async def test_a_bool_is_stored_as_the_integer_that_it_is(url: str) -> None:
@@ -347,6 +359,35 @@ def impatient() -> Iterator[None]:
     configure(busy_timeout_seconds=0.5)
     yield
     configure(busy_timeout_seconds=before)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_statement_whose_result_comes_with_the_commit_is_busy_as_others_are(
+    url: str,
+) -> None:
+    async with EventLog.open(url) as log:
+        with raw(url) as connection:
+            connection.execute("BEGIN")
+            connection.execute("LOCK TABLE checkpoints")
+            with pytest.raises(BusyError):
+                await log.write(lambda tx: tx.execute("DELETE FROM checkpoints"))
+            connection.execute("ROLLBACK")
+        assert (await log.append("s", added())).version == 1
+
+
+async def test_a_unit_with_a_failing_statement_fails_alone_beside_others(url: str) -> None:
+    async with EventLog.open(url) as log:
+        held = threading.Event()
+        writing = [
+            asyncio.create_task(log.write(lambda tx: held.wait(30))),
+            asyncio.create_task(log.write(lambda tx: tx.one("SELECT 1 / 0"))),
+            asyncio.create_task(log.append("s", added())),
+        ]
+        await asyncio.sleep(0.1)
+        held.set()
+        found = await asyncio.gather(*writing, return_exceptions=True)
+        assert [type(each).__name__ for each in found] == ["bool", "StoreError", "AppendResult"]
+        assert await log.version("s") == 1
 
 
 @pytest.mark.usefixtures("impatient")
@@ -485,6 +526,31 @@ async def test_doctor_names_a_missing_trigger_and_a_server_without_fsync(url: st
             POSTGRES_ENGINE.copying(log.path, "x")
 
 
+async def test_doctor_names_an_encoding_that_cannot_store_all_texts(server: Server) -> None:
+    with raw(server.url()) as connection:
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    async with EventLog.open(server.url().replace("/postgres?", "/latin?")) as log:
+        found = await log.query(lambda tx: list(POSTGRES_ENGINE.problems(tx)))
+    assert [problem.problem for problem in found if problem.subject == "database"] == [
+        "its encoding is LATIN1: some texts cannot be stored"
+    ]
+
+
+async def test_doctor_notes_a_table_of_which_most_rows_are_dead(url: str) -> None:
+    async with EventLog.open(url) as log:
+        with raw(url) as connection:
+            connection.execute("CREATE TABLE busy AS SELECT generate_series(1, 20000) AS n")
+            connection.execute("DELETE FROM busy")
+        async with asyncio.timeout(30):
+            while True:  # the server counts with a delay
+                found = await log.query(lambda tx: list(POSTGRES_ENGINE.problems(tx)))
+                if noted := [problem for problem in found if problem.subject == "vacuum"]:
+                    break
+                await asyncio.sleep(0.05)
+    assert noted[0].is_note
+    assert noted[0].problem == "busy has 20,000 dead rows beside 0 others"
+
+
 # -- lost connections ---------------------------------------------------------------------------
 
 END_ALL = """
@@ -518,53 +584,6 @@ async def test_a_unit_whose_connection_is_lost_runs_again_and_appends_once(url: 
     async with EventLog.open(url) as log:
         await log.write(unit)
         assert (runs, await log.version("s")) == (2, 1)
-
-
-class Proxy:
-    """Stands between a client and the server, and can cut the connection at a commit."""
-
-    def __init__(self, server: Server, *, forward: bool) -> None:
-        self._target = str(next(server.folder.glob(".s.PGSQL.*[0-9]")))
-        self._forward = forward
-        self.cut_next = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                upstream = socket.socket(socket.AF_UNIX)
-                upstream.connect(self._target)
-                threading.Thread(target=self._up, args=(client, upstream), daemon=True).start()
-                threading.Thread(target=self._down, args=(upstream, client), daemon=True).start()
-
-    def _up(self, client: socket.socket, upstream: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self.cut_next and b"COMMIT" in data:
-                    self.cut_next = False
-                    if self._forward:
-                        upstream.sendall(data)
-                    client.shutdown(socket.SHUT_RDWR)
-                    client.close()
-                    return
-                upstream.sendall(data)
-        upstream.close()
-
-    def _down(self, upstream: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while data := upstream.recv(65536):
-                client.sendall(data)
-        with suppress(OSError):
-            client.close()
-            upstream.close()
-
-    def close(self) -> None:
-        """Accept no more."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["after", "before"])

@@ -283,7 +283,7 @@ def test_a_reader_forgets_what_it_remembers_when_somebody_writes(notes: EventLog
 
     def remembered(tx: Transaction) -> Any:
         nonlocal looked
-        found = tx.cache.get(Counted)
+        found = tx.cache[Counted]
         if not found:
             looked += 1
             found.append(tx.one("SELECT COUNT(*) FROM notes"))

@@ -55,6 +55,15 @@ async def positions(events: AsyncGenerator[RecordedEvent, None], count: int) -> 
     return [recorded.position for recorded in await take(events, count)]
 
 
+async def test_events_of_other_types_and_branches_are_left_out(log: EventLog) -> None:
+    await log.append("s", [added(0), SessionCleared()], branch_id="x")
+    await log.append("t", [added(1), SessionCleared()])
+    async with aclosing(log.subscribe(types=[SessionCleared], poll_seconds=NEVER)) as events:
+        assert await positions(events, 2) == [2, 4]
+    async with aclosing(log.subscribe(branch_id="x", poll_seconds=NEVER)) as events:
+        assert await positions(events, 2) == [1, 2]
+
+
 async def test_what_there_is_comes_first_and_then_what_is_appended(log: EventLog) -> None:
     await log.append("s", [added(0), added(1)])
     async with aclosing(log.subscribe(poll_seconds=NEVER)) as events:

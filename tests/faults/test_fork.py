@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import traceback
@@ -15,6 +14,7 @@ import pytest
 
 from agents_eventlog.eventlog import EventLog
 from agents_eventlog.eventlog.storage.sqlite.store import Store
+from tests.faults.forks import exit_status, fork
 from tests.faults.support import (
     PATIENCE_SECONDS,
     batch,
@@ -34,34 +34,6 @@ if TYPE_CHECKING:
 
 FORKS = pytest.mark.parametrize("forks", [4, pytest.param(200, marks=pytest.mark.proof)])
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-
-
-def fork(work: Callable[[], object]) -> int:
-    """Run something in a forked child, which ends with 0 if it went well; return its id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def exit_status(child: int) -> int:
-    """Wait for a child and return how it ended; one that hangs is ended."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise TimeoutError("the child hangs")
 
 
 def add(session: AdvancedSQLiteSession, name: str, count: int = 10) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
 from agents_eventlog.eventlog import EventLog
+from tests.faults.forks import exit_status, fork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,6 +181,50 @@ async def test_a_server_that_crashes_under_writers_costs_no_event(
         acknowledged = said(output.read_text().splitlines(keepends=True))
         async with ConversationLog.open(url) as log:
             assert (await log.verify()).findings == ()
+            assert await log.query(lambda tx: list(tx.engine.problems(tx))) == []
             stored = [str(item_of(recorded)) async for recorded in log.read()]
     assert sorted(stored) == sorted(str(each) for each in acknowledged)
     assert len(stored) == 150
+
+
+# -- forks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["write", "read", "scan"])
+def test_a_child_that_a_unit_forks_ends_and_leaves_the_transaction_to_its_parent(
+    server: Server, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = ConversationLog.open_sync(server.url())
+    children: list[int] = []
+
+    def unit(tx: Any) -> Any:
+        cursor = tx.execute("SELECT 1 UNION SELECT 2 ORDER BY 1")
+        children.append(os.fork())
+        return cursor.fetchall()
+
+    run = {
+        "write": lambda: log.store.write_sync(unit),
+        "read": lambda: log.store.read_sync(unit),
+        "scan": lambda: log.store.read_sync(unit, scan=True),
+    }
+    assert run[kind]() == [(1,), (2,)]
+    assert exit_status(children[0]) == 70
+    assert "a unit of work forked" in capfd.readouterr().err
+    assert log.store.write_sync(lambda tx: tx.one("SELECT 1")) == (1,)
+    log.close()
+
+
+def test_parent_and_child_have_connections_of_their_own_after_a_fork(server: Server) -> None:
+    log = ConversationLog.open_sync(server.url())
+
+    def connection(tx: Any) -> Any:
+        return tx.one("SELECT pg_backend_pid()")
+
+    before = log.store.write_sync(connection)
+    child = fork(
+        lambda: log.store.write_sync(lambda tx: tx.execute("CREATE TABLE made (n INTEGER)"))
+    )
+    assert exit_status(child) == 0
+    assert log.store.write_sync(connection) != before
+    assert "made" in log.store.read_sync(lambda tx: tx.engine.table_names(tx))
+    log.close()

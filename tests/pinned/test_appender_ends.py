@@ -33,7 +33,7 @@ def tx() -> Iterator[Transaction]:
 
 
 def test_a_head_that_is_remembered_is_not_looked_for(tx: Transaction) -> None:
-    tx.cache.get(Ends).lane = Head(7, b"x" * 32)
+    tx.cache[Ends].lane = Head(7, b"x" * 32)
     appender.ledger(tx).begin(tx)
     assert tx.lane == Head(7, b"x" * 32)
 

@@ -33,7 +33,7 @@ def test_a_unit_is_told_the_time_and_who_takes_part_and_nothing_is_recorded_yet(
     tx: Transaction,
 ) -> None:
     assert (tx.now, tx.participant, tx.recording, tx.lane) == (7, None, {}, Lane(0, b""))
-    assert (len(tx.cache), tx.broken) == (0, None)
+    assert (tx.cache.rows(), tx.broken) == (0, None)
 
 
 @pytest.mark.parametrize(("count", "statements"), [(31, 31), (32, 1), (33, 2), (64, 2)])

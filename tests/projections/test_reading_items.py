@@ -85,6 +85,18 @@ def test_an_erased_payload_is_named(given: Given) -> None:
         items(given)
 
 
+def test_an_erased_question_is_named(given: Given) -> None:
+    given(added({"role": "user", "content": "a"}), added({"role": "user", "content": "b"}))
+    given.write(lambda tx: tx.execute("UPDATE events SET data = NULL WHERE position = 2"))
+
+    def questions(tx: Any) -> Any:
+        pointer = conversation_queries.place(tx, "s", "main").pointer
+        return conversation_queries.user_items(tx, pointer)
+
+    with pytest.raises(errors.UndecodableEventError, match="position 2 was erased"):
+        given.log.store.read_sync(questions)
+
+
 def test_a_damaged_payload_is_named(given: Given) -> None:
     given(added("a"), added("b"), added("c"))
     with pytest.raises(errors.UndecodableEventError, match="position 2 cannot be decoded"):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -131,7 +132,7 @@ class UsageRecorder:
         wrapper: the run context of the call: requests that the session missed belong to its items' turn.
         call: the call of a run, which the unit of work is a part of.
         """
-        if not (self._unrecorded or call):
+        if not self._unrecorded and (call is None or call.place is None):
             return await self._runner.write(unit)
         left, self._unrecorded = self._unrecorded, {}
         mine = id(getattr(wrapper, "usage", None))
@@ -190,7 +191,7 @@ class UsageRecorder:
         tracker.approved = sdk_internals.has_approvals(result.context_wrapper)
         snapshot = usage_snapshot.snapshot(usage)
         # The configuration of a run that was observed is unknown here, and may name another model.
-        config = None if tracker.begins and run_config is None else run_config or RunConfig()
+        config = None if tracker.begins and run_config is None else run_config or _default_config()
         found = request_origin.origins_from_result(result, snapshot.entries, config)
         origins = {**dict(enumerate(found)), **run.origins}
         known = tracker.known(context.session_id)
@@ -243,6 +244,11 @@ class UsageRecorder:
     ) -> None:
         session_id = self._context.session_id
         sdk_internals.log_error(self._logger, message, error, session_id=session_id)
+
+
+@cache
+def _default_config() -> RunConfig:
+    return RunConfig()  # which takes as long as all else that is done for a small run
 
 
 async def _until(done: Future[None]) -> None:

@@ -57,14 +57,16 @@ class LazyConnection:
             self._connection = self.connect()
         return self._connection
 
-    def begin(self) -> None:
-        """Begin a transaction."""
+    def begin(self) -> Cache:
+        """Begin a transaction; return an empty cache: other servers may have changed any row."""
         connection = self.get()
         connection.transaction_id = None
         if self._pipelined:
             connection.begin_pipeline()
         connection.execute(self._begin)
         self._is_in_transaction = True
+        self._cache = Cache()
+        return self._cache
 
     def commit(self) -> None:
         """Commit the transaction; find out whether that took effect if the connection is lost meanwhile."""
@@ -85,18 +87,13 @@ class LazyConnection:
         deadline = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             try:
-                row = self.get().execute(OUTCOME, (transaction_id,)).fetchone()
-                if row == (
-                    "in progress",
-                ):  # the server waits for a client that is not there any more
-                    self.get().execute(END, (transaction_id,))
+                ((status,),) = self.get().execute(OUTCOME, (transaction_id,))
+                if status in ("committed", "aborted"):
+                    return bool(status == "committed")
+                # It is in progress: the server waits for a client that does not exist any more.
+                self.get().execute(END, (transaction_id,))
             except psycopg.OperationalError:
-                self.close()
-                row = ("in progress",)  # the server may be starting
-            if row is None or row[0] is None:
-                break
-            if row[0] != "in progress":
-                return bool(row[0] == "committed")
+                self.close()  # the server may be starting
             time.sleep(PAUSE_SECONDS)
         raise LostCommitError("the outcome of the transaction is unknown")
 
@@ -128,11 +125,6 @@ class LazyConnection:
         """Return the documented error for one of PostgreSQL's; other errors unchanged."""
         return connections.translated(error, self.path)
 
-    def cache(self) -> Cache:
-        """Return an empty cache: other servers may change any row between two transactions."""
-        self._cache = Cache()
-        return self._cache
-
     def clear_cache(self) -> None:
         """Forget the cached rows."""
         self._cache.clear()
@@ -150,9 +142,6 @@ class LazyConnection:
             self._connection.raw.rollback()
         except psycopg.Error:
             self.close()
-        else:
-            if self._connection.is_lost:
-                self.close()
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

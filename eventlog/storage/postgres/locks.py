@@ -74,7 +74,7 @@ def claim(tx: Transaction) -> Lane:
     row = tx.one(FREE_LANE, (wanted,)) or tx.one(WAIT_FOR_LANE, (wanted,)) or (0, None)
     lane, tx.connection.transaction_id = row
     position, digest, newest, version = tx.one(LANE_END, (lane,)) or (None, None, None, None)
-    tx.cache.get(SealedLog).is_sealed = int(version or 0) >= SEALED_VERSION
+    tx.cache[SealedLog].is_sealed = int(version or 0) >= SEALED_VERSION
     tx.newest = newest or 0
     return Lane(lane, bytes(32)) if position is None else Lane(position, digest)
 
@@ -96,7 +96,7 @@ def lock_session(tx: Transaction, session_id: str) -> None:
     A transaction that has a session already does not wait for another one, which could wait for it in
     turn: the error lets the writer roll back, and begin again.
     """
-    locked = tx.cache.get(LockedSessions)
+    locked = tx.cache[LockedSessions]
     if session_id in locked:
         return
     lock = LOCK_ONE_MORE if locked else LOCK_SESSION

@@ -160,7 +160,7 @@ def begin_sealing(tx: Transaction) -> None:
         "UPDATE log_properties SET value = ? WHERE name = ?",
         (str(SEALED_VERSION), VERSION_PROPERTY),
     )
-    tx.cache.forget(SealedLog)
+    tx.cache.pop(SealedLog, None)
 
 
 @dataclass
@@ -175,7 +175,7 @@ class SealedLog:
 
 def is_sealed(tx: Transaction) -> bool:
     """Whether payloads of the log may be envelopes."""
-    known = tx.cache.get(SealedLog)
+    known = tx.cache[SealedLog]
     if known.is_sealed is None:
         known.is_sealed = version(tx) >= SEALED_VERSION
     return known.is_sealed

@@ -15,7 +15,10 @@ from agents_eventlog.eventlog.storage.transaction import Cache
 T = TypeVar("T")
 
 MAX_CACHED = 50_000
-"""Maximum number of rows that a connection caches."""
+"""Number of rows above which a connection empties its cache."""
+
+TRANSACTIONS_PER_CHECK = 64
+"""How often a connection counts the rows of its cache, which takes a while."""
 
 
 class LazyConnection:
@@ -40,6 +43,7 @@ class LazyConnection:
         self._connection: Connection | None = None
         self._cache = Cache()
         self._data_version: int | None = None
+        self._transactions = 0
 
     def get(self) -> Connection:
         """Return the connection, opened if necessary."""
@@ -47,16 +51,28 @@ class LazyConnection:
             self._connection = self.connect()
         return self._connection
 
-    def begin(self) -> None:
-        """Begin a transaction."""
-        connection = self.get()
+    def begin(self) -> Cache:
+        """Begin a transaction; return the cache, without rows that another connection may have changed."""
+        connection = self._connection or self.get()
         connection.execute(self._begin)
         if not connection.is_settled:
             connection.recognise()
+        # SQLite changes this number when another connection commits. It is read inside the transaction:
+        # read before it, a commit in between would leave old rows in the cache.
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:
+            self._cache.clear()
+            if self._data_version is not None:
+                self._on_foreign_commit()
+            self._data_version = version
+        self._transactions += 1
+        if self._transactions % TRANSACTIONS_PER_CHECK == 0 and self._cache.rows() > MAX_CACHED:
+            self._cache.clear()
+        return self._cache
 
     def commit(self) -> None:
         """Commit the transaction."""
-        self.get().execute("COMMIT")
+        (self._connection or self.get()).execute("COMMIT")
 
     def call(self, function: Callable[[Connection], T]) -> T:
         """Run a function on the connection, outside of any transaction."""
@@ -73,19 +89,6 @@ class LazyConnection:
     def translated(self, error: BaseException) -> BaseException:
         """Return the documented error for one of SQLite's; other errors unchanged."""
         return connections.translated(error, self.path)
-
-    def cache(self) -> Cache:
-        """Return the cache, without rows that another connection may have changed."""
-        # SQLite changes this number when another connection commits. It is read inside the transaction:
-        # read before it, a commit in between would leave old rows in the cache.
-        version = self.get().execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version or len(self._cache) > MAX_CACHED:
-            self._cache.clear()
-        if version != self._data_version:
-            if self._data_version is not None:
-                self._on_foreign_commit()
-            self._data_version = version
-        return self._cache
 
     def clear_cache(self) -> None:
         """Forget the cached rows."""

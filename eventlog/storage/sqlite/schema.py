@@ -190,7 +190,7 @@ class _Columns:
 
 def has_sealed(tx: Transaction) -> bool:
     """Whether the log has a column for sealed payloads; remembered until another connection commits."""
-    columns = tx.cache.get(_Columns)
+    columns = tx.cache[_Columns]
     if columns.has_sealed is None:
         columns.has_sealed = schema_version(tx) >= SEALED_VERSION
     return columns.has_sealed
@@ -219,4 +219,4 @@ def begin_sealing(tx: Transaction) -> None:
         tx.execute(UPDATE_VERSION, (str(SEALED_VERSION),))
     else:
         tx.execute(f"PRAGMA user_version={SEALED_VERSION}")
-    tx.cache.forget(_Columns)
+    tx.cache.pop(_Columns, None)
