@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from cryptography.exceptions import InvalidTag
-
 from agents_eventlog.eventlog.cipher import aead, envelope, identity
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, UsedKey
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
@@ -170,6 +168,6 @@ class Cipher:
             end = start + length
             try:
                 opened.append(decrypt(nonce, sealed[end:], sealed[:end]))
-            except (InvalidTag, ValueError):
+            except (aead.InvalidTag, ValueError):
                 raise envelope.tampered(position, "it does not open with its key") from None
         return opened
