@@ -19,6 +19,7 @@ from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.cipher import envelope, identity
 from agents_eventlog.eventlog.cipher.access import cipher_of
 from agents_eventlog.eventlog.cipher.envelope import (
+    ITEMS_ADDED,
     SEALED_TYPES,
     Envelope,
     Place,
@@ -28,6 +29,7 @@ from agents_eventlog.eventlog.cipher.envelope import (
 from agents_eventlog.eventlog.cipher.keys import UsedKey
 from agents_eventlog.eventlog.errors import (
     KeyNotFoundError,
+    KeysError,
     KeysMissingError,
     ShreddedError,
     UndecodableEventError,
@@ -64,7 +66,7 @@ JOINED: Final = """
     ) AS payloads
 """
 ENVELOPES: Final = """
-    SELECT {payload}, e.version, e.position, wanted.number, wanted.index_in_event, e.session_id
+    SELECT {payload}, e.version, wanted.number - wanted.index_in_event
     FROM ({wanted}) AS wanted
     JOIN events AS e ON e.position = wanted.position
     ORDER BY wanted.number
@@ -164,19 +166,33 @@ def _stored_envelopes(
     is_opened: bool,
 ) -> Iterator[Row]:
     comma = ", " if columns else ""
-    place = f"{columns}{comma}e.session_id, e.version"
-    payload = _payload(tx, "e.")
-    sql = statement(source, columns=place).replace(PLAIN.format(alias="e."), payload)
+    sql = _stored(source, f"{columns}{comma}e.session_id, e.version", _payload(tx, "e."))
+    cipher = cipher_of(tx) if is_opened else None
+    unsealers: dict[str, Callable[[bytes, int, int], bytes]] = {}
     for row in tx.execute(sql, parameters):
-        of_row, version, position, kind, schema_version, data = row[-6:]
-        if envelope.is_sealed(data):
-            of_session = of_row if session_id is None else session_id
+        *before, of_row, version, position, kind, schema_version, data = row
+        of_session = of_row if session_id is None else session_id
+        if not envelope.is_sealed(data):
+            if data is not None and _is_planted(tx, kind, position):
+                data = _planted(tx, data, schema_version, (position, of_row, version, kind))
+                data = data.opened() if is_opened else data
+        elif cipher is not None and kind == ITEMS_ADDED:
+            unseal = unsealers.get(of_session)
+            if unseal is None:
+                unseal = unsealers[of_session] = cipher.unsealer(of_session)
+            try:
+                data = unseal(data, version, position)
+            except KeyNotFoundError:
+                data = opened(tx, _envelope(tx, data, Place(of_session, version, kind, position)))
+        else:
             data = _envelope(tx, data, Place(of_session, version, kind, position))
-        elif data is not None and _is_planted(tx, kind, position):
-            data = _planted(tx, data, schema_version, (position, of_row, version, kind))
-        if is_opened and isinstance(data, Envelope):
-            data = opened(tx, data)
-        yield (*row[:-6], position, kind, schema_version, data)
+            data = opened(tx, data) if is_opened else data
+        yield (*before, position, kind, schema_version, data)
+
+
+@cache
+def _stored(source: str, columns: str, payload: str) -> str:
+    return statement(source, columns=columns).replace(PLAIN.format(alias="e."), payload)
 
 
 def statement(source: str, *, columns: str = "") -> str:
@@ -241,8 +257,8 @@ def items(
     None means that a payload was erased, has an older shape or cannot be decoded by msgspec, that together
     they are too long for one value, or that the range is empty. Reading them one by one shows which.
     """
-    if tx.cipher is not None:
-        return _sealed_items(tx, wanted, parameters, last, session_id)
+    if tx.cipher is not None and session_id is not None:
+        return _sealed_items(tx, wanted, parameters, first, last, session_id)
     try:
         row = tx.one(_joined(wanted, _present_data()), parameters)
     except tx.engine.value_too_long:
@@ -268,27 +284,33 @@ def _sealed_items(
     tx: Transaction,
     wanted: str,
     parameters: Sequence[Any],
+    first: int,
     last: int,
-    session_id: str | None,
+    session_id: str,
 ) -> list[JSON] | None:
     cipher = cipher_of(tx)
-    rows = tx.all(ENVELOPES.format(wanted=wanted, payload=_payload(tx, "e.")), parameters)
-    if cipher is None or not all(
-        row[0] is not None and row[0][0] == envelope.FORMAT for row in rows
-    ):
+    rows = tx.all(_envelopes(wanted, _payload(tx, "e.")), parameters)
+    if cipher is None or not rows or codec.older_item_shapes():
         return None
-    if not rows or codec.older_item_shapes():
-        return None
+    unseal = cipher.unsealer(session_id)
     try:
-        plain = cipher.unseal_all(rows[0][5] if session_id is None else session_id, rows)
-    except KeyNotFoundError:
-        return None  # unless a payload was altered
+        plain = [unseal(sealed, version, 0) for sealed, version, _ in rows]
+    except (TypeError, KeysError, UndecodableEventError):
+        return (
+            None  # read one by one, they show which one is erased, not sealed, or of another place
+        )
     decoded = codec.decode_lines_of_items(b"\n".join(plain), len(plain))
     if decoded is None:
         return None
-    return list(
-        chain.from_iterable(_in_range(decoded, [*(row[3] for row in rows), last + 1], rows[0][4]))
-    )
+    if sum(map(len, decoded)) != last - first + 1:
+        starts = [first, *(start for _, _, start in rows[1:]), last + 1]
+        decoded = _in_range(decoded, starts, first - rows[0][2])
+    return list(chain.from_iterable(decoded))
+
+
+@cache
+def _envelopes(wanted: str, payload: str) -> str:
+    return ENVELOPES.format(wanted=wanted, payload=payload)
 
 
 def _in_range(decoded: list[list[JSON]], starts: Sequence[int], index: int) -> list[list[JSON]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from agents_eventlog.eventlog.errors import KeysError
 
@@ -15,6 +15,9 @@ except ImportError as error:  # pragma: no cover - a test runs it in a process w
     raise KeysError(
         "sealed logs need the package cryptography: pip install 'agents-eventlog[encrypt]'"
     ) from error
+
+REFUSED: Final = (InvalidTag, ValueError)
+"""What ``decrypt`` raises for a ciphertext of another key, or with other associated data."""
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -59,5 +62,5 @@ def unwrap(key: bytes, wrapped: bytes, associated: bytes) -> bytes | None:
     """Return what ``wrap`` encrypted; None if the key or the associated data is another."""
     try:
         return AESGCM(key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], associated)
-    except (InvalidTag, ValueError):
+    except REFUSED:
         return None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog.cipher import aead, envelope, identity
+from agents_eventlog.eventlog.cipher import aead, identity
+from agents_eventlog.eventlog.cipher import envelope as envelopes
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, UsedKey
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
 
 REMEMBERED_SECONDS: Final = 300.0
 MAX_REMEMBERED: Final = 10_000
 """How long, and how many, open keys are remembered: opening one takes 20 to 60 µs."""
+
+PARTS: Final = struct.Struct(">34s12sQ16xI")
+"""Of an envelope: its format, flags and key, nonce, version, and the length of its outline."""
 
 POOL_KEYS: Final = 64
 """How many keys are taken from the store at once, which is one commit there."""
@@ -140,34 +144,37 @@ class Cipher:
         """Return the envelope of a plaintext for its place in the session."""
         nonce = aead.nonce()
         columns = (key.key_id, nonce, version, context, len(outline))
-        head = envelope.HEADER.pack(envelope.FORMAT, 0, *columns) + outline
+        head = envelopes.HEADER.pack(envelopes.FORMAT, 0, *columns) + outline
         return head + key.aead.encrypt(nonce, plaintext, head)
 
-    def unseal(self, sealed: bytes, session_id: str, version: int, position: int) -> bytes:
-        """Return the plaintext of an envelope that is in this place."""
-        return self.unseal_all(session_id, [(sealed, version, position)])[0]
-
-    def unseal_all(self, session_id: str, rows: Iterable[Sequence[Any]]) -> list[bytes]:
+    def unseal(self, envelope: bytes, session_id: str, version: int, position: int) -> bytes:
         """
-        Return the plaintexts of a session's envelopes: (envelope, version, position, ...) of each.
+        Return the plaintext of an envelope that is in this place.
 
         Raises KeyNotFoundError, ShreddedError, TamperedPayloadError.
         """
-        opened = []
-        key_id, decrypt = b"", None
-        unpack, start = envelope.HEADER.unpack_from, envelope.START
-        for sealed, version, position, *_ in rows:
+        return self.unsealer(session_id)(envelope, version, position)
+
+    def unsealer(self, session_id: str) -> Callable[[bytes, int, int], bytes]:
+        """Return a function that does as ``unseal`` for envelopes of a session, and remembers their key."""
+        unpack, start = PARTS.unpack_from, envelopes.START
+        known = b""
+        decrypt: Callable[[bytes, bytes, bytes | None], bytes]
+
+        def unseal(sealed: bytes, version: int, position: int) -> bytes:
+            nonlocal known, decrypt
             try:
-                form, flags, named, nonce, sealed_for, _, length = unpack(sealed)
+                begin, nonce, sealed_for, length = unpack(sealed)
             except struct.error:
-                raise envelope.tampered(position, "it is too short") from None
-            if sealed_for != version or form != envelope.FORMAT or flags:
-                envelope.check_header(sealed, version, position)
-            if decrypt is None or named != key_id:
-                key_id, decrypt = named, self.key(named, session_id, position).aead.decrypt
+                raise envelopes.tampered(position, "it is too short") from None
+            if begin != known or sealed_for != version:
+                envelopes.check_header(sealed, version, position)
+                key_id = envelopes.key_id(sealed)
+                known, decrypt = begin, self.key(key_id, session_id, position).aead.decrypt
             end = start + length
             try:
-                opened.append(decrypt(nonce, sealed[end:], sealed[:end]))
-            except (aead.InvalidTag, ValueError):
-                raise envelope.tampered(position, "it does not open with its key") from None
-        return opened
+                return decrypt(nonce, sealed[end:], sealed[:end])
+            except aead.REFUSED:
+                raise envelopes.tampered(position, "it does not open with its key") from None
+
+        return unseal

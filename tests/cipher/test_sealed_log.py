@@ -42,7 +42,7 @@ from agents_eventlog.projections.replay import replay
 from tests.cipher.conftest import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 Session = AdvancedSQLiteSession
 
@@ -205,7 +205,9 @@ async def test_an_idempotent_append_is_recognised_though_it_is_sealed_anew(
 
 async def test_users_and_metadata_are_found_by_tokens(path: str, keys: KeyFile) -> None:
     for name, plan in (("alice", "gold"), ("bob", "gold"), ("alice", "silver")):
-        session = await talk(path, keys, f"{name}-{plan}", user_id=name, metadata={"of": {"plan": plan}})
+        session = await talk(
+            path, keys, f"{name}-{plan}", user_id=name, metadata={"of": {"plan": plan}}
+        )
         session.close()
     async with ConversationLog.open(path, keys=keys) as log:
 
@@ -446,6 +448,13 @@ async def test_a_plain_log_is_sealed_from_the_first_opening_with_keys(
     session.close()
 
 
+INSERT_BOTH = """
+    INSERT INTO events (
+        session_id, version, type, schema_version, data, data_digest, recorded_at, digest, sealed
+    ) VALUES ('b', 1, 'x', 1, '{}', x'00', 1, x'00', x'01')
+"""
+
+
 async def test_the_file_of_a_sealed_log_guards_its_events(file: Path, keys: KeyFile) -> None:
     (await talk(file, keys)).close()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
@@ -455,15 +464,15 @@ async def test_the_file_of_a_sealed_log_guards_its_events(file: Path, keys: KeyF
             ("UPDATE events SET sealed = NULL, type = 'x'", "never changed"),
             ("DELETE FROM events", "never deleted"),
             (
-                "INSERT INTO events (session_id, version, type, schema_version, data, data_digest,"
-                " recorded_at, digest, sealed)"
-                " VALUES ('b', 1, 'x', 1, '{}', x'00', 1, x'00', x'01')",
+                INSERT_BOTH,
                 "one payload",
             ),
         ):
             with pytest.raises(sqlite3.IntegrityError, match=message):
                 connection.execute(statement)
-        assert connection.execute("SELECT COUNT(*) FROM events WHERE data IS NULL").fetchone() == (1,)
+        assert connection.execute("SELECT COUNT(*) FROM events WHERE data IS NULL").fetchone() == (
+            1,
+        )
         connection.execute("UPDATE events SET sealed = NULL")
     async with EventLog.open(file, keys=keys) as log:
         assert [each.is_erased async for each in log.read()] == [True]
@@ -491,9 +500,10 @@ async def test_a_log_that_shares_its_file_is_sealed_too(file: Path, keys: KeyFil
     await session.add_items(SAID)
     assert await session.get_items() == [user("from before"), *SAID]
     session.close()
-    assert ask(file, "SELECT COUNT(*), COUNT(data), COUNT(sealed) FROM eventlog_events WHERE type = 'items_added'") == [
-        (2, 0, 2)
-    ]
+    assert ask(
+        file,
+        "SELECT COUNT(*), COUNT(data), COUNT(sealed) FROM eventlog_events WHERE type = 'items_added'",
+    ) == [(2, 0, 2)]
     assert ask(file, "SELECT * FROM events") == []
 
 
@@ -702,7 +712,10 @@ async def test_content_that_was_planted_in_plaintext_is_refused(file: Path, keys
         "UPDATE events SET data = ?, sealed = NULL WHERE type = 'items_added'",
         parameters=(planted,),
     )
-    change(file, """UPDATE events SET data = '{"user_id":"mallory"}', sealed = NULL WHERE version = 2""")
+    change(
+        file,
+        """UPDATE events SET data = '{"user_id":"mallory"}', sealed = NULL WHERE version = 2""",
+    )
     session = Session("s", file, keys=keys)
     for call in (
         session.get_items,
@@ -808,7 +821,9 @@ async def test_what_is_exported_is_imported_into_a_plain_and_a_sealed_log(
     await session.add_items([user("two"), answer("2")])
     refs = [ItemRef(row["position"], row["index"]) for row in await session.get_transcript()]
     await session._replace(refs[4], [answer("short")], ())
-    await session.log.append("s", ItemsAdded(items=[user("x")]), branch_id="main", idempotency_key="k")
+    await session.log.append(
+        "s", ItemsAdded(items=[user("x")]), branch_id="main", idempotency_key="k"
+    )
     lines = [line async for line in export_lines(session.log)]
     items = await session.get_items()
     session.close()

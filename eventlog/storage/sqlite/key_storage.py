@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError, OpenError
 from agents_eventlog.eventlog.storage import fork
@@ -23,6 +24,19 @@ PRAGMAS: Final = (
 )
 
 
+SETTLED_NANOSECONDS: Final = 100_000_000
+"""After this time, every further change of a file has another time: the clock of files has ticked."""
+
+
+class _Signature(NamedTuple):
+    """What the file system says of a file: it changes with each commit, because there is one file only."""
+
+    modified_at: int
+    changed_at: int
+    bytes: int
+    number: int
+
+
 class SQLiteKeyStorage:
     """
     The file of keys, with one connection for each process.
@@ -35,6 +49,7 @@ class SQLiteKeyStorage:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._data_version: int | None = None
+        self._signature: _Signature | None = None
         fork.close_before(self)
 
     def exists(self) -> bool:
@@ -81,6 +96,10 @@ class SQLiteKeyStorage:
 
     def changed(self) -> bool:
         """Whether another connection has written since the last call."""
+        file = _signature(self.path)
+        if file == self._signature and time.time_ns() - file.modified_at > SETTLED_NANOSECONDS:
+            return False  # asking SQLite takes several times as long
+        self._signature = file
         with self._used() as connection:
             version = connection.execute("PRAGMA data_version").fetchone()[0]
             before, self._data_version = self._data_version, version
@@ -159,3 +178,11 @@ class SQLiteKeyStorage:
             self._lock = threading.RLock()
         else:
             self._lock.release()
+
+
+def _signature(path: str) -> _Signature:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return _Signature(0, 0, 0, 0)
+    return _Signature(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
