@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads, sealing
 from agents_eventlog.eventlog.appending import check_names, encode_checked
-from agents_eventlog.eventlog.cipher.envelope import Place
 from agents_eventlog.eventlog.cursor import Cursor, check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError
@@ -138,6 +137,7 @@ class Appender:
         if position > MOST_EVENTS or version > MOST_EVENTS:
             raise _uncountable(position, version)
         seals = tx.cipher is not None or tx.engine.is_sealed(tx)
+        version_of = _version_of(tx, session_id, rows) if seals else _no_version
         for name, schema_version, branch, given, given_digest, metadata, given_key in events:
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
@@ -147,14 +147,13 @@ class Appender:
             data, data_digest = given, given_digest or integrity.FIRST
             if given is not None:
                 if seals:
-                    place = Place(session_id, version, name, position)
-                    version_of = _version_of(tx, session_id, rows)
-                    data = sealing.seal(tx, place, schema_version, branch_id, given, version_of)
+                    columns = (session_id, version, position, name, schema_version, branch_id)
+                    data = sealing.seal(tx, *columns, given, version_of)
                 data_digest = integrity.data_digest(data or given)
-            columns = (position, session_id, version, name, schema_version, branch_id)
+            linked = (position, session_id, version, name, schema_version, branch_id)
             rest = (data_digest, metadata, key, tx.now)
-            digest = integrity.link(head.digest, *columns, *rest)
-            row = (*columns, data, *rest, digest)
+            digest = integrity.link(head.digest, *linked, *rest)
+            row = (*linked, data, *rest, digest)
             rows.append(row)
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
@@ -169,6 +168,11 @@ class Appender:
                 tx.broken = error  # an event without its rows is never committed
                 raise
         return recorded
+
+
+def _no_version(_position: int) -> int:
+    """Return 0: in a log that is not sealed, no payload refers to a version."""
+    return 0
 
 
 def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> Callable[[int], int]:

@@ -123,13 +123,14 @@ class RecordedEvent:
 
         An erased event without a structure is returned unchanged; its ``event`` is None.
         """
-        kept = self.data.outline if isinstance(self.data, Envelope) else self.structure
-        if kept is None or (self.data is not None and not self.is_sealed) or self.is_outline:
+        data, is_sealed = self.data, isinstance(self.data, Envelope)
+        kept = data.outline if isinstance(data, Envelope) else self.structure
+        if kept is None or (data is not None and not is_sealed):
             return self
         columns = (self.position, self.session_id, self.version, self.type, self.schema_version)
         rest = (self.data_digest, self.metadata_json, self.idempotency_key, self.recorded_at)
         outlined = RecordedEvent((*columns, self.branch_id, kept, *rest, self.digest))
-        outlined.structure, outlined.is_outline = self.structure, self.is_sealed
+        outlined.structure, outlined.is_outline = self.structure, is_sealed
         return outlined
 
     @cached_property

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import item_kind, payloads
 from agents_eventlog.eventlog.cipher import envelope, identity
 from agents_eventlog.eventlog.cipher.access import cipher_of
-from agents_eventlog.eventlog.cipher.envelope import SEALED_TYPES, Envelope, Place
+from agents_eventlog.eventlog.cipher.envelope import ITEMS_ADDED, SEALED_TYPES, Envelope, Place
 from agents_eventlog.eventlog.cipher.keys import Keys
 from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError
 from agents_eventlog.eventlog.metadata_leaves import Leaf
@@ -48,7 +48,10 @@ NOTE_BATCH: Final = """
 
 def seal(
     tx: Transaction,
-    place: Place,
+    session_id: str,
+    version: int,
+    position: int,
+    kind: str,
     schema_version: int,
     branch_id: str | None,
     data: bytes,
@@ -61,32 +64,34 @@ def seal(
 
     Raises KeysMissingError for content, if the log was opened without keys.
     """
-    if place.type not in SEALED_TYPES or envelope.is_sealed(data):
+    if kind not in SEALED_TYPES or envelope.is_sealed(data):
         return data
     cipher = cipher_of(tx)
     if cipher is None:
         raise envelope.missing_keys()
-    session_id, version, kind, _, _ = place
     key = _key(tx, cipher, session_id)
-    made = partial(envelope.outline, kind, schema_version, data, token=cipher.token)
-    outline = made(version_of=version_of)
     context = identity.context(session_id, kind, schema_version, branch_id)
-    sealed = cipher.seal(key, version, context, envelope.content(kind, data), outline)
-    if envelope.refers(outline):
-        outline = made(version_of=lambda position: position)
-    return Envelope(sealed, place._replace(context=context), outline, cipher)
+    if kind == ITEMS_ADDED:
+        outline = placed = item_kind.outline_json(0, kind, schema_version, data)
+    else:
+        made = partial(envelope.outline, kind, schema_version, data, token=cipher.token)
+        outline, placed = made(version_of=version_of), made(version_of=lambda position: position)
+        data = envelope.content(kind, data)
+    sealed = cipher.seal(key, version, context, data, outline)
+    return Envelope(sealed, Place(session_id, version, kind, position, context), placed, cipher)
 
 
 def _key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:
     """Return the key that seals a session's contents; a session without any gets a new one."""
     current = cipher.current(session_id)
-    if current is None:
-        newest = payloads.newest_key(tx, session_id)
-        if newest is None:
-            return _new_key(tx, cipher, session_id)
-        current = newest
-        cipher.remember_current(session_id, current)
-    return cipher.key(current.key_id, session_id, current.position)
+    if current is not None:
+        return current
+    newest = payloads.newest_key(tx, session_id)
+    if newest is None:
+        return _new_key(tx, cipher, session_id)
+    key = cipher.key(newest.key_id, session_id, newest.position)
+    cipher.remember_current(session_id, key)
+    return key
 
 
 def _new_key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:

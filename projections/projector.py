@@ -135,8 +135,10 @@ class Projections:
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
-        if any(recorded.data is None or recorded.is_sealed for recorded in events):
+        if any(recorded.data is None for recorded in events):
             ErasedShapes().fill(tx, events)
+            events = [recorded.outlined() for recorded in events]
+        elif tx.cipher is not None:
             events = [recorded.outlined() for recorded in events]
         if len(events) == 1:
             for projection in self._handlers.get(events[0].type, ()):

@@ -21,7 +21,6 @@ REFUSED: Final = (InvalidTag, ValueError)
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
-_CLOCK_MASK = 2**64 - 1
 
 
 class AEAD(Protocol):
@@ -46,10 +45,8 @@ def nonce() -> bytes:
     The snapshot of a virtual machine, started twice, may repeat the kernel's random numbers; then it
     would have to repeat the microsecond as well.
     """
-    drawn = os.urandom(NONCE_BYTES)
-    clock = (time.time_ns() // 1_000) & _CLOCK_MASK
-    low = int.from_bytes(drawn[4:], "big") ^ clock
-    return drawn[:4] + low.to_bytes(8, "big")
+    drawn = int.from_bytes(os.urandom(NONCE_BYTES), "big")
+    return (drawn ^ time.time_ns() // 1_000).to_bytes(NONCE_BYTES, "big")
 
 
 def wrap(key: bytes, secret: bytes, associated: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog.cipher import aead, identity
 from agents_eventlog.eventlog.cipher import envelope as envelopes
-from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, UsedKey
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
 
 REMEMBERED_SECONDS: Final = 300.0
@@ -45,7 +45,7 @@ class Cipher:
         self.sealed_from = kept.sealed_from
         self._index_key = kept.index_key
         self._open: dict[tuple[bytes, str], OpenKey] = {}
-        self._current: dict[str, UsedKey] = {}
+        self._current: dict[str, OpenKey] = {}
         self._pool: list[Key] = []
         self._pid = os.getpid()
         self._generation = -1
@@ -71,11 +71,12 @@ class Cipher:
 
     # -- keys ---------------------------------------------------------------------------------
 
-    def current(self, session_id: str) -> UsedKey | None:
+    def current(self, session_id: str) -> OpenKey | None:
         """Return the key that seals a session's payloads, if it is remembered."""
-        return self._current.get(session_id)
+        key = self._current.get(session_id)
+        return key if key is not None and key.deadline > time.monotonic() else None
 
-    def remember_current(self, session_id: str, key: UsedKey) -> None:
+    def remember_current(self, session_id: str, key: OpenKey) -> None:
         """Remember the key that seals a session's payloads."""
         if len(self._current) >= MAX_REMEMBERED:
             self._current.clear()
@@ -97,9 +98,9 @@ class Cipher:
 
     def new_key(self, session_id: str) -> OpenKey:
         """Return a key that no session has; the pool must not be empty."""
-        key = self._pool.pop()
-        self.remember_current(session_id, UsedKey(key.key_id, 0))
-        return self._remembered(key, session_id)
+        key = self._remembered(self._pool.pop(), session_id)
+        self.remember_current(session_id, key)
+        return key
 
     def key(self, key_id: bytes, session_id: str, position: int) -> OpenKey:
         """

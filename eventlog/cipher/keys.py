@@ -23,7 +23,7 @@ class Destroyed(NamedTuple):
 
 
 class UsedKey(NamedTuple):
-    """The id of a session's key, and the position of a content that it sealed; 0 of none yet."""
+    """The id of a session's key, and the position of a content that it sealed."""
 
     key_id: bytes
     position: int

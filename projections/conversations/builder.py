@@ -397,9 +397,11 @@ class _Batch:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased by a release that kept no structure
-        found = item_kind.classify_items(
-            recorded.position, recorded.type, recorded.schema_version, recorded.data
-        )
+        columns = (recorded.type, recorded.schema_version, recorded.data)
+        if recorded.is_outline:
+            found = item_kind.of_outline(*columns)
+        else:
+            found = item_kind.classify_items(recorded.position, *columns)
         if not found:
             return
         segment_id = self.segment_to_extend(recorded, branch)
