@@ -11,7 +11,7 @@ EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import 
 CORE_COVERAGE := 100
 ADAPTERS_COVERAGE := 95
 
-.PHONY: demo test proof mutants lint format bench bench-scale clean
+.PHONY: demo test test-postgres proof mutants lint format bench bench-scale screenshots clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -27,6 +27,9 @@ test: $(READY)          ## all tests; they leave nothing of the core unreached, 
 	$(BIN)/pytest -n auto --dist worksteal -q --cov --cov-report=
 	$(BIN)/coverage report --include='eventlog/*,projections/*' --fail-under=$(CORE_COVERAGE)
 	$(BIN)/coverage report --include='adapters/*' --fail-under=$(ADAPTERS_COVERAGE)
+
+test-postgres: $(READY) ## the adapters' and the properties' tests again, with their logs on PostgreSQL
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -n auto --dist worksteal -q --engine=postgres
 
 mutants: $(READY)       ## is each line guarded by a test? MODULE=eventlog/codec.py asks one module only
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[proof]'
@@ -53,6 +56,9 @@ bench: $(READY)         ## the figures of the README beside the SDK's class
 bench-scale: $(READY)   ## the figures of the README for large logs and many sessions; takes hours, 40 GB of disk
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.sessions
+
+screenshots: $(READY)   ## the pictures of the manual, from the demo's file; needs chromium-headless-shell
+	$(BIN)/python -m tests.browser.screenshots docs/pictures
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -6,21 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents_eventlog.adapters.conversations.audit_trail import TimelineItem, TimelineRow
+    from agents_eventlog.adapters.conversations.branch_usage import BranchRequest
     from agents_eventlog.adapters.conversations.branches import BranchNode, Sibling
     from agents_eventlog.adapters.conversations.budgets import Budget, BudgetUsage
+    from agents_eventlog.adapters.conversations.census import Census, CensusOfType
     from agents_eventlog.adapters.conversations.comparison import (
         BranchComparison,
         ComparedTurn,
         TurnSide,
         TurnUsage,
     )
+    from agents_eventlog.adapters.conversations.item_places import ItemPlaces
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
         ItemHit,
         SearchResults,
     )
     from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.adapters.conversations.outline import OutlineTurn
     from agents_eventlog.adapters.conversations.pricing import OnlyPrices, Price, Prices
+    from agents_eventlog.adapters.conversations.redaction import Redaction
     from agents_eventlog.adapters.conversations.repricing import RepriceResult
     from agents_eventlog.adapters.conversations.rows import (
         BranchRow,
@@ -49,19 +55,25 @@ __all__ = [
     "AdvancedSQLiteSession",
     "BranchComparison",
     "BranchNode",
+    "BranchRequest",
     "BranchRow",
     "Budget",
     "BudgetUsage",
+    "Census",
+    "CensusOfType",
     "ComparedTurn",
     "ConversationLog",
     "Deletion",
     "EventLogSession",
     "ItemFilters",
     "ItemHit",
+    "ItemPlaces",
     "ItemRow",
     "OnlyPrices",
+    "OutlineTurn",
     "Price",
     "Prices",
+    "Redaction",
     "RepriceResult",
     "Retention",
     "SearchResults",
@@ -70,6 +82,8 @@ __all__ = [
     "Sibling",
     "StoredMetadata",
     "TablePair",
+    "TimelineItem",
+    "TimelineRow",
     "ToolCounts",
     "ToolFilters",
     "TranscriptRow",
@@ -87,19 +101,25 @@ _MODULES = {
     "AdvancedSQLiteSession": "openai_agents.advanced_sqlite",
     "BranchComparison": "conversations.comparison",
     "BranchNode": "conversations.branches",
+    "BranchRequest": "conversations.branch_usage",
     "BranchRow": "conversations.rows",
     "Budget": "conversations.budgets",
     "BudgetUsage": "conversations.budgets",
+    "Census": "conversations.census",
+    "CensusOfType": "conversations.census",
     "ComparedTurn": "conversations.comparison",
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
     "ItemFilters": "conversations.item_search",
     "ItemHit": "conversations.item_search",
+    "ItemPlaces": "conversations.item_places",
     "ItemRow": "conversations.rows",
+    "OutlineTurn": "conversations.outline",
     "OnlyPrices": "conversations.pricing",
     "Price": "conversations.pricing",
     "Prices": "conversations.pricing",
+    "Redaction": "conversations.redaction",
     "RepriceResult": "conversations.repricing",
     "Retention": "conversations.sessions",
     "SearchResults": "conversations.item_search",
@@ -108,6 +128,8 @@ _MODULES = {
     "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
     "TablePair": "conversations.sdk_tables",
+    "TimelineItem": "conversations.audit_trail",
+    "TimelineRow": "conversations.audit_trail",
     "ToolCounts": "conversations.tools",
     "ToolFilters": "conversations.tools",
     "TranscriptRow": "conversations.transcript",

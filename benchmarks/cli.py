@@ -67,7 +67,7 @@ async def _log(histories: Histories, quick: bool) -> list[Figure]:
 
 def _operation(number: int) -> Measurement:
     async def run(histories: Histories, quick: bool) -> list[Figure]:
-        sizes = (10, 1_000) if quick else (10, 1_000, 10_000)
+        sizes = (10, 1_000) if quick else (10, 1_000, 10_000, 100_000)
         return await measure(OPERATIONS[number], histories, sizes, rounds=3 if quick else 8)
 
     return run

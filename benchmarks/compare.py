@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from benchmarks.contestants import wear_in
 from benchmarks.operations import Call, Operation
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from benchmarks.histories import Histories
 
 T = TypeVar("T")
+
+
+class Taken(NamedTuple):
+    """How long a call took by the clock, and how much processor time all threads used meanwhile."""
+
+    clock: float
+    processor: float
+
+
 WARM_UP_CALLS = 3  # the first calls on a fresh copy find cold caches, at any length
 
 
@@ -43,9 +52,11 @@ async def measure(
             section="operations",
             name=operation.title,
             size=turns,
-            sdk=medians["sdk", turns],
-            ours=medians["ours", turns],
-            ratio=medians["sdk", turns] / medians["ours", turns],
+            sdk=medians["sdk", turns].clock,
+            ours=medians["ours", turns].clock,
+            sdk_cpu=medians["sdk", turns].processor,
+            ours_cpu=medians["ours", turns].processor,
+            ratio=medians["sdk", turns].clock / medians["ours", turns].clock,
             target=operation.targets[turns],
         )
         for turns in asked
@@ -58,8 +69,8 @@ async def measure(
                 name=operation.title,
                 size=long,
                 unit=f"times {short} turns",
-                sdk=medians["sdk", long] / medians["sdk", short],
-                ours=medians["ours", long] / medians["ours", short],
+                sdk=medians["sdk", long].clock / medians["sdk", short].clock,
+                ours=medians["ours", long].clock / medians["ours", short].clock,
                 target=1.3,
                 bound="at most",
             )
@@ -69,8 +80,8 @@ async def measure(
 
 async def _medians(
     operation: Operation, histories: Histories, sizes: Sequence[int], rounds: int
-) -> dict[tuple[str, int], float]:
-    seconds: dict[tuple[str, int], list[float]] = {}
+) -> dict[tuple[str, int], Taken]:
+    seconds: dict[tuple[str, int], list[Taken]] = {}
     answers: dict[tuple[str, int], list[bytes]] = {}
     for turns in sizes:
         await histories.prepare(turns, operation.branches, in_one_call=operation.in_one_call)
@@ -89,22 +100,26 @@ async def _medians(
         first, *others = (answers[c.name, turns] for c in histories.contestants)
         if any(other != first for other in others):
             raise RuntimeError(f"{operation.title} at {turns} turns: the answers differ")
-    return {key: median_ms(taken) for key, taken in seconds.items()}
+    return {
+        key: Taken(*(median_ms(times) for times in zip(*taken, strict=True)))
+        for key, taken in seconds.items()
+    }
 
 
 async def _round(
     operation: Operation, session: Session, turns: int
-) -> tuple[list[float], list[bytes]]:
+) -> tuple[list[Taken], list[bytes]]:
     seconds = []
     answers = []
     gc.collect()
     for number in range(1, WARM_UP_CALLS + operation.calls_per_round + 1):
         call = Call(session, turns, turns + number)
         prepared = await operation.prepare(call)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         result = await operation.run(call, prepared)
+        taken = Taken(time.perf_counter() - start, time.process_time() - used)
         if number > WARM_UP_CALLS:
-            seconds.append(time.perf_counter() - start)
+            seconds.append(taken)
         answers.append(_digest(operation.answer(result)))
         del result  # what is kept alive slows the collector, and so the next call
     session.close()

@@ -135,6 +135,44 @@ async def _turn_usage(call: Call, _: None) -> Any:
     return await call.session.get_turn_usage()
 
 
+async def _session_usage(call: Call, _: None) -> Any:
+    return await call.session.get_session_usage()
+
+
+async def _other_branch(call: Call) -> str:
+    """Return a branch that is not the current one."""
+    return "main" if call.number % 2 else "branch 0"
+
+
+async def _switch(call: Call, branch: str) -> Any:
+    return await call.session.switch_to_branch(branch)
+
+
+async def _branch_at_content(call: Call, _: None) -> Any:
+    return await call.session.create_branch_from_content(
+        marker(call.turns // 2), f"branch {call.number}"
+    )
+
+
+async def _new_branch(call: Call) -> str:
+    await _to_main(call)
+    name = await _branch_at_half(call, None)
+    await _to_main(call)
+    return str(name)
+
+
+async def _delete_branch(call: Call, branch: str) -> Any:
+    return await call.session.delete_branch(branch)
+
+
+async def _a_turn(call: Call) -> None:
+    await _add_turn(call, adds(call.number))
+
+
+async def _clear(call: Call, _: None) -> Any:
+    return await call.session.clear_session()
+
+
 def _totals(turns: Any) -> Any:
     return [(turn["user_turn_number"], turn["total_tokens"]) for turn in turns]
 
@@ -145,7 +183,7 @@ _ONE_BY_ONE = (
         title="a turn's two add_items",
         prepare=_batches,
         run=_add_turn,
-        targets={10: 1.3, 1_000: 2.5, 10_000: 15},
+        targets={10: 1.3, 1_000: 2.5, 10_000: 15, 100_000: None},
     ),
     Operation(
         name="store_run_usage",
@@ -158,7 +196,7 @@ _ONE_BY_ONE = (
         name="get_items_limit",
         title="get_items(limit=20)",
         run=_newest,
-        targets={10: 1.5, 1_000: 15, 10_000: 150},
+        targets={10: 1.5, 1_000: 15, 10_000: 150, 100_000: None},
         calls_per_round=10,
     ),
     Operation(
@@ -173,7 +211,7 @@ _ONE_BY_ONE = (
         name="pop_item",
         title="pop_item()",
         run=_pop,
-        targets={10: 1.2, 1_000: 6, 10_000: 75},
+        targets={10: 1.2, 1_000: 6, 10_000: 75, 100_000: None},
     ),
     Operation(
         name="create_branch",
@@ -234,9 +272,62 @@ _ONE_BY_ONE = (
         targets={10: 1, 1_000: 1.5, 10_000: 1.5},
     ),
 )
+_MANAGING = (
+    Operation(
+        name="session_usage",
+        title="get_session_usage",
+        prepare=_used_turns,
+        run=_session_usage,
+        targets={10: 1, 1_000: 1, 10_000: 1},
+    ),
+    Operation(
+        name="switch_branch",
+        title="switch_to_branch",
+        prepare=_other_branch,
+        run=_switch,
+        targets={10: 1, 1_000: 1, 10_000: 1},
+        branches=10,
+    ),
+    Operation(
+        name="branch_from_content",
+        title="create_branch_from_content(half)",
+        prepare=_to_main,
+        run=_branch_at_content,
+        targets={10: 1, 1_000: 1, 10_000: 1},
+        calls_per_round=3,
+        reads_all=True,
+    ),
+    Operation(
+        name="delete_branch",
+        title="delete_branch",
+        prepare=_new_branch,
+        run=_delete_branch,
+        targets={10: 1, 1_000: 1, 10_000: 1},
+        calls_per_round=3,
+    ),
+    Operation(
+        name="clear_session",
+        title="clear_session, of one turn",
+        prepare=_a_turn,
+        run=_clear,
+        targets={10: 1},
+    ),
+)
 _READS = {"get_items_limit", "get_items", "find_turns", "turns", "by_turns", "tools"}
 OPERATIONS = (
     *_ONE_BY_ONE,
+    *_MANAGING,
+    *(
+        replace(
+            operation,
+            name=f"{operation.name}_of_branches",
+            title=f"{operation.title.removesuffix(', ten branches')}, a hundred branches",
+            branches=100,
+            targets=dict.fromkeys((1_000,), operation.targets[1_000]),
+        )
+        for operation in _ONE_BY_ONE
+        if operation.name in {*_READS, "list_branches"}
+    ),
     *(
         replace(
             operation,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.results import Figure, Section
 
-FILE_WIDTH = 110
+FILE_WIDTH = 120
 _TITLES: dict[Section, str] = {
     "operations": "Beside the SDK's class (ratio: times better)",
     "growth": "Growth with the history's length",
@@ -61,10 +61,13 @@ def print_tables(machine: dict[str, Any], figures: list[Figure]) -> None:
 
 def _table(title: str, size: str, figures: list[Figure]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    values = [name for name in ("sdk", "ours", "raw") if _used(figures, name)]
+    values = [
+        name for name in ("sdk", "ours", "raw", "sdk_cpu", "ours_cpu") if _used(figures, name)
+    ]
     with_ratio = _used(figures, "ratio")
     table.add_column("operation")
-    for header in (size, *values, "unit", *(["ratio"] if with_ratio else []), "target", ""):
+    headers = [name.replace("_", " ") for name in values]
+    for header in (size, *headers, "unit", *(["ratio"] if with_ratio else []), "target", ""):
         table.add_column(header, justify="left" if header == "unit" else "right", no_wrap=True)
     for figure in figures:
         cells = [figure.name, "" if figure.size is None else f"{figure.size:,}"]

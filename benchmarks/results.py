@@ -19,7 +19,8 @@ class Figure:
 
     ``sdk``, ``ours`` and ``raw`` are in ``unit``. ``ratio`` is what ``target`` speaks of: how many
     times better ours is than the SDK's, or how many times worse than the raw limit, or how much it
-    grows. ``bound`` says on which side of the target it must lie.
+    grows. ``bound`` says on which side of the target it must lie. ``sdk_cpu`` and ``ours_cpu`` are the
+    processor time of all threads, in milliseconds.
     """
 
     section: Section
@@ -29,6 +30,8 @@ class Figure:
     sdk: float | None = None
     ours: float | None = None
     raw: float | None = None
+    sdk_cpu: float | None = None
+    ours_cpu: float | None = None
     ratio: float | None = None
     target: float | None = None
     bound: Literal["at least", "at most"] = "at least"

@@ -135,7 +135,9 @@ def export(path: Path) -> float:
 def verify(path: Path) -> float:
     """Verify the whole chain."""
     return _command(
-        lambda: verify_command.run(path, expect_head=None, only_head=True, as_json=False)
+        lambda: verify_command.run(
+            path, expect_head=None, after=None, only_head=True, as_json=False
+        )
     )
 
 

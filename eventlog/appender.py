@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads, sealing
@@ -29,11 +30,15 @@ PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
         WHERE previous.position = {previous_position})
 """
+DIGEST = "SELECT position, digest FROM events WHERE position = ?"
 SESSION_EVENTS_AFTER = "WHERE session_id = ? AND version > ? ORDER BY version LIMIT ?"
 SESSION_END = """
     SELECT version, position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT 1
 """
 
+
+LEAVE_ALL_BEHIND = "UPDATE checkpoints SET position = 0 WHERE position > 0"
+"""With several lanes, a checkpoint shows all events or none: a position could not say which it shows."""
 
 StoredEvent: TypeAlias = tuple[
     str, int, str | None, bytes | None, bytes | None, str | None, str | None
@@ -58,6 +63,7 @@ class Ends:
 
     lane: Lane | None = None
     sessions: dict[str, SessionEnd] = field(default_factory=dict)
+    has_grown: bool = False
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -101,6 +107,8 @@ class Appender:
         """Write the checkpoints."""
         if self.projector is not None:
             self.projector.before_commit(tx, tx.lane)
+        elif tx.engine.lanes > 1 and tx.cache[Ends].has_grown:
+            tx.execute(LEAVE_ALL_BEHIND)
 
     def append(
         self,
@@ -122,10 +130,17 @@ class Appender:
         return self.put(tx, session_id, version, stored)
 
     def put(
-        self, tx: Transaction, session_id: str, version: int, events: Iterable[StoredEvent]
+        self,
+        tx: Transaction,
+        session_id: str,
+        version: int,
+        events: Iterable[StoredEvent],
+        times: Iterable[int] | None = None,
     ) -> list[RecordedEvent]:
         """
         Append events as their columns hold them after ``version``, seal, link and project them.
+
+        times: when each was recorded, if that is not now.
 
         Raises KeysMissingError for content in a sealed log that was opened without keys.
         """
@@ -138,7 +153,8 @@ class Appender:
             raise _uncountable(position, version)
         seals = tx.cipher is not None or tx.engine.is_sealed(tx)
         version_of = _version_of(tx, session_id, rows) if seals else _no_version
-        for name, schema_version, branch, given, given_digest, metadata, given_key in events:
+        for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
+            name, schema_version, branch, given, given_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
@@ -151,7 +167,7 @@ class Appender:
                     data = sealing.seal(tx, *columns, given, version_of)
                 data_digest = integrity.data_digest(data or given)
             linked = (position, session_id, version, name, schema_version, branch_id)
-            rest = (data_digest, metadata, key, tx.now)
+            rest = (data_digest, metadata, key, recorded_at)
             digest = integrity.link(head.digest, *linked, *rest)
             row = (*linked, data, *rest, digest)
             rows.append(row)
@@ -160,6 +176,7 @@ class Appender:
         payloads.insert(tx, rows)
         ends = tx.cache[Ends]
         tx.lane = ends.lane = head
+        ends.has_grown = True
         ends.sessions[session_id] = SessionEnd(version, position)
         if self.projector is not None:
             try:
@@ -270,6 +287,13 @@ def read_head(tx: Transaction) -> Head:
 def stored_head(tx: Transaction) -> Head:
     """Return the head of the events that are there, in a unit of work."""
     return head_of(tx.engine.lane_ends(tx), lanes=tx.engine.lanes)
+
+
+def ends_at(tx: Transaction, head: Head) -> list[Lane]:
+    """Return what the log holds now at the positions of a head, in a unit of work."""
+    positions = head.lanes or (head.position,)
+    found = (tx.one(DIGEST, (position,)) for position in positions)
+    return [Lane(*row) for row in found if row is not None]
 
 
 def complete_checkpoint(tx: Transaction) -> int:

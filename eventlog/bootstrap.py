@@ -40,6 +40,8 @@ def claim(
 
     keys: seal a log that is created.
     """
+    if not store.is_memory:
+        store.engine.check_path(store.path, create=create)
 
     def look(tx: Transaction) -> bool:
         if store.engine.identify(tx, store.path):

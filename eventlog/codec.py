@@ -63,6 +63,7 @@ _decoders: dict[str, msgspec.json.Decoder[Event]] = {
 _tags = {name: _encoder.encode({"type": name})[:-1] for name in EVENT_TYPES}
 _items_decoder = msgspec.json.Decoder(_Items)
 _contents_decoder = msgspec.json.Decoder(_Contents)
+_json_decoder = msgspec.json.Decoder()
 _COMPACT: dict[str, Any] = {"separators": (",", ":")}
 _compact = json.JSONEncoder(**_COMPACT)  # making one takes as long as a short document
 _CANNOT_ENCODE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -192,28 +193,22 @@ def decode_items(payloads: Sequence[StoredPayload]) -> list[list[JSON]]:
     return [_items_of(stored[-4], data) for stored, data in zip(payloads, present, strict=True)]
 
 
-def contents(payloads: Sequence[StoredPayload]) -> Callable[[int, int], JSON]:
+def contents(payloads: Sequence[StoredPayload], places: Sequence[tuple[int, int]]) -> list[JSON]:
     """
-    Return a function for the ``content`` of an item, by the index of its payload and its own there.
+    Return the ``content`` of items ("" for none), each given by the indexes of its payload and in that.
 
-    It returns "" for an item without content. Only the items that it is called for are decoded.
+    Other items are not decoded.
     """
     present = _present(payloads)
     try:
         decoded = _contents_decoder.decode_lines(b"\n".join(present))
+        if len(decoded) == len(present):
+            decode = _json_decoder.decode
+            return [decode(decoded[number].items[index].content) for number, index in places]
     except (*_CANNOT_DECODE, RecursionError):
-        decoded = []
-    if len(decoded) != len(present):
-        items = decode_items(payloads)
-        return lambda number, index: items[number][index].get("content", "")
-
-    def content(number: int, index: int) -> JSON:
-        try:
-            return msgspec.json.decode(decoded[number].items[index].content)
-        except (*_CANNOT_DECODE, RecursionError):  # a number that only the json module takes
-            return decode_items([payloads[number]])[0][index].get("content", "")
-
-    return content
+        pass  # a damaged one, or a number that only the json module takes
+    items = decode_items(payloads)
+    return [items[number][index].get("content", "") for number, index in places]
 
 
 def older_item_shapes() -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ a rewrite is due until one has finished, even if a process is killed in between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import leases, properties
@@ -60,6 +60,14 @@ def blank(
     if is_whole:
         leases.delete(tx, session_id)
     properties.set_property(tx, REWRITE_DUE, "1")
+
+
+def blank_copies(tx: Transaction, positions: Iterable[int]) -> None:
+    """Blank, in a unit of work, copies of payloads that were blanked in the log that they came from."""
+    left = [position for position in positions if not stored_payloads.is_blanked(tx, position)]
+    if left:
+        stored_payloads.blank(tx, left)
+        properties.set_property(tx, REWRITE_DUE, "1")
 
 
 def is_rewrite_due(tx: Transaction) -> bool:

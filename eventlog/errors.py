@@ -29,6 +29,7 @@ Everything that can go wrong, as one tree.
     │   ├── KeyNotFoundError (LookupError)  the key file has no such key
     │   └── WrongKeyError (ValueError)      the root key, or a key in the file, is another one
     ├── SourceError (ValueError)            the source of an import has an unknown format
+    ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
     ├── ProjectionError                     a projection cannot be used with this log
     │   ├── NewerProjectionError            a newer release built it
@@ -41,6 +42,9 @@ Everything that can go wrong, as one tree.
         ├── InvalidBranchError              blank or ambiguous, main, or the current branch
         ├── TurnNotFoundError
         ├── VersionNotFoundError            the session never had this version
+        ├── ItemNotFoundError               the session, or the log, has no such item
+        ├── ItemRedactedError               it was redacted before
+        ├── ItemErasedError                 its content was erased before
         ├── SessionNotFoundError
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
@@ -270,6 +274,17 @@ class SourceError(EventLogError, ValueError):
     """The source's file, if it is one."""
 
 
+class CopyError(EventLogError, ValueError):
+    """
+    The target of a copy has other events than the source. Copy into an empty log.
+
+    sessions: those that differ, if known.
+    """
+
+    path: str
+    sessions: tuple[str, ...] = ()
+
+
 class InvalidQueryError(EventLogError, ValueError):
     """A filter, group, order, limit, cursor or text is invalid. The message says which and why."""
 
@@ -397,6 +412,54 @@ class VersionNotFoundError(ConversationError):
             session_id=session_id,
             version=version,
             actual=actual,
+        )
+
+
+class ItemNotFoundError(ConversationError):
+    """The log, or the session (``session_id``), never had this item. ``get_transcript`` lists items."""
+
+    position: int
+    index: int
+    session_id: str | None
+
+    def __init__(self, *, position: int, index: int, session_id: str | None = None) -> None:
+        where = "the log" if session_id is None else f"session {session_id!r}"
+        super().__init__(
+            f"{where} has no item {index} at position {position}",
+            position=position,
+            index=index,
+            session_id=session_id,
+        )
+
+
+class ItemRedactedError(ConversationError):
+    """The item was redacted before, by the event at ``redaction_position``. Nothing is left to do."""
+
+    position: int
+    index: int
+    redaction_position: int
+
+    def __init__(self, *, position: int, index: int, redaction_position: int) -> None:
+        super().__init__(
+            f"item {index} at position {position} was redacted before, "
+            f"by the event at position {redaction_position}",
+            position=position,
+            index=index,
+            redaction_position=redaction_position,
+        )
+
+
+class ItemErasedError(ConversationError):
+    """The item's content was erased before. Nothing is left to do."""
+
+    position: int
+    index: int
+
+    def __init__(self, *, position: int, index: int) -> None:
+        super().__init__(
+            f"the content of item {index} at position {position} was erased before",
+            position=position,
+            index=index,
         )
 
 

@@ -89,6 +89,19 @@ class TurnRedone(Event, frozen=True, tag="turn_redone"):
     items: list[JSON]
 
 
+class ItemRedacted(Event, frozen=True, tag="item_redacted"):
+    """
+    The content of an item was replaced by a placeholder, on every branch.
+
+    ``item``: the item. ``items``: all items of the item's event, with the placeholders of those that were
+    redacted. They replace the items of that event, so that its payload can be erased.
+    """
+
+    item: ItemRef
+    items: list[JSON]
+    reason: str | None = None
+
+
 class BranchCreated(Event, frozen=True, tag="branch_created"):
     """
     A branch was created, with the items of another branch up to and including ``last_item``.
@@ -251,6 +264,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         ItemsReplaced,
         TurnUndone,
         TurnRedone,
+        ItemRedacted,
         BranchCreated,
         BranchSwitched,
         BranchDeleted,
@@ -270,7 +284,7 @@ ITEM_EVENTS: Final[tuple[type[ItemsAdded | ItemsReplaced | TurnRedone], ...]] = 
     ItemsReplaced,
     TurnRedone,
 )
-"""The events whose payload holds items."""
+"""The events that add items."""
 
 ITEM_EVENT_NAMES: Final = ", ".join(f"'{kind.type_name()}'" for kind in ITEM_EVENTS)
 """Their types, as a list in SQL."""

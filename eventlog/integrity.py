@@ -91,7 +91,7 @@ def head_of(ends: Iterable[Lane], *, lanes: int) -> Head:
     return head
 
 
-def _is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
+def is_in(head: Head, digests: Mapping[int, bytes]) -> bool:
     """Whether this is the head of a log in which these positions have these digests."""
     if not head.lanes:
         return digests.get(head.position) == head.digest
@@ -106,6 +106,12 @@ class Finding(NamedTuple):
 
     position: int | None
     problem: str
+
+
+def missing_head(head: Head) -> Finding:
+    """Return the problem of a log that does not contain a head."""
+    problem = "the event that was expected here, by its digest, is not in the log"
+    return Finding(head.position, problem)
 
 
 class Verification(NamedTuple):
@@ -156,19 +162,34 @@ def link(
 
 
 class Verifier:
-    """Reads the log in order, once, and collects what is wrong. Memory grows with the sessions."""
+    """
+    Reads the log in order, once, and collects what is wrong. Memory grows with the sessions.
 
-    def __init__(self, expect_head: Head | None = None, *, lanes: int = 1) -> None:
+    after: the ends of lanes that are known to be right. The rows must then follow them.
+    known: digests of events before those, which the expected head may refer to.
+    """
+
+    def __init__(
+        self,
+        expect_head: Head | None = None,
+        *,
+        lanes: int = 1,
+        after: Iterable[Lane] = (),
+        known: Iterable[Lane] = (),
+    ) -> None:
         self.events = 0
         self.findings: list[Finding] = []
         self._lanes = [Lane(lane, FIRST) for lane in range(lanes)]
+        for end in after:
+            self._lanes[end.position % lanes] = end
+        self._begins_later = any(lane.digest != FIRST for lane in self._lanes)
         self._versions: dict[Any, int] = {}
         self._expected = expect_head
         # The digests at the positions of the expected head.
         self._wanted: set[int] = (
             {*expect_head.lanes, expect_head.position} if expect_head else set()
         )
-        self._digests = {0: FIRST}
+        self._digests = {0: FIRST, **{end.position: end.digest for end in known}}
 
     @property
     def head(self) -> Head:
@@ -206,7 +227,8 @@ class Verifier:
         ]:
             yield f"{' and '.join(strange)} cannot be read: not UTF-8, or of the wrong type"
             return
-        expected_version = self._versions.get(session_id, 0) + 1
+        first_version = version if self._begins_later else 1
+        expected_version = self._versions.get(session_id, first_version - 1) + 1
         if version != expected_version:
             yield f"session {session_id!r} jumps to version {version} (expected {expected_version})"
         if data is not None:
@@ -245,10 +267,8 @@ class Verifier:
         if positions_given > head.position:
             missing = f"events {head.position + 1} to {positions_given} are missing at the end"
             self.findings.append(Finding(head.position + 1, missing))
-        if self._expected is not None and not _is_in(self._expected, self._digests):
-            at = self._expected.position
-            problem = "the event that was expected here, by its digest, is not in the log"
-            self.findings.append(Finding(at, problem))
+        if self._expected is not None and not is_in(self._expected, self._digests):
+            self.findings.append(missing_head(self._expected))
         return Verification(head, self.events, tuple(self.findings))
 
 

@@ -82,10 +82,15 @@ def is_free(tx: Transaction, session_id: str, dead: Lease | None = None) -> bool
     return last is None or last.expires_at <= tx.now or last == dead
 
 
-def take(tx: Transaction, session_id: str, holder: str, duration: int) -> Lease:
-    """Take a session's free lease for a number of microseconds, and return it."""
+def prepare(tx: Transaction) -> None:
+    """Create the table, if it does not exist."""
     if TABLE not in tx.engine.table_names(tx):
         tx.execute(tx.engine.create_statement(CREATE))
+
+
+def take(tx: Transaction, session_id: str, holder: str, duration: int) -> Lease:
+    """Take a session's free lease for a number of microseconds, and return it."""
+    prepare(tx)
     rows = tx.all(TAKE, (session_id, holder, tx.now, tx.now + duration))
     return Lease(*rows[0])
 

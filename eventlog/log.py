@@ -16,6 +16,7 @@ from agents_eventlog.eventlog.appender import (
     PAGE_EVENTS,
     Appender,
     Projector,
+    ends_at,
     last_assigned,
     ledger,
     metadata_json,
@@ -37,12 +38,18 @@ from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from agents_eventlog.eventlog.events import Event
-from agents_eventlog.eventlog.integrity import Head, Verification, Verifier
+from agents_eventlog.eventlog.integrity import (
+    Head,
+    Verification,
+    Verifier,
+    is_in,
+    missing_head,
+)
 from agents_eventlog.eventlog.reader import Query
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.engines import engine_for
-from agents_eventlog.eventlog.storage.transaction import Row, Transaction, Unit
+from agents_eventlog.eventlog.storage.transaction import Lane, Row, Transaction, Unit
 from agents_eventlog.eventlog.subscription import follow, source
 
 T = TypeVar("T")
@@ -148,10 +155,10 @@ class EventLog:
             raise ValueError(f"invalid durability: expected 'full' or 'normal', got {durability!r}")
         engine = engine_for(path)
         target = engine.resolve(path)
-        if target != MEMORY:
-            engine.check_path(target, create=create and not read_only)
         found = keys_of(keys)
         if read_only:
+            if target != MEMORY:
+                engine.check_path(target, create=False)
             return cls(open_read_only(engine, target, found), target, read_only=True)
 
         def prepare(store: Store, is_new: bool) -> None:
@@ -322,7 +329,8 @@ class EventLog:
             To resume on PostgreSQL, give the last position seen for each ``position % 64``: its events
             become visible in the order of positions only within these lanes and within each session.
         poll_seconds: seconds between reads that look for the events of other processes. Events that this
-            process appends arrive at once, unless this log is ``read_only``.
+            process appends arrive at once, unless this log is ``read_only``; on PostgreSQL, so do those of
+            other processes.
 
         Ends when the log is closed. To stop early, break out of the loop (use ``contextlib.aclosing`` to
         release it immediately). After a StoreError, resume with ``after=`` the last position you saw.
@@ -350,18 +358,36 @@ class EventLog:
         """
         return await self._read(stored_head)
 
-    async def verify(self, expect_head: Head | str | None = None) -> Verification:
+    async def verify(
+        self,
+        expect_head: Head | str | None = None,
+        *,
+        after: Head | str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Verification:
         """
         Recompute every event's digest, and check that each event is in its place and can be decoded.
 
         expect_head: a ``head()`` saved earlier, or its ``str``; the log must still contain it.
+        after: a head that was verified before, or its ``str``: the log must still contain it, and only the
+            events after it are read. The result's number of events is theirs.
+        on_progress: called with the number of events read so far.
 
-        Does not raise for a damaged file: unreadable parts are findings, too. Raises ValueError if
-        ``expect_head`` is a str in another format.
+        Does not raise for a damaged file: unreadable parts are findings, too. Raises ValueError if a head
+        is a str in another format.
         """
         expected = Head.parse(expect_head) if isinstance(expect_head, str) else expect_head
+        begin = Head.parse(after) if isinstance(after, str) else after
         lanes = self.store.engine.lanes
-        verifier, cursor = Verifier(expected, lanes=lanes), Cursor(lanes)
+        ends: list[Lane] = []
+        known: list[Lane] = []
+        if begin is not None and begin.position > 0:
+            ends = await self._read(partial(ends_at, head=begin))
+            known = [*ends, *await self._read(partial(ends_at, head=expected or begin))]
+            if not is_in(begin, {end.position: end.digest for end in ends}):
+                return Verification(begin, 0, (missing_head(begin),))
+        verifier = Verifier(expected, lanes=lanes, after=ends, known=known)
+        cursor = Cursor.of(lanes, [end.position for end in ends])
         while True:
             try:
                 rows, given = await self._read(partial(_rows_and_end, cursor=cursor))
@@ -376,6 +402,8 @@ class EventLog:
                     )
                 return verifier.finish(given)
             await asyncio.to_thread(verifier.read, rows)
+            if on_progress is not None:
+                on_progress(verifier.events)
 
     async def verify_session(self, session_id: str) -> Verification:
         """

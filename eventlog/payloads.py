@@ -215,6 +215,12 @@ def at(
     return next(rows, None)
 
 
+def is_blanked(tx: Transaction, position: int) -> bool:
+    """Return whether an event has no payload, or does not exist."""
+    row = at(tx, position, is_opened=False)
+    return row is None or row[-1] is None
+
+
 def sizes(tx: Transaction) -> list[Row]:
     """Return (type, events, bytes of payloads, erased payloads), the largest type first."""
     return tx.all(SIZES.format(payload=_payload(tx)))

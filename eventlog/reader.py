@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.appender import up_to_page_bytes
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
@@ -16,9 +16,35 @@ from agents_eventlog.eventlog.events import EVENT_TYPES, Event
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
+DAY = 86_400_000_000
 EVENT_COUNTS = """
     SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
 """
+
+
+EVENTS_BEFORE = "WHERE session_id = ? AND version < ? ORDER BY version DESC LIMIT ?"
+ACTORS = "SELECT metadata, COUNT(*) FROM events GROUP BY metadata"
+DAYS = f"""
+    SELECT (recorded_at - (recorded_at % {DAY} + {DAY}) % {DAY}) / {DAY}, COUNT(*)
+    FROM events GROUP BY 1 ORDER BY 1
+"""
+
+
+def counts_by_actor(tx: Transaction) -> dict[str | None, int]:
+    """Return the number of events of each actor; None for events without one."""
+    found: dict[str | None, int] = {}
+    for metadata, count in tx.execute(ACTORS):
+        actor = None
+        if metadata is not None and '"actor"' in metadata:
+            actor = codec.decode_recording(metadata, position=0).get("actor")
+        name = actor if isinstance(actor, str | None) else codec.encode_json(actor).decode()
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def counts_by_day(tx: Transaction) -> list[tuple[int, int]]:
+    """Return (day since 1970 UTC, events recorded on it), in order."""
+    return [(day, count) for day, count in tx.execute(DAYS)]
 
 
 def event_counts(tx: Transaction) -> tuple[int, int, int | None, int | None]:
@@ -114,6 +140,16 @@ def microseconds(time: datetime) -> int:
     """Return a time in microseconds since 1970 UTC; a time without a zone is UTC."""
     aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def events_before(
+    tx: Transaction, session_id: str, version: int, limit: int
+) -> list[RecordedEvent]:
+    """Return the last events of a session before a version, the newest first; at most ``limit``."""
+    rows = payloads.event_rows(tx, EVENTS_BEFORE, (session_id, version, limit))
+    page = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
+    ErasedShapes().fill(tx, page)
+    return page
 
 
 def event_at(tx: Transaction, position: int) -> RecordedEvent | None:

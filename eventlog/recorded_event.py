@@ -147,6 +147,14 @@ class RecordedEvent:
             return self.recorded_at
         return occurred_at(self.recorded_at, self.metadata_json, self.position)
 
+    @property
+    def happened_at(self) -> int:
+        """``occurred_at``; ``recorded_at`` if the metadata cannot be read."""
+        try:
+            return self.occurred_at
+        except (ValueError, RecursionError):
+            return self.recorded_at
+
     def __repr__(self) -> str:
         return (
             f"RecordedEvent(position={self.position}, session_id={self.session_id!r}, "

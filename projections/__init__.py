@@ -1,5 +1,7 @@
 """Projections: tables that are computed from the events of a log, and can be rebuilt from them."""
 
+from functools import cache
+
 from agents_eventlog.eventlog.appender import complete_checkpoint
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 
+@cache
 def default(*, search: bool = False) -> Projections:
     """
     Return the projections that session objects and ``ConversationLog`` read: conversations and usage, with

@@ -101,6 +101,12 @@ def create_tables(tx: Transaction, projection: Projection, *, replace: bool) -> 
     set_property(tx, MAKERS, json.dumps(made, sort_keys=True))
 
 
+def empty_tables(tx: Transaction, projection: Projection) -> None:
+    """Delete the rows of a projection that is to be built again, by a role that may not create tables."""
+    for table in base.tables(tx.engine, projection):
+        tx.execute(f'DELETE FROM "{table.name}"')
+
+
 def catch_up(tx: Transaction, projections: Collection[Projection], position: int) -> None:
     """Apply all events after a position, in a unit of work."""
     cursor = Cursor(tx.engine.lanes, position)

@@ -25,6 +25,7 @@ from agents_eventlog.projections.build import (
     catch_up,
     checkpoints,
     create_tables,
+    empty_tables,
     set_checkpoint,
     usable_to,
 )
@@ -116,14 +117,16 @@ class Projections:
         for name, projection in self.by_name.items():
             checkpoint = found.get(name)
             position = usable_to(checkpoint, projection)
-            if checkpoint is None or checkpoint.version < projection.version:
-                create_tables(tx, projection, replace=checkpoint is not None)
-            elif checkpoint.version > projection.version:
+            if checkpoint is not None and checkpoint.version > projection.version:
                 raise NewerProjectionError(
                     projection=name, found=checkpoint.version, known=projection.version
                 )
-            elif position == complete:
+            if self._is_built(name, found, complete):
                 continue
+            if checkpoint is None or checkpoint.version < projection.version:
+                create_tables(tx, projection, replace=checkpoint is not None)
+            elif tx.engine.lanes > 1:  # or the rows are those of the events up to its position
+                empty_tables(tx, projection)
             if projection.handles:
                 catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, complete)

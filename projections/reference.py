@@ -138,12 +138,18 @@ class State:
     """Every session of a log, by id."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
+    redactions: dict[ItemRef, tuple[int, str | None]] = field(default_factory=dict)
+    """The position of the newest redaction of each redacted item, and its reason."""
 
     def apply(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         if recorded.type == events.ContentErased.type_name():
             self._erase(recorded)  # about payloads, not about the conversation
+            return
+        if recorded.type == events.ItemRedacted.type_name():
+            if isinstance(redacted := recorded.event, events.ItemRedacted):  # about payloads, too
+                self.redactions[redacted.item] = recorded.position, redacted.reason
             return
         if isinstance(correction := recorded.event, events.UsageCorrected):
             self._correct(correction)  # about the books, not about the conversation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import postgres
+from tests import engines, postgres
 from tests.sdk_versions import unmet
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the seed of the random tests; default: EVENTLOG_PROOF_SEED, or 0",
     )
 
+    parser.addoption(
+        "--engine",
+        choices=("sqlite", "postgres"),
+        default="sqlite",
+        help="where the logs of the adapters' and the properties' tests are: see tests/engines.py",
+    )
+
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('seed')}"
@@ -43,8 +50,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let the long tests take their time, and measure what tests reach where that takes little."""
+    if config.getoption("engine") == "postgres":
+        engines.select(config, items)
     for item in items:
         if reason := unmet(item.nodeid):
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -52,6 +61,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(PROOF_TIMEOUT_SECONDS), append=False)
+
+
+@pytest.fixture(autouse=True)
+def _engine(request: pytest.FixtureRequest) -> None:
+    """Put the logs of the test where ``--engine`` says."""
+    if request.config.getoption("engine") == "postgres":
+        monkeypatch = request.getfixturevalue("monkeypatch")
+        engines.redirect(monkeypatch, request.getfixturevalue("server"))
 
 
 @pytest.fixture

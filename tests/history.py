@@ -34,6 +34,10 @@ START = 1_700_000_000_000_000
 """When the first event of a made-up history happens, in microseconds since 1970 UTC."""
 
 
+REDACTIONS = "(redactions)"
+"""The name under which a picture has the redactions, beside the sessions."""
+
+
 class Entry(NamedTuple):
     """An event, and where it happened."""
 
@@ -91,8 +95,10 @@ def stored(log: EventLog) -> list[RecordedEvent]:
 
     def unit(tx: Transaction) -> list[RecordedEvent]:
         events: list[RecordedEvent] = []
-        while page := read_events(tx, Cursor(1, events[-1].position if events else 0)):
+        cursor = Cursor(tx.engine.lanes)
+        while page := read_events(tx, cursor):
             events += page
+            cursor.advance(recorded.position for recorded in page)
         return events
 
     return log.store.read_sync(unit)
@@ -103,7 +109,10 @@ def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[t
     found = {}
     for projection in projections:
         for table in tables(SQLITE, projection):
-            columns = ", ".join(f'"{name}", typeof("{name}")' for name in table.columns)
+            kind = "typeof" if tx.engine.lanes == 1 else "pg_typeof"
+            columns = ", ".join(
+                f'"{name}", CAST({kind}("{name}") AS TEXT)' for name in table.columns
+            )
             order = ", ".join(f'"{name}"' for name in table.key)
             found[table.name] = tx.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}')
     return found
@@ -113,14 +122,19 @@ def dump(tx: Transaction, projections: Iterable[Projection]) -> dict[str, list[t
 
 
 def seen(tx: Transaction) -> dict[str, dict[str, Any]]:
-    """Return each session as the tables have it."""
-    return {
+    """Return each session as the tables have it, and the redactions of all."""
+    sessions = {
         row[0]: _seen_session(tx, row)
         for row in tx.all(
             "SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count,"
             " turn_count, branch_count, cleared_version, cleared_at, deleted_at, erased_at"
             " FROM sessions"
         )
+    }
+    redacted = tx.all("SELECT position, index_in_event, redaction_position, reason FROM redactions")
+    return {
+        **sessions,
+        REDACTIONS: {str((at, index)): tuple(rest) for at, index, *rest in redacted},
     }
 
 
@@ -176,8 +190,9 @@ def items_of(tx: Transaction, pointer: Pointer) -> list[tuple[Any, ...]]:
 
 
 def meant(state: State) -> dict[str, dict[str, Any]]:
-    """Return each session as the fold has it."""
-    return {name: _meant_session(session) for name, session in state.sessions.items()}
+    """Return each session as the fold has it, and the redactions of all."""
+    sessions = {name: _meant_session(session) for name, session in state.sessions.items()}
+    return {**sessions, REDACTIONS: {str(_place(r)): rest for r, rest in state.redactions.items()}}
 
 
 def _meant_session(session: Session) -> dict[str, Any]:

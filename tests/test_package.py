@@ -66,6 +66,9 @@ def test_the_wheel_installs_one_top_level_package_with_every_module(wheel: Path)
     }
     assert sources <= set(names)
     assert "agents_eventlog/py.typed" in names
+    view = ROOT / "adapters" / "view"
+    pages = {file for folder in ("templates", "static") for file in (view / folder).iterdir()}
+    assert {f"agents_eventlog/{file.relative_to(ROOT)}" for file in pages} <= set(names)
 
 
 def test_the_first_sample_runs_beside_foreign_packages_and_project_folders_of_our_names(

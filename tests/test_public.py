@@ -23,7 +23,8 @@ PUBLIC = {
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
         EventLog EventLogError
-        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRef ItemsAdded ItemsReplaced
+        ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
+        ItemRef ItemsAdded ItemsReplaced
         Key KeyFile Keys LogKeys
         MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
         Transaction
@@ -36,11 +37,12 @@ PUBLIC = {
         SessionFilters Usage Views default items_as_of kept replay
     """,
     "agents_eventlog.adapters": """
-        AdvancedSQLiteSession BranchComparison BranchNode BranchRow Budget BudgetUsage ComparedTurn
-        ConversationLog Deletion EventLogSession ItemFilters ItemHit ItemRow OnlyPrices Price Prices
-        RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
-        TablePair ToolCounts ToolFilters TranscriptRow TurnRow TurnSide TurnUsage UsageGroup
-        UsageHooks UsageOfTurn UsageStats import_file
+        AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
+        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession ItemFilters ItemHit
+        ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
+        Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
+        TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
+        TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens

@@ -5,8 +5,8 @@ Documents of ``--json``, one per line: ``event`` (position, session_id, version,
 occurred_at, recorded_at, actor, trace_id, account, state: "whole",
 "erased", "sealed", "shredded" or "unreadable", data: the
 event's complete content or null, popped: the complete item that a pop removed or null, items: account,
-gone: null or "popped", "undone", "replaced", "deleted", "cleared", gone_at: position or null), then
-``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``
+gone: null or "popped", "undone", "replaced", "deleted", "cleared", "erased", gone_at: position or null),
+then ``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``
 (ok, session_id: null for the whole log, events, first_bad_position, head: position, digest). Events
 of ``--follow`` come after that. With ``--session`` only that session's events are verified.
 """
@@ -14,23 +14,25 @@ of ``--follow`` come after that. With ``--session`` only that session's events a
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.cli.verify import chain_document
-from agents_eventlog.adapters.conversations import event_descriptions, summary, timestamps
-from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations import (
+    audit_trail,
+    event_descriptions,
+    summary,
+    timestamps,
+    verification,
+)
+from agents_eventlog.adapters.conversations.audit_trail import Filters, Histories
 from agents_eventlog.adapters.conversations.printable import printable
-from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.errors import BranchNotFoundError, ConversationError, EventLogError
 from agents_eventlog.eventlog.events import EVENT_TYPES, BranchCreated, ItemPopped
-from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
 
 if TYPE_CHECKING:
@@ -39,58 +41,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from agents_eventlog.adapters.conversations.audit_trail import Entry
     from agents_eventlog.adapters.conversations.event_descriptions import EventDescription
     from agents_eventlog.eventlog import EventLog, Verification
-    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.recorded_event import RecordedEvent
 
 BATCH_EVENTS = 200
 """Number of events printed at once."""
-
-
-class Filters(NamedTuple):
-    """Event filters; times in microseconds since 1970 UTC, ``until`` exclusive."""
-
-    session_id: str | None = None
-    branch_id: str | None = None
-    since: int | None = None
-    until: int | None = None
-    types: Sequence[str] = ()
-    actor: str | None = None
-    limit: int | None = None
-
-    def fits(self, recorded: RecordedEvent) -> bool:
-        """Return whether an event matches all filters."""
-        if self.session_id is not None and recorded.session_id != self.session_id:
-            return False
-        if self.types and recorded.type not in self.types:
-            return False
-        time = happened_at(recorded)
-        if self.since is not None and time < self.since:
-            return False
-        if self.until is not None and time >= self.until:
-            return False
-        if self.actor is not None and event_descriptions.bound(recorded, "actor") != self.actor:
-            return False
-        return self.branch_id is None or self.branch_id in _branches(recorded)
-
-
-def happened_at(recorded: RecordedEvent) -> int:
-    """Return the time of an event, or its recording time if its metadata is unreadable."""
-    try:
-        return recorded.occurred_at
-    except (ValueError, RecursionError):
-        return recorded.recorded_at
-
-
-def _branches(recorded: RecordedEvent) -> set[str | None]:
-    """Return the branch of an event, and the branches that it names."""
-    try:
-        event = recorded.outlined().event
-    except ValueError:
-        event = None
-    names = {recorded.branch_id}
-    return names | {getattr(event, name, None) for name in ("branch_id", "from_branch_id")}
 
 
 def run(
@@ -139,7 +96,7 @@ async def _require(log: EventLog, filters: Filters) -> None:
         async for _ in log.read(session_id, branch_id=branch_id, limit=1):
             return
         async for created in log.read(session_id, types=[BranchCreated]):
-            if branch_id in _branches(created):
+            if branch_id in audit_trail.branches_of(created):
                 return
     except EventLogError:
         return  # the timeline reports the unreadable event
@@ -147,7 +104,7 @@ async def _require(log: EventLog, filters: Filters) -> None:
 
 
 async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) -> bool:
-    history = ItemHistory()
+    histories = Histories()
     head = (await log.head()).position
     problem: str | None = None
     try:
@@ -155,11 +112,11 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
         sessions = _sessions(filters, chosen, follow=follow)
         for session_id in sessions:
             async for recorded in log.read(session_id, until=head):
-                history.follow(recorded)
+                histories.follow(recorded)
         timeline = log.read(filters.session_id, until=head) if chosen is None else _each(chosen)
         async for recorded in timeline:
             if chosen is not None or filters.fits(recorded):
-                await _show(log, recorded, history, view)
+                await _show(log, recorded, histories, view)
     except EventLogError as error:
         problem = str(error)
     view.flush()
@@ -169,9 +126,9 @@ async def _audit(log: EventLog, filters: Filters, view: _View, *, follow: bool) 
     if follow and problem is None:
         async with aclosing(log.subscribe(filters.session_id, after=head)) as events:
             async for recorded in events:
-                history.follow(recorded)
+                histories.follow(recorded)
                 if filters.fits(recorded):
-                    await _show(log, recorded, history, view)
+                    await _show(log, recorded, histories, view)
                     view.flush()
     return verified.ok and problem is None
 
@@ -206,23 +163,14 @@ async def _each(events: Sequence[RecordedEvent]) -> AsyncIterator[RecordedEvent]
         yield recorded
 
 
-async def _show(log: EventLog, recorded: RecordedEvent, history: ItemHistory, view: _View) -> None:
+async def _show(log: EventLog, recorded: RecordedEvent, histories: Histories, view: _View) -> None:
+    paths = histories.paths[recorded.session_id]
     popped = None
-    try:
-        if isinstance(recorded.event, ItemPopped):
-            popped = await log.query(
-                partial(
-                    conversation_queries.item,
-                    ref=recorded.event.item,
-                    session_id=recorded.session_id,
-                )
-            )
-    except (EventLogError, IndexError):
-        popped = None  # erased or unreadable
-    described = event_descriptions.describe_event(
-        recorded, history.facts, history.gone, popped, full=view.full
-    )
-    view.add(recorded, described, popped)
+    if recorded.type == ItemPopped.type_name():
+        unit = partial(audit_trail.popped_item, recorded=recorded, redacted=histories.redacted)
+        popped = await log.query(unit)
+    recorded = histories.redacted.covered(recorded)
+    view.add(audit_trail.entry(recorded, paths, popped, full=view.full))
 
 
 class _View:
@@ -233,21 +181,21 @@ class _View:
         self._out = out
         self._as_json = as_json
         self._shows_session = shows_session
-        self._waiting: list[tuple[RecordedEvent, EventDescription]] = []
+        self._waiting: list[Entry] = []
         self._day: str | None = None
 
-    def add(self, recorded: RecordedEvent, described: EventDescription, popped: JSON) -> None:
+    def add(self, entry: Entry) -> None:
         """Print an event, or queue it for the next batch."""
         if self._as_json:
-            terminal.print_json(_document(recorded, described, popped))
+            terminal.print_json(audit_trail.document(entry))
             return
-        day = timestamps.day(happened_at(recorded))
+        day = timestamps.day(entry.recorded.happened_at)
         if day != self._day or len(self._waiting) >= BATCH_EVENTS:
             self.flush()
         if day != self._day:
             self._out.print(Text(f"{day} UTC", style="bold"))
         self._day = day
-        self._waiting.append((recorded, described))
+        self._waiting.append(entry)
 
     def flush(self) -> None:
         """Print the queued events."""
@@ -266,7 +214,7 @@ class _View:
             if problem is not None:
                 terminal.print_json({"kind": "finding", "position": None, "problem": problem})
             ok = verified.ok and problem is None
-            document = {"ok": ok, "session_id": session_id, **chain_document(verified)}
+            document = {"ok": ok, "session_id": session_id, **verification.chain(verified)}
             terminal.print_json({"kind": "integrity", **document})
             return
         if problem is not None:
@@ -286,11 +234,11 @@ class _View:
 
     def _print_lines(self) -> None:
         """Print the queue in columns, the last one folded. A rich table takes nearly twice as long."""
-        width = max(6, len(str(self._waiting[-1][0].position)))
+        width = max(6, len(str(self._waiting[-1].recorded.position)))
         rows = []
-        for recorded, described in self._waiting:
+        for recorded, described, _ in self._waiting:
             row = Text().append(f"{recorded.position:>{width}}  ", style="dim")
-            row.append(f"{timestamps.clock(happened_at(recorded))}  ")
+            row.append(f"{timestamps.clock(recorded.happened_at)}  ")
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
@@ -325,33 +273,3 @@ def line(recorded: RecordedEvent, described: EventDescription, *, full: bool = F
         if (value := event_descriptions.bound(recorded, name)) is not None:
             words.append(f"  {label} {printable(summary.shortened(value))}", style="dim")
     return words
-
-
-def _document(
-    recorded: RecordedEvent, described: EventDescription, popped: JSON
-) -> dict[str, JSON]:
-    event = recorded.event if described.state == "whole" else None
-    return {
-        "kind": "event",
-        "position": recorded.position,
-        "session_id": recorded.session_id,
-        "version": recorded.version,
-        "branch_id": recorded.branch_id,
-        "type": recorded.type,
-        "occurred_at": timestamps.iso(happened_at(recorded)),
-        "recorded_at": timestamps.iso(recorded.recorded_at),
-        "actor": event_descriptions.bound(recorded, "actor"),
-        "trace_id": event_descriptions.bound(recorded, "trace_id"),
-        "account": described.account,
-        "state": described.state,
-        "data": None if event is None else json.loads(codec.encode(event)),
-        "popped": popped,
-        "items": [
-            {
-                "account": item.account,
-                "gone": None if item.gone is None else item.gone.how,
-                "gone_at": None if item.gone is None else item.gone.position,
-            }
-            for item in described.items
-        ],
-    }

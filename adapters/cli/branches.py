@@ -5,7 +5,8 @@ Documents of ``--json``, one per line: ``branch`` (session_id, branch_id, from_b
 fork_turn: the last shared turn, last_item: [position, index] of the last item shared at the fork, items,
 own_items, turns, first_words: of the first user message after the fork, created_at, last_used_at, is_live,
 is_current, ended: "deleted" or "cleared", ended_at, last_version: of the session, in which it existed), in
-the order of creation.
+the order of creation; with ``--turns`` followed by ``turn`` for each turn after its fork (branch_id, turn,
+position, index, first_words, time, items, tools, removed: null or how it was removed).
 """
 
 from __future__ import annotations
@@ -16,37 +17,44 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations import outline, summary, timestamps
 from agents_eventlog.adapters.conversations.branches import Branch, branches
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.projections.conversations.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from agents_eventlog.adapters.conversations.outline import OutlineTurn
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
-def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> None:
+def run(
+    path: Path, session_id: str, *, include_ended: bool, shows_turns: bool, as_json: bool
+) -> None:
     """Print the tree of branches. Raises an EventLogError."""
 
-    def unit(tx: Transaction) -> list[Branch]:
+    def unit(tx: Transaction) -> tuple[list[Branch], dict[str, list[OutlineTurn]]]:
         terminal.require_session(tx, session_id)
-        return branches(tx, session_id)
+        found = branches(tx, session_id)
+        return found, _own_turns(tx, session_id, found) if shows_turns else {}
 
     with terminal.opened(path, read_only=True) as log:
         try:
-            found = log.store.read_sync(unit)
+            found, turns = log.store.read_sync(unit)
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     shown = [branch for branch in found if branch.is_live or include_ended]
     if as_json:
         for branch in shown:
-            terminal.print_json({"kind": "branch", "session_id": session_id, **branch.node()})
+            terminal.print_json(branch.document(session_id))
+            for turn in turns.get(branch.branch_id, ()):
+                terminal.print_json({"kind": "turn", "branch_id": branch.branch_id, **turn})
         return
     out = terminal.console()
-    out.print(_tree(session_id, shown, found))
+    out.print(_tree(session_id, shown, found, turns))
     if hidden := len(found) - len(shown):
         out.print(Text(f"{hidden:,} deleted: --all shows them", style="dim"))
 
@@ -54,14 +62,45 @@ def run(path: Path, session_id: str, *, include_ended: bool, as_json: bool) -> N
 # -- for people ---------------------------------------------------------------------------------
 
 
-def _tree(session_id: str, shown: list[Branch], found: list[Branch]) -> Tree:
+def _own_turns(
+    tx: Transaction, session_id: str, found: list[Branch]
+) -> dict[str, list[OutlineTurn]]:
+    """Return the turns after the fork of each branch; those that it had before it ended."""
+    paths = Paths.read(tx, session_id)
+    turns = {}
+    for branch in found:
+        version = paths.version if branch.last_version is None else branch.last_version
+        first = (branch.fork_turn or 0) + 1
+        last = paths.lifelines(branch.branch_id).last_turn(version)
+        numbers = range(first, last + 1)
+        turns[branch.branch_id] = outline.rows(tx, paths, branch.branch_id, version, numbers)
+    return turns
+
+
+def _tree(
+    session_id: str,
+    shown: list[Branch],
+    found: list[Branch],
+    turns: Mapping[str, list[OutlineTurn]],
+) -> Tree:
     root = Tree(Text(printable(session_id), style="bold"), guide_style="dim")
     by_id = {branch.branch_id: branch for branch in found}
     nodes = {branch.branch_id: Tree(_label(branch, by_id), guide_style="dim") for branch in shown}
     for branch in shown:
+        for turn in turns.get(branch.branch_id, ()):
+            nodes[branch.branch_id].add(_turn(turn))
+    for branch in shown:
         parent = _nearest(branch, by_id, nodes)
         (root if parent is None else nodes[parent]).children.append(nodes[branch.branch_id])
     return root
+
+
+def _turn(turn: OutlineTurn) -> Text:
+    words = "(erased)" if turn["first_words"] is None else turn["first_words"]
+    text = Text(f"{turn['turn']}  ", style="dim").append(printable(words), style="not dim")
+    if turn["removed"] is not None:
+        text.append(f"  {turn['removed']}", style="red")
+    return text
 
 
 def _nearest(branch: Branch, by_id: Mapping[str, Branch], nodes: Mapping[str, Tree]) -> str | None:

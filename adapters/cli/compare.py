@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.conversations import event_descriptions, summary
+from agents_eventlog.adapters.conversations import comparison, event_descriptions, summary
 from agents_eventlog.adapters.conversations.comparison import compare_branches
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
@@ -48,10 +48,8 @@ def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        heading = {name: value for name, value in found.items() if name != "turns"}
-        terminal.print_json({"kind": "comparison", "session_id": session_id, **heading})
-        for turn in found["turns"]:
-            terminal.print_json({"kind": "turn", **turn})
+        for document in comparison.documents(session_id, found):
+            terminal.print_json(document)
         return
     turns = summary.counted(found["shared_turns"], "turn")
     items = summary.counted(found["shared_items"], "item")

@@ -10,133 +10,43 @@ Only findings need action.
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.conversations import doctor_checks, summary, timestamps
+from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations.diagnosis import diagnose
 from agents_eventlog.adapters.conversations.printable import printable
-from agents_eventlog.eventlog import leases, payloads
-from agents_eventlog.eventlog.appender import read_head
-from agents_eventlog.eventlog.reader import event_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from rich.console import Console
 
-    from agents_eventlog.eventlog import EventLog
+    from agents_eventlog.adapters.conversations.diagnosis import Diagnosis
     from agents_eventlog.eventlog.events import JSON
-    from agents_eventlog.eventlog.storage.engine import Problem, TableSize
-    from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
 def run(path: Path, *, as_json: bool) -> bool:
     """Print facts and problems of a file; return whether there are no findings."""
     with terminal.opened(path, read_only=True) as log:
-        complaints = _complaints(log)
-        facts: dict[str, JSON] = {}
-        types: list[tuple[Any, ...]] = []
-        sizes: list[TableSize] = []
-
-        def look() -> list[Problem]:
-            facts.update(log.store.read_sync(partial(_facts, path=log.path)))
-            types.extend(log.store.read_sync(payloads.sizes))
-            sizes.extend(log.store.read_sync(log.store.engine.table_sizes))
-            return []
-
-        complaints = [*doctor_checks.guarded(look, "file"), *complaints]
-    ok = all(complaint.is_note for complaint in complaints)
+        found = diagnose(log)
     if as_json:
-        _print_json(facts, types, sizes, complaints, ok=ok)
+        for document in found.documents():
+            terminal.print_json(document)
     else:
-        _print(terminal.console(), facts, types, sizes, complaints, ok=ok)
-    return ok
-
-
-def _complaints(log: EventLog) -> list[Problem]:
-    found: list[Problem] = []
-    in_log: tuple[tuple[str, Callable[[Transaction], Iterator[Problem]]], ...] = (
-        ("file", log.store.engine.problems),
-        ("projections", doctor_checks.of_projections),
-        ("sessions", doctor_checks.of_sessions),
-        ("the SDK's tables", partial(doctor_checks.of_sdk_tables, path=log.path)),
-        ("erasing", doctor_checks.of_erasing),
-    )
-    for subject, check in in_log:
-
-        def run_check(
-            check: Callable[[Transaction], Iterator[Problem]] = check,
-        ) -> list[Problem]:
-            return log.store.read_sync(lambda tx: list(check(tx)))
-
-        found += doctor_checks.guarded(run_check, subject)
-    return found
-
-
-def _facts(tx: Transaction, path: str) -> dict[str, JSON]:
-    events, sessions, first, last = event_counts(tx)
-    head = read_head(tx)
-    return {
-        "path": path,
-        **tx.engine.facts(tx),
-        "events": events,
-        "sessions": sessions,
-        "first_recorded_at": None if first is None else timestamps.iso(first),
-        "last_recorded_at": None if last is None else timestamps.iso(last),
-        "leases": [
-            {
-                "session_id": lease.session_id,
-                "holder": lease.holder,
-                "since": timestamps.iso(lease.since),
-                "expires_at": timestamps.iso(lease.expires_at),
-            }
-            for lease in leases.held(tx)
-        ],
-        "head": {"position": head.position, "digest": head.digest.hex()},
-    }
+        _print(terminal.console(), found)
+    return found.ok
 
 
 # -- printing -----------------------------------------------------------------------------------
 
 
-def _print_json(
-    facts: dict[str, JSON],
-    types: list[tuple[Any, ...]],
-    sizes: list[TableSize],
-    complaints: list[Problem],
-    *,
-    ok: bool,
-) -> None:
-    if facts:
-        terminal.print_json({"kind": "file", **facts})
-    for row in types:
-        terminal.print_json(
-            {"kind": "events", **dict(zip(("type", "events", "bytes", "erased"), row, strict=True))}
-        )
-    for size in sizes:
-        terminal.print_json({"kind": "table", **size._asdict()})
-    for complaint in complaints:
-        document = complaint._asdict()
-        kind = "note" if document.pop("is_note") else "finding"
-        terminal.print_json({"kind": kind, **document})
-    terminal.print_json({"kind": "diagnosed", "ok": ok})
-
-
-def _print(
-    out: Console,
-    facts: dict[str, JSON],
-    types: list[tuple[Any, ...]],
-    sizes: list[TableSize],
-    complaints: list[Problem],
-    *,
-    ok: bool,
-) -> None:
+def _print(out: Console, found: Diagnosis) -> None:
+    facts, types, sizes, complaints = found
     if facts:
         _print_facts(out, facts)
     if types:
@@ -159,7 +69,7 @@ def _print(
         out.print(line)
         out.print(Text(printable(f"  -> {complaint.advice}"), style="dim"))
     findings = sum(not complaint.is_note for complaint in complaints)
-    if ok:
+    if found.ok:
         out.print(Text("no problems found", style="green"))
     else:
         out.print(Text(f"{summary.counted(findings, 'problem')} found", style="bold red"))

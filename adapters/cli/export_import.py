@@ -55,7 +55,7 @@ def export(
     if output is not None:
         check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
-    with terminal.opened(path, read_only=True) as log, _bar("exporting", shown=shown) as show:
+    with terminal.opened(path, read_only=True) as log, bar("exporting", shown=shown) as show:
         written = ExportProgress(0, 0, 0)
 
         def on_progress(progress: ExportProgress) -> None:
@@ -189,7 +189,7 @@ def import_(
     outcomes: list[ImportResult] = []
     try:
         is_tried = dry_run or (not _is_there(path) and _is_all_broken(import_source))
-        with _target(path, dry_run=is_tried) as log, _bar("importing", shown=not as_json) as show:
+        with _target(path, dry_run=is_tried) as log, bar("importing", shown=not as_json) as show:
             imported = import_source(log, dry_run=is_tried, on_progress=show)
             with terminal.acting(actor):
                 asyncio.run(_collect(imported, outcomes, as_json=as_json))
@@ -290,7 +290,7 @@ def _remark(outcome: ImportResult) -> str | None:
 
 
 @contextmanager
-def _bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+def bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     """Yield the callback of a progress bar on stderr, or None if stderr is not a terminal."""
     err = terminal.console(stderr=True)
     if not (shown and err.is_terminal):

@@ -134,6 +134,13 @@ def verify(
             help="A head saved earlier, which the log must contain.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION:DIGEST",
+            help="A head verified earlier: read only the events after it. Skips the projection tables.",
+        ),
+    ] = None,
     head: Annotated[
         bool,
         typer.Option("--head", help="Print the head, to save it. Skips the projection tables."),
@@ -153,7 +160,7 @@ def verify(
     """
     from agents_eventlog.adapters.cli import verify
 
-    return verify.run(db, expect_head=expect_head, only_head=head, as_json=as_json)
+    return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
 @app.command()
@@ -191,6 +198,9 @@ def branches(
     db: Database,
     session: SessionId,
     all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also show the turns after each fork.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -200,7 +210,7 @@ def branches(
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=all_, as_json=as_json)
+    branches.run(db, session, include_ended=all_, shows_turns=turns, as_json=as_json)
 
 
 @app.command()
@@ -471,7 +481,7 @@ def tools(
 
 @app.command()
 def view(
-    db: Database,
+    db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
         str | None, typer.Argument(metavar="SESSION", help="Open this session.")
     ] = None,
@@ -490,11 +500,16 @@ def view(
         bool, typer.Option("--no-key", help="Let every user of this machine read the pages.")
     ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Show the demo's conversation, without a file.")
+    ] = False,
 ) -> None:
     """
     Look at conversations in a browser: branches, tools, costs, and every version.
 
     The pages only read. They are served to this machine alone; the printed address has a key.
+
+    [bold]--demo[/bold] shows a scripted conversation, and needs no file.
 
     Example: [bold]eventlog view conversations.db[/bold]
     """
@@ -508,6 +523,7 @@ def view(
         allowed=allow_host or [],
         with_key=not no_key,
         opens=not no_open,
+        shows_demo=demo,
     )
 
 
@@ -738,6 +754,95 @@ def import_(
         actor=actor,
         as_json=as_json,
     )
+
+
+@app.command()
+def init(
+    db: Annotated[Path, typer.Argument(metavar="DB", help="Log file or URL, created if missing.")],
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="PostgreSQL role that may append and read, created if missing."
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Also create the full-text index.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a log with its tables; on PostgreSQL also the role that applications connect as.
+
+    That role can append and read. It cannot change or delete events, nor change the schema: erase, replay
+    and upgrade as the owner, which is the role that runs this command. Run it again to repair rights.
+
+    Example: [bold]eventlog init postgresql://owner@db.example/chats --role app[/bold]
+    """
+    from agents_eventlog.adapters.cli import init
+
+    init.run(db, role=role, search=search, as_json=as_json)
+
+
+@app.command()
+def copy(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Log to copy.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="New log, or an earlier copy of SRC to continue.")
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep copying new events until interrupted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Copy a log that may be in use to another file or engine: SQLite, PostgreSQL, in both directions.
+
+    Sessions, versions, times, keys and payloads stay; positions and digests are new. At the end, every
+    event of both logs is compared, and the projections are built. If interrupted, run it again.
+
+    Programs must not append to DST meanwhile. To move, stop the programs after the copy has caught up, run
+    it once more, and start them with DST. Leases are not copied.
+
+    Exits with 1 if DST has other events than SRC, and names their sessions.
+
+    Example: [bold]eventlog copy conversations.db postgresql://app@db.example/chats[/bold]
+    """
+    from agents_eventlog.adapters.cli import copy
+
+    return copy.run(source, target, follow=follow, as_json=as_json)
+
+
+@app.command()
+def redact(
+    db: Database,
+    position: Annotated[
+        int, typer.Argument(min=1, metavar="POSITION", help="Position of the item's event.")
+    ],
+    index: Annotated[
+        int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
+    ] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Replace the content of one item by a placeholder, on every branch; without [bold]--yes[/bold], preview.
+
+    The item may have been removed. Its placeholder keeps calls and outputs together. The file holds the
+    content until [bold]erase --popped[/bold], or another erase of the session.
+
+    [bold]show --json[/bold] and [bold]search --json[/bold] print positions and indexes.
+
+    --json: kind ("redaction"), session_id, position, index, type, placeholder, copies, dry_run.
+
+    Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
+    """
+    from agents_eventlog.adapters.cli import redact
+
+    redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
-from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations import item_search, summary
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.projections.background import build_incrementally
@@ -64,7 +64,8 @@ def run(
         except InvalidQueryError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        _print_json(found)
+        for document in item_search.documents(found):
+            terminal.print_json(document)
         return
     out, aside = terminal.console(), terminal.console(stderr=True)
     for row in found:
@@ -92,21 +93,6 @@ def _account(found: SearchResults, text: str | None) -> str:
     if text is None or search_index.expression(text) is None:
         return account  # no index helps
     return f"{account} (eventlog search --index builds or updates the full-text index)"
-
-
-def _print_json(found: SearchResults) -> None:
-    for row in found:
-        occurred_at = row["occurred_at"].replace(" ", "T") + "Z"
-        terminal.print_json({"kind": "item", **row, "occurred_at": occurred_at})
-    terminal.print_json(
-        {
-            "kind": "searched",
-            "items": len(found),
-            "indexed": found.indexed,
-            "scanned": found.scanned,
-            "after": found.cursor,
-        }
-    )
 
 
 def _print_row(out: Console, row: ItemHit) -> None:

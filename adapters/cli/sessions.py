@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.conversations import sessions as session_calls
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from agents_eventlog.adapters.cli.options import Which
     from agents_eventlog.adapters.conversations.sessions import Deletion, SessionRow
-    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 
 NAMED = 20
@@ -98,21 +98,13 @@ def run(
     shown = rows[:limit]
     if as_json:
         for row in shown:
-            terminal.print_json(_document(row))
+            terminal.print_json(session_calls.document(row))
         return
     if shown:
         terminal.console().print(_table(shown, deleted=deleted))
     if shown and len(rows) > limit:
         more = Text(f"next page: --after {shown[-1]['cursor']}", style="dim")
         terminal.console().print(more, soft_wrap=True)
-
-
-def _document(row: SessionRow) -> dict[str, JSON]:
-    times = {
-        name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
-        for name in ("created_at", "updated_at", "deleted_at")
-    }
-    return {"kind": "session", **row, **times}
 
 
 def _table(rows: list[SessionRow], *, deleted: bool) -> Table:

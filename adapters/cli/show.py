@@ -11,11 +11,9 @@ the fields of ``item``. Items are complete here; the output for people cuts long
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -23,96 +21,35 @@ from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations import summary, timestamps
-from agents_eventlog.adapters.conversations.printable import printable
-from agents_eventlog.eventlog import item_kind
-from agents_eventlog.eventlog.appender import session_version
-from agents_eventlog.eventlog.errors import (
-    BranchNotFoundError,
-    ConversationError,
-    StaleProjectionError,
+from agents_eventlog.adapters.conversations.conversation import (
+    Conversation,
+    Entry,
+    Unreadable,
+    by_turn,
+    changes,
+    conversation,
+    documents,
+    said,
 )
-from agents_eventlog.projections import Projections
-from agents_eventlog.projections.conversations import as_of as past
-from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations.builder import MAIN
+from agents_eventlog.adapters.conversations.printable import printable
+from agents_eventlog.eventlog.errors import ConversationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
 
-    from agents_eventlog.eventlog.cipher.envelope import Withheld
-    from agents_eventlog.eventlog.events import JSON, ItemRef
     from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections.conversations.as_of import AsOf
 
 SHOWN_CHARACTERS = 2_000
 """Maximum number of characters of an item printed for people."""
 
-
 WHO_CELLS = 9, 16
 """Minimum and maximum width of the speaker column."""
 
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
-
-
-class Unreadable(NamedTuple):
-    """Replaces an item whose content cannot be read."""
-
-    why: Withheld
-
-
-class Entry(NamedTuple):
-    """An item of a branch: its number, turn, reference and content."""
-
-    number: int
-    turn: int
-    ref: ItemRef
-    type: str
-    tool_name: str | None
-    occurred_at: int
-    item: JSON
-
-    def document(self, kind: str) -> dict[str, JSON]:
-        """Return the entry for programs."""
-        return {
-            "kind": kind,
-            "number": self.number,
-            "turn": self.turn,
-            "position": self.ref.position,
-            "index": self.ref.index,
-            "type": self.type,
-            "occurred_at": timestamps.iso(self.occurred_at),
-            "item": None if isinstance(self.item, Unreadable) else self.item,
-            "is_erased": self.item == Unreadable("erased"),
-            "withheld": self.item.why if isinstance(self.item, Unreadable) else None,
-        }
-
-
-class Conversation(NamedTuple):
-    """A branch at a version of its session."""
-
-    session_id: str
-    branch_id: str
-    version: int
-    is_deleted: bool
-    is_erased: bool
-    entries: list[Entry]
-
-    def document(self) -> dict[str, JSON]:
-        """Return the header for programs."""
-        return {
-            "kind": "conversation",
-            "session_id": self.session_id,
-            "branch_id": self.branch_id,
-            "version": self.version,
-            "is_deleted": self.is_deleted,
-            "is_erased": self.is_erased,
-            "items": len(self.entries),
-            "turns": self.entries[-1].turn if self.entries else 0,
-        }
 
 
 def run(
@@ -144,9 +81,8 @@ def run(
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        beside = None if before is None else before.version
-        terminal.print_json({**shown.document(), "beside_version": beside})
-        _print_json(shown, before, turns=turns)
+        for document in documents(shown, before, turns=turns):
+            terminal.print_json(document)
         return
     out = terminal.console()
     _print_heading(out, shown, before)
@@ -168,103 +104,6 @@ def point(text: str) -> AsOf:
         terminal.fail(terminal.ExitCode.USAGE, f"{error}, or a version")
     is_day = "T" not in text and ":" not in text
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time - is_day)
-
-
-def conversation(
-    tx: Transaction,
-    session_id: str,
-    branch_id: str | None,
-    as_of: AsOf | None,
-    *,
-    may_lack: bool = False,
-) -> Conversation:
-    """
-    Return a branch at a point of the past, by default the session's current branch.
-
-    Raises:
-        VersionNotFoundError: The session never had this version.
-        BranchNotFoundError: The branch does not exist, and ``may_lack`` is false.
-    """
-    now = session_version(tx, session_id)
-    version = past.version_at(tx, session_id, now if as_of is None else as_of)
-    is_live = version == now and _is_fresh(tx)
-    with nullcontext(tx) if is_live else past.session_as_of(tx, session_id, version) as then:
-        session = conversation_queries.place(then, session_id, MAIN)
-        name = session.last_branch_id if branch_id is None else branch_id
-        place = conversation_queries.place(then, session_id, name)
-        is_missing = not place.branch_exists and name != MAIN and not place.is_deleted
-        if is_missing and not may_lack:
-            raise BranchNotFoundError(name)
-        refs = conversation_queries.refs(then, place.pointer)
-        times = conversation_queries.times(then, session_id)
-        rows = zip(
-            refs,
-            conversation_queries.structure(then, place.pointer),
-            conversation_queries.items(
-                then, place.pointer, session_id=session_id, instead=Unreadable
-            ),
-            strict=True,
-        )
-        entries = [
-            Entry(number, turn, ref, kind, tool, times[ref.position], item)
-            for number, (ref, (turn, kind, tool), item) in enumerate(rows, 1)
-        ]
-        row = conversations.session(then, session_id)
-        is_erased = row is not None and row.erased_at is not None
-    return Conversation(session_id, name, version, session.is_deleted, is_erased, entries)
-
-
-def _is_fresh(tx: Transaction) -> bool:
-    """Return whether the tables are up to date with the log."""
-    try:
-        Projections(conversations.Conversations()).require_fresh(tx)
-    except StaleProjectionError:
-        return False
-    return True
-
-
-# -- for programs -------------------------------------------------------------------------------
-
-
-def _print_json(shown: Conversation, before: Conversation | None, *, turns: bool) -> None:
-    if before is not None:
-        for kind, entry in _changes(shown, before):
-            terminal.print_json(entry.document(kind))
-    elif turns:
-        for number, entries in _by_turn(shown.entries):
-            terminal.print_json(
-                {
-                    "kind": "turn",
-                    "turn": number,
-                    "occurred_at": timestamps.iso(entries[0].occurred_at),
-                    "user": entries[0].document("item")["item"]
-                    if entries[0].type == item_kind.USER
-                    else None,
-                    "items": len(entries),
-                    "tools": _tools(entries),
-                }
-            )
-    else:
-        for entry in shown.entries:
-            terminal.print_json(entry.document("item"))
-
-
-def _changes(shown: Conversation, before: Conversation) -> list[tuple[str, Entry]]:
-    now = {entry.ref for entry in shown.entries}
-    then = {entry.ref for entry in before.entries}
-    return [
-        *(("removed", entry) for entry in before.entries if entry.ref not in now),
-        *(("added", entry) for entry in shown.entries if entry.ref not in then),
-    ]
-
-
-def _by_turn(entries: Iterable[Entry]) -> list[tuple[int, list[Entry]]]:
-    return [(turn, list(group)) for turn, group in groupby(entries, key=lambda each: each.turn)]
-
-
-def _tools(entries: Iterable[Entry]) -> list[str]:
-    names = (e.tool_name for e in entries if e.tool_name and not e.type.endswith("_output"))
-    return list(dict.fromkeys(names))
 
 
 # -- for people ---------------------------------------------------------------------------------
@@ -318,22 +157,6 @@ def _said(entry: Entry) -> tuple[str, str]:
     return said(entry.item)
 
 
-def said(item: JSON) -> tuple[str, str]:
-    """Return the speaker or action of an item, and its text."""
-    if not isinstance(item, Mapping):
-        return "?", summary.json_or_text(item)
-    kind = item.get("type")
-    if kind == "function_call":
-        return "calls", summary.call(item)
-    if kind == "function_call_output":
-        return "gets", summary.output(item)
-    role: Any = item.get("role")
-    text = summary.content(item)
-    if isinstance(role, str) and text:
-        return role, text
-    return str(role or kind or "?"), summary.json_or_text(dict(item))
-
-
 def cut(text: str) -> str:
     """Return the beginning of a text, and the number of characters omitted."""
     if len(text) <= SHOWN_CHARACTERS:
@@ -344,9 +167,9 @@ def cut(text: str) -> str:
 
 def _print_difference(out: Console, shown: Conversation, before: Conversation) -> None:
     marks = {"removed": ("-", "red"), "added": ("+", "green")}
-    changes = [(*marks[kind], entry) for kind, entry in _changes(shown, before)]
-    _print_entries(out, changes)
-    same = len(shown.entries) - sum(mark == "+" for mark, _, _ in changes)
+    marked = [(*marks[kind], entry) for kind, entry in changes(shown, before)]
+    _print_entries(out, marked)
+    same = len(shown.entries) - sum(mark == "+" for mark, _, _ in marked)
     out.print()
     out.print(Text(f"{summary.counted(same, 'item')} the same", style="dim"))
 
@@ -358,13 +181,13 @@ def _print_turns(out: Console, shown: Conversation) -> None:
     table.add_column("user", overflow="fold")
     table.add_column("items", justify="right", no_wrap=True)
     table.add_column("tools", overflow="fold")
-    for turn, entries in _by_turn(shown.entries):
-        opening = _said(entries[0])[1] if entries[0].type == item_kind.USER else ""
+    for turn in by_turn(shown.entries):
+        opening = "" if turn.opening is None else _said(turn.opening)[1]
         table.add_row(
-            str(turn),
-            timestamps.minute(entries[0].occurred_at),
+            str(turn.number),
+            timestamps.minute(turn.entries[0].occurred_at),
             Text(printable(summary.shortened(opening))),
-            f"{len(entries):,}",
-            Text(printable(", ".join(_tools(entries)))),
+            f"{len(turn.entries):,}",
+            Text(printable(", ".join(turn.tools))),
         )
     out.print(table)

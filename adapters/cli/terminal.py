@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations import json_lines, timestamps
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, recording
 from agents_eventlog.eventlog.appender import session_version
@@ -211,12 +210,7 @@ def folded(out: Console, row: Text, words: Text) -> Text:
 
 def print_json(document: dict[str, JSON]) -> None:
     """Print a document on one line, in ASCII."""
-    text = json.dumps(document, default=_as_json).replace("\x7f", "\\u007f")
-    sys.stdout.write(f"{text}\n")
-
-
-def _as_json(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    sys.stdout.write(json_lines.line(document))
 
 
 @contextmanager

@@ -80,13 +80,13 @@ def usage(
     with terminal.opened(path, read_only=True) as log:
         terminal.check_session(log, session_id)
         answer: dict[str, Any] = {**log.store.read_sync(lambda tx: usage_calls.ask(tx, query))}
+    if as_json:
+        for document in usage_calls.documents(answer):
+            terminal.print_json(document)
+        return
     groups: list[dict[str, JSON]] = answer.pop("groups")
     keys = [BY[name] for name in query.by]
-    if as_json:
-        for group in groups:
-            terminal.print_json({"kind": "usage", **group})
-        terminal.print_json({"kind": "total", **answer})
-    elif as_csv:
+    if as_csv:
         writer = csv.DictWriter(sys.stdout, [*keys, *answer], lineterminator="\n")
         writer.writeheader()
         for group in groups:

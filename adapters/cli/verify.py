@@ -3,8 +3,8 @@
 
 Documents of ``--json``, one per line: ``finding`` (where: "log" or "projection", position or null,
 problem), ``difference`` and ``table`` as ``eventlog replay --check`` prints them, and at the end
-``verified`` (ok, events, first_bad_position or null, head: position, digest). ``--head`` skips the
-tables, and prints no ``table``.
+``verified`` (ok, events, first_bad_position or null, head: position, digest). ``--head`` and ``--after``
+skip the tables, and print no ``table``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import replay, terminal
-from agents_eventlog.adapters.conversations import doctor_checks, summary
+from agents_eventlog.adapters.conversations import doctor_checks, summary, verification
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.integrity import Head
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agents_eventlog.eventlog import EventLog, Verification
-    from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.projections import Difference, ReplayResult
     from agents_eventlog.projections.base import Projection
 
@@ -45,25 +44,29 @@ class Tables(NamedTuple):
     replayed: list[ReplayResult]
 
 
-def run(path: Path, *, expect_head: str | None, only_head: bool, as_json: bool) -> bool:
+def run(
+    path: Path, *, expect_head: str | None, after: str | None, only_head: bool, as_json: bool
+) -> bool:
     """Verify; return whether there are no findings. Raises an EventLogError."""
     expected = None if expect_head is None else _head(expect_head)
+    begin = None if after is None else _head(after)
+    skips_tables = only_head or begin is not None
     out = terminal.console()
     with terminal.opened(path, read_only=True) as log:
-        verified = asyncio.run(log.verify(expected))
+        verified = asyncio.run(log.verify(expected, after=begin))
         if as_json:
             for finding in verified.findings:
-                _print_finding("log", finding.position, finding.problem)
+                terminal.print_json(verification.finding("log", finding.position, finding.problem))
         elif verified.findings or not only_head:
             print_chain(out, verified)
-        tables = Tables([], []) if only_head else check_tables(log, out, as_json=as_json)
+        tables = Tables([], []) if skips_tables else check_tables(log, out, as_json=as_json)
     is_clean = (
         verified.ok and not tables.problems and not any(t.differences for t in tables.replayed)
     )
     if as_json:
         for problem in tables.problems:
-            _print_finding("projection", None, problem)
-        terminal.print_json({"kind": "verified", "ok": is_clean, **chain_document(verified)})
+            terminal.print_json(verification.finding("projection", None, problem))
+        terminal.print_json(verification.result(verified, ok=is_clean))
         return is_clean
     for problem in tables.problems:
         out.print(Text(printable(problem), style="bold red"), soft_wrap=True)
@@ -81,16 +84,6 @@ def _head(text: str) -> Head:
         terminal.fail(
             terminal.ExitCode.USAGE, f"invalid head: expected POSITION:DIGEST, got {text!r}"
         )
-
-
-def chain_document(verified: Verification) -> dict[str, JSON]:
-    """Return the result for the log, for programs."""
-    first = verified.findings[0].position if verified.findings else None
-    return {
-        "events": verified.events,
-        "first_bad_position": first,
-        "head": {"position": verified.head.position, "digest": verified.head.digest.hex()},
-    }
 
 
 def print_chain(out: Console, verified: Verification) -> None:
@@ -146,9 +139,3 @@ def _damages(log: EventLog, compared: list[Projection]) -> list[str]:
         if table.name in present
         for problem in log.store.engine.damages(log.path, table.name)
     ]
-
-
-def _print_finding(where: str, position: int | None, problem: str) -> None:
-    terminal.print_json(
-        {"kind": "finding", "where": where, "position": position, "problem": problem}
-    )

@@ -6,19 +6,21 @@ import asyncio
 import os
 import secrets
 import socket
+import tempfile
 import webbrowser
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import uvicorn
 from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.view.app import create_app
 from agents_eventlog.adapters.view.rendering import url
+from agents_eventlog.adapters.view.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 PORT: Final = 4780
 PORTS_TRIED: Final = 20
@@ -29,7 +31,7 @@ LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def run(
-    path: Path,
+    path: Path | None,
     session_id: str | None,
     *,
     host: str,
@@ -37,9 +39,37 @@ def run(
     allowed: Sequence[str],
     with_key: bool,
     opens: bool,
+    shows_demo: bool = False,
 ) -> None:
     """Serve the pages until Ctrl-C. Raises an EventLogError."""
+    if (path is None) != shows_demo:
+        terminal.fail(terminal.ExitCode.USAGE, "expected a log file, or --demo without one")
     key = _key(host, allowed, with_key=with_key)
+    with _demo_file() if path is None else nullcontext(path) as file:
+        _serve(file, session_id, host, port, allowed, key, opens=opens)
+
+
+@contextmanager
+def _demo_file() -> Iterator[Path]:
+    """Yield a file with the demo's conversation, which is deleted at the end."""
+    from agents_eventlog.adapters.cli.demo import command as demo
+
+    with tempfile.TemporaryDirectory(prefix="eventlog-demo-") as folder:
+        path = Path(folder) / "conversations.db"
+        demo.write(path)
+        yield path
+
+
+def _serve(
+    path: Path,
+    session_id: str | None,
+    host: str,
+    port: int | None,
+    allowed: Sequence[str],
+    key: str | None,
+    *,
+    opens: bool,
+) -> None:
     with terminal.conversations(path, read_only=True) as log:
         terminal.check_session(log, session_id)
         listener = _listen(host, port)
@@ -57,14 +87,7 @@ def run(
         terminal.console().print(Text(f"{address}\nCtrl-C ends it."), soft_wrap=True)
         if opens:
             webbrowser.open(address)
-        config = uvicorn.Config(
-            app,
-            access_log=False,  # addresses hold ids and what was searched for
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+        asyncio.run(Server(app).serve(sockets=[listener]))
 
 
 def _key(host: str, allowed: Sequence[str], *, with_key: bool) -> str | None:

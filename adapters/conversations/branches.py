@@ -119,6 +119,10 @@ class Branch(NamedTuple):
             last_version=self.last_version,
         )
 
+    def document(self, session_id: str) -> dict[str, JSON]:
+        """Return the document of ``eventlog branches``."""
+        return {"kind": "branch", "session_id": session_id, **self.node()}
+
 
 def branches(tx: Transaction, session_id: str) -> list[Branch]:
     """Return all branches that a session ever had, in order of creation, from its events."""

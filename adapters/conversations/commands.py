@@ -566,12 +566,14 @@ def count_tools(
 ) -> list[tuple[Any, int, int]]:
     """Return (tool name, count, turn) by turn; a tool search without a call counts by its output."""
     rows = conversation_queries.tool_calls(tx, look_at(tx, context, branch_id).pointer)
-    searched = {turn for turn, _, kind, _ in rows if kind == "tool_search_call"}
+    searched = {turn for turn, _, kind in rows if kind == "tool_search_call"}
     counts: dict[tuple[int, str | None], int] = {}
-    for turn, tool_name, kind, count in rows:
+    for turn, tool_name, kind in rows:
         if kind != "tool_search_output" or turn not in searched:
-            counts[turn, tool_name] = counts.get((turn, tool_name), 0) + count
-    return [(tool_name, count, turn) for (turn, tool_name), count in counts.items()]
+            key = turn, tool_name
+            counts[key] = counts.get(key, 0) + 1
+    in_order = sorted(counts.items(), key=lambda counted: (counted[0][0], counted[0][1] or ""))
+    return [(tool_name, count, turn) for (turn, tool_name), count in in_order]
 
 
 # -- usage and the session's id ----------------------------------------------------------------

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TypedDict
 
 from agents_eventlog.adapters.conversations import commands, timestamps, transcript
 from agents_eventlog.adapters.conversations.transcript import TranscriptRow
+from agents_eventlog.adapters.conversations.window import Origin, ShownItem
 from agents_eventlog.eventlog.errors import BranchNotFoundError
-from agents_eventlog.eventlog.events import ItemRef
+from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.conversations.paths import Paths
+from agents_eventlog.projections.conversations.paths import ROOT, Paths
 from agents_eventlog.projections.conversations.queries import Entry
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import RequestOfTurn, UsageTotals
@@ -97,6 +99,24 @@ def compare_branches(tx: Transaction, session_id: str, a: str, b: str) -> Branch
     )
 
 
+def shown_item(row: TranscriptRow, kind: ItemKind) -> ShownItem:
+    """Return an item of a side as a window has it. kind: that of the item."""
+    time = timestamps.instant(row["time"])
+    origin = Origin(row["position"], row["version"], time, row["actor"], None)
+    ref = ItemRef(row["position"], row["index"])
+    item = None if row["withheld"] else row["item"]
+    withheld = row["withheld"]
+    return ShownItem(ref, kind, item, origin, row["version"], None, None, None, withheld)
+
+
+def documents(session_id: str, found: BranchComparison) -> Iterator[dict[str, JSON]]:
+    """Yield the documents of ``eventlog compare``."""
+    heading = {name: value for name, value in found.items() if name != "turns"}
+    yield {"kind": "comparison", "session_id": session_id, **heading}
+    for turn in found["turns"]:
+        yield {"kind": "turn", **turn}
+
+
 def _pointer(tx: Transaction, session_id: str, branch_id: str) -> Pointer:
     commands.check_branch_id(branch_id)
     place = conversation_queries.place(tx, session_id, branch_id)
@@ -157,9 +177,8 @@ def _requests(
 def _end_on(tx: Transaction, session_id: str, branch_id: str, ref: ItemRef) -> int:
     """Return the position of the event that removed an item from a branch."""
     paths = Paths.read(tx, session_id)
-    node = paths.number(ref)
-    version = next(line.until for line in paths.lifelines(branch_id) if line.node == node)
-    return next(move.position for move in paths.moves[branch_id] if move.version == version)
+    [line, *_] = paths.lifelines(branch_id).of_node(paths.number(ref) or ROOT)
+    return paths.changes[(line.until or paths.version) - 1].position
 
 
 def _usage(requests: Sequence[RequestOfTurn]) -> TurnUsage:

@@ -16,6 +16,7 @@ from agents_eventlog.eventlog.errors import EventLogError, KeysError, TamperedPa
 from agents_eventlog.eventlog.storage.engine import Problem
 from agents_eventlog.projections import build
 from agents_eventlog.projections.base import names as names_of
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.search import index as search_index
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ITEM_EVENTS = """
     (SELECT DISTINCT segment_id, position FROM items) AS i
     JOIN segments AS s ON s.segment_id = i.segment_id
     JOIN sessions AS c ON c.session_id = s.session_id AND c.deleted_at IS NULL
-    LEFT JOIN events AS e ON e.position = i.position
+    LEFT JOIN events AS e ON e.position = {payload}
     ORDER BY i.position
 """
 
@@ -141,7 +142,10 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
         return  # there are no tables to check, which of_projections reports
     calls = ToolCalls()
     for session_id, position, *stored in payloads.stored(
-        tx, ITEM_EVENTS, columns="s.session_id, i.position", is_opened=False
+        tx,
+        redactions.present(tx, ITEM_EVENTS),
+        columns="s.session_id, i.position",
+        is_opened=False,
     ):
         problem = None
         if stored[0] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TypedDict, Unpack, overload
@@ -189,4 +189,18 @@ def row(hit: Hit, first_turn: int = 1) -> ItemHit:
         "hit": (hit.snippet.start, hit.snippet.end),
         "occurred_at": timestamps.as_text(hit.occurred_at),
         "cursor": cursor(hit.ref),
+    }
+
+
+def documents(found: SearchResults) -> Iterator[dict[str, JSON]]:
+    """Yield the documents of ``eventlog search``."""
+    for hit in found:
+        occurred_at = hit["occurred_at"].replace(" ", "T") + "Z"
+        yield {"kind": "item", **hit, "occurred_at": occurred_at}
+    yield {
+        "kind": "searched",
+        "items": len(found),
+        "indexed": found.indexed,
+        "scanned": found.scanned,
+        "after": found.cursor,
     }

@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from agents_eventlog import projections as tables
+from agents_eventlog.adapters.conversations import (
+    audit_trail,
+    branch_usage,
+    item_places,
+    item_search,
+    pricing,
+    redaction,
+    sdk_tables,
+    sessions,
+    tools,
+)
 from agents_eventlog.adapters.conversations import budgets as budget_calls
-from agents_eventlog.adapters.conversations import item_search, pricing, sdk_tables, sessions, tools
+from agents_eventlog.adapters.conversations import census as census_calls
+from agents_eventlog.adapters.conversations import outline as outline_calls
 from agents_eventlog.adapters.conversations import usage as usage_calls
+from agents_eventlog.adapters.conversations.audit_trail import TimelineRow
+from agents_eventlog.adapters.conversations.branch_usage import BranchRequest
 from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
+from agents_eventlog.adapters.conversations.census import Census
+from agents_eventlog.adapters.conversations.item_places import ItemPlaces
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
+from agents_eventlog.adapters.conversations.outline import OutlineTurn
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import UsageStats
 from agents_eventlog.adapters.conversations.sessions import Deletion, Retention, SessionRow
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
 from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
-from agents_eventlog.eventlog.errors import SessionNotFoundError
+from agents_eventlog.eventlog.errors import ItemNotFoundError, SessionNotFoundError
+from agents_eventlog.eventlog.events import ItemRef
 from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.log import EventLog, Opening
 from agents_eventlog.eventlog.storage.engine import Durability
@@ -301,6 +320,107 @@ class ConversationLog(EventLog):
         """
         return await tools.count(self._ask, by, **which)
 
+    # -- histories ----------------------------------------------------------------------------
+
+    async def timeline(
+        self,
+        session_id: str,
+        *,
+        before: int | None = None,
+        limit: int = 50,
+        types: Sequence[str] | None = None,
+        actor: str | None = None,
+        branch_id: str | None = None,
+    ) -> list[TimelineRow]:
+        """
+        Return a session's events in words, the newest first, with the later removals of their items.
+
+        before: a version, for the next page: only events of lower versions.
+        types, actor, branch_id: only events of these types, by this actor, on or about this branch.
+
+        Raises SessionNotFoundError.
+        """
+        return await audit_trail.timeline(
+            self._ask,
+            session_id,
+            before=before,
+            limit=limit,
+            types=types,
+            actor=actor,
+            branch_id=branch_id,
+        )
+
+    async def outline(
+        self,
+        session_id: str,
+        *,
+        branch_id: str | None = None,
+        as_of: int | datetime | None = None,
+        first_turn: int = 0,
+        limit: int | None = None,
+    ) -> list[OutlineTurn]:
+        """
+        Return the turns of a branch by their first words, with those that were removed.
+
+        branch_id: by default the current branch. as_of: a version or a time; without a zone it is UTC.
+        first_turn, limit: the first turn, and the number of turns from there.
+
+        Raises SessionNotFoundError, BranchNotFoundError, VersionNotFoundError.
+        """
+        return await outline_calls.outline(
+            self._ask,
+            session_id,
+            branch_id=branch_id,
+            as_of=as_of,
+            first_turn=first_turn,
+            limit=limit,
+        )
+
+    async def branch_usage(
+        self,
+        session_id: str,
+        *,
+        branch_id: str | None = None,
+        as_of: int | datetime | None = None,
+    ) -> list[BranchRequest]:
+        """
+        Return the model requests of all turns that a branch shows, those that it shares, too.
+
+        ``usage(by=("branch", "turn"))`` counts a shared turn only on the branch on which it was written.
+        Parameters and errors are those of ``outline``.
+        """
+        return await branch_usage.branch_usage(
+            self._ask, session_id, branch_id=branch_id, as_of=as_of
+        )
+
+    async def places_of(self, position: int, index: int) -> ItemPlaces:
+        """
+        Return where an item is: its turn and branches, or how it was removed.
+
+        position, index: the position of the event that added it, and its index there.
+
+        Raises ItemNotFoundError if the log never had the item.
+        """
+        if type(position) is not int or type(index) is not int or min(position, index) < 0:
+            raise ItemNotFoundError(position=position, index=index)
+        return await self._ask(lambda tx: item_places.places_of(tx, ItemRef(position, index)))
+
+    async def census(self) -> Census:
+        """Count the events of the log by type, by actor and by day. Reads the whole log."""
+        return await self._ask(census_calls.census)
+
+    async def redact(
+        self, position: int, index: int, *, reason: str | None = None, dry_run: bool = False
+    ) -> Redaction:
+        """
+        Replace the content of an item of any session by a placeholder, as a session's ``redact`` does.
+
+        dry_run: return what would be redacted, without writing.
+        """
+        ref = redaction.parse(position, index, reason)
+        run = self._ask if dry_run else self.write
+        return await run(lambda tx: redaction.redact(tx, ref, reason, dry_run=dry_run))
+
     # -- erasing ------------------------------------------------------------------------------
 
     async def erase(
@@ -323,7 +443,8 @@ class ConversationLog(EventLog):
         session_id: erase this session, and delete it first if it is not deleted.
         user_id: erase all sessions of this user, deleted or not, and delete them first.
         deleted: erase all deleted sessions, or those deleted longer ago than ``older_than``.
-        popped: erase the removed items of all sessions, and user ids and metadata that were replaced.
+        popped: erase the removed and redacted items of all sessions, and user ids and metadata that were
+            replaced.
 
         reason: recorded in the log.
         dry_run: return what would be erased, without writing.

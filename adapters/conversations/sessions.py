@@ -154,6 +154,15 @@ def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) 
     }
 
 
+def document(row: SessionRow) -> dict[str, JSON]:
+    """Return the document of ``eventlog sessions`` for a session."""
+    times = {
+        name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
+        for name in ("created_at", "updated_at", "deleted_at")
+    }
+    return {"kind": "session", **row, **times}
+
+
 def _metadata(text: str | None) -> dict[str, JSON] | None:
     return None if text is None else codec.decode_metadata(text)
 

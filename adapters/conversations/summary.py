@@ -33,7 +33,7 @@ def call(item: Mapping[str, Any]) -> str:
     arguments = item.get("arguments")
     try:
         given = json.loads(arguments) if isinstance(arguments, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
         return f"{item.get('name')}({shortened(json_or_text(arguments))})"

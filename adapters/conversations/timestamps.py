@@ -128,7 +128,9 @@ def iso(time: int) -> str:
 
 def as_text(time: int) -> str:
     """Format a time as the SDK's sessions do: UTC, ``YYYY-MM-DD HH:MM:SS``."""
-    hours, second = divmod(min(max(time, EARLIEST), LATEST) // 1_000_000, 3_600)
+    if not EARLIEST <= time <= LATEST:
+        time = min(max(time, EARLIEST), LATEST)
+    hours, second = divmod(time // 1_000_000, 3_600)
     return _hour(hours) + _minute_and_second(second)  # cached, as lists of turns format thousands
 
 

@@ -20,8 +20,9 @@ class TranscriptRow(TypedDict):
 
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
-    actor: who added it, if that was recorded. item: None if its content cannot be read. withheld: why it
-    cannot be read: "erased", "sealed" (no keys were given) or "shredded" (its key was destroyed).
+    actor: who added it, if that was recorded. item: None if its content cannot be read, and a placeholder
+    if it was redacted. withheld: why it cannot be read: "erased", "sealed" (no keys were given) or "shredded"
+    (its key was destroyed).
     """
 
     turn: int
@@ -34,6 +35,7 @@ class TranscriptRow(TypedDict):
     item: JSON
     is_erased: bool
     withheld: Withheld | None
+    is_redacted: bool
 
 
 def transcript(
@@ -64,6 +66,7 @@ def row_of(entry: Entry) -> TranscriptRow:
         item=entry.content,
         is_erased=entry.is_erased,
         withheld=entry.withheld,
+        is_redacted=entry.is_redacted,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import date, datetime
 from typing import Any, cast
@@ -13,6 +13,7 @@ from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import timestamps
 from agents_eventlog.adapters.conversations.item_search import check_filter
 from agents_eventlog.adapters.conversations.rows import UsageStats, UsageSums
+from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -74,6 +75,13 @@ def answer(found: Sequence[Group], by: Sequence[str]) -> UsageStats:
     if by:
         stats["groups"] = [{**group.keys, **as_dict(group.totals)} for group in found]
     return cast("UsageStats", stats)
+
+
+def documents(stats: Mapping[str, Any]) -> Iterator[dict[str, JSON]]:
+    """Yield the documents of ``eventlog usage`` for an answer with groups."""
+    for group in stats["groups"]:
+        yield {"kind": "usage", **group}
+    yield {"kind": "total", **{name: sums for name, sums in stats.items() if name != "groups"}}
 
 
 def as_dict(spent: UsageTotals) -> UsageSums:

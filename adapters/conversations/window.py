@@ -1,35 +1,38 @@
 """
 A window on a conversation: some turns of a branch at a version, with what was removed in its place.
 
-What it costs depends on the size of the window, and on ``Paths``, which is read once for a session.
+What it costs depends on the size of the window, and on ``Paths``, which is read once for a session. The
+newest turns of a long conversation can be read from the tables before that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
-from agents_eventlog.adapters.conversations import event_descriptions
-from agents_eventlog.eventlog import reader
+from agents_eventlog.adapters.conversations import branch_usage, event_descriptions, outline
+from agents_eventlog.adapters.conversations.event_descriptions import HOW
+from agents_eventlog.adapters.conversations.outline import Leaving
+from agents_eventlog.eventlog import codec, item_kind, reader
 from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations.paths import ROOT, Lifeline, Node, Paths
+from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.paths import Lifeline, Paths
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import TurnRequest
 
-WINDOW_ITEMS: Final = 200
-"""About how many items a window has; turns are whole, so that one turn may have more."""
-
-HOW: Final = {
-    "item_popped": "popped",
-    "items_replaced": "replaced",
-    "turn_undone": "undone",
-    "branch_deleted": "deleted with its branch",
-    "session_cleared": "cleared",
-    "content_erased": "erased",
-}
+WINDOW_ITEMS: Final = 120
+WINDOW_CHARACTERS: Final = 60_000
+"""
+About how much a window has, so that its page stays below 100 KB. Turns are whole: one may have more.
+"""
+SHOWN_CHARACTERS: Final = 4_000
+"""How much of an item is shown at most, unless it is opened."""
 
 
 class Origin(NamedTuple):
@@ -43,7 +46,7 @@ class Origin(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """How and by which event items were removed from a branch."""
+    """How and by which event items were removed from a branch or redacted, and why."""
 
     how: str
     origin: Origin
@@ -54,17 +57,19 @@ class ShownItem(NamedTuple):
     """
     An item in a window.
 
-    item: its content; None if it cannot be read, for the reason in ``withheld``.
+    item: its content, or its placeholder; None if it cannot be read, for the reason in ``withheld``.
     since, until: the versions of the session between which the branch had the item; None means now.
+    removal, redaction: how it was removed, or redacted, by the version that is shown.
     """
 
     ref: ItemRef
-    node: Node
+    kind: ItemKind | None
     item: JSON | None
     origin: Origin
     since: int
     until: int | None
     removal: Removal | None
+    redaction: Removal | None
     withheld: Withheld | None = None
 
 
@@ -74,25 +79,46 @@ class ShownTurn(NamedTuple):
     number: int
     items: list[ShownItem]
     requests: list[TurnRequest]
-    forks: list[str]
+    forks: list[Leaving]
 
 
 class Window(NamedTuple):
     """
     Turns of a branch at a version.
 
-    turns: those in the window, in order; ``last_turn`` is that of the whole branch.
-    forks: the branches that leave at the end of the branch.
+    turns: those in the window, in order. first_turn, last_turn: those of the whole branch.
+    forks: the branches that leave at the end of the branch, if the window shows it.
+    is_complete: False if it was read from the tables, without removed items and forks.
     """
 
     session_id: str
     branch_id: str
     version: int
     turns: list[ShownTurn]
-    first: int
-    last: int
+    first_turn: int
     last_turn: int
-    forks: list[str]
+    forks: list[Leaving]
+    is_complete: bool = True
+
+    @property
+    def first(self) -> int:
+        """The first turn in the window."""
+        return self.turns[0].number if self.turns else 0
+
+    @property
+    def last(self) -> int:
+        """The last turn in the window."""
+        return self.turns[-1].number if self.turns else 0
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the branch has turns before the window."""
+        return bool(self.turns) and self.first > self.first_turn
+
+    @property
+    def has_later(self) -> bool:
+        """Whether the branch has turns after the window."""
+        return bool(self.turns) and self.last < self.last_turn
 
 
 def window(
@@ -103,117 +129,133 @@ def window(
     *,
     version: int | None = None,
     around: int | None = None,
+    before: int | None = None,
+    after: int | None = None,
     limit: int = WINDOW_ITEMS,
+    characters: int = WINDOW_CHARACTERS,
 ) -> Window:
     """
     Return a window on a branch at a version, by default the newest turns now.
 
     around: a turn that must be in the window.
-    limit: the number of items after which the window ends; it always has at least one turn.
+    before, after: only turns before this one, the nearest ones; only turns after it.
+    limit, characters: the numbers of items and of characters after which the window ends; it always has at
+        least one turn.
     """
     version = paths.version if version is None else version
-    lines = [line for line in paths.lifelines(branch_id) if line.since <= version]
-    by_turn: dict[int, list[Lifeline]] = {}
-    for line in lines:
-        by_turn.setdefault(paths.nodes[line.node].turn, []).append(line)
-    numbers = sorted(by_turn)
-    chosen = _choose(numbers, by_turn, around, limit)
-    forks = _forks(paths, branch_id, version)
-    events = _events(
-        tx, (paths.nodes[line.node].ref.position for n in chosen for line in by_turn[n])
-    )
-    removals = _removals(tx, paths, [line for n in chosen for line in by_turn[n]], version)
-    used = _requests(tx, paths, session_id, branch_id, chosen, version)
+    lifelines = paths.lifelines(branch_id)
+    last_turn = lifelines.last_turn(version)
+    first_turn = 0 if lifelines.of_turn(0, version) else 1
+    start = first_turn if after is None else max(first_turn, after + 1)
+    end = last_turn if before is None else min(last_turn, before - 1)
+    reader_of = _Reader(tx, paths)
+    chosen: dict[int, list[Lifeline]] = {}
+    for number in _outward(start, end, last_turn if around is None else around, after):
+        lines = lifelines.of_turn(number, version)
+        if lines:
+            chosen[number] = lines
+            limit -= len(lines)
+            characters -= reader_of.characters(lines)
+        if limit <= 0 or characters <= 0:
+            break
+    numbers = sorted(chosen)
+    forks: dict[int, list[Leaving]] = {}
+    for each in outline.leaving(paths, branch_id, version):
+        if each.depth == 0:
+            forks.setdefault(min(each.turn, last_turn + 1), []).append(each)
+    used = _requests(tx, paths, session_id, branch_id, numbers, version)
     turns = [
         ShownTurn(
             number,
-            [_shown(paths, line, events, removals, version) for line in by_turn[number]],
+            [reader_of.shown(line, version) for line in chosen[number]],
             used.get(number, []),
             forks.get(number, []),
         )
-        for number in chosen
+        for number in numbers
     ]
-    first, last = (chosen[0], chosen[-1]) if chosen else (0, 0)
-    last_turn = numbers[-1] if numbers else 0
-    leaving = forks.get(last_turn + 1, [])
-    return Window(session_id, branch_id, version, turns, first, last, last_turn, leaving)
+    shows_end = not numbers or numbers[-1] == last_turn
+    leaving = forks.get(last_turn + 1, []) if shows_end else []
+    return Window(session_id, branch_id, version, turns, first_turn, last_turn, leaving)
 
 
-def _choose(
-    numbers: Sequence[int], by_turn: dict[int, list[Lifeline]], around: int | None, limit: int
-) -> list[int]:
-    """Return the turns of the window: around one, or the newest; they follow each other."""
-    if not numbers:
-        return []
-    middle = len(numbers) - 1
-    if around is not None:
-        middle = min(range(len(numbers)), key=lambda index: abs(numbers[index] - around))
-    start = end = middle
-    left = limit - len(by_turn[numbers[middle]])
-    while left > 0 and (start > 0 or end < len(numbers) - 1):
-        if end < len(numbers) - 1 and (start == 0 or end - middle <= middle - start):
-            end += 1
-            left -= len(by_turn[numbers[end]])
+def _outward(start: int, end: int, around: int, after: int | None) -> Iterator[int]:
+    """Yield turns in the order in which a window takes them: those next to its middle first."""
+    middle = start if after is not None else min(max(around, start), end)
+    if start > end:
+        return
+    yield middle
+    below, above = middle - 1, middle + 1
+    while below >= start or above <= end:
+        if above <= end and (above - middle <= middle - below or below < start):
+            yield above
+            above += 1
         else:
-            start -= 1
-            left -= len(by_turn[numbers[start]])
-    return list(numbers[start : end + 1])
+            yield below
+            below -= 1
 
 
-def _forks(paths: Paths, branch_id: str, version: int) -> dict[int, list[str]]:
-    """Return the branches that leave a branch, by the turn before which they do."""
-    on_branch = {line.node for line in paths.lifelines(branch_id)} | {ROOT}
-    found: dict[int, list[str]] = {}
-    for name, fork in paths.forks.items():
-        if name != branch_id and fork.version <= version and fork.node in on_branch:
-            found.setdefault(paths.nodes[fork.node].turn + 1, []).append(name)
-    return found
+class _Reader:
+    """Reads the events behind items, each once."""
 
+    def __init__(self, tx: Transaction, paths: Paths) -> None:
+        self._tx = tx
+        self._paths = paths
+        self._events: dict[int, RecordedEvent | None] = {}
 
-def _events(tx: Transaction, positions: Iterable[int]) -> dict[int, RecordedEvent]:
-    found = ((position, reader.event_at(tx, position)) for position in sorted(set(positions)))
-    return {position: recorded for position, recorded in found if recorded is not None}
+    def event(self, position: int) -> RecordedEvent | None:
+        """Return an event of the session."""
+        if position not in self._events:
+            self._events[position] = reader.event_at(self._tx, position)
+        return self._events[position]
 
+    def characters(self, lines: Sequence[Lifeline]) -> int:
+        """Return about how many characters some items show."""
+        total = 0
+        nodes = (self._paths.nodes[line.node] for line in lines)
+        for position, some in groupby(nodes, key=lambda node: node.ref.position):
+            recorded = self.event(position)
+            size = 0 if recorded is None or recorded.data is None else len(recorded.data)
+            total += min(size, SHOWN_CHARACTERS * len(list(some)))
+        return total
 
-def _removals(
-    tx: Transaction, paths: Paths, lines: Iterable[Lifeline], version: int
-) -> dict[int, Removal]:
-    """Return the removals that have happened by a version, by their own versions."""
-    ends = {line.until for line in lines if line.until is not None and line.until <= version}
-    positions = {end: paths.changes[end - 1].position for end in ends}
-    events = _events(tx, positions.values())
-    return {
-        end: Removal(HOW.get(paths.changes[end - 1].type, "removed"), _origin(events[at]), None)
-        for end, at in positions.items()
-    }
+    def shown(self, line: Lifeline, version: int) -> ShownItem:
+        """Return an item at a version."""
+        node = self._paths.nodes[line.node]
+        recorded = self.event(node.ref.position)
+        content, redacted = self._paths.redacted(node.ref, version)
+        holder = recorded if content == node.ref.position else self.event(content)
+        withheld = "erased" if holder is None else holder.withheld
+        event = None if holder is None or withheld else holder.event
+        item = None if event is None else getattr(event, "items", [])[node.ref.index]
+        is_removed = line.until is not None and line.until <= version
+        return ShownItem(
+            node.ref,
+            node.kind,
+            item,
+            self._origin(node.ref.position, node.version, recorded),
+            line.since,
+            line.until,
+            self._removal(line.until or 0) if is_removed else None,
+            None if redacted is None else self._removal(redacted.version),
+            withheld,
+        )
 
+    def _removal(self, version: int) -> Removal:
+        change = self._paths.changes[version - 1]
+        recorded = self.event(change.position)
+        event = None if recorded is None else recorded.outlined().event
+        reason = getattr(event, "reason", None)
+        if reason is None and recorded is not None:
+            reason = event_descriptions.bound(recorded, "reason")
+        how = HOW.get(change.type, "removed")
+        return Removal(how, self._origin(change.position, version, recorded), reason)
 
-def _origin(recorded: RecordedEvent) -> Origin:
-    return Origin(
-        recorded.position,
-        recorded.version,
-        recorded.occurred_at,
-        event_descriptions.bound(recorded, "actor"),
-        event_descriptions.bound(recorded, "trace_id"),
-    )
-
-
-def _shown(
-    paths: Paths,
-    line: Lifeline,
-    events: dict[int, RecordedEvent],
-    removals: dict[int, Removal],
-    version: int,
-) -> ShownItem:
-    node = paths.nodes[line.node]
-    recorded = events[node.ref.position]
-    withheld = recorded.withheld
-    item = None if withheld else getattr(recorded.event, "items", [])[node.ref.index]
-    until = None if line.until is None or line.until > version else line.until
-    removal = None if until is None else removals[until]
-    return ShownItem(
-        node.ref, node, item, _origin(recorded), line.since, line.until, removal, withheld
-    )
+    def _origin(self, position: int, version: int, recorded: RecordedEvent | None) -> Origin:
+        bound = [
+            None if recorded is None else event_descriptions.bound(recorded, name)
+            for name in ("actor", "trace_id")
+        ]
+        return Origin(position, version, self._paths.changes[version - 1].occurred_at, *bound)
 
 
 def _requests(
@@ -224,18 +266,61 @@ def _requests(
     turns: Sequence[int],
     version: int,
 ) -> dict[int, list[TurnRequest]]:
-    """Return the model requests of the turns that a branch shows, by turn; of shared turns, too."""
-    if not turns or not version:
+    """Return the model requests of turns that a branch shows, by turn."""
+    if not turns:
         return {}
+    place = {"first_turn": turns[0], "last_turn": turns[-1]}
+    found = branch_usage.requests(tx, paths, session_id, branch_id, version, **place)
+    return _by_turn(found)
+
+
+def _by_turn(requests: Iterable[TurnRequest]) -> dict[int, list[TurnRequest]]:
     found: dict[int, list[TurnRequest]] = {}
-    last_position = paths.changes[version - 1].position
-    for request in usage_queries.requests_of_turns(tx, session_id, turns[0], turns[-1]):
-        if request.position > last_position:
-            continue
-        then = paths.version_of(request.position)
-        theirs = paths.turn_opening(request.branch_id, request.turn, then)
-        ours = paths.turn_opening(branch_id, request.turn, version)
-        was_ours = request.branch_id == branch_id  # on a turn that was removed since
-        if theirs is not None and (theirs == ours or was_ours):
-            found.setdefault(request.turn, []).append(request)
+    for request in requests:
+        found.setdefault(request.turn, []).append(request)
     return found
+
+
+# -- from the tables --------------------------------------------------------------------------
+
+
+def newest_window(
+    tx: Transaction, session_id: str, branch_id: str, version: int, *, around: int | None = None
+) -> Window:
+    """
+    Return a window on a branch now, from the tables, in time that does not depend on its length.
+
+    It has neither the items that were removed nor the branches that leave; ``is_complete`` is False.
+    """
+    place = conversation_queries.place(tx, session_id, branch_id)
+    last = place.turn if around is None else max(0, min(around, place.turn))
+    end = branch_tree.before_turn(tx, place.pointer, last + 1) or place.pointer
+    first = branch_tree.turn_at(
+        tx, branch_tree.at_length(tx, end, max(1, end.length - WINDOW_ITEMS + 1))
+    )
+    if last > first and end.length > WINDOW_ITEMS:
+        first += 1  # its first items are before the window
+    entries = conversation_queries.entries(tx, place.pointer, first, last)
+    branches = {branch_id, *(entry.branch_id for entry in entries)}
+    used = _by_turn(
+        request
+        for request in usage_queries.requests_of_turns(tx, session_id, first, last)
+        if request.is_live and request.branch_id in branches
+    )
+    turns = [
+        ShownTurn(number, [_entry(entry) for entry in some], used.get(number, []), [])
+        for number, some in groupby(entries, key=lambda entry: entry.turn)
+    ]
+    opening = branch_tree.turn_at(tx, branch_tree.at_length(tx, place.pointer, 1)) if turns else 0
+    return Window(session_id, branch_id, version, turns, opening, place.turn, [], is_complete=False)
+
+
+def _entry(entry: conversation_queries.Entry) -> ShownItem:
+    bound = {}
+    if entry.metadata_json is not None:
+        bound = codec.decode_recording(entry.metadata_json, position=entry.ref.position)
+    given = (bound.get(name) for name in ("actor", "trace_id"))
+    actor, trace_id = (value if isinstance(value, str) else None for value in given)
+    origin = Origin(entry.ref.position, entry.version, entry.occurred_at, actor, trace_id)
+    kind = None if entry.is_erased else item_kind.classify(entry.content)
+    return ShownItem(entry.ref, kind, entry.content, origin, entry.version, None, None, None)

@@ -27,6 +27,7 @@ from agents_eventlog.adapters.conversations import (
     comparison,
     concurrent_runs,
     item_search,
+    redaction,
     sessions,
     timestamps,
     transcript,
@@ -46,6 +47,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
+from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import (
     BranchRow,
     ItemRow,
@@ -198,9 +200,6 @@ class EventLogSession:
                 context.branch_id = here.last_branch_id
             elif not here.branch_exists:
                 raise BranchNotFoundError(context.branch_id)
-        else:
-            # The constructor does not wait: later calls run after this read, and raise its error.
-            runner.read_ahead(lambda tx: commands.look(tx, context))
 
     @property
     def current_branch(self) -> str:
@@ -348,6 +347,27 @@ class EventLogSession:
             lambda tx: turns.redo(tx, call.context), call=call
         )
         return redone
+
+    async def redact(self, position: int, index: int, *, reason: str | None = None) -> Redaction:
+        """
+        Replace the content of an item by a placeholder, wherever the item is; see ``Redaction``.
+
+        position, index: the identity of the item, as ``get_transcript`` and ``find_items`` return it.
+        reason: recorded in the log.
+
+        The item may have been removed, and the session deleted. The placeholder keeps the item's type, ids
+        and tool, so the conversation is still valid input for the model. Until the next ``log.erase``, the
+        log holds the content, and returns it for ``as_of`` a version before the redaction.
+
+        Raises ItemNotFoundError, ItemRedactedError and ItemErasedError (all ValueErrors).
+        """
+        ref = redaction.parse(position, index, reason)
+
+        def unit(tx: Transaction) -> Redaction:
+            commands.require_lease(tx, self._context)
+            return redaction.redact(tx, ref, reason, session_id=self.session_id)
+
+        return await self._usage.write(unit)
 
     async def clear_session(self, *, wrapper: Wrapper | None = None) -> None:
         """Delete all items and branches. Branch ids cannot be used again; recorded usage still counts."""
@@ -674,7 +694,7 @@ class EventLogSession:
             found = conversation_queries.user_items(
                 tx, pointer, session_id=self._context.session_id
             )
-            return [self._turn(user_item, PREVIEW_CHARACTERS) for user_item in found]
+            return self._turns(found, PREVIEW_CHARACTERS)
 
         return await self._runner.read(unit)
 
@@ -689,7 +709,7 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> list[TurnRow]:
             found = commands.find_turns(tx, self._context, branch_id, search_term)
-            return [self._turn(user_item, None) for user_item in found]
+            return self._turns(found, None)
 
         return await self._runner.read(unit)
 
@@ -1048,14 +1068,18 @@ class EventLogSession:
             raise TurnNotFoundError(given, self.current_branch)
         return self._internal(number)
 
-    def _turn(self, user_item: UserItem, preview: int | None) -> TurnRow:
-        return {
-            "turn": user_item.turn + self._first_turn - 1,
-            "content": _text(user_item.content, preview),
-            "full_content": user_item.content,
-            "timestamp": timestamps.as_text(user_item.occurred_at),
-            "can_branch": True,
-        }
+    def _turns(self, found: Iterable[UserItem], preview: int | None) -> list[TurnRow]:
+        more, as_text = self._first_turn - 1, timestamps.as_text
+        return [
+            {
+                "turn": turn + more,
+                "content": _text(content, preview),
+                "full_content": content,
+                "timestamp": as_text(occurred_at),
+                "can_branch": True,
+            }
+            for turn, content, occurred_at in found
+        ]
 
 
 def _usage_of_turn(used: usage_queries.Tokens) -> UsageOfTurn:

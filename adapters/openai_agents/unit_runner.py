@@ -62,10 +62,6 @@ class UnitRunner:
         """Run a reading unit and block; for the constructor, which may run without an event loop."""
         return self.log.store.read_sync(self._fresh(unit))
 
-    def read_ahead(self, unit: Unit[object]) -> None:
-        """Submit a reading unit and ignore its outcome; later calls run after it."""
-        self._executor.submit("read", PendingUnit(self._fresh(unit), Future(), {}))
-
     def close(self) -> bool:
         """Reject further units and wait for the submitted ones; return False if already closed."""
         if self._closed:

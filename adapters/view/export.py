@@ -56,10 +56,11 @@ def _session(tx: Transaction, session_id: str, version: int) -> str:
     for name in paths.moves:
         if not paths.exists(name, version):
             continue
-        shown = window(tx, paths, session_id, name, version=version, limit=ALL)
+        size = {"limit": ALL, "characters": ALL}
+        shown = window(tx, paths, session_id, name, version=version, **size)
         fork = paths.forks.get(name)
         own = 0 if fork is None else fork.version
-        turns = [(turn.number, _cards(turn, after=own)) for turn in shown.turns]
+        turns = [(turn.number, _rows(turn, after=own)) for turn in shown.turns]
         parent = None if fork is None else fork.from_branch_id
         branches.append((name, parent, [(number, items) for number, items in turns if items]))
     return rendering.fragment(
@@ -70,12 +71,7 @@ def _session(tx: Transaction, session_id: str, version: int) -> str:
     )
 
 
-def _cards(turn: ShownTurn, *, after: int) -> list[cards.Card]:
+def _rows(turn: ShownTurn, *, after: int) -> list[cards.Row]:
     """Return the items of a turn that are on the branch, without those that it had from its parent."""
-    return [
-        cards.card(
-            each.item, each.ref, each.node.kind, withheld=each.withheld, embeds_pictures=True
-        )
-        for each in turn.items
-        if each.removal is None and each.since > after
-    ]
+    own = [each for each in turn.items if each.removal is None and each.since > after]
+    return [row for group in cards.groups(own, embeds_pictures=True) for row in group.rows]

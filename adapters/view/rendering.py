@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Final
@@ -15,16 +17,21 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
-from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations import (
+    event_descriptions,
+    json_lines,
+    summary,
+    timestamps,
+)
 from agents_eventlog.adapters.conversations.printable import printable
+from agents_eventlog.adapters.view import svg
 from agents_eventlog.eventlog.events import JSON
 
 PACKAGE: Final = "agents_eventlog.adapters.view"
 MARKDOWN_CHARACTERS: Final = 20_000
 """Longer texts are shown as written: formatting them would take seconds."""
-CUT_CHARACTERS: Final = 4_000
 LINK_SCHEMES: Final = ("http://", "https://", "mailto:")
 
 
@@ -45,6 +52,11 @@ VERSION: Final = sha256(b"".join(content for content, _ in STATIC.values())).hex
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a page made from a template."""
     return HTMLResponse(_environment.get_template(template).render(values), status)
+
+
+def lines(documents: Iterable[dict[str, JSON]]) -> Response:
+    """Return the documents that the command line prints with ``--json``, one a line."""
+    return Response("".join(map(json_lines.line, documents)), media_type="application/x-ndjson")
 
 
 def fragment(template: str, **values: Any) -> str:
@@ -73,16 +85,32 @@ def markdown(text: str) -> Markup:
 
 def pretty(value: JSON) -> str:
     """Return a value as indented JSON."""
-    return shown(json.dumps(value, ensure_ascii=False, indent=2))
+    try:
+        return shown(json.dumps(value, ensure_ascii=False, indent=2))
+    except RecursionError:
+        return "nested too deeply to be shown"
 
 
 def arguments(item: Mapping[str, Any]) -> str:
     """Return the arguments of a tool call, indented if they are JSON."""
     given = item.get("arguments")
-    try:
-        return pretty(json.loads(given)) if isinstance(given, str) else pretty(given)
-    except ValueError:
-        return shown(given)
+    return indented(given) if isinstance(given, str) else pretty(given)
+
+
+def indented(text: str) -> str:
+    """Return a text, indented if it is JSON of a bounded length."""
+    if len(text) <= MARKDOWN_CHARACTERS and text[:1] in ("{", "["):
+        try:
+            return pretty(json.loads(text))
+        except (ValueError, RecursionError):
+            pass
+    return shown(text)
+
+
+def day(time: int) -> str:
+    """Return the date of a time as people read it: Tue 3 Nov 2026."""
+    at = datetime.fromisoformat(timestamps.day(time))
+    return f"{at:%a} {at.day} {at:%b %Y}"
 
 
 def usd(cost: float) -> str:
@@ -147,10 +175,16 @@ _environment.filters.update(
     time=timestamps.as_text,
     clock=timestamps.clock,
     iso=timestamps.iso,
+    day=day,
+    quoted=shlex.quote,
 )
 _environment.globals.update(
     url=url,
     static=lambda name: f"/static/{VERSION}/{name}",
     counted=summary.counted,
-    CUT=CUT_CHARACTERS,
+    actor_of=lambda recorded: event_descriptions.bound(recorded, "actor"),
+    kind_of=lambda name: svg.KINDS.get(name, "noted"),
+    draw=svg.drawn_ticks,
+    bar=svg.bar,
+    sparkline=svg.sparkline,
 )

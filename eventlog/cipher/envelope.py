@@ -36,7 +36,7 @@ from agents_eventlog.eventlog.errors import (
     TamperedPayloadError,
     UndecodableEventError,
 )
-from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON, Event, ItemsAdded, MetadataSet
+from agents_eventlog.eventlog.events import EVENT_TYPES, JSON, Event, ItemsAdded, MetadataSet
 
 FORMAT: Final = 1
 MAX_FORMAT: Final = 8
@@ -45,13 +45,17 @@ MAX_FORMAT: Final = 8
 HEADER: Final = struct.Struct(">BB32s12sQ16sI")
 START: Final = HEADER.size
 
-ITEM_TYPES: Final = frozenset(kind.type_name() for kind in ITEM_EVENTS)
+ITEM_TYPES: Final = frozenset(
+    name for name, kind in EVENT_TYPES.items() if "items" in kind.__struct_fields__
+)
+"""The events whose payloads hold items."""
+
 ITEMS_ADDED: Final = ItemsAdded.type_name()
 METADATA_SET: Final = MetadataSet.type_name()
 SEALED_TYPES: Final = ITEM_TYPES | {METADATA_SET}
 """The types of events whose payloads are content."""
 
-REFERENCES: Final = ("first_item",)
+REFERENCES: Final = ("first_item", "item")
 """The fields of an outline that refer to an item of the session."""
 
 USER: Final = "user"
@@ -269,7 +273,7 @@ def _others(data: bytes) -> dict[str, JSON]:
     return {name: value for name, value in json.loads(data).items() if name != "items"}
 
 
-_REFERENCES: Final = tuple(name.encode() for name in REFERENCES)
+_REFERENCES: Final = tuple(f'"{name}":['.encode() for name in REFERENCES)
 
 
 # -- user ids and metadata ----------------------------------------------------------------------

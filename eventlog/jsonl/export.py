@@ -14,6 +14,7 @@ from agents_eventlog.eventlog.jsonl.format import Heading
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import Query
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 SESSIONS = """
@@ -56,9 +57,10 @@ async def export_lines(
     session_ids: only these sessions; None for all.
     on_progress: called with the progress after each page of events.
 
-    The export is a snapshot; events appended meanwhile are not included. Memory use does not depend on the
-    length of the log. Raises SessionNotFoundError, before the first line, for an unknown session, and
-    UndecodableEventError for an event that cannot be read.
+    The export is a snapshot; events appended meanwhile are not included. Redacted items are exported as
+    their placeholders. Memory use does not depend on the length of the log. Raises SessionNotFoundError,
+    before the first line, for an unknown session, and UndecodableEventError for an event that cannot be
+    read.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     total = sum(heading.events for heading in chosen.headings)
@@ -66,10 +68,12 @@ async def export_lines(
     yield jsonl_format.LOG_LINE
     for count, heading in enumerate(chosen.headings, start=1):
         yield jsonl_format.session_line(heading)
+        redacted = await log.query(partial(RedactedItems.of_session, session_id=heading.session_id))
         query = Query(heading.session_id, None, None, 0, chosen.until, None, None, backward=False)
         while page := await log.query(partial(_page, query=query)):
             events, versions = page
-            for line in await asyncio.to_thread(_event_lines, events, versions):
+            shown = [redacted.covered(recorded) for recorded in events]
+            for line in await asyncio.to_thread(_event_lines, shown, versions):
                 yield line
             query.seek(events[-1])
             done += len(events)

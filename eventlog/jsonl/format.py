@@ -18,9 +18,10 @@ where ``events`` is the number of its events. They follow in order:
 its metadata then, even if it was imported since. ``data`` holds the fields of the classes in
 ``eventlog.events``, with one change: it refers to events of the session by version, not by position, in
 ``item_popped.item``, ``items_replaced.first_item``, ``turn_undone.removed``,
-``branch_created.last_item``, ``usage_corrected.requests``,
-``content_erased.positions`` and ``first_item`` in ``content_erased.structures``. Version 0 refers to no
-event of the session.
+``item_redacted.item``, ``branch_created.last_item``, ``usage_corrected.requests``,
+``content_erased.positions``, and ``first_item``, ``item`` and ``replaced_by`` in
+``content_erased.structures``. Version 0 refers to no event of the session.
+The items of a redacted event are written as its newest redaction left them.
 An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
 
 So no line depends on positions in the log: an export that is imported and exported again has the same
@@ -36,6 +37,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -50,6 +52,7 @@ from agents_eventlog.eventlog.events import (
     ContentErased,
     Event,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsReplaced,
     TurnUndone,
@@ -122,17 +125,27 @@ class EventLine(NamedTuple):
 # -- references -------------------------------------------------------------------------------
 
 
+REFERRING: Final = frozenset(
+    kind.type_name()
+    for kind in (
+        *(ItemPopped, ItemRedacted, ItemsReplaced, TurnUndone),
+        *(BranchCreated, ContentErased, UsageCorrected),
+    )
+)
+"""The types of events that refer to others by position."""
+
+
 def positions_in(event: Event | None) -> list[int]:
     """Return the positions that an event's data refers to."""
     match event:
-        case ItemPopped(item=ref):
+        case ItemPopped(item=ref) | ItemRedacted(item=ref):
             return [ref.position]
         case ItemsReplaced(first_item=ItemRef() as ref) | BranchCreated(last_item=ItemRef() as ref):
             return [ref.position]
         case TurnUndone(removed=refs):
             return [ref.position for ref in refs]
         case ContentErased(positions=positions, structures=structures):
-            return [*positions, *(ref[0] for ref in map(_first_item, structures) if ref)]
+            return [*positions, *chain.from_iterable(map(_positions_in_structure, structures))]
         case UsageCorrected(requests=requests):
             return [correction.request.position for correction in requests]
     return []
@@ -141,7 +154,7 @@ def positions_in(event: Event | None) -> list[int]:
 def with_positions(event: Event, new: Callable[[int], int]) -> Event:
     """Return the event with other positions in its data."""
     match event:
-        case ItemPopped(item=ref):
+        case ItemPopped(item=ref) | ItemRedacted(item=ref):
             return msgspec.structs.replace(event, item=ItemRef(new(ref.position), ref.index))
         case ItemsReplaced(first_item=ItemRef() as ref):
             return msgspec.structs.replace(event, first_item=ItemRef(new(ref.position), ref.index))
@@ -169,18 +182,30 @@ def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int])
     return msgspec.structs.replace(correction, request=ItemRef(new(ref.position), ref.index))
 
 
-def _first_item(structure: JSON) -> list[int] | None:
-    """Return the [position, index] that a structure refers to, if any."""
-    match structure:
-        case {"first_item": [int() as position, int() as index]}:
-            return [position, index]
-    return None
+def _positions_in_structure(structure: JSON) -> list[int]:
+    """Return the positions that what was kept of an erased event refers to."""
+    found: list[int] = []
+
+    def note(position: int) -> int:
+        found.append(position)
+        return position
+
+    _structure_elsewhere(structure, note)
+    return found
 
 
 def _structure_elsewhere(structure: JSON, new: Callable[[int], int]) -> JSON:
-    if first_item := _first_item(structure):
-        return {**structure, "first_item": [new(first_item[0]), first_item[1]]}
-    return structure
+    """Return what was kept of an erased event with other positions."""
+    if not isinstance(structure, dict):
+        return structure
+    moved: dict[str, JSON] = {}
+    for name in ("first_item", "item"):
+        match structure.get(name):
+            case [int() as position, int() as index]:
+                moved[name] = [new(position), index]
+    if type(replaced_by := structure.get("replaced_by")) is int:
+        moved["replaced_by"] = new(replaced_by)
+    return {**structure, **moved}
 
 
 # -- writing ----------------------------------------------------------------------------------

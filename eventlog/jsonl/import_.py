@@ -22,7 +22,7 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     UnserialisableError,
 )
-from agents_eventlog.eventlog.events import ContentErased
+from agents_eventlog.eventlog.events import ITEM_EVENTS, ContentErased, ItemRedacted
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.format import EventLine
 from agents_eventlog.eventlog.log import EventLog
@@ -119,6 +119,8 @@ class History:
             self.spoil(
                 f"the shape kept for version {version}, which was erased, does not match its type"
             )
+        elif (version := self._badly_redacted()) is not None:
+            self.spoil(f"version {version} does not have the items of the event that it redacts")
         return self
 
     def _badly_kept(self) -> int | None:
@@ -133,6 +135,17 @@ class History:
                 erased = self.events[version - 1]
                 if erased.event is None and not erased.fits(structure):
                     return version
+        return None
+
+    def _badly_redacted(self) -> int | None:
+        """Return the version of a redaction that other items would take the place of."""
+        for line in self.events:
+            if not isinstance(line.event, ItemRedacted):
+                continue
+            version = line.event.item.position
+            redacted = self.events[version - 1].event if 1 <= version <= len(self.events) else None
+            if isinstance(redacted, ITEM_EVENTS) and len(redacted.items) != len(line.event.items):
+                return line.version
         return None
 
 

@@ -264,6 +264,13 @@ class Engine(Protocol):
     def lock_projections(self, tx: Transaction) -> None:
         """Wait until no other transaction writes, and let none begin until the commit."""
 
+    def grant(self, tx: Transaction, role: str) -> None:
+        """
+        Let a role of the database append and read, and nothing else; create it if it does not exist.
+
+        Raises ValueError for a database without roles, and for the owner's own role.
+        """
+
     def text_as_stored(self, tx: Transaction) -> AbstractContextManager[None]:
         """Read a text that is not valid as bytes meanwhile."""
 

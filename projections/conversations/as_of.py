@@ -36,6 +36,9 @@ EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
+READ_POSITIONS: Final = """
+    SELECT position FROM items UNION SELECT redaction_position FROM redactions
+"""
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -85,7 +88,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
         if tx.engine.is_sealed(tx):
             past.engine.begin_sealing(past)
         _build(tx, past, session_id, version)
-        for (position,) in past.all("SELECT DISTINCT position FROM items"):
+        for (position,) in past.all(READ_POSITIONS):
             payloads.insert(past, list(payloads.event_rows(tx, "WHERE position = ?", (position,))))
         yield past
 

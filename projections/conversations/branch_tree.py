@@ -127,11 +127,16 @@ class Item(NamedTuple):
 
 @dataclass
 class Known:
-    """What is remembered of segments, by their ids: parents, last numbers, and last items."""
+    """
+    What is remembered of segments, by their ids: parents, last numbers, and last items.
+
+    redactions_exist: whether the log has a redaction; None if that is not known yet.
+    """
 
     parents: dict[int, Pointer] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     tails: dict[int | None, tuple[int, Item | None, Item | None]] = field(default_factory=dict)
+    redactions_exist: bool | None = None
 
     def __len__(self) -> int:
         return len(self.parents) + len(self.ends) + len(self.tails)

@@ -28,6 +28,7 @@ from agents_eventlog.eventlog.events import (
     Event,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -42,7 +43,12 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
-from agents_eventlog.projections.conversations import branch_tree, labels, metadata_index
+from agents_eventlog.projections.conversations import (
+    branch_tree,
+    labels,
+    metadata_index,
+    redactions,
+)
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 
 MAIN: Final = "main"
@@ -130,12 +136,12 @@ SELECT_BRANCH = """
     FROM branches
     WHERE session_id = ? AND branch_id = ?
 """
-SELECT_BOTH = """
+SELECT_BOTH = f"""
     SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
         s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at,
         b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
         b.created_position, b.created_at, b.updated_at,
-        p.parent_segment_id, p.parent_length
+        p.parent_segment_id, p.parent_length, ({redactions.LAST_REDACTED})
     FROM sessions AS s
     LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
     LEFT JOIN segments AS p ON p.segment_id = b.segment_id
@@ -243,12 +249,14 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
         return None, None
+    segments = tx.cache[branch_tree.Known]
+    segments.redactions_exist = row[-1] is not None
     found = rows.sessions[session_id] = Session(*row[:12])
     segment_id, length = row[12:14]
     if length is None:
         return found, None
     if row[22] is not None:
-        tx.cache[branch_tree.Known].parents[segment_id] = Pointer(*row[21:])
+        segments.parents[segment_id] = Pointer(*row[21:23])
     on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
     return found, on_it
 
@@ -257,7 +265,7 @@ class Conversations(Projection):
     """Sessions, their branches, and the segments of items that branches share."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5  # 5: redactions
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
@@ -269,6 +277,7 @@ class Conversations(Projection):
         GENERATED_BRANCHES,
         *branch_tree.SCHEMA,
         *metadata_index.SCHEMA,
+        *redactions.SCHEMA,
     )
     handles: ClassVar[Sequence[type[Event]]] = (
         ItemsAdded,
@@ -276,6 +285,7 @@ class Conversations(Projection):
         ItemsReplaced,
         TurnUndone,
         TurnRedone,
+        ItemRedacted,
         BranchCreated,
         BranchSwitched,
         BranchDeleted,
@@ -313,6 +323,9 @@ class _Batch:
     def apply(self, recorded: RecordedEvent) -> None:
         if recorded.type == CONTENT_ERASED:
             self.content_erased(recorded)
+            return
+        if recorded.type == ITEM_REDACTED:
+            self.item_redacted(recorded)
             return
         session = self.session(recorded)
         if recorded.type == USAGE_RECORDED:
@@ -538,6 +551,12 @@ class _Batch:
             metadata_index.set_leaves(self.tx, recorded.session_id, ())
             found.erased_at = recorded.occurred_at
 
+    def item_redacted(self, recorded: RecordedEvent) -> None:
+        """Remember whose content replaces that of an event; the item keeps its place, type and tool."""
+        event = recorded.event
+        if isinstance(event, ItemRedacted):
+            redactions.put(self.tx, recorded.position, event)
+
     # -- cutting ------------------------------------------------------------------------------
 
     def empty(self, recorded: RecordedEvent, session: Session) -> None:
@@ -575,6 +594,7 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
+ITEM_REDACTED: Final = ItemRedacted.type_name()
 USAGE_RECORDED: Final = UsageRecorded.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""

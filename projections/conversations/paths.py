@@ -70,13 +70,99 @@ class Lifeline(NamedTuple):
     until: int | None
 
 
+class Effect(NamedTuple):
+    """What an event removed: numbers of items and of branches; a popped item's number on its branch."""
+
+    items: int = 0
+    branches: int = 0
+    number: int | None = None
+
+
 class Change(NamedTuple):
-    """An event of the session; its version is its place in ``Paths.changes``, from 1."""
+    """
+    An event of the session; its version is its place in ``Paths.changes``, from 1.
+
+    occurred_at: microseconds since 1970 UTC; the time of recording if the metadata cannot be read.
+    """
 
     position: int
     type: str
     branch_id: str
     occurred_at: int
+
+
+class Lifelines:
+    """
+    When each item was on a branch, in the order in which they came; mostly once each.
+
+    lines: all of them. Their ``since`` never decreases.
+    """
+
+    def __init__(self, paths: Paths, branch_id: str) -> None:
+        self.lines: list[Lifeline] = []
+        self._paths = paths
+        self._branch_id = branch_id
+        self._by_turn: dict[int, list[int]] = {}
+        self._last_turns: list[int] = []
+        self._open: dict[int, int] = {}
+        self._nodes = {ROOT}
+        self._tip = ROOT
+        self._moves = 0
+
+    def catch_up(self) -> None:
+        """Take the branch's moves that came since."""
+        paths = self._paths
+        moves = paths.moves.get(self._branch_id, [])
+        for move in moves[self._moves :]:
+            top = paths.shared(self._tip, move.tip)
+            for node in paths.path(self._tip, top):
+                index = self._open.pop(node)
+                self.lines[index] = self.lines[index]._replace(until=move.version)
+            for node in paths.path(move.tip, top):
+                self._add(node, move.version)
+            self._tip = move.tip
+        self._moves = len(moves)
+
+    def _add(self, node: int, version: int) -> None:
+        turn = self._paths.nodes[node].turn
+        self._open[node] = len(self.lines)
+        self._by_turn.setdefault(turn, []).append(len(self.lines))
+        last = self._last_turns[-1] if self._last_turns else 0
+        self._last_turns.append(max(turn, last))
+        self._nodes.add(node)
+        self.lines.append(Lifeline(node, version, None))
+
+    def __contains__(self, node: int) -> bool:
+        """Whether the branch ever had a node, or it is the root."""
+        return node in self._nodes
+
+    def of_turn(self, turn: int, version: int) -> list[Lifeline]:
+        """Return the items that a turn had by a version, with those that were removed by then."""
+        lines = (self.lines[index] for index in self._by_turn.get(turn, ()))
+        return [line for line in lines if line.since <= version]
+
+    def last_turn(self, version: int) -> int:
+        """Return the highest turn that the branch had by a version, even if it was removed by then."""
+        count = bisect_right(self.lines, version, key=lambda line: line.since)
+        return self._last_turns[count - 1] if count else 0
+
+    def of_node(self, node: int) -> list[Lifeline]:
+        """Return when a node was on the branch."""
+        indexes = self._by_turn.get(self._paths.nodes[node].turn, ())
+        return [self.lines[index] for index in indexes if self.lines[index].node == node]
+
+
+class Redacted(NamedTuple):
+    """
+    The redaction of an item.
+
+    version, position: its event, whose items replace those of the item's event from then on.
+    """
+
+    ref: ItemRef
+    version: int
+    position: int
+    reason: str | None
 
 
 class Paths:
@@ -87,6 +173,7 @@ class Paths:
     moves: the moves of each branch that ever existed, in order.
     forks: the version and the node at which each branch was created, from which branch.
     changes: the session's events, in order.
+    redactions: those of each redacted event, by its position, in order.
     """
 
     def __init__(self) -> None:
@@ -95,7 +182,11 @@ class Paths:
         self.moves: dict[str, list[Move]] = {}
         self.forks: dict[str, Fork] = {}
         self.changes: list[Change] = []
+        self.redactions: dict[int, list[Redacted]] = {}
         self._numbers: dict[ItemRef, int] = {}
+        self._left_at: dict[int, int] = {}
+        self._deletions: list[int] = []
+        self._lifelines: dict[str, Lifelines] = {}
 
     @classmethod
     def read(cls, tx: Transaction, session_id: str) -> Paths:
@@ -134,6 +225,16 @@ class Paths:
         move = self._move(branch_id, version)
         return move is not None and move.is_live
 
+    def began(self, branch_id: str) -> int:
+        """Return the version from which on a branch existed."""
+        return self.moves[branch_id][0].version
+
+    def last_tip(self, branch_id: str, version: int) -> int:
+        """Return the node that a branch ended with when it last existed, up to a version."""
+        moves = self.moves.get(branch_id, [])
+        index = bisect_right(moves, version, key=lambda move: move.version)
+        return next((move.tip for move in reversed(moves[:index]) if move.is_live), ROOT)
+
     def version_of(self, position: int) -> int:
         """Return the version of an event of the session by its position."""
         return bisect_left(self.changes, position, key=lambda change: change.position) + 1
@@ -148,6 +249,12 @@ class Paths:
     def number(self, ref: ItemRef) -> int | None:
         """Return the number of an item's node; None if the session never had the item."""
         return self._numbers.get(ref)
+
+    def redacted(self, ref: ItemRef, version: int) -> tuple[int, Redacted | None]:
+        """Return the position of an item's content at a version, and the redaction of the item by then."""
+        found = [each for each in self.redactions.get(ref.position, ()) if each.version <= version]
+        position = found[-1].position if found else ref.position
+        return position, next((each for each in found if each.ref == ref), None)
 
     def path(self, tip: int, above: int = ROOT) -> list[int]:
         """Return the nodes up to a tip, in order, from the one after ``above``."""
@@ -182,21 +289,71 @@ class Paths:
                 one, other = nodes[one].parent, nodes[other].parent
         return one
 
-    def lifelines(self, branch_id: str) -> list[Lifeline]:
-        """Return when each item was on a branch, in the order in which they came; mostly once each."""
-        lines: list[Lifeline] = []
-        open_lines: dict[int, int] = {}
-        before = ROOT
-        for move in self.moves.get(branch_id, ()):
-            top = self.shared(before, move.tip)
-            for node in self.path(before, top):
-                index = open_lines.pop(node)
-                lines[index] = lines[index]._replace(until=move.version)
-            for node in self.path(move.tip, top):
-                open_lines[node] = len(lines)
-                lines.append(Lifeline(node, move.version, None))
-            before = move.tip
-        return lines
+    def lifelines(self, branch_id: str) -> Lifelines:
+        """Return when each item was on a branch; kept, so that a later call costs little."""
+        found = self._lifelines.get(branch_id)
+        if found is None:
+            found = self._lifelines[branch_id] = Lifelines(self, branch_id)
+        found.catch_up()
+        return found
+
+    def removal(self, ref: ItemRef) -> int | None:
+        """
+        Return the version of the event that removed an item from the last branch that had it.
+
+        None if a branch has it, and the session is not deleted.
+        """
+        node = self._numbers.get(ref)
+        if node is None:
+            return None
+        added = self.nodes[node].version
+        deletion = next((version for version in self._deletions if version > added), None)
+        left = self._left_at.get(node)
+        if left is None or self._is_on_a_branch(node):
+            return deletion
+        return left if deletion is None else min(left, deletion)
+
+    def _is_on_a_branch(self, node: int) -> bool:
+        depth = self.nodes[node].depth
+        tips = (moves[-1].tip for moves in self.moves.values())
+        return any(
+            self.nodes[tip].depth >= depth and self.ancestor(tip, depth) == node for tip in tips
+        )
+
+    def branches_with(self, ref: ItemRef, version: int | None = None) -> list[str]:
+        """Return the branches that had an item at a version, or have it now, in order of creation."""
+        return [
+            name for name in self.moves if self._on_path(ref, self.tip(name, version)) is not None
+        ]
+
+    def effect(self, version: int) -> Effect:
+        """Return what the event of a version removed."""
+        if not 0 < version <= self.version:
+            return Effect()  # of a damaged log, in which versions are missing
+        change = self.changes[version - 1]
+        if change.type == events.SessionDeleted.type_name():
+            live = [name for name in self.moves if self.exists(name, version)]
+            tips = [self.tip(name, version) for name in live]
+            return Effect(len(self._union((tip, ROOT) for tip in tips)), len(live))
+        parted = []
+        for name in self.moves:
+            before, after = self._move(name, version - 1), self._move(name, version)
+            if before is not None and before.is_live and after is not before and after is not None:
+                parted.append((before.tip, self.shared(before.tip, after.tip)))
+        removed = self._union(parted)
+        is_pop = change.type == events.ItemPopped.type_name() and len(removed) > 0
+        number = self.nodes[parted[0][0]].depth if is_pop else None
+        return Effect(len(removed), len(parted), number)
+
+    def _union(self, parts: Iterable[tuple[int, int]]) -> set[int]:
+        """Return the nodes on the paths to some tips, each from after another node on."""
+        found: set[int] = set()
+        for tip, top in parts:
+            depth, node = self.nodes[top].depth, tip
+            while self.nodes[node].depth > depth and node not in found:
+                found.add(node)
+                node = self.nodes[node].parent
+        return found
 
     def _move(self, branch_id: str, version: int | None) -> Move | None:
         moves = self.moves.get(branch_id, [])
@@ -211,7 +368,7 @@ class Paths:
         """Take the session's next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         here = recorded.branch_id or MAIN
-        self.changes.append(Change(recorded.position, recorded.type, here, recorded.occurred_at))
+        self.changes.append(Change(recorded.position, recorded.type, here, recorded.happened_at))
         match recorded.event:
             case None:
                 if recorded.type in ADDING:
@@ -225,6 +382,9 @@ class Paths:
             case events.TurnUndone(removed=[first, *_]):
                 if (start := self._on_path(first, self.tip(here))) is not None:
                     self._point(recorded, here, self.nodes[start].parent, keep=True)
+            case events.ItemRedacted(item=ref, reason=reason):
+                redacted = Redacted(ref, recorded.version, recorded.position, reason)
+                self.redactions.setdefault(ref.position, []).append(redacted)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
@@ -237,6 +397,10 @@ class Paths:
                     self._point(recorded, branch_id, ROOT, is_live=False)
             case events.SessionCleared():
                 self._end_all(recorded)
+            case events.SessionDeleted():
+                self._deletions.append(self.version)
+            case events.SessionRestored():
+                self._deletions.clear()
             case events.ContentErased(is_whole=True):
                 self._end_all(recorded)
             case _:
@@ -248,7 +412,7 @@ class Paths:
         source = self.tip(event.from_branch_id)
         last = None if event.last_item is None else self._on_path(event.last_item, source)
         tip = ROOT if last is None else last
-        self.forks[event.branch_id] = Fork(recorded.version, tip, event.from_branch_id)
+        self.forks[event.branch_id] = Fork(self.version, tip, event.from_branch_id)
         self._point(recorded, event.branch_id, tip)
 
     def _add(
@@ -264,7 +428,7 @@ class Paths:
             ref = ItemRef(recorded.position, index)
             node = Node(
                 ref=ref,
-                version=recorded.version,
+                version=self.version,
                 parent=tip,
                 jump=jumped.jump if is_even else tip,
                 depth=above.depth + 1,
@@ -296,7 +460,10 @@ class Paths:
         """Let a branch end with a node from this event on. keep: it is live only if it was."""
         is_live = self.exists(branch_id) if keep else is_live
         moves = self.moves.setdefault(branch_id, [])
-        moves.append(Move(recorded.version, recorded.position, tip, is_live))
+        before = moves[-1].tip if moves else ROOT
+        for node in self.path(before, self.shared(before, tip)):
+            self._left_at[node] = self.version
+        moves.append(Move(self.version, recorded.position, tip, is_live))
 
     def _end_all(self, recorded: RecordedEvent) -> None:
         for branch_id in self.moves:

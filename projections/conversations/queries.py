@@ -13,7 +13,7 @@ from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventErr
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -22,8 +22,12 @@ FIRST_OF_EACH_EVENT = """
     SELECT position, index_in_event, number FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ? AND (index_in_event = 0 OR number = ?)
 """
-PAYLOADS = f"""
-    ({FIRST_OF_EACH_EVENT}) AS i
+FIRST_PAYLOADS = FIRST_OF_EACH_EVENT.replace(
+    "SELECT position,", f"SELECT {redactions.NEWEST_OF.format('items.position')} AS position,"
+)
+"""Where the payload of each event is, in a log with redactions."""
+PAYLOADS = """
+    ({first}) AS i
     JOIN events AS e ON e.position = i.position
     ORDER BY i.number
 """
@@ -39,7 +43,7 @@ USER_ITEMS = """
     ORDER BY i.turn
 """
 USER_EVENTS = """
-    events AS e WHERE e.position IN (
+    events AS {o} {join} WHERE {o}.position IN (
         SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
     )
 """
@@ -49,21 +53,23 @@ ENTRIES = """
     ORDER BY number
 """
 EVENTS_OF_ENTRIES = """
-    events AS e
-    WHERE e.position IN (
+    events AS {o}
+    {join}
+    WHERE {o}.position IN (
         SELECT position FROM items WHERE segment_id = ? AND number BETWEEN ? AND ?
     )
 """
+ENTRY_COLUMNS = "{o}.position, {o}.version, {o}.branch_id, {o}.recorded_at, {o}.metadata"
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
     ORDER BY number
 """
 TOOL_CALLS = """
-    SELECT turn, tool_name, type, COUNT(*) FROM items
+    SELECT turn, tool_name, type FROM items
     WHERE segment_id = ? AND number BETWEEN ? AND ?
         AND (is_tool_call = 1 OR type = 'tool_search_output')
-    GROUP BY turn, tool_name, type
+    ORDER BY number
 """
 BRANCHES = """
     SELECT branch_id, length, turn, created_at FROM branches
@@ -90,6 +96,10 @@ FORKS_AND_ENDS = """
         'session_deleted', 'session_restored')
     ORDER BY version
 """
+UNDONE_AND_REDONE = """
+    WHERE session_id = ? AND type IN ('turn_undone', 'turn_redone')
+    ORDER BY version
+"""
 LAST_CHANGES = f"""
     WHERE session_id = ?
         AND (COALESCE(branch_id, 'main') = ? OR type = 'session_cleared')
@@ -107,11 +117,12 @@ OWNERS = """
 OWNER = "SELECT session_id, user_id FROM sessions WHERE session_id = ? AND deleted_at IS NULL"
 SEGMENTS = "SELECT segment_id FROM segments WHERE session_id = ? ORDER BY segment_id"
 TOOL_ITEM_COLUMNS = """
-    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, e.recorded_at, e.metadata
+    i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call, {o}.recorded_at, {o}.metadata
 """
 TOOL_ITEMS = """
     items AS i
-    JOIN events AS e ON e.position = i.position
+    JOIN events AS {{o}} ON {{o}}.position = i.position
+    {{join}}
     WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
     ORDER BY i.number
 """
@@ -198,6 +209,7 @@ class Entry(NamedTuple):
     metadata_json: str | None
     content: JSON
     withheld: Withheld | None
+    is_redacted: bool
 
     @property
     def is_erased(self) -> bool:
@@ -242,7 +254,7 @@ def items(
     for span in _newest_spans(tx, pointer, newest):
         where = (*span, span.first)
         some = payloads.items(
-            *(tx, FIRST_OF_EACH_EVENT, where),
+            *(tx, _first(tx), where),
             first=span.first,
             last=span.last,
             session_id=session_id,
@@ -255,9 +267,10 @@ def _items_one_by_one(
     tx: Transaction, span: branch_tree.Span, session_id: str | None, instead: Instead | None
 ) -> Iterable[JSON]:
     columns = "i.index_in_event, i.number"
+    source = PAYLOADS.format(first=_first(tx))
     rows = list(
         payloads.stored(
-            *(tx, PAYLOADS, (*span, span.first)),
+            *(tx, source, (*span, span.first)),
             columns=columns,
             session_id=session_id,
             is_opened=False,
@@ -277,6 +290,11 @@ def _items_one_by_one(
             yield from items[index : index + count]
         elif instead is not None:
             yield from [instead(items)] * count
+
+
+def _first(tx: Transaction) -> str:
+    """Return the statement for the payload and the number of the first item of each event in a span."""
+    return FIRST_PAYLOADS if redactions.exist(tx) else FIRST_OF_EACH_EVENT
 
 
 def _decoded(
@@ -314,7 +332,7 @@ def item(
     instead: Instead | None = None,
 ) -> JSON:
     """Return an item's content; ``session_id`` and ``instead`` as in ``items``."""
-    row = payloads.at(tx, ref.position, session_id=session_id, is_opened=False)
+    row = redactions.at(tx, ref.position, session_id=session_id, is_opened=False)
     row = row or (ref.position, "", 0, None)
     if instead is not None and isinstance(content := payloads.content(tx, row[-1]), str):
         return instead(content)
@@ -327,7 +345,7 @@ def contents(
     """Return the contents of items, in the order of the references."""
     found: list[JSON] = []
     for position, some in groupby(refs, key=lambda ref: ref.position):
-        row = payloads.at(tx, position, session_id=session_id) or (position, "", 0, None)
+        row = redactions.at(tx, position, session_id=session_id) or (position, "", 0, None)
         items = codec.decode_items([_present(tx, *row)])[0]
         found += [items[ref.index] for ref in some]
     return found
@@ -364,29 +382,30 @@ def entries(
         pointer = branch_tree.before_turn(tx, pointer, last_turn + 1) or pointer
     found: list[Entry] = []
     for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
-        columns = "e.version, e.branch_id, e.recorded_at, e.metadata"
+        source = redactions.present(tx, EVENTS_OF_ENTRIES)
+        columns = redactions.present(tx, ENTRY_COLUMNS)
         rows = list(
             payloads.stored(
-                *(tx, EVENTS_OF_ENTRIES, span),
-                columns=columns,
-                session_id=session_id,
-                is_opened=False,
+                *(tx, source, span), columns=columns, session_id=session_id, is_opened=False
             )
         )
-        decoded = _decoded(tx, [(None, None, *row[4:]) for row in rows], may_lack=True)
-        events = {row[4]: (row, items) for row, items in zip(rows, decoded, strict=True)}
-        for turn, position, index in tx.all(ENTRIES, span):
-            (version, branch_id, recorded_at, metadata, *_), items = events[position]
+        decoded = _decoded(tx, [row[3:] for row in rows], may_lack=True)
+        events = {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
+        listed = tx.all(ENTRIES, span)
+        redacted = redactions.of_items(tx, (ItemRef(*ref) for _, *ref in listed))
+        for turn, position, index in listed:
+            (_, version, branch_id, recorded_at, metadata, *_), items = events[position]
             found.append(
                 Entry(
                     turn=turn,
-                    ref=ItemRef(position, index),
+                    ref=(ref := ItemRef(position, index)),
                     version=version,
                     branch_id=branch_id or MAIN,
                     occurred_at=occurred_at(recorded_at, metadata, position),
                     metadata_json=metadata,
                     content=None if isinstance(items, str) else items[index],
                     withheld=items if isinstance(items, str) else None,
+                    is_redacted=ref in redacted,
                 )
             )
     return found
@@ -407,12 +426,12 @@ def user_items(
     session_id: the session that is read, as in ``items``.
     """
     condition, needle = ("", ()) if text is None else payloads.narrowed(tx, text)
-    source = f"{USER_EVENTS} {condition} ORDER BY e.position"
+    source = redactions.present(tx, f"{USER_EVENTS} {condition} ORDER BY {{o}}.position")
+    columns = redactions.present(tx, "{o}.recorded_at, {o}.metadata, {o}.position")
     events: list[Row] = []
     found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        columns = "e.recorded_at, e.metadata"
         rows = list(
             payloads.stored(
                 *(tx, source, (*where, *needle)), columns=columns, session_id=session_id
@@ -423,17 +442,20 @@ def user_items(
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
     for row in events:
         if row[-1] is None:
-            _present(tx, *row[2:])
-    content = codec.contents(events)
+            _present(tx, *row[3:])
     numbers = {row[2]: number for number, row in enumerate(events)}
+    if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
+        found = [row for row in found if row[1] in numbers]
+    places = [(numbers[position], index) for _, position, index in found]
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
     return [
-        UserItem(turn, content(number, index), times[number])
-        for turn, position, index in found
-        if (number := numbers.get(position)) is not None
+        UserItem(turn, content, times[number])
+        for (turn, *_), (number, _), content in zip(
+            found, places, codec.contents(events, places), strict=True
+        )
     ]
 
 
@@ -442,10 +464,9 @@ def structure(tx: Transaction, pointer: Pointer) -> list[tuple[int, str, str | N
     return [row for span in _spans_in_order(tx, pointer) for row in tx.all(STRUCTURE, span)]
 
 
-def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str, int]]:
-    """Return (turn, tool name, item type, count) of a branch's tool calls, by turn."""
-    rows = [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
-    return sorted(rows, key=lambda row: (row[0], row[1] or "", row[2]))
+def tool_calls(tx: Transaction, pointer: Pointer) -> list[tuple[int, str | None, str]]:
+    """Return (turn, tool name, item type) of a branch's tool calls, and of searches for tools, in order."""
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(TOOL_CALLS, span)]
 
 
 def live_branches(tx: Transaction, session_id: str | None = None) -> list[LiveBranch]:
@@ -465,6 +486,11 @@ def forks_and_ends(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
     return map(RecordedEvent, payloads.event_rows(tx, FORKS_AND_ENDS, (session_id,)))
 
 
+def undone_and_redone(tx: Transaction, session_id: str) -> Iterator[RecordedEvent]:
+    """Return the events that undid or redid turns of a session, in order."""
+    return map(RecordedEvent, payloads.event_rows(tx, UNDONE_AND_REDONE, (session_id,)))
+
+
 def owners(
     tx: Transaction, *, session_id: str | None = None, after: str = "", limit: int = 1
 ) -> list[tuple[str, str | None]]:
@@ -482,9 +508,11 @@ def tool_items(tx: Transaction, session_id: str, outputs: Sequence[str]) -> Iter
 
     A row is (position, index, type, tool name, is a call, recorded_at, metadata) and the payload.
     """
-    source = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
+    listed = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
+    source = redactions.present(tx, listed)
+    columns = redactions.present(tx, TOOL_ITEM_COLUMNS)
     for segment in tx.all(SEGMENTS, (session_id,)):
-        found = payloads.stored(tx, source, segment, columns=TOOL_ITEM_COLUMNS)
+        found = payloads.stored(tx, source, segment, columns=columns)
         for _, rows in groupby(found, key=itemgetter(0)):
             yield list(rows)
 

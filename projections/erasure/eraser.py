@@ -18,14 +18,31 @@ from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
 from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
-from agents_eventlog.eventlog.events import ITEM_EVENTS, JSON
+from agents_eventlog.eventlog.events import (
+    ITEM_EVENTS,
+    JSON,
+    ItemRedacted,
+    ItemsAdded,
+    ItemsReplaced,
+    TurnRedone,
+)
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.builder import Conversations
-from agents_eventlog.projections.erasure.scopes import ErasurePlan, Scope, structure
+from agents_eventlog.projections.erasure.scopes import (
+    ErasurePlan,
+    Scope,
+    added_at,
+    replaced_by,
+    structure,
+)
 from agents_eventlog.projections.projector import Projections
 from agents_eventlog.projections.search import index as search_index
+
+WITH_ITEMS: Final = (ItemsAdded, ItemsReplaced, TurnRedone, ItemRedacted)
+"""The events whose payload has items."""
 
 PSEUDONYM: Final = re.compile("erased-[0-9a-f]{16}", re.ASCII)
 
@@ -94,7 +111,7 @@ async def erase(
             # Until nothing is left: a session that was live may have grown before it was deleted.
             again = [plan.session_id for plan in found]
             found = await log.query(partial(_look_through, needed, scope, again))
-    is_complete = dry_run or await asyncio.to_thread(_finish, log)
+    is_complete = dry_run or await asyncio.to_thread(finish, log)
     return total.erased(is_complete=is_complete)
 
 
@@ -169,7 +186,9 @@ def _blank(
             continue
         rows = [payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
-        going = [Payload(row[0], structure(row), len(row[3])) for row in stored]
+        going = [
+            Payload(row[0], structure(row, replaced_by(tx, row)), len(row[3])) for row in stored
+        ]
         if forget is not None:
             forget(tx, plan.session_id, None if scope.is_whole else _items(tx, stored))
         if going or not plan.is_marked:
@@ -183,9 +202,21 @@ def _blank(
                 pseudonym=_pseudonym(tx, plan.session_id, names) if is_whole else None,
             )
             if has_index:  # this process may not keep it up to date
-                search_index.take_out(tx, (payload.position for payload in going))
+                _update_index(tx, stored)
             blanked.append(plan._replace(payloads=[(each.position, each.bytes) for each in going]))
     return blanked
+
+
+def _update_index(tx: Transaction, blanked: Sequence[StoredPayload]) -> None:
+    """Remove the texts of blanked payloads from the index; those that a redaction keeps go in again."""
+    events = dict.fromkeys(map(added_at, blanked))
+    search_index.take_out(tx, events)
+    if tx.engine.is_sealed(tx):
+        return  # what is sealed is in no index
+    rows = {position: redactions.at(tx, position) for position in events}
+    present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
+    kept = {at: row for at, row in present.items() if row[1] == ItemRedacted.type_name()}
+    search_index.put(tx, dict(zip(kept, codec.decode_items([*kept.values()]), strict=True)))
 
 
 def _pseudonym(tx: Transaction, session_id: str, names: dict[str, str]) -> str | None:
@@ -202,16 +233,21 @@ def _pseudonym(tx: Transaction, session_id: str, names: dict[str, str]) -> str |
 
 
 def _items(tx: Transaction, stored: Iterable[StoredPayload]) -> Iterator[JSON]:
-    """Return the items in payloads."""
-    for position, type_name, schema_version, data in stored:
+    """Return the items in payloads, without those that a redaction keeps."""
+    for row in stored:
+        position, type_name, schema_version, data = row
         if isinstance(data, Envelope):
-            data = payloads.opened(tx, data)  # noqa: PLW2901 - the same, readable
+            data = payloads.opened(tx, data)
         event = codec.decode(type_name, schema_version, data, position=position)
-        if isinstance(event, ITEM_EVENTS):
+        is_replaced = replaced_by(tx, row) is not None
+        if isinstance(event, ITEM_EVENTS) and is_replaced:
+            redacted = redactions.of_event(tx, position)
+            yield from (item for index, item in enumerate(event.items) if index in redacted)
+        elif isinstance(event, WITH_ITEMS) and not is_replaced:
             yield from event.items
 
 
-def _finish(log: EventLog) -> bool:
+def finish(log: EventLog) -> bool:
     """Rewrite the file, and delete the files that killed replays left beside it. Blocks."""
     for left in log.store.engine.leftovers(log.store):
         left.unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 Erasure scopes: sessions, and their payloads that may be erased.
 
 Only payloads with content are ever blanked: those of items, of user ids and of metadata. One may be erased
-with its whole session, or when nothing of it is live: none of its items is on a branch, or later metadata
-has replaced it. An event that holds a live item stays whole; its removed items are counted, not erased.
+with its whole session, or when nothing of it is live: none of its items is on a branch, later metadata has
+replaced it, or a redaction has replaced its items. Any other event that holds a live item stays whole; its
+removed items are counted, not erased.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from agents_eventlog.eventlog.events import (
     ITEM_EVENT_NAMES,
     JSON,
     Event,
+    ItemRedacted,
     ItemsReplaced,
     MetadataSet,
     SessionDeleted,
@@ -28,7 +30,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import labels
+from agents_eventlog.projections.conversations import labels, redactions
 
 PAGE_SESSIONS: Final = 500
 """Maximum number of sessions that one unit of work reads."""
@@ -46,7 +48,7 @@ OF_USER: Final = """
 """A user's sessions, and erased ones: an interrupted erasure has removed their user ids."""
 ERASABLE: Final = f"""
     events AS e
-    WHERE e.session_id = ? AND e.type IN ({ITEM_EVENT_NAMES}, 'metadata_set')
+    WHERE e.session_id = ? AND e.type IN ({ITEM_EVENT_NAMES}, 'item_redacted', 'metadata_set')
     ORDER BY e.version DESC
 """
 LIVE_ITEMS: Final = """
@@ -55,6 +57,10 @@ LIVE_ITEMS: Final = """
     WHERE s.session_id = ?
     GROUP BY i.position
 """
+
+
+_KEPT_IN_PART: Final = {kind.type_name() for kind in (ItemsReplaced, TurnRedone, ItemRedacted)}
+"""The types of events that keep more than the shapes of their items."""
 
 
 class ErasurePlan(NamedTuple):
@@ -176,7 +182,10 @@ class DeletedSessions(NamedTuple):
 
 
 class PoppedItems(NamedTuple):
-    """Items that are not on any branch, and replaced user ids and metadata, in every session."""
+    """
+    Items that are not on any branch, items that were redacted, and replaced user ids and metadata, in every
+    session.
+    """
 
     is_whole: bool = False
 
@@ -194,10 +203,13 @@ class PoppedItems(NamedTuple):
             position, type_name, _, data = stored
             if type_name == MetadataSet.type_name():
                 is_live = history.shows(stored)
+            elif replaced_by(tx, stored) is not None:
+                is_live = False
             else:
+                adding = added_at(stored)
                 count = len(item_kind.classify_items(*_outlined(stored)))
-                is_live = position in live or count == 0
-                kept_items += count - live.get(position, 0) if is_live else 0
+                is_live = adding in live or count == 0
+                kept_items += count - live.get(adding, 0) if is_live else 0
             if not is_live:
                 found.append((position, len(data)))
         return ErasurePlan(session_id, found, kept_items)
@@ -245,22 +257,47 @@ def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
     return (row for row in rows if row[-1] is not None)
 
 
-def structure(stored: StoredPayload) -> JSON:
-    """Return what is kept of a payload: the number and the shape of its items, nothing of its content."""
+def added_at(stored: StoredPayload) -> int:
+    """Return the position of the event that added the items of a payload."""
+    if stored[1] != ItemRedacted.type_name():
+        return int(stored[0])
+    event = _decoded(stored)
+    return event.item.position if isinstance(event, ItemRedacted) else 0
+
+
+def replaced_by(tx: Transaction, stored: StoredPayload) -> int | None:
+    """Return the position of the newer redaction whose items replace those of a payload, if any."""
+    if not redactions.exist(tx) or stored[1] == MetadataSet.type_name():
+        return None
+    newest = redactions.newest(tx, added_at(stored))
+    return None if newest == stored[0] else newest
+
+
+def structure(stored: StoredPayload, replaced_by: int | None = None) -> JSON:
+    """
+    Return what is kept of a payload: the number and the shape of its items, nothing of its content.
+
+    replaced_by: the position of the redaction that replaces its items.
+    """
     type_name = stored[1]
     if type_name == MetadataSet.type_name():
         return {}
     stored = _outlined(stored)
     kept = item_kind.outline(*stored)
-    if type_name in {ItemsReplaced.type_name(), TurnRedone.type_name()}:
+    if replaced_by is not None:
+        kept["replaced_by"] = replaced_by
+    if type_name in _KEPT_IN_PART:
         kept |= _beside_items(_decoded(stored))
     return kept
 
 
 def _beside_items(event: Event) -> dict[str, JSON]:
-    """Return what an event that replaced items or added them again holds beside the items."""
+    """Return what an event that replaced, redacted or redid items holds beside the items."""
     if isinstance(event, TurnRedone):
         return {"turn": event.turn, "undone_version": event.undone_version}
+    if isinstance(event, ItemRedacted):
+        kept: dict[str, JSON] = {"item": [event.item.position, event.item.index]}
+        return kept if event.reason is None else {**kept, "reason": event.reason}
     first = cast("ItemsReplaced", event).first_item
     return {"first_item": None if first is None else [first.position, first.index]}
 

@@ -9,11 +9,18 @@ it half as large, and the searcher decodes and checks each event anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import ClassVar, Final
 
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.events import ITEM_EVENTS, ContentErased, Event
+from agents_eventlog.eventlog.events import (
+    ITEM_EVENTS,
+    JSON,
+    ContentErased,
+    Event,
+    ItemRedacted,
+)
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -34,34 +41,56 @@ class Search(Projection):
     name: ClassVar[str] = "search"
     version: ClassVar[int] = 1
     schema: ClassVar[Sequence[str]] = (CREATE_FULL_TEXT,)
-    handles: ClassVar[Sequence[type[Event]]] = (*ITEM_EVENTS, ContentErased)
+    handles: ClassVar[Sequence[type[Event]]] = (*ITEM_EVENTS, ItemRedacted, ContentErased)
     is_built_in_steps: ClassVar[bool] = True
     """Searches read events that are not indexed yet from the log itself."""
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
-        """Add the texts of new items, and remove those of erased events."""
+        """Add the texts of new items, replace those of redacted ones, and remove erased ones."""
         payloads = [
             (recorded.position, recorded.type, recorded.schema_version, recorded.data)
             for recorded in events
             if recorded.type != CONTENT_ERASED and recorded.data is not None
         ]
-        rows = []
-        for (position, *_), items in zip(payloads, codec.decode_items(payloads), strict=True):
-            text = indexed("\n".join(text for item in items for text in search_text.texts(item)))
-            if text:
-                rows.append((position, text))
-        tx.engine.full_text.put(tx, rows)
-        erased = [
-            position
-            for recorded in events
-            if recorded.type == CONTENT_ERASED and isinstance(recorded.event, ContentErased)
-            for position in recorded.event.positions
-        ]
-        if erased:
-            take_out(tx, erased)
+        decoded = iter(codec.decode_items(payloads))
+        texts: dict[int, str] = {}
+        removed: list[int] = []
+        for recorded in events:
+            event = recorded.event if recorded.type in _ABOUT_OTHERS else None
+            if isinstance(event, ContentErased):
+                erased = [*without_text(event.positions, event.structures)]
+                removed += erased
+                for position in erased:
+                    texts.pop(position, None)
+            elif recorded.data is not None:
+                position = recorded.position
+                if isinstance(event, ItemRedacted):
+                    position = event.item.position
+                    removed.append(position)
+                texts[position] = _text(next(decoded))
+        if removed:
+            take_out(tx, removed)
+        _put(tx, texts)
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
+_ABOUT_OTHERS: Final = {CONTENT_ERASED, ItemRedacted.type_name()}
+
+
+def without_text(positions: Iterable[int], structures: Iterable[JSON]) -> Iterator[int]:
+    """
+    Return the events whose texts an erasure removes, from the positions and structures that it recorded.
+
+    The text of a redacted event is that of its newest redaction, and stays for as long as that does.
+    """
+    for position, structure in zip(positions, chain(structures, repeat(None)), strict=False):
+        match structure:
+            case {"replaced_by": int()}:
+                pass
+            case {"item": [int() as redacted, int()]}:
+                yield redacted
+            case _:
+                yield position
 
 
 def is_there(tx: Transaction) -> bool:
@@ -72,6 +101,20 @@ def is_there(tx: Transaction) -> bool:
 def take_out(tx: Transaction, positions: Iterable[int]) -> None:
     """Remove the texts of events; call ``optimize`` once afterwards."""
     tx.engine.full_text.remove(tx, list(positions))
+
+
+def put(tx: Transaction, items: Mapping[int, Iterable[JSON]]) -> None:
+    """Add the texts of events that have none in the index, each given by its items."""
+    _put(tx, {position: _text(each) for position, each in items.items()})
+
+
+def _text(items: Iterable[JSON]) -> str:
+    return "\n".join(text for item in items for text in search_text.texts(item))
+
+
+def _put(tx: Transaction, texts: Mapping[int, str]) -> None:
+    rows = [(position, indexed(text)) for position, text in texts.items() if text]
+    tx.engine.full_text.put(tx, rows)
 
 
 def optimize(tx: Transaction) -> None:

@@ -14,6 +14,7 @@ from agents_eventlog.eventlog import payloads, sealing
 from agents_eventlog.eventlog.appender import last_position
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.search import index as search_index
 
 BATCH_EVENTS: Final = 50
@@ -51,7 +52,9 @@ class Scanned(NamedTuple):
         """Return the next batch, in a unit of work."""
         first = max(self.first, self.last - BATCH_POSITIONS + 1)
         condition, parameters = payloads.narrowed(tx, self.text or "")
-        rows = tx.all(_scan(condition), (first, self.last, *parameters, BATCH_EVENTS))
+        rows = tx.all(
+            redactions.present(tx, _scan(condition)), (first, self.last, *parameters, BATCH_EVENTS)
+        )
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == BATCH_EVENTS else first - 1
         rest = None if last < self.first else self._replace(last=last)
@@ -139,8 +142,9 @@ def _scope(
 
 def _scan(condition: str) -> str:
     return f"""
-        SELECT e.position FROM events AS e
-        WHERE e.position BETWEEN ? AND ? AND e.type IN ({ITEM_EVENT_NAMES}) {condition}
-        ORDER BY e.position DESC
+        SELECT {{o}}.position FROM events AS {{o}}
+        {{join}}
+        WHERE {{o}}.position BETWEEN ? AND ? AND {{o}}.type IN ({ITEM_EVENT_NAMES}) {condition}
+        ORDER BY {{o}}.position DESC
         LIMIT ?
     """

@@ -21,7 +21,7 @@ from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import branch_tree, labels
+from agents_eventlog.projections.conversations import branch_tree, labels, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Span
 from agents_eventlog.projections.search import plan
@@ -30,9 +30,9 @@ from agents_eventlog.projections.search.plan import Stage
 from agents_eventlog.projections.search.text import Snippet
 
 EVENT = f"""
-    events AS e WHERE e.position = ? AND e.type IN ({ITEM_EVENT_NAMES})
+    events AS {{o}} {{join}} WHERE {{o}}.position = ? AND {{o}}.type IN ({ITEM_EVENT_NAMES})
 """
-EVENT_COLUMNS = "e.session_id, e.branch_id, e.recorded_at, e.metadata"
+EVENT_COLUMNS = "{o}.session_id, {o}.branch_id, {o}.recorded_at, {o}.metadata"
 LIVE_BRANCHES = """
     SELECT branch_id, segment_id, length FROM branches
     WHERE session_id = ? AND is_live = 1
@@ -152,7 +152,8 @@ class Searcher:
 
     def _hits(self, tx: Transaction, live: Live, position: int) -> Iterator[Hit]:
         """Return the hits of an event, the newest first."""
-        row = next(payloads.stored(tx, EVENT, (position,), columns=EVENT_COLUMNS), None)
+        source, columns = redactions.present(tx, EVENT), redactions.present(tx, EVENT_COLUMNS)
+        row = next(payloads.stored(tx, source, (position,), columns=columns), None)
         if row is None or row[-1] is None:
             return  # erased
         session_id, branch_id, recorded_at, metadata, *stored = row

@@ -20,7 +20,7 @@ from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree, labels
+from agents_eventlog.projections.conversations import branch_tree, labels, redactions
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
@@ -61,7 +61,8 @@ FIRST_USER_ITEM = """
 MESSAGES = """
     segments AS g
     JOIN items AS i ON i.segment_id = g.segment_id
-    JOIN events AS e ON e.position = i.position
+    JOIN events AS {o} ON {o}.position = i.position
+    {join}
     WHERE g.session_id = ? AND i.type IN ('user', 'assistant')
 """
 
@@ -151,13 +152,14 @@ def of_user(tx: Transaction, user_id: str) -> list[str]:
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
     condition, needle = payloads.narrowed(tx, text)
+    source = redactions.present(tx, f"{MESSAGES} {condition}")
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
         session_id
         for session_id in session_ids
         if any(
             search_text.ascii_folded(text) in search_text.ascii_folded(each)
-            for message in _messages(tx, f"{MESSAGES} {condition}", (session_id, *needle))
+            for message in _messages(tx, source, (session_id, *needle))
             for each in search_text.message_texts(message)
         )
     }
@@ -320,19 +322,17 @@ def _first_messages(tx: Transaction, sessions: Sequence[Session]) -> list[str | 
     """Return the first user message of each session, one line; None without one."""
     places = [_first_user_item(tx, session) for session in sessions]
     withheld: dict[int, str] = {}
-    present: list[StoredPayload] = []
+    present: dict[int, StoredPayload] = {}
     for session, place in zip(sessions, places, strict=True):
         if place is None:
             continue
-        row = payloads.at(tx, place[0], session_id=session.session_id, is_opened=False)
+        row = redactions.at(tx, place[0], session_id=session.session_id, is_opened=False)
         content = payloads.content(tx, None if row is None else row[-1])
         if row is None or isinstance(content, str):
             withheld[place[0]] = str(content)
         else:
-            present.append((*row[:-1], content))
-    decoded = {
-        row[0]: items for row, items in zip(present, codec.decode_items(present), strict=True)
-    }
+            present[place[0]] = (*row[:-1], content)
+    decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
     return [_title_of(place, decoded, withheld) for place in places]
 
 

@@ -121,6 +121,12 @@ OF_TURNS: Final = f"""
     WHERE session_id = ? AND turn BETWEEN ? AND ?
     ORDER BY position, index_in_event
 """
+TOKENS_BY_TURN: Final = """
+    SELECT session_id, SUM(total_tokens) FROM usage
+    WHERE session_id IN ({}) AND turn IS NOT NULL
+    GROUP BY session_id, turn
+    ORDER BY session_id, turn
+"""
 SUMS = ", ".join(f"SUM({name})" for name in UsageTotals._fields)
 OF_DAYS = f"""
     day, session_id, NULLIF(model, '') AS model, NULLIF(agent, '') AS agent,
@@ -172,7 +178,8 @@ def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
     selected = ", ".join([*columns, SUMS])
     sql = f"SELECT {selected} FROM ({source}) AS summed {joined if 'user_id' in keys else ''}"
     if columns:
-        sql += f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}"
+        order = ", ".join(f"{column} NULLS FIRST" for column in columns)
+        sql += f" GROUP BY {', '.join(columns)} ORDER BY {order}"
     rows = tx.all(sql, parameters)
     found = [_group(keys, row) for row in rows if row[-1] is not None or columns]
     if "user_id" in keys and tx.cipher is not None:
@@ -350,7 +357,7 @@ RUNS_BEGINNING = f"""
     FROM usage
     WHERE session_id = ? AND begins_run = 1 AND {" AND ".join(f"{name} = ?" for name in COUNTS)}
         AND (
-            ? IS NULL
+            CAST(? AS TEXT) IS NULL
             OR run_id IN (
                 SELECT run_id FROM usage WHERE session_id = ? AND branch_id = ? AND turn = ?
             )
@@ -512,3 +519,13 @@ def _loaded(details: str | None) -> dict[str, JSON] | None:
 def requests_of_turns(tx: Transaction, session_id: str, first: int, last: int) -> list[TurnRequest]:
     """Return the recorded requests of some turns, on all branches of a session, in order."""
     return [TurnRequest(*row) for row in tx.all(OF_TURNS, (session_id, first, last))]
+
+
+def tokens_by_turn(tx: Transaction, session_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return the tokens of each turn of some sessions, on all branches together, in order."""
+    found: dict[str, list[int]] = {session_id: [] for session_id in session_ids}
+    if found:
+        sql = TOKENS_BY_TURN.format(", ".join("?" * len(found)))
+        for session_id, tokens in tx.execute(sql, list(found)):
+            found[session_id].append(tokens)
+    return found

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from agents_eventlog.projections.base import Projection
+from agents_eventlog.projections.conversations import redactions
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog.events import Event
@@ -147,6 +148,14 @@ COSTS: Final = """
     FROM usage AS u
     LEFT JOIN sessions AS s ON s.session_id = u.session_id
 """
+# The event of a redaction is called "e" here, too, so that the same expression reads its payload.
+PRESENT: Final = """
+    CASE
+        WHEN EXISTS (SELECT 1 FROM redactions AS r WHERE r.position = i.position)
+        THEN (SELECT {content} FROM events AS e WHERE e.position = {newest})
+        ELSE {content}
+    END
+"""
 SUMS: Final = {
     "requests": "COALESCE(SUM(u.requests), 0)",
     "input_tokens": "COALESCE(SUM(u.input_tokens), 0)",
@@ -163,7 +172,7 @@ class Views(Projection):
     """The views of the file; they have no rows of their own."""
 
     name: ClassVar[str] = "views"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: redactions
     schema: ClassVar[Sequence[str]] = ()
     handles: ClassVar[Sequence[type[Event]]] = ()
 
@@ -175,13 +184,13 @@ class Views(Projection):
         times = ("created_at", "updated_at", "deleted_at", "erased_at")
         return {
             "v_messages": MESSAGES.format(
-                text=engine.item_text,
-                item=engine.item_json,
+                text=_present(engine.item_text),
+                item=_present(engine.item_json),
                 time=engine.iso_time(engine.event_time),
                 on_branches=ON_BRANCHES,
             ),
             "v_turns": TURNS.format(
-                text=engine.item_text,
+                text=_present(engine.item_text),
                 time=engine.event_time,
                 started_at=engine.iso_time("m.started_at"),
                 ended_at=engine.iso_time("m.ended_at"),
@@ -194,6 +203,11 @@ class Views(Projection):
             ),
             "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at")),
         }
+
+
+def _present(content: str) -> str:
+    """Return an expression for the content of an item, or of the placeholder in its place."""
+    return PRESENT.format(content=content, newest=redactions.NEWEST_OF.format("i.position"))
 
 
 def _sums(query: str) -> str:

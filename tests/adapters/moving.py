@@ -18,6 +18,7 @@ from agents_eventlog.eventlog import (
     EventLog,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -92,6 +93,8 @@ def everything(positions: Sequence[int]) -> list[Event]:
         SessionDeleted(reason="done"),
         TurnUndone(turn=1, removed=[ItemRef(here[14], 0)]),
         TurnRedone(turn=1, undone_version=20, items=[user("after")]),
+        # Nothing secret, so that an export, which has placeholders, is the same history.
+        ItemRedacted(item=ItemRef(here[14], 0), items=[user("after")], reason="a secret"),
     ]
 
 

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from agents_eventlog import ConversationLog
 from agents_eventlog.adapters.view.app import create_app
+from agents_eventlog.adapters.view.server import Server
 from tests.adapters.view.conversation import talk
 
 if TYPE_CHECKING:
@@ -78,14 +78,11 @@ def serving(path: Path) -> Iterator[str]:
         with_log.append(log)
         hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]
         app = create_app(log, hosts=hosts, key=None, cookie="eventlog")
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1
-        )
-        running.append(uvicorn.Server(config))
+        running.append(Server(app))
         running[0].run(sockets=[listener])
         log.close()
 
-    running: list[uvicorn.Server] = []
+    running: list[Server] = []
     thread = threading.Thread(target=serve)
     thread.start()
     try:

@@ -106,6 +106,12 @@ DIFFERENCES = (
         "every request costs",
     ),
     Difference(
+        "the first call of an object, after another one cleared the session",
+        "`store_run_usage` records the usage on no turn",
+        "`store_run_usage` records it on the newest turn",
+        "making an object reads nothing, so it sees a session first in its first call",
+    ),
+    Difference(
         "usage details that only some providers send",
         "left out, or the whole block is lost if a detail is an object itself",
         "kept",

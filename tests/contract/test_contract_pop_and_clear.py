@@ -170,6 +170,7 @@ async def test_a_clear_by_a_wrong_clock_is_told_from_one_that_was_missed(
     clear_now = pair.ours.log.store.clock
     pair.ours.log.store.clock = lambda: clear_now() + hours * 3_600_000_000
     before = pair.again()
+    await before.get_items()
     await pair.add_items(turns("one"))
     await pair.clear_session()
     await pair.add_items(turns("new"))

@@ -37,6 +37,17 @@ async def test_ours_adds_up_the_runs_of_a_turn(pair: Pair) -> None:
     assert (await pair.ours.get_session_usage())["requests"] == 3
 
 
+@shows("the first call of an object, after another one cleared the session")
+async def test_ours_sees_a_session_first_in_its_first_call(pair: Pair) -> None:
+    before = pair.again()
+    await pair.add_items(turns("one"))
+    await pair.clear_session()
+    await pair.add_items(turns("new"))
+    await before.store_run_usage(ran(1, 10, 5))
+    assert await pair.sdk.get_turn_usage(1) == {}
+    assert (await pair.ours.get_turn_usage(1))["requests"] == 1
+
+
 @shows("usage details that only some providers send")
 async def test_ours_keeps_the_details_that_a_provider_adds(pair: Pair) -> None:
     await pair.add_items(turns("one"))

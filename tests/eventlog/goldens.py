@@ -11,6 +11,7 @@ from agents_eventlog.eventlog import (
     ContentErased,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -57,6 +58,11 @@ EVENTS: list[Event] = [
     ItemsReplaced(first_item=ItemRef(5, 0), items=[{"type": "compaction"}]),
     TurnUndone(turn=3, removed=[ItemRef(5, 1), ItemRef(6, 0)]),
     TurnRedone(turn=3, undone_version=7, items=[{"role": "user", "content": "again"}]),
+    ItemRedacted(
+        item=ItemRef(8, 1),
+        items=[{"role": "user", "content": "hello"}, {"role": "user", "content": "[redacted]"}],
+        reason="a card number",
+    ),
     BranchCreated(
         branch_id="branch_from_turn_2_1700000000",
         from_branch_id="main",

@@ -477,7 +477,7 @@ def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data
     assert str(caught.value) == "the items of the event at position 7 cannot be decoded"
     assert caught.value.position == 7
     with pytest.raises(errors.UndecodableEventError, match="at position 7"):
-        codec.contents([(7, "items_added", 1, data)])
+        codec.contents([(7, "items_added", 1, data)], [(0, 0)])
 
 
 @pytest.mark.parametrize(
@@ -493,6 +493,7 @@ def test_items_that_cannot_be_read_are_named_by_the_position_of_their_event(data
     ],
 )
 def test_the_contents_of_items_are_what_the_items_hold(data: bytes, contents: list[Any]) -> None:
-    content = codec.contents([(7, "items_added", 1, data)])
-    first = len(codec.decode_items([(7, "items_added", 1, data)])[0]) - len(contents)
-    assert [content(0, first + index) for index in range(len(contents))] == contents
+    payloads = [(1, "items_added", 1, b'{"items":[]}'), (7, "items_added", 1, data)]
+    first = len(codec.decode_items(payloads)[1]) - len(contents)
+    places = [(1, first + index) for index in range(len(contents))]
+    assert codec.contents(payloads, places) == contents

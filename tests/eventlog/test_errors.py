@@ -23,7 +23,7 @@ from agents_eventlog import (
     eventlog,
     projections,
 )
-from agents_eventlog.eventlog import EventLog, ItemsAdded, errors
+from agents_eventlog.eventlog import EventLog, ItemsAdded, copying, errors
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from agents_eventlog.eventlog.storage.postgres import connections as postgres
 from tests.adapters.old_files import damage
@@ -277,10 +277,38 @@ async def unknown_version(path: Path) -> None:
     await (await session_with_secret(path)).get_items(as_of=9)
 
 
+@provokes("CopyError")
+async def not_a_copy(path: Path) -> None:
+    await session_with_secret(path)
+    async with EventLog.open(path) as log, EventLog.open(path.with_name("copy.db")) as copy:
+        await copy.append("mine", ItemsAdded(items=[item()]))
+        await copying.copy_log(log, copy)
+
+
 @provokes("InvalidQueryError")
 async def unknown_order(path: Path) -> None:
     order: Any = "title"
     await (await session_with_secret(path)).list_sessions(order_by=order, text=SECRET)
+
+
+@provokes("ItemNotFoundError")
+async def unknown_item(path: Path) -> None:
+    await (await session_with_secret(path)).redact(9, 0)
+
+
+@provokes("ItemRedactedError")
+async def redacted_item(path: Path) -> None:
+    session = await session_with_secret(path)
+    for _ in range(2):
+        await session.redact(1, 0)
+
+
+@provokes("ItemErasedError")
+async def erased_item(path: Path) -> None:
+    session = await session_with_secret(path)
+    await session.pop_item()
+    await session.log.erase(popped=True)
+    await session.redact(1, 0)
 
 
 @provokes("SessionNotFoundError")

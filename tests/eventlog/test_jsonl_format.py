@@ -106,6 +106,7 @@ def test_the_events_that_an_event_speaks_of_are_found_and_moved(
     event: Event, positions: list[int]
 ) -> None:
     assert jsonl_format.positions_in(event) == positions
+    assert not positions or event.type_name() in jsonl_format.REFERRING
     moved = jsonl_format.with_positions(event, lambda position: position + 100)
     assert jsonl_format.positions_in(moved) == [position + 100 for position in positions]
     assert jsonl_format.with_positions(moved, lambda position: position - 100) == event

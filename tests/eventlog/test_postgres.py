@@ -21,7 +21,9 @@ from agents_eventlog.adapters.openai_agents.session import EventLogSession
 from agents_eventlog.eventlog import (
     EventLog,
     ItemsAdded,
+    RequestUsage,
     SessionCleared,
+    UsageRecorded,
     append,
     configure,
     leases,
@@ -211,6 +213,9 @@ def test_statements_of_the_shared_subset_are_translated() -> None:
     )
     assert dialect.translated("INSERT INTO events (data) VALUES (CAST(? AS TEXT))") == (
         "INSERT INTO events (data) VALUES ($1)"
+    )
+    assert dialect.translated("SELECT 1 WHERE a IN () AND b NOT IN ()") == (
+        "SELECT 1 WHERE a IN (NULL) AND b IS DISTINCT FROM NULL"
     )
     assert dialect.create_statement("CREATE INDEX i ON t (a)") == "CREATE INDEX i ON t (a)"
 
@@ -447,6 +452,24 @@ async def test_a_program_without_a_projection_leaves_it_to_be_built_again(url: s
         assert checkpoints(log)["usage"] == COMPLETE
         await log.append("s", added())
         assert checkpoints(log)["usage"] == COMPLETE
+
+
+@pytest.mark.parametrize("kept", [None, Projections(Conversations())], ids=["none", "another"])
+async def test_what_a_program_without_projections_appended_is_shown_by_the_next_that_has_them(
+    url: str, kept: Projections | None
+) -> None:
+    used = UsageRecorded(run_id="r", turn=1, requests=[RequestUsage(total_tokens=9)])
+    async with ConversationLog.open(url) as log:
+        await log.append("s", [added("a"), used], branch_id="main")
+    async with EventLog.open(url, projections=kept) as plain:
+        await plain.append("s", [added("b"), used], branch_id="main")
+    async with ConversationLog.open(url) as log:
+        assert await EventLogSession("s", log).get_items() == [user("a"), user("b")]
+        assert (await EventLogSession("s", log).get_usage_stats())["total_tokens"] == 18
+        for table in await asyncio.to_thread(replay, log, default().named([]), check=True):
+            assert table.differences == 0
+        with raw(url) as connection:
+            assert connection.execute("SELECT COUNT(*) FROM v_messages").fetchone() == (2,)
 
 
 async def test_a_replay_and_the_live_tables_agree_and_the_past_is_readable(url: str) -> None:

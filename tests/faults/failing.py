@@ -102,7 +102,6 @@ class Statements:
         self._happen: Callable[[sqlite3.Connection], None] | None = None
         self.seen: list[str] = []
         self.hit: str | None = None
-        self.hit_thread = ""
 
     @contextmanager
     def failing(self, nth: int, kind: Kind, mode: Mode) -> Iterator[None]:
@@ -139,7 +138,6 @@ class Statements:
                 return
             self._left = None
             self.hit = self.hit or self.seen[-1]
-            self.hit_thread = threading.current_thread().name
             assert self._happen is not None
             self._happen(connection)
 

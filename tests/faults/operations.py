@@ -49,6 +49,7 @@ WRITES: dict[str, Call] = {
     "session.pop_item": lambda s: s.session.pop_item(),
     "session.undo_turn": lambda s: s.session.undo_turn(),
     "session.redo": lambda s: s.log.write(lambda tx: turns.redo(tx, SessionContext("undone"))),
+    "session.redact": lambda s: redact_first(s.session),
     "session.clear_session": lambda s: s.session.clear_session(),
     "session.create_branch": lambda s: s.session.create_branch("new"),
     "session.create_branch_from_turn": lambda s: s.session.create_branch_from_turn(2, "new"),
@@ -73,6 +74,7 @@ WRITES: dict[str, Call] = {
     "log.append with a key": lambda s: s.log.append(
         "s", ItemsAdded(items=batch("a")), branch_id="main", idempotency_key="k"
     ),
+    "log.redact": lambda s: s.log.redact(2, 0, reason="asked for"),
     "log.delete_session": lambda s: s.log.delete_session("other"),
     "log.delete_sessions": lambda s: s.log.delete_sessions(user_id="bob", dry_run=False),
     "log.restore_session": lambda s: s.log.restore_session("gone"),
@@ -175,6 +177,12 @@ async def compact(session: AdvancedSQLiteSession) -> bool:
     snapshot = await session._get_compaction_snapshot(2)
     assert snapshot is not None
     return await snapshot.replace_suffix(1, [user("short")])
+
+
+async def redact_first(session: AdvancedSQLiteSession) -> Any:
+    """Redact the first item of a branch."""
+    first = (await session.get_transcript())[0]
+    return await session.redact(first["position"], first["index"])
 
 
 def public_names() -> set[str]:

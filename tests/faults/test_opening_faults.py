@@ -73,11 +73,7 @@ def test_an_opening_whose_nth_statement_fails_leaves_no_half_log_and_can_be_repe
                 return
             told = f"statement {nth}, {statements.hit}, {mode}: {kind.message}"
             if error is None:
-                assert (
-                    statements.hit in AFTER_THE_COMMIT
-                    or was_repeated(statements, kind)
-                    or was_read_ahead(statements)
-                ), told
+                assert statements.hit in AFTER_THE_COMMIT or was_repeated(statements, kind), told
             else:
                 assert type(error) is kind.promised, told
             assert open_files(path.parent) == [], told
@@ -94,11 +90,6 @@ def error_of(opening: Callable[[Path], None], path: Path) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def was_read_ahead(statements: Statements) -> bool:
-    """Whether it was the read that a session's constructor starts, and does not wait for."""
-    return statements.hit_thread.endswith(" reader")
 
 
 def was_repeated(statements: Statements, kind: Kind) -> bool:

@@ -27,7 +27,6 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     VersionNotFoundError,
 )
-from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.payloads import INSERT_EVENT
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.projections.conversations import as_of as past
@@ -36,7 +35,7 @@ from agents_eventlog.projections.reference import fold
 from tests.history import START, Entry, empty, items_of, meant
 from tests.projections.given import Given, added, branched, on, popped
 from tests.properties.profiles import examples
-from tests.properties.strategies import histories
+from tests.properties.strategies import contents, histories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +80,7 @@ def folded(events: list[RecordedEvent], session_id: str) -> dict[str, Any]:
     if session_id not in state.sessions:
         return {}
     session = state.sessions[session_id]
-    contents = {e.position: e.event.items for e in events if isinstance(e.event, ITEM_EVENTS)}
+    content = contents(events)
     rows = meant(state)[session_id]["branches"]
     is_gone = session.deleted_at is not None
     return {
@@ -96,7 +95,7 @@ def folded(events: list[RecordedEvent], session_id: str) -> dict[str, Any]:
             [] if is_gone else rows[branch_id][2],
             repr([])
             if is_gone
-            else repr([contents[item.ref.position][item.ref.index] for item in branch.items]),
+            else repr([content[item.ref.position][item.ref.index] for item in branch.items]),
         )
         for branch_id, branch in session.branches.items()
     }

@@ -15,7 +15,7 @@ from agents_eventlog.eventlog import EventLog, ItemsAdded, appender, export_line
 from agents_eventlog.eventlog.storage.sqlite.engine import LANE_ENDS, SQLITE
 from agents_eventlog.projections import default
 from agents_eventlog.projections.base import tables
-from agents_eventlog.projections.conversations import branch_tree, metadata_index
+from agents_eventlog.projections.conversations import branch_tree, metadata_index, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.search import plan, searcher
@@ -41,6 +41,7 @@ MODULES = (
     *(
         conversations,
         metadata_index,
+        redactions,
         branch_tree,
         conversation_queries,
         session_queries,
@@ -365,7 +366,10 @@ def unwanted(given: Given, sql: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "sql",
-    [conversation_queries.USER_ITEMS, payloads.statement(conversation_queries.USER_EVENTS)],
+    [
+        conversation_queries.USER_ITEMS,
+        *map(payloads.statement, redactions.forms(conversation_queries.USER_EVENTS)),
+    ],
 )
 def test_user_items_are_found_in_an_index_that_holds_all_that_is_asked(
     given: Given, sql: str

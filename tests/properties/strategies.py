@@ -13,6 +13,7 @@ from agents_eventlog.eventlog import (
     ContentErased,
     HistoryImported,
     ItemPopped,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
@@ -27,11 +28,13 @@ from agents_eventlog.eventlog import (
     UsageCorrection,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.events import ITEM_EVENTS
+from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.reference import State
 from tests.history import Entry, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agents_eventlog.eventlog import Event
     from agents_eventlog.eventlog.recorded_event import RecordedEvent
@@ -96,6 +99,12 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
     st.builds(ItemsAdded, items=st.lists(ITEMS, max_size=3)),
     st.builds(ItemPopped, item=REFS, emptied_turn=st.none() | st.integers(0, 3)),
     st.builds(ItemsReplaced, first_item=MAYBE_REFS, items=st.lists(ITEMS, max_size=3)),
+    st.builds(
+        ItemRedacted,
+        item=st.builds(ItemRef, st.integers(100, 120), st.integers(0, 3)),
+        items=st.lists(ITEMS, max_size=3),
+        reason=LABELS,
+    ),
     st.builds(TurnUndone, turn=st.integers(0, 3), removed=st.lists(REFS, max_size=2)),
     st.builds(
         TurnRedone,
@@ -255,10 +264,36 @@ def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[R
             if nonsense and draw(st.integers(0, 2)) == 0
             else draw(sensible(state.sessions.get(session_id), session_id))
         )
+        if (given := contents(events, session_id)) and draw(st.integers(0, 7)) == 0:
+            entry = Entry(draw(redactions(given)), session_id, None)
         version = versions[session_id] = versions.get(session_id, 0) + 1
         events.append(recorded(position, version, entry))
         state.apply(events[-1])
     return events
+
+
+def contents(
+    events: Iterable[RecordedEvent], session_id: str | None = None
+) -> dict[int, list[Any]]:
+    """Return the items of each event that added some, as its newest redaction left them, by position."""
+    found: dict[int, list[Any]] = {}
+    for each in events:
+        event = each.event
+        if isinstance(event, ItemRedacted) and event.item.position in found:
+            found[event.item.position] = event.items
+        elif isinstance(event, ITEM_EVENTS) and session_id in (None, each.session_id):
+            found[each.position] = event.items
+    return {position: items for position, items in found.items() if items}
+
+
+@st.composite
+def redactions(draw: Any, given: dict[int, list[Any]]) -> ItemRedacted:
+    """Return the redaction of one of these items."""
+    position = draw(st.sampled_from(sorted(given)))
+    index = draw(st.integers(0, len(given[position]) - 1))
+    items = [*given[position]]
+    items[index] = placeholder(items[index])
+    return ItemRedacted(item=ItemRef(position, index), items=items, reason=draw(LABELS))
 
 
 @st.composite

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -265,16 +264,14 @@ class Table:
         assert found == expected
         await self.compare_totals()
 
-        self.compare_views()
+        await self.compare_views()
 
-    def compare_views(self) -> None:
+    async def compare_views(self) -> None:
         """Read every branch by plain SQL."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            found: dict[str, list[Any]] = {}
-            for branch_id, item in connection.execute(
-                "SELECT branch_id, item FROM v_messages ORDER BY branch_id, number"
-            ):
-                found.setdefault(branch_id, []).append(json.loads(item))
+        sql = "SELECT branch_id, item FROM v_messages ORDER BY branch_id, number"
+        found: dict[str, list[Any]] = {}
+        for branch_id, item in await self.seats[0].log.query(lambda tx: tx.all(sql)):
+            found.setdefault(branch_id, []).append(json.loads(item))
         assert found == {name: items for name, items in self.model.branches.items() if items}
 
     async def compare_totals(self) -> None:

@@ -85,13 +85,11 @@ class Grown:
 
     def grow(self, events: int, session_ids: st.SearchStrategy[str] = SESSION_IDS) -> None:
         """Do something that the present allows, so many times."""
-        state, position = State(), 0
+        state, cursor = State(), Cursor(self.log.store.engine.lanes)
         for _ in range(events):
-            for recorded in self.log.store.read_sync(
-                partial(read_events, cursor=Cursor(1, position))
-            ):
+            for recorded in self.log.store.read_sync(partial(read_events, cursor=cursor)):
                 state.apply(recorded)
-                position = recorded.position
+                cursor.advance((recorded.position,))
             session_id = self.data.draw(session_ids)
             entry = self.data.draw(sensible(state.sessions.get(session_id), session_id))
             write(self.log, [recorded_as(1, 1, entry)])

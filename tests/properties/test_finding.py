@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from agents_eventlog import projections
 from agents_eventlog.eventlog import (
     ContentErased,
     EventLog,
+    ItemRedacted,
     ItemRef,
     ItemsAdded,
     codec,
@@ -25,6 +27,7 @@ from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.events import ITEM_EVENTS
 from agents_eventlog.eventlog.item_kind import classify
+from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
 from agents_eventlog.projections.reference import fold
@@ -33,7 +36,7 @@ from agents_eventlog.projections.search.searcher import ItemQuery, Searcher, cur
 from tests import history
 from tests.history import Entry
 from tests.properties.profiles import examples
-from tests.properties.strategies import histories
+from tests.properties.strategies import contents, histories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +87,7 @@ def talks(draw: Any) -> Talk:
         said.append(40 * said[0] + said[-1])
     drawn = draw(histories(max_size=20))
     events = [speaking(each, said) for each in drawn if not is_erasing(each)]
+    redact_again(events)
     text = draw(st.sampled_from([*said, *said, draw(texts)]))
     start = draw(st.integers(0, max(0, len(text) - 3)))
     text = text[start : start + draw(st.sampled_from(LENGTHS))]
@@ -125,6 +129,19 @@ def speaking(recorded: RecordedEvent, said: Sequence[str]) -> RecordedEvent:
             one, other = said[place % len(said)], said[(place + 1) % len(said)]
             event.items[index] = saying(item, one, other)
     return recorded
+
+
+def redact_again(events: Sequence[RecordedEvent]) -> None:
+    """Let redactions carry what the events say now."""
+    said: dict[int, list[Any]] = {}
+    for recorded in events:
+        event = recorded.event
+        if isinstance(event, ITEM_EVENTS):
+            said[recorded.position] = event.items
+        elif isinstance(event, ItemRedacted) and event.item.position in said:
+            items = [*said[event.item.position]]
+            items[event.item.index] = placeholder(items[event.item.index])
+            event.items[:] = said[event.item.position] = items
 
 
 def saying(item: Any, one: str, other: str) -> Any:
@@ -189,8 +206,10 @@ def found(log: EventLog, sought: ItemQuery, limit: int | None = None) -> list[Pl
 
 def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     """Look at every item of every live branch."""
-    events = log.store.read_sync(lambda tx: read_events(tx, Cursor(1), structures=ErasedShapes()))
+    cursor = Cursor(log.store.engine.lanes)
+    events = log.store.read_sync(partial(read_events, cursor=cursor, structures=ErasedShapes()))
     present = {event.position: event for event in events}
+    left = contents([event.outlined() for event in events])
     places: dict[tuple[str, ItemRef], list[str]] = {}
     for session_id, session in fold([event.outlined() for event in events]).sessions.items():
         if (
@@ -201,7 +220,8 @@ def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
             continue
         for name, branch in session.branches.items():
             for item in branch.items if branch.is_live else []:
-                if is_sought(present[item.ref.position], item.ref.index, sought):
+                content = left.get(item.ref.position, [])[item.ref.index]
+                if is_sought(present[item.ref.position], content, sought):
                     places.setdefault((session_id, item.ref), []).append(name)
     return {
         (*place, tuple(sorted(names)))
@@ -210,9 +230,8 @@ def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
     }
 
 
-def is_sought(recorded: RecordedEvent, index: int, sought: ItemQuery) -> bool:
+def is_sought(recorded: RecordedEvent, item: Any, sought: ItemQuery) -> bool:
     """Look at an item, and at when it was said."""
-    item = getattr(recorded.event, "items", [])[index]
     kind = classify(item)
     since, until = sought.since or 0, sought.until or 10**9
     return (

@@ -51,7 +51,8 @@ def test_an_item_is_on_a_branch_at_a_version_exactly_within_its_lifelines(
         paths[recorded.session_id].feed(recorded)
     for path in paths.values():
         for name in path.moves:
-            lines = path.lifelines(name)
+            lifelines = path.lifelines(name)
+            lines = lifelines.lines
             for version in range(path.version + 1):
                 on_branch = {
                     line.node
@@ -59,6 +60,11 @@ def test_an_item_is_on_a_branch_at_a_version_exactly_within_its_lifelines(
                     if line.since <= version and (line.until is None or version < line.until)
                 }
                 assert on_branch == set(path.path(path.tip(name, version)))
+                so_far = [line for line in lines if line.since <= version]
+                turns = {path.nodes[line.node].turn for line in so_far}
+                assert lifelines.last_turn(version) == max(turns, default=0)
+                by_turn = [lifelines.of_turn(turn, version) for turn in sorted(turns)]
+                assert sorted(line for some in by_turn for line in some) == sorted(so_far)
 
 
 @given(histories(nonsense=False))

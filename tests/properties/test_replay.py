@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,16 +16,14 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.cursor import Cursor
-from agents_eventlog.eventlog.events import ITEM_EVENTS
-from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import replay
-from agents_eventlog.projections.base import tables
+from agents_eventlog.projections.base import names
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.reference import fold
 from tests.history import meant, seen, stored
 from tests.properties.profiles import examples
-from tests.properties.strategies import histories
+from tests.properties.strategies import contents, histories
 from tests.properties.writing import BOTH, rows, write
 
 if TYPE_CHECKING:
@@ -66,23 +63,20 @@ def test_dropped_tables_come_back_byte_for_byte(
             for recorded in events:
                 write(log, [recorded])
             before = rows(log)
-        forget(path)
+        with closing(EventLog.open_sync(path, durability="normal")) as log:
+            log.store.write_sync(forget)
         with closing(opened(path)) as log:
             assert rows(log) == before
             write(log, later)
             assert log.store.read_sync(seen) == meant(fold(stored(log)))
 
 
-def forget(path: Path) -> None:
-    """Drop the projections' tables and their checkpoints."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for projection in BOTH:
-            for table in tables(SQLITE, projection):
-                connection.execute(f'DROP TABLE "{table.name}"')
-        views = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
-        for (view,) in views:
-            connection.execute(f'DROP VIEW "{view}"')
-        connection.execute("DELETE FROM checkpoints")
+def forget(tx: Transaction) -> None:
+    """Drop the projections' tables and views, and their checkpoints."""
+    for projection in projections.default().named([]):
+        for name in reversed(names(tx.engine, projection)):
+            tx.engine.drop(tx, name)
+    tx.execute("DELETE FROM checkpoints")
 
 
 @given(histories(), histories(max_size=8), st.booleans())
@@ -108,11 +102,12 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     events: list[RecordedEvent], newest: int
 ) -> None:
     def read(tx: Transaction) -> None:
-        contents = {event.position: event for event in read_events(tx, Cursor(1))}
-        for session_id, session in fold(contents.values()).sessions.items():
+        stored_events = read_events(tx, Cursor(tx.engine.lanes))
+        content = contents(stored_events)
+        for session_id, session in fold(stored_events).sessions.items():
             for branch_id, branch in session.branches.items():
                 refs = [item.ref for item in branch.items]
-                expected = [content_of(contents[ref.position], ref.index) for ref in refs]
+                expected = [content[ref.position][ref.index] for ref in refs]
                 place = conversation_queries.place(tx, session_id, branch_id)
                 if session.deleted_at is not None:
                     assert (place.is_deleted, place.branch_exists) == (True, False)
@@ -130,9 +125,3 @@ def test_readers_give_the_items_that_the_fold_says_whole_and_the_newest(
     with tempfile.TemporaryDirectory() as folder, closing(opened(Path(folder) / "l.db")) as log:
         write(log, events)
         log.store.read_sync(read)
-
-
-def content_of(recorded: RecordedEvent, index: int) -> Any:
-    """Return an item's content, from the event that brought it."""
-    assert isinstance(recorded.event, ITEM_EVENTS)
-    return recorded.event.items[index]

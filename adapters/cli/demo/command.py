@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException
 from openai import OpenAIError
+from rich.console import Console
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
@@ -40,6 +41,20 @@ def run(path: Path | None) -> bool:
     except (AgentsException, OpenAIError) as error:
         view.failed(error, file)
         return False
+
+
+def write(path: Path) -> None:
+    """Hold the demo's conversation in a file, with the scripted model and without printing."""
+    agent, _ = demo_script.make_agent(live=False)
+
+    async def talk() -> None:
+        session = await open_unused(path)
+        with recording(actor="demo"):
+            config = demo_script.run_config(live=False)
+            await Demo(View(Console(quiet=True)), session, agent, config).talk()
+        session.close()
+
+    asyncio.run(talk())
 
 
 async def _show(view: View, file: Path, agent: Agent[Any], model: str, config: RunConfig) -> bool:

@@ -16,7 +16,7 @@ from rich.tree import Tree
 from agents_eventlog.adapters.cli import audit
 from agents_eventlog.adapters.cli.replay import outcome
 from agents_eventlog.adapters.conversations import event_descriptions, summary
-from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations.audit_trail import Histories
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.events import BranchCreated, ItemPopped, ItemRef
 
@@ -124,10 +124,10 @@ class View:
             column.justify = "left"
         for column in table.columns[:4]:
             column.no_wrap = True
-        history = ItemHistory()
+        histories = Histories()
         said: dict[ItemRef, Any] = {}
         for recorded in events:
-            history.follow(recorded)
+            histories.follow(recorded)
             for index, item in enumerate(getattr(recorded.event, "items", ())):
                 said[ItemRef(recorded.position, index)] = item
         for recorded in events:
@@ -141,7 +141,7 @@ class View:
                 audit.line(
                     recorded,
                     event_descriptions.describe_event(
-                        recorded, history.facts, history.gone, popped
+                        recorded, histories.paths[recorded.session_id], popped
                     ),
                 ),
             )
@@ -199,6 +199,7 @@ class View:
             f"eventlog demo --db {quoted}",
             f"sqlite3 {quoted} {QUERY}",
             "from agents_eventlog import AdvancedSQLiteSession",
+            f"eventlog view {quoted}",
         ):
             self._console.print(Text(f"  {printable(line)}", style="bold"), soft_wrap=True)
 

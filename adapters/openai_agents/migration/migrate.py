@@ -63,19 +63,18 @@ def open_log(
         except NoLogError as error:
             raise _no_log(error.path) from None
     pair = tables.resolved()
-    target = SQLITE.resolve(path)
-    if not create and (target == MEMORY or not _holds_history(target)):
+    if not create and (path == MEMORY or not _holds_history(SQLITE.resolve(path))):
         raise _no_log(str(path))
     migrated: list[MigratedSession] = []
 
     def claim(tx: Transaction) -> None:
-        migrated[:] = _claim(tx, pair, target)
+        migrated[:] = _claim(tx, pair, SQLITE.resolve(path))
 
     log = ConversationLog.open_sync(
         path,
         durability=durability,
         keys=keys,
-        accept=lambda tx: _shares_file(tx, pair, target),
+        accept=lambda tx: _shares_file(tx, pair, SQLITE.resolve(path)),
         on_create=claim,
     )
     try:

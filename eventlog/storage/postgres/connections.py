@@ -24,6 +24,12 @@ from agents_eventlog.eventlog.storage.postgres import adaptation, dialect, dsn
 
 CONNECT_TIMEOUT_SECONDS: Final = 10
 
+AT_LEAST_ON: Final = """
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')
+"""
+"""The server's default may be stricter: it may wait for replicas to apply a commit."""
+
 READS: Final = ("SELECT", "WITH", "BEGIN", "COMMIT", "ROLLBACK", "LOCK")
 """How a statement begins that changes no row."""
 
@@ -64,7 +70,7 @@ class Connection:
             "search_path": target.schema,
             "client_min_messages": "warning",
             "lock_timeout": str(timeout),
-            "synchronous_commit": "on" if durability == "full" else "off",
+            **({} if durability == "full" else {"synchronous_commit": "off"}),
             "default_transaction_read_only": "on" if read_only else "off",
         }
         self.raw: psycopg.Connection[Any] = psycopg.connect(
@@ -75,7 +81,10 @@ class Connection:
             options=" ".join(f"-c {key}={value}" for key, value in settings.items()),
         )
         adaptation.register(self.raw)
+        if durability == "full" and not read_only:
+            self.raw.execute(AT_LEAST_ON)
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
+        self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
         self.transaction_id: str | None = None
 

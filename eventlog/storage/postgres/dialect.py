@@ -22,6 +22,8 @@ FRAGMENTS: Final = (
         "CAST(group_concat(data, char(10)) AS BLOB), group_concat(number)",
         "string_agg(data, '\\x0a' ORDER BY number), string_agg(CAST(number AS TEXT), ',' ORDER BY number)",
     ),
+    ("NOT IN ()", "IS DISTINCT FROM NULL"),
+    ("IN ()", "IN (NULL)"),
     ("e.data LIKE", "convert_from(e.data, 'UTF8') ILIKE"),  # LIKE on SQLite folds the case of ASCII
 )
 """What SQLite and PostgreSQL have no common spelling for."""

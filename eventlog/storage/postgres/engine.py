@@ -29,6 +29,7 @@ from agents_eventlog.eventlog.storage.postgres import (
     full_text,
     health,
     locks,
+    roles,
     schema,
 )
 from agents_eventlog.eventlog.storage.postgres.connections import Connection
@@ -76,6 +77,10 @@ class PostgresEngine:
     def lock_projections(self, tx: Transaction) -> None:
         """Wait for the transactions that write: each has read the checkpoints."""
         tx.execute("LOCK TABLE checkpoints IN ACCESS EXCLUSIVE MODE")
+
+    def grant(self, tx: Transaction, role: str) -> None:
+        """Give a role the rights of an application."""
+        roles.grant(tx, role)
 
     def text_as_stored(self, tx: Transaction) -> AbstractContextManager[None]:
         """Do nothing: the server accepts valid text only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 from agents_eventlog.eventlog.storage import fork, registry
-from agents_eventlog.eventlog.storage.postgres import connections
+from agents_eventlog.eventlog.storage.postgres import connections, hints
 from agents_eventlog.eventlog.storage.postgres.connections import (
     Connection,
     LostCommitError,
@@ -32,12 +33,21 @@ class LazyConnection:
     """A connection that opens when first used, and a cache for each of its transactions."""
 
     def __init__(
-        self, path: str, connect: Callable[[], Connection], begin: str, *, pipelined: bool = False
+        self,
+        path: str,
+        connect: Callable[[], Connection],
+        begin: str,
+        *,
+        pipelined: bool = False,
+        hints_for: str | None = None,
     ) -> None:
         self.path = path
         self.connect = connect
         self._begin = begin
         self._pipelined = pipelined
+        self._hints_for = hints_for  # the schema whose subscribers in other processes get hints
+        self._hinted_at = -math.inf
+        self._changes_before = 0
         self._connection: Connection | None = None
         self._cache = Cache()
         self._repeat_until = 0.0
@@ -61,6 +71,7 @@ class LazyConnection:
         """Begin a transaction; return an empty cache: other servers may have changed any row."""
         connection = self.get()
         connection.transaction_id = None
+        self._changes_before = connection.total_changes
         if self._pipelined:
             connection.begin_pipeline()
         connection.execute(self._begin)
@@ -71,15 +82,35 @@ class LazyConnection:
     def commit(self) -> None:
         """Commit the transaction; find out whether that took effect if the connection is lost meanwhile."""
         connection = self.get()
+        outcome = None
         try:
-            connection.execute("COMMIT")
+            outcome = connection.execute("COMMIT")
+            self._hint(connection)
             connection.end_pipeline()
             self._is_in_transaction = False
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            if outcome is not None and outcome.statusmessage == "COMMIT":
+                self.roll_back()  # only the hint failed
+                return
             if not connection.is_lost or connection.transaction_id is None:
                 raise
             if not self._has_committed(connection.transaction_id):
                 raise LostConnectionError(str(error)) from error
+
+    def _hint(self, connection: Connection) -> None:
+        """Send a hint with the commit of a transaction that wrote, unless one was sent just before."""
+        now = time.monotonic()
+        if self._hints_for is None or connection.total_changes == self._changes_before:
+            return
+        if now - self._hinted_at >= hints.HINT_SECONDS:
+            self._hinted_at = now
+            connection.execute(hints.HINT, (hints.CHANNEL, self._hints_for))
+
+    @property
+    def process_id(self) -> int | None:
+        """The server's process of the open connection, or None."""
+        connection = self._connection
+        return None if connection is None else connection.process_id
 
     def _has_committed(self, transaction_id: str) -> bool:
         """Ask the server about a transaction until it is over. Raises LostCommitError if it cannot say."""

@@ -78,9 +78,12 @@ PROPERTIES: Final = """
         value TEXT NOT NULL
     )
 """
-LANE_ROWS: Final = "CREATE TABLE lanes (lane BIGINT PRIMARY KEY)"
+LANE_ROWS: Final = "CREATE TABLE lanes (lane BIGINT PRIMARY KEY, locked BIGINT)"
+"""``locked`` is for the right to lock a row: see ``roles``."""
 FILL_LANES: Final = f"INSERT INTO lanes (lane) SELECT generate_series(0, {LANES - 1})"
-SESSION_LOCKS: Final = 'CREATE TABLE session_locks (session_id TEXT COLLATE "C" PRIMARY KEY)'
+SESSION_LOCKS: Final = """
+    CREATE TABLE session_locks (session_id TEXT COLLATE "C" PRIMARY KEY, locked BIGINT)
+"""
 
 TABLES: Final = ("events", "checkpoints", "log_properties", "lanes", "session_locks")
 

@@ -8,8 +8,10 @@ import psycopg
 
 from agents_eventlog.eventlog.storage import fork
 from agents_eventlog.eventlog.storage.engine import Clock, Durability, Engine
+from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.postgres import connections, dsn
 from agents_eventlog.eventlog.storage.postgres.connections import Connection
+from agents_eventlog.eventlog.storage.postgres.hints import Listener
 from agents_eventlog.eventlog.storage.postgres.lazy_connection import LazyConnection
 from agents_eventlog.eventlog.storage.reader import Reader
 from agents_eventlog.eventlog.storage.store import BaseStore, system_clock
@@ -30,13 +32,17 @@ class Store(BaseStore):
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        name = f"eventlog {dsn.target(path).schema}"
+        schema = dsn.target(path).schema
+        name = f"eventlog {schema}"
         self._connection = LazyConnection(
             path,
             partial(connections.connect, path, durability=durability, read_only=read_only),
             "BEGIN",  # each statement sees what was committed before it, so also before the locks
             pipelined=True,
+            hints_for=schema,
         )
+        listen = partial(connections.connect, path, read_only=True)
+        self._listener = Listener(listen, schema, lambda: self._connection.process_id)
 
         def reader(kind: str) -> Reader:
             connect = partial(connections.connect, path, read_only=True)
@@ -52,6 +58,23 @@ class Store(BaseStore):
             reader=reader("reader"),
             scanner=reader("scanner"),
         )
+        self._writer.notifier = Notifier(self._listener)
+
+    def begin_pause(self) -> None:
+        """Before a fork: also stop to listen."""
+        super().begin_pause()
+        self._listener.begin_pause()
+
+    def after_fork_in_parent(self) -> None:
+        """Resume, and listen again if there are subscribers."""
+        super().after_fork_in_parent()
+        self._listener.end_pause()
+
+    def after_fork_in_child(self) -> None:
+        """Begin again, without the parent's subscribers."""
+        super().after_fork_in_child()
+        self._listener = self._listener.another()
+        self._writer.notifier = Notifier(self._listener)
 
     def prepare_storage(self) -> None:
         """Create the schema, before its first table."""

@@ -236,13 +236,15 @@ def resolve(path: str | os.PathLike[str]) -> str:
             f"if a file has this name, open {f'./{text}'!r}",
             path=text,
         )
-    return text if text == MEMORY else os.path.realpath(Path(text).expanduser())
+    if text == MEMORY:
+        return text
+    return os.path.realpath(Path(text).expanduser() if text.startswith("~") else text)
 
 
 def file_id(path: str) -> FileId | None:
     """Return the identity of the file at this path; None if the path has no file."""
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - for each session; to make a Path takes longer
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -79,6 +79,10 @@ class SQLiteEngine:
     def lock_projections(self, tx: Transaction) -> None:
         """Do nothing: only one transaction writes at a time."""
 
+    def grant(self, tx: Transaction, role: str) -> None:
+        """Raise ValueError: who may read the file can do everything."""
+        raise ValueError("SQLite has no roles: expected the URL of a PostgreSQL database")
+
     @contextmanager
     def text_as_stored(self, tx: Transaction) -> Iterator[None]:
         """Read a text that is not UTF-8 as bytes meanwhile."""

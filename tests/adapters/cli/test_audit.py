@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.adapters.conversations.item_history import ItemHistory
+from agents_eventlog.adapters.conversations.audit_trail import Histories
 from agents_eventlog.eventlog import (
     BranchCreated,
     BranchDeleted,
@@ -25,7 +25,7 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.events import HistoryImported
+from agents_eventlog.eventlog.events import ITEM_EVENTS, HistoryImported
 from agents_eventlog.projections.reference import fold
 from tests.adapters.cli.processes import COMMAND
 from tests.adapters.looking import (
@@ -162,9 +162,9 @@ def test_an_erased_event_is_marked(db: Path) -> None:
 @given(histories())
 @examples(80)
 def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[RecordedEvent]) -> None:
-    item_history = ItemHistory()
+    known = Histories()
     for recorded in history:
-        item_history.follow(recorded)
+        known.follow(recorded)
     state = fold(history)
     deleted = {
         name
@@ -175,11 +175,18 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
         (event.position, index)
         for event in history
         if event.session_id not in deleted
-        for index in range(len(getattr(event.event, "items", ())))
+        if isinstance(event.event, ITEM_EVENTS)
+        for index in range(len(event.event.items))
     }
     for name in deleted:
         del state.sessions[name]
-    marked = {(ref.position, ref.index) for ref in item_history.gone}
+    marked = {
+        (position, index)
+        for session_id, paths in known.paths.items()
+        if session_id not in deleted
+        for position, index in ((node.ref.position, node.ref.index) for node in paths.nodes[1:])
+        if paths.removal(ItemRef(position, index)) is not None
+    }
     assert brought - marked == set(live_refs(state))
 
 

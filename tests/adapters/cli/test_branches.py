@@ -41,6 +41,33 @@ def test_live_branches_have_their_fork_sizes_and_use(db: Path) -> None:
     assert calm["created_at"] < calm["last_used_at"]
 
 
+def test_turns_after_each_fork_are_shown_by_their_first_words(db: Path) -> None:
+    printed = run("branches", db, "support-42", "--turns", "--all", "--json")
+    turns = [
+        (each["branch_id"], each["turn"], each["first_words"], each["removed"])
+        for each in documents(printed, "turn")
+    ]
+    assert ("main", 1) in [turn[:2] for turn in turns]
+    assert [turn[:2] for turn in turns if turn[0] == "calm"] == [("calm", 2)]
+    text = run("branches", db, "support-42", "--turns").stdout
+    for _, number, words, _ in turns:
+        assert f"{number}  {words}" in text
+
+
+def test_a_removed_or_erased_turn_says_so(path: Path) -> None:
+    write(
+        path,
+        [
+            ("s", "main", ItemsAdded(items=[user("stays")])),
+            ("s", "main", ItemsAdded(items=[user("goes")])),
+            ("s", "main", ItemPopped(item=ItemRef(2, 0), emptied_turn=2)),
+        ],
+    )
+    assert "2  goes  popped" in run("branches", path, "s", "--turns").stdout
+    assert run("erase", path, "--popped", "--yes").exit_code == ExitCode.CLEAN
+    assert "2  (erased)  popped" in run("branches", path, "s", "--turns").stdout
+
+
 def test_deleted_branches_are_there_when_asked_for_and_counted_when_not(db: Path) -> None:
     draft = branches(db, "support-42", "--all")["draft"]
     assert (draft["is_live"], draft["ended"], draft["last_version"]) == (False, "deleted", 9)

@@ -76,7 +76,7 @@ async def test_an_event_is_told_in_words(event: Event, words: str) -> None:
     async with EventLog.open(":memory:") as log:
         await log.append("talk", event)
         (recorded,) = [each async for each in log.read("talk")]
-    assert event_descriptions.describe_event(recorded, {}, {}).account == words
+    assert event_descriptions.describe_event(recorded, None).account == words
 
 
 def test_every_kind_of_event_has_an_example_here() -> None:

@@ -39,6 +39,61 @@ def test_the_printed_address_shows_the_session_and_ctrl_c_ends_it(db: Path) -> N
     assert errors == ""
 
 
+def test_the_demo_is_shown_without_a_file_and_a_stream_ends_with_the_server() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "agents_eventlog",
+        "view",
+        "--demo",
+        "--no-open",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as ran:
+        assert ran.stdout is not None
+        address = ran.stdout.readline().strip()
+        with httpx.Client(follow_redirects=True) as browser:
+            page = browser.get(address)
+            assert "Oslo or Lisbon?" in page.text
+            place = address.partition("?")[0]
+            with browser.stream("GET", f"{place}session/live?id=demo&after=99") as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == ": following"
+                ran.send_signal(signal.SIGINT)
+                assert [line for line in lines if line] == []  # it ends
+        _, errors = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert errors == ""
+
+
+def test_the_server_logs_nothing_of_what_was_said_or_searched(db: Path) -> None:
+    command = [sys.executable, "-m", "agents_eventlog", "view", str(db), "--no-open", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as ran:
+        assert ran.stdout is not None
+        address = ran.stdout.readline().strip()
+        with httpx.Client(follow_redirects=True) as browser:
+            browser.get(address)
+            place = address.partition("?")[0]
+            for page in ("session?id=support-42", "search?q=SECRET", "event?position=x", "nowhere"):
+                browser.get(place + page)
+        ran.send_signal(signal.SIGINT)
+        printed, _ = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert printed.replace("Ctrl-C ends it.", "").strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["log.db", "--demo"]])
+def test_a_file_or_the_demo_is_needed(command: Any, arguments: list[str]) -> None:
+    done = command("view", *arguments, "--no-open")
+    assert done.exit_code == 2
+    assert "--demo" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

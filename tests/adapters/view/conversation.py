@@ -17,6 +17,30 @@ HOSTILE = (
     "Hi <script>alert(1)</script> ![picture](http://evil.test/x.png) [link](javascript:alert(1)) "
     "<img src=x onerror=alert(1)> \u202eright to left\x1b[31m"
 )
+HOSTILE_TEXTS = [
+    HOSTILE,
+    "<script>window.hit = 1</script>",
+    "</script><script>window.hit = 1</script>",
+    "</pre></details></main><script>window.hit = 1</script>",
+    '"><img src=x onerror="window.hit = 1">',
+    "' onmouseover='window.hit = 1' '",
+    "[a](javascript:window.hit=1) [b](data:text/html,x) [c](vbscript:x) <javascript:window.hit=1>",
+    "![a](javascript:window.hit=1) ![b](https://evil.test/x.png) <http://evil.test/>",
+    "<svg onload=window.hit=1><script>window.hit=1</script></svg>",
+    "<iframe src=javascript:window.hit=1></iframe><base href=http://evil.test/>",
+    "<meta http-equiv=refresh content='0;url=http://evil.test/'>",
+    "<style>body{display:none}</style><link rel=stylesheet href=http://evil.test/>",
+    "\u202eright to left\u2066 and \u200f hidden \x1b[31m \x00 NUL \x07",
+    "{{ 7 * 7 }} {% raw %} ${7*7} <%= 7 %>",
+    "half a pair \ud83d, a whole one \U0001f600",
+    "x" * 1_000_000,
+    "> " * 5_000 + "deep",
+    "- " * 5_000 + "deep",
+    "[" * 20_000,
+    "`" * 5_000 + "*" * 5_000 + "_" * 5_000,
+    "a" + "\u0301" * 5_000,
+    "[x]: javascript:window.hit=1\n\n[x]",
+]
 ID = "support/4711"
 
 

@@ -8,44 +8,34 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from agents_eventlog import ConversationLog
-from agents_eventlog.adapters.view.app import create_app
-from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded
-from tests.adapters.view.conversation import ID, talk
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
+from tests.adapters.looking import change, tampered
+from tests.adapters.view.asking import KEY, client, reader, text
+from tests.adapters.view.conversation import ID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-HOST = "127.0.0.1:4780"
-KEY = "k" * 32
-
-
-@pytest.fixture
-async def path(tmp_path: Path) -> Path:
-    path = tmp_path / "log.db"
-    await talk(path)
-    return path
-
-
-@pytest.fixture
-async def browser(path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that has the key."""
-    async with ConversationLog.open(path, read_only=True) as log:
-        yield client(log, cookies={"eventlog_4780": KEY})
-
-
-def client(log: ConversationLog, **options: Any) -> httpx.AsyncClient:
-    app = create_app(log, hosts=[HOST], key=KEY, cookie="eventlog_4780")
-    transport = httpx.ASGITransport(app)
-    return httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}", **options)
-
-
-async def text(browser: httpx.AsyncClient, path: str, **query: Any) -> str:
-    """Return a page's HTML."""
-    answer = await browser.get(path, params=query or None)
-    assert answer.status_code == 200, answer.text
-    return answer.text
+EVERY_PAGE = [
+    "/",
+    f"/session?id={ID}&branch=main",
+    f"/session?id={ID}&branch=draft",
+    f"/session?id={ID}&v=3",
+    f"/session/timeline?id={ID}",
+    f"/session/spend?id={ID}",
+    f"/session/compare?id={ID}&a=main&b=draft",
+    f"/session/export?id={ID}",
+    f"/session/window?id={ID}&around=1",
+    f"/session/outline?id={ID}",
+    f"/session/ticks?id={ID}",
+    "/spend",
+    "/events?census=1",
+    "/event?position=2",
+    "/event?position=5",
+    "/search?q=script",
+    "/health?prove=1&examine=1&tools=1",
+]
 
 
 # -- what they show ---------------------------------------------------------------------------
@@ -68,16 +58,38 @@ async def test_what_was_taken_off_stands_in_its_place_with_who_did_it(
     browser: httpx.AsyncClient,
 ) -> None:
     page = await text(browser, "/session", id=ID)
-    gone = page.index('<details class="gone">')
-    assert page.index("Sorry!") < gone < page.index("second question")
-    assert re.search(r"popped at .*version 5.*by boss", page)
+    gone = page.index('<details class="gone"')
+    assert page.index("Sorry!") < gone < page.rindex("second question")
+    assert re.search(r"1 item popped</strong> at \d\d:\d\d by boss", page)
+
+
+async def test_a_redacted_item_is_shown_as_its_placeholder_with_who_redacted_it_when_and_why(
+    path: Path, browser: httpx.AsyncClient
+) -> None:
+    async with ConversationLog.open(path) as log:
+        (hit,) = await log.find_items("Hi ")
+        position, index = hit["position"], hit["index"]
+        with recording(actor="boss"):
+            await log.redact(position, index, reason="a name")
+        version = await log.version(ID)
+    page = await text(browser, "/session", id=ID)
+    assert re.search(rf"redacted at .*version {version}.* by boss: a name", page)
+    assert ">Hi " not in page
+    assert "[redacted]" in page
+    assert "Hi " in await text(browser, "/session", id=ID, v=version - 1)
+    item = await text(browser, "/item", position=position, index=index)
+    assert "Hi " not in item
+    for query in ({"path": "/event", "position": position}, {"path": "/events"}):
+        shown = await text(browser, **query)
+        assert "[redacted]" in shown
+        assert "Hi " not in shown
 
 
 async def test_a_branch_is_linked_where_it_leaves_and_shows_its_own_turns(
     browser: httpx.AsyncClient,
 ) -> None:
     page = await text(browser, "/session", id=ID)
-    assert page.index('id="t1"') < page.index('class="fork"') < page.index('id="t2"')
+    assert page.index('id="t1"') < page.index('class="fork ') < page.index('id="t2"')
     page = await text(browser, "/session", id=ID, branch="draft")
     assert "another second question" in page
     assert "Sorry!" in page
@@ -88,7 +100,7 @@ async def test_two_branches_stand_side_by_side_from_where_they_part(
 ) -> None:
     page = await text(browser, "/session/compare", id=ID, a="main", b="draft")
     assert "1 turn shared, 4 items" in page
-    assert page.index(">second question") < page.index("another second question")
+    assert page.index("<p>second question") < page.index("another second question")
     assert "Sorry!" not in page
 
 
@@ -96,7 +108,7 @@ async def test_a_version_shows_the_conversation_as_it_was_then(
     browser: httpx.AsyncClient,
 ) -> None:
     page = await text(browser, "/session", id=ID, v=2)
-    assert "You see version 2" in page
+    assert "version 2 of 9" in page
     assert "Hi " in page
     assert "Sorry!" not in page
     assert "another second question" not in page
@@ -125,7 +137,10 @@ async def test_an_event_shows_its_columns_and_the_log_lists_it(browser: httpx.As
 
 async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
     page = await text(browser, "/search", q="second question")
-    assert "around=2" in page
+    found = re.search(r'href="(/item/place[^"]+)"', page)
+    assert found
+    answer = await browser.get(found[1].replace("&amp;", "&"))
+    assert "around=2#e" in answer.headers["location"]
 
 
 async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Path) -> None:
@@ -148,7 +163,7 @@ async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Pat
         assert "$0.25" in page
         assert "1 request without a known price" in page
         assert "2.0k tokens" in await text(browser, "/spend", id="s")
-        assert "no price" in await text(browser, "/session", id="s")
+        assert "1 without a price" in await text(browser, "/session", id="s")
         assert (await browser.get("/spend?by=planet")).status_code == 400
         assert (await browser.get("/spend?since=yesterday")).status_code == 400
 
@@ -166,7 +181,25 @@ async def test_the_whole_log_is_proved_when_asked(browser: httpx.AsyncClient) ->
         (f"/session?id={ID}&v=99", 404),
         (f"/session?id={ID}&v=x", 400),
         (f"/session?id={ID}&branch=nowhere", 404),
-        (f"/session/compare?id={ID}&a=main&b=nowhere", 400),
+        (f"/session/compare?id={ID}&a=main&b=nowhere", 404),
+        (f"/session/timeline?id={ID}&type=nothing", 400),
+        (f"/session/window?id={ID}&v=99", 404),
+        (f"/session/at?id={ID}&v=99", 404),
+        (f"/session/outline?id={ID}&branch=nowhere", 404),
+        ("/session/outline?id=nobody&format=json", 404),
+        ("/session?id=nobody&format=json", 404),
+        (f"/session?id={ID}&as_of=yesterday", 400),
+        ("/session/export?id=nobody", 404),
+        ("/session/spend", 400),
+        ("/item/place?position=99&index=0", 404),
+        ("/item/place?position=3&index=7", 404),
+        ("/item/part?position=2&index=9&part=0", 404),
+        ("/item?position=5&index=0", 404),
+        ("/item?position=5", 400),
+        ("/?metadata=nonsense", 400),
+        ("/?order_by=size", 400),
+        ("/?updated_after=yesterday", 400),
+        ("/static/0/view.css", 404),
         ("/session/compare?id=nobody&a=main&b=b", 404),
         ("/event?position=99", 404),
         ("/item?position=99&index=0", 404),
@@ -185,14 +218,7 @@ async def test_an_address_without_anything_behind_it_is_a_page_that_says_so(
 
 
 async def test_text_of_a_conversation_is_never_markup(browser: httpx.AsyncClient) -> None:
-    for address in (
-        "/",
-        f"/session?id={ID}",
-        f"/session/compare?id={ID}&a=main&b=draft",
-        "/events",
-        "/event?position=2",
-        "/search?q=script",
-    ):
+    for address in EVERY_PAGE:
         page = await text(browser, address)
         assert "<script>alert" not in page
         assert "<img src=x" not in page
@@ -264,17 +290,75 @@ async def test_every_answer_forbids_what_the_page_does_not_need(browser: httpx.A
         assert "immutable" in answer.headers["cache-control"]
 
 
+async def test_tables_behind_the_log_are_a_page_that_says_what_to_run(path: Path) -> None:
+    change(path, "UPDATE checkpoints SET position = 3")
+    async with ConversationLog.open(path, read_only=True) as log:
+        answer = await reader(log).get("/session", params={"id": ID})
+        assert answer.status_code == 503
+        assert "eventlog replay" in answer.text
+
+
+async def test_sums_of_all_sessions_come_apart_from_their_list(tmp_path: Path) -> None:
+    path = tmp_path / "spent.db"
+    async with ConversationLog.open(path) as log:
+        requests = [RequestUsage(total_tokens=1_500, model="m", cost_usd=0.25)]
+        for number in range(3):
+            await log.append(f"s{number}", UsageRecorded(run_id="r", turn=0, requests=requests))
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = reader(log)
+        assert "/sessions/totals" in await text(browser, "/")
+        assert "/sessions/totals" not in await text(browser, "/", user="nobody")
+        sums = await text(browser, "/sessions/totals")
+        assert "$0.75" in sums
+        assert "4.5k" in sums
+        assert "m $0.75" in sums
+
+
+async def test_sessions_are_found_by_user_metadata_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    for number, plan in enumerate(("pro", "free")):
+        async with AdvancedSQLiteSession(
+            f"s{number}", path, user_id=f"u{number}", metadata={"plan": plan, "n": number}
+        ) as session:
+            await session.add_items([{"role": "user", "content": f"I am {number}"}])
+    async with ConversationLog.open(path) as log:
+        await log.delete_session("s1")
+        browser = reader(log)
+
+        async def listed(**query: Any) -> set[str]:
+            return set(re.findall(r"/session\?id=(s\d)", await text(browser, "/", **query)))
+
+        assert await listed() == {"s0"}
+        assert await listed(deleted=1) == {"s1"}
+        assert await listed(user="u0") == {"s0"}
+        assert await listed(metadata="plan=pro") == {"s0"}
+        assert await listed(metadata="plan=free") == set()
+        assert await listed(metadata='{"n": 0}') == {"s0"}
+        assert await listed(updated_after="2999-01-01") == set()
+        assert await listed(updated_before="2999-01-01") == {"s0"}
+        assert await listed(min_items=2) == set()
+        assert await listed(q="I am 0") == {"s0"}
+        assert await listed(order_by="created_at") == {"s0"}
+        page = await text(browser, "/session", id="s1", v=2, branch="main")
+        assert "deleted" in page
+
+
+async def test_what_is_no_longer_proved_says_so(path: Path) -> None:
+    tampered(path, "UPDATE events SET branch_id = 'x' WHERE position = 4")
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = reader(log)
+        assert "not what was recorded" in await text(browser, "/health", prove=1)
+        page = await text(browser, "/session", id=ID, branch="main")
+        assert "not what was recorded" in page
+        assert "position 4" in await text(browser, "/health")
+
+
 async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
     browser: httpx.AsyncClient, path: Path
 ) -> None:
     before = path.read_bytes()
-    for address in (
-        "/",
-        f"/session?id={ID}",
-        "/events",
-        "/spend",
-        "/search?q=a",
-        "/health?prove=1",
-    ):
+    changed = path.stat().st_mtime_ns
+    for address in EVERY_PAGE:
         await text(browser, address)
     assert path.read_bytes() == before
+    assert path.stat().st_mtime_ns == changed

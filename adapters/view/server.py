@@ -1,0 +1,30 @@
+"""The web server of the pages."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+from starlette.applications import Starlette
+
+
+class Server(uvicorn.Server):
+    """Serves the pages until its process is interrupted; open streams end before the server does."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                access_log=False,  # addresses hold ids and what was searched for
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                lifespan="off",
+            )
+        )
+        self._live = app.state.live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then the server."""
+        await self._live.close()
+        await super().shutdown(sockets)

@@ -1,0 +1,435 @@
+"""
+Copy a log into another one, also on another engine, while programs append to the source.
+
+Events keep their session, version, type, branch, time, metadata, key and payload. Positions and digests are
+new, so the positions in payloads are replaced by those of the same events in the target. The target
+remembers, in the transaction of the events, which head of the source it has: a copy that was killed
+continues there, and a target with other events is refused.
+
+Projections are built at the end, once: an event may be copied long before the one that erased it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agents_eventlog.eventlog import codec, erasure, integrity, payloads
+from agents_eventlog.eventlog.appender import (
+    PAGE_EVENTS,
+    Ends,
+    SessionEnd,
+    StoredEvent,
+    ledger,
+    read_events,
+    session_version,
+    stored_head,
+    up_to_page_bytes,
+)
+from agents_eventlog.eventlog.cursor import Cursor
+from agents_eventlog.eventlog.errors import CopyError
+from agents_eventlog.eventlog.events import ContentErased
+from agents_eventlog.eventlog.integrity import Head, head_of
+from agents_eventlog.eventlog.jsonl.format import REFERRING, positions_in, with_positions
+from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.properties import get_property, set_property
+from agents_eventlog.eventlog.reader import event_counts
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
+
+COPIED: Final = "copied_from"
+"""The property of a target: the head of the source that it has, and its own head then."""
+
+SESSIONS_AT_ONCE: Final = 100
+MAX_NAMED: Final = 10
+"""How many sessions an error names."""
+
+DIGESTS: Final = "SELECT position, digest FROM events WHERE position IN ({marks})"
+VERSION: Final = "SELECT version FROM events WHERE position = ? AND session_id = ?"
+POSITION: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
+SESSION_ENDS: Final = """
+    SELECT session_id, MAX(version), MAX(position) FROM events
+    WHERE session_id IN ({marks}) GROUP BY session_id
+"""
+VERSIONS: Final = "SELECT session_id, MAX(version) FROM events GROUP BY session_id"
+POSITIONS: Final = "SELECT session_id, version, position FROM events"
+IN_ORDER: Final = "WHERE (session_id, version) > (?, ?) ORDER BY session_id, version LIMIT ?"
+OF_SESSION: Final = "WHERE session_id = ? AND version BETWEEN ? AND ? ORDER BY version"
+
+CONTENT_ERASED: Final = ContentErased.type_name()
+
+
+class CopyProgress(NamedTuple):
+    """The progress of a copy: events in the target, and in the source."""
+
+    events: int
+    total: int
+
+
+class Copied(NamedTuple):
+    """
+    The result of a copy: what the target has in total, and how much of it was copied now.
+
+    source, target: the head of the source up to which it was copied, and the head of the target.
+    """
+
+    sessions: int
+    events: int
+    copied: int
+    source: Head
+    target: Head
+
+
+OnProgress: TypeAlias = Callable[[CopyProgress], None]
+
+
+async def copy_log(
+    source: EventLog,
+    target: EventLog,
+    *,
+    follow: Callable[[], bool] | None = None,
+    poll_seconds: float = 0.25,
+    on_progress: OnProgress | None = None,
+) -> Copied:
+    """
+    Copy the events that the target does not have yet, then compare all events of both logs.
+
+    target: empty, or an earlier copy of this source, opened without projections.
+    follow: called when all events are copied; while it returns True, the copy waits for new ones.
+    on_progress: called after each page of events.
+
+    Other programs can append to the source, but not to the target. Raises CopyError if the target has other
+    events than the source, UndecodableEventError for an event of a newer release.
+    """
+    for log in (source, target):
+        await _refuse_sealed(log)
+    copy = _Copy(source, target)
+    await copy.resume()
+    total = (await source.query(event_counts))[0]
+    if on_progress is not None:
+        on_progress(CopyProgress(copy.events, max(total, copy.events)))
+    while True:
+        if await copy.next_page():
+            total = max(total, copy.events)
+            if on_progress is not None:
+                on_progress(CopyProgress(copy.events, total))
+        elif follow is not None and follow():
+            await asyncio.sleep(poll_seconds)
+        else:
+            break
+    return await copy.compared()
+
+
+async def _refuse_sealed(log: EventLog) -> None:
+    """Raise CopyError for a sealed log: its payloads open with the keys of this log only."""
+    if await log.query(lambda tx: tx.engine.is_sealed(tx)):
+        raise CopyError(
+            f"{log.path} is sealed, and its keys belong to this log: "
+            "move the sessions with `eventlog export` and `eventlog import`",
+            path=log.path,
+        )
+
+
+class _Page(NamedTuple):
+    """
+    Events of a log.
+
+    versions: those of the events that they refer to, by position; 0 if unknown.
+    blanked: the positions of the payloads that they erased.
+    """
+
+    events: list[RecordedEvent]
+    versions: dict[int, int]
+    blanked: frozenset[int] = frozenset()
+
+
+class _Copy:
+    """A copy under way: how far the source was read, and what the target remembers of it."""
+
+    def __init__(self, source: EventLog, target: EventLog) -> None:
+        self._source = source
+        self._target = target
+        self._cursor = Cursor(source.store.engine.lanes)
+        self._ends: dict[int, Lane] = {}  # of the source's lanes
+        self._remembered: str | None = None
+        self.events = self._copied = 0
+
+    def _head(self) -> Head:
+        return head_of(self._ends.values(), lanes=len(self._cursor.ends))
+
+    # -- resuming -----------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Continue an earlier copy, or begin one in an empty target. Raises CopyError."""
+        self._remembered, head, events = await self._target.query(_present)
+        self.events = events
+        if self._remembered is None:
+            if events:
+                raise CopyError(
+                    f"{self._target.path} holds {events:,} events that were not copied from "
+                    f"{self._source.path}: expected an empty log, or an earlier copy",
+                    path=self._target.path,
+                )
+            return
+        heads = json.loads(self._remembered)
+        copied = Head.parse(heads["source"])
+        self._ends = await self._source.query(partial(_ends_at, head=copied))
+        digests = {0: integrity.FIRST, **{end.position: end.digest for end in self._ends.values()}}
+        if not integrity.is_in(copied, digests):
+            raise CopyError(
+                f"{self._target.path} was copied from another log than {self._source.path}, or its "
+                "events were changed since",
+                path=self._target.path,
+            )
+        self._cursor = Cursor.of(len(self._cursor.ends), copied)
+        if str(head) != heads["target"]:
+            await self._refuse_others()
+
+    async def _refuse_others(self) -> None:
+        """Raise CopyError for a target that another program has appended to."""
+        theirs: dict[str, int] = dict(await self._target.query(lambda tx: tx.all(VERSIONS)))
+        ours = await self._source.query(partial(_versions_up_to, ends=self._cursor.ends))
+        other = [name for name, version in theirs.items() if ours.get(name) != version]
+        raise self._conflict(sorted(other))
+
+    def _conflict(self, sessions: Sequence[str]) -> CopyError:
+        named = ", ".join(map(repr, sessions[:MAX_NAMED]))
+        more = f" and {len(sessions) - MAX_NAMED:,} more" if len(sessions) > MAX_NAMED else ""
+        return CopyError(
+            f"{self._target.path} has other events than {self._source.path} in the sessions "
+            f"{named}{more}: expected only copied events",
+            path=self._target.path,
+            sessions=tuple(sessions),
+        )
+
+    # -- copying ------------------------------------------------------------------------------
+
+    async def next_page(self) -> bool:
+        """Copy the next page of events; return False at the end of the source."""
+        page = await self._source.query(partial(_read, cursor=self._cursor))
+        if not page.events:
+            return False
+        lanes = len(self._cursor.ends)
+        ends = {event.position % lanes: Lane(event.position, event.digest) for event in page.events}
+        self._ends = {**self._ends, **ends}
+        self._remembered = await self._target.write(partial(self._write, page=page))
+        self._cursor.advance(event.position for event in page.events)
+        self.events += len(page.events)
+        self._copied += len(page.events)
+        return True
+
+    def _write(self, tx: Transaction, page: _Page) -> str:
+        """Append a page in a unit of work; return what the target remembers from then on."""
+        if get_property(tx, COPIED) != self._remembered:
+            raise CopyError(
+                f"another program copies into {self._target.path} at the same time",
+                path=self._target.path,
+            )
+        _load_ends(tx, {event.session_id for event in page.events})
+        positions: dict[tuple[str, int], int] = {}
+
+        def position_of(session_id: str, version: int) -> int:
+            found = positions.get((session_id, version))
+            if found is None:
+                row = tx.one(POSITION, (session_id, version))
+                found = 0 if row is None else int(row[0])
+            return found
+
+        for session_id, events in groupby(page.events, key=lambda event: event.session_id):
+            for group in _groups(events):
+                version = session_version(tx, session_id)
+                if version != group[0].version - 1:
+                    raise self._conflict([session_id])
+                stored = [
+                    _stored(event, page.versions, partial(position_of, session_id))
+                    for event in group
+                ]
+                times = [event.recorded_at for event in group]
+                written = ledger(tx).put(tx, session_id, version, stored, times)
+                positions.update({(session_id, each.version): each.position for each in written})
+                if group[0].type == CONTENT_ERASED:
+                    blanked = page.blanked.intersection(_references(group[0]))
+                    copies = [position_of(session_id, page.versions[each]) for each in blanked]
+                    erasure.blank_copies(tx, copies)
+        target = stored_head(tx)
+        remembered = json.dumps({"source": str(self._head()), "target": str(target)})
+        set_property(tx, COPIED, remembered)
+        return remembered
+
+    # -- comparing ----------------------------------------------------------------------------
+
+    async def compared(self) -> Copied:
+        """Compare all events, and verify the target's chain. Raises CopyError for the first difference."""
+        differing: list[str] = []
+        sessions = events = 0
+        after: tuple[str, int] = ("", 0)
+        last: str | None = None
+        while page := await self._source.query(partial(_read_in_order, after=after)):
+            after = page.events[-1].session_id, page.events[-1].version
+            ends = self._cursor.ends
+            ours = [
+                each for each in page.events if each.position <= ends[each.position % len(ends)]
+            ]
+            theirs = await self._target.query(partial(_counterparts, events=ours))
+            known = {(each.session_id, each.version): each for each in theirs.events}
+            for event in ours:
+                if event.session_id != last:
+                    last, sessions = event.session_id, sessions + 1
+                events += 1
+                other = known.get((event.session_id, event.version))
+                if other is None or not _are_same(event, page.versions, other, theirs.versions):
+                    differing.append(event.session_id)
+        verified = await self._target.verify()
+        if verified.events != events and not differing:
+            await self._refuse_others()
+        if differing:
+            raise self._conflict([*dict.fromkeys(differing)])
+        if verified.findings:
+            raise CopyError(
+                f"the copy in {self._target.path} does not verify: {verified.findings[0].problem}",
+                path=self._target.path,
+            )
+        return Copied(sessions, events, self._copied, self._head(), verified.head)
+
+
+# -- units of work on the source --------------------------------------------------------------
+
+
+def _read(tx: Transaction, cursor: Cursor) -> _Page:
+    events = read_events(tx, cursor, limit=PAGE_EVENTS)
+    erased = {
+        position
+        for event in events
+        if event.type == CONTENT_ERASED
+        for position in _references(event)
+    }
+    blanked = {position for position in erased if payloads.is_blanked(tx, position)}
+    return _Page(events, _versions(tx, events), frozenset(blanked))
+
+
+def _read_in_order(tx: Transaction, after: tuple[str, int]) -> _Page | None:
+    """Return the next events by session and version."""
+    rows = payloads.event_rows(tx, IN_ORDER, (*after, PAGE_EVENTS))
+    events = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
+    return _Page(events, _versions(tx, events)) if events else None
+
+
+def _versions(tx: Transaction, events: Iterable[RecordedEvent]) -> dict[int, int]:
+    """Return the versions of the events that these events of the same sessions refer to."""
+    versions: dict[int, int] = {}
+    for event in events:
+        for position in _references(event):
+            row = tx.one(VERSION, (position, event.session_id))
+            versions[position] = 0 if row is None else int(row[0])
+    return versions
+
+
+def _references(event: RecordedEvent) -> list[int]:
+    codec.check_known(event.type, event.schema_version, position=event.position)
+    return positions_in(event.event) if event.type in REFERRING else []
+
+
+# -- units of work on the target --------------------------------------------------------------
+
+
+def _present(tx: Transaction) -> tuple[str | None, Head, int]:
+    """Return what the target remembers, its head, and its number of events."""
+    return get_property(tx, COPIED), stored_head(tx), event_counts(tx)[0]
+
+
+def _ends_at(tx: Transaction, head: Head) -> dict[int, Lane]:
+    """Return the events at the positions of a head, by lane."""
+    positions = head.lanes or (head.position,)
+    sql = DIGESTS.format(marks=_marks(positions))
+    return {row[0] % tx.engine.lanes: Lane(*row) for row in tx.all(sql, positions)}
+
+
+def _versions_up_to(tx: Transaction, ends: Sequence[int]) -> dict[str, int]:
+    """Return the version that each session has up to a cursor."""
+    found: dict[str, int] = {}
+    lanes = len(ends)
+    for session_id, version, position in tx.execute(POSITIONS):
+        if position <= ends[position % lanes]:
+            found[session_id] = max(version, found.get(session_id, 0))
+    return found
+
+
+def _load_ends(tx: Transaction, session_ids: Collection[str]) -> None:
+    """Load the ends of many sessions with few statements."""
+    ends = tx.cache[Ends].sessions
+    wanted = [each for each in session_ids if each not in ends]
+    for start in range(0, len(wanted), SESSIONS_AT_ONCE):
+        some = wanted[start : start + SESSIONS_AT_ONCE]
+        rows = tx.all(SESSION_ENDS.format(marks=_marks(some)), some)
+        ends.update(dict.fromkeys(some, SessionEnd(0, 0)))
+        ends.update({session_id: SessionEnd(*end) for session_id, *end in rows})
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _groups(events: Iterable[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
+    """Split a session's events so that those that refer to others are alone: their positions are known."""
+    for refers, group in groupby(events, key=lambda event: event.type in REFERRING):
+        if refers:
+            yield from ([event] for event in group)
+        else:
+            yield list(group)
+
+
+def _stored(
+    event: RecordedEvent, versions: dict[int, int], position_of: Callable[[int], int]
+) -> StoredEvent:
+    """Return an event's columns for the target."""
+    data, digest, schema_version = event.data, event.data_digest, event.schema_version
+    new = {position: position_of(versions[position]) for position in _references(event)}
+    if event.event is not None and any(old != position for old, position in new.items()):
+        data = codec.encode(with_positions(event.event, new.__getitem__))
+        digest = integrity.data_digest(data)
+        schema_version = event.event.schema_version
+    kind = (event.type, schema_version, event.branch_id)
+    return (*kind, data, digest, event.metadata_json, event.idempotency_key)
+
+
+# -- comparing --------------------------------------------------------------------------------
+
+
+def _counterparts(tx: Transaction, events: Sequence[RecordedEvent]) -> _Page:
+    """Return the events of the same sessions and versions."""
+    found: list[RecordedEvent] = []
+    for session_id, group in groupby(events, key=lambda event: event.session_id):
+        versions = [event.version for event in group]
+        between = (session_id, versions[0], versions[-1])
+        found += [RecordedEvent(row) for row in payloads.event_rows(tx, OF_SESSION, between)]
+    return _Page(found, _versions(tx, found))
+
+
+def _are_same(
+    ours: RecordedEvent,
+    our_versions: dict[int, int],
+    theirs: RecordedEvent,
+    their_versions: dict[int, int],
+) -> bool:
+    """Whether two events are the same but for positions, digests of the chain, and erased content."""
+    if _columns(ours) != _columns(theirs):
+        return False
+    if ours.type not in REFERRING:
+        return (ours.schema_version, ours.data_digest) == (
+            theirs.schema_version,
+            theirs.data_digest,
+        )
+    if ours.event is None or theirs.event is None:  # the digest covers positions
+        return True
+    return codec.encode(with_positions(ours.event, our_versions.__getitem__)) == codec.encode(
+        with_positions(theirs.event, their_versions.__getitem__)
+    )
+
+
+def _columns(event: RecordedEvent) -> tuple[Any, ...]:
+    recording = (event.metadata_json, event.idempotency_key, event.recorded_at)
+    return (event.session_id, event.version, event.type, event.branch_id, *recording)
