@@ -21,8 +21,8 @@ class TranscriptRow(TypedDict):
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
     actor: who added it, if that was recorded. item: None if its content cannot be read, and a placeholder
-    if it was redacted. withheld: why it cannot be read: "erased", "sealed" (no keys were given) or "shredded"
-    (its key was destroyed).
+    if it was redacted. withheld: why it cannot be read: "erased", "sealed" (no keys were given), or
+    "shredded" (its key was destroyed).
     """
 
     turn: int

@@ -123,11 +123,17 @@ class KeyStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} path={self.path!r}>"
 
+    def create(self) -> None:
+        """Create the store, unless it exists, with the key that wraps the first keys."""
+        self._storage.create(SCHEMA)
+        with self._storage.writing() as tx:
+            self._current_epoch(tx)
+
     # -- Keys ---------------------------------------------------------------------------------
 
     def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
         """Begin to keep keys for a log, in a new store if needed; durable when it returns."""
-        self._storage.create(SCHEMA)
+        self.create()
         index_key = secrets.token_bytes(KEY_BYTES)
         with self._storage.writing() as tx:
             epoch = self._current_epoch(tx)

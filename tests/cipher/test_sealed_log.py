@@ -164,6 +164,24 @@ async def test_a_replay_and_its_check_need_no_key(path: str, keys: KeyFile) -> N
     session.close()
 
 
+async def test_an_item_is_redacted_in_a_sealed_log(path: str, keys: KeyFile) -> None:
+    session = await talk(path, keys)
+    await session.add_items([user("my card is 4111"), answer("noted")])
+    rows = await session.get_transcript()
+    async with ConversationLog.open(path, keys=keys) as log:
+        await log.redact(rows[4]["position"], rows[4]["index"], reason="a card number")
+        assert "4111" not in str(await session.get_items())
+        assert (await session.get_items())[-1] == answer("noted")
+        assert [row["is_redacted"] for row in await session.get_transcript()][4:] == [True, False]
+        assert (await log.erase(popped=True)).events == 1
+        assert (await log.verify()).ok
+        assert "[redacted]" in str(await session.get_items())
+        kept = projections.default().named([])
+        results = await asyncio.to_thread(replay, log, kept, check=True)
+        assert {result.differences for result in results} == {0}
+    session.close()
+
+
 async def test_a_large_call_is_sealed_in_parts(path: str, keys: KeyFile) -> None:
     session = Session("s", path, keys=keys)
     items = [user(f"{number} {'x' * 2_000}") for number in range(150)]
@@ -812,6 +830,21 @@ async def test_a_users_sessions_are_erased_by_the_users_name(path: str, keys: Ke
         assert [row["session_id"] for row in await log.sessions()] == ["of-bob"]
         rows = await log.sessions(deleted=True)
         assert [str(row["user_id"])[:7] for row in rows] == ["erased-"]
+
+
+async def test_a_sealed_log_is_not_copied_under_other_keys(file: Path, keys: KeyFile) -> None:
+    from agents_eventlog.eventlog.copying import copy_log
+    from agents_eventlog.eventlog.errors import CopyError
+
+    (await talk(file, keys)).close()
+    async with (
+        EventLog.open(file, keys=keys) as source,
+        EventLog.open(file.with_name("target.db")) as target,
+    ):
+        for one, other in ((source, target), (target, source)):
+            with pytest.raises(CopyError, match="sealed"):
+                await copy_log(one, other)
+        assert [each async for each in target.read()] == []
 
 
 async def test_what_is_exported_is_imported_into_a_plain_and_a_sealed_log(
