@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TurnSide,
         TurnUsage,
     )
+    from agents_eventlog.adapters.conversations.forking import Fork
     from agents_eventlog.adapters.conversations.item_places import ItemPlaces
     from agents_eventlog.adapters.conversations.item_search import (
         ItemFilters,
@@ -65,6 +66,7 @@ __all__ = [
     "ConversationLog",
     "Deletion",
     "EventLogSession",
+    "Fork",
     "ItemFilters",
     "ItemHit",
     "ItemPlaces",
@@ -111,6 +113,7 @@ _MODULES = {
     "ConversationLog": "conversations.log",
     "Deletion": "conversations.sessions",
     "EventLogSession": "openai_agents.session",
+    "Fork": "conversations.forking",
     "ItemFilters": "conversations.item_search",
     "ItemHit": "conversations.item_search",
     "ItemPlaces": "conversations.item_places",

@@ -49,7 +49,7 @@ MAX_NAMED: Final = 10
 """How many sessions an error names."""
 
 DIGESTS: Final = "SELECT position, digest FROM events WHERE position IN ({marks})"
-VERSION: Final = "SELECT version FROM events WHERE position = ? AND session_id = ?"
+PLACE: Final = "SELECT session_id, version FROM events WHERE position = ?"
 POSITION: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
 SESSION_ENDS: Final = """
     SELECT session_id, MAX(version), MAX(position) FROM events
@@ -61,6 +61,10 @@ IN_ORDER: Final = "WHERE (session_id, version) > (?, ?) ORDER BY session_id, ver
 OF_SESSION: Final = "WHERE session_id = ? AND version BETWEEN ? AND ? ORDER BY version"
 
 CONTENT_ERASED: Final = ContentErased.type_name()
+
+
+Place: TypeAlias = tuple[str, int]
+"""A session and a version of it."""
 
 
 class CopyProgress(NamedTuple):
@@ -138,12 +142,12 @@ class _Page(NamedTuple):
     """
     Events of a log.
 
-    versions: those of the events that they refer to, by position; 0 if unknown.
+    places: session and version of the events that they refer to, by position; None if unknown.
     blanked: the positions of the payloads that they erased.
     """
 
     events: list[RecordedEvent]
-    versions: dict[int, int]
+    places: dict[int, Place | None]
     blanked: frozenset[int] = frozenset()
 
 
@@ -232,11 +236,15 @@ class _Copy:
         _load_ends(tx, {event.session_id for event in page.events})
         positions: dict[tuple[str, int], int] = {}
 
-        def position_of(session_id: str, version: int) -> int:
-            found = positions.get((session_id, version))
+        def position_of(position: int) -> int:
+            place = page.places[position]
+            if place is None:
+                return 0
+            found = positions.get(place)
             if found is None:
-                row = tx.one(POSITION, (session_id, version))
+                row = tx.one(POSITION, place)
                 found = 0 if row is None else int(row[0])
+            tx.newest = max(tx.newest, found)  # also a fork's events come after what they refer to
             return found
 
         for session_id, events in groupby(page.events, key=lambda event: event.session_id):
@@ -244,16 +252,13 @@ class _Copy:
                 version = session_version(tx, session_id)
                 if version != group[0].version - 1:
                     raise self._conflict([session_id])
-                stored = [
-                    _stored(event, page.versions, partial(position_of, session_id))
-                    for event in group
-                ]
+                stored = [_stored(event, position_of) for event in group]
                 times = [event.recorded_at for event in group]
                 written = ledger(tx).put(tx, session_id, version, stored, times)
                 positions.update({(session_id, each.version): each.position for each in written})
                 if group[0].type == CONTENT_ERASED:
                     blanked = page.blanked.intersection(_references(group[0]))
-                    copies = [position_of(session_id, page.versions[each]) for each in blanked]
+                    copies = [*map(position_of, blanked)]
                     erasure.blank_copies(tx, copies)
         target = stored_head(tx)
         remembered = json.dumps({"source": str(self._head()), "target": str(target)})
@@ -281,7 +286,7 @@ class _Copy:
                     last, sessions = event.session_id, sessions + 1
                 events += 1
                 other = known.get((event.session_id, event.version))
-                if other is None or not _are_same(event, page.versions, other, theirs.versions):
+                if other is None or not _are_same(event, page.places, other, theirs.places):
                     differing.append(event.session_id)
         verified = await self._target.verify()
         if verified.events != events and not differing:
@@ -308,24 +313,24 @@ def _read(tx: Transaction, cursor: Cursor) -> _Page:
         for position in _references(event)
     }
     blanked = {position for position in erased if payloads.is_blanked(tx, position)}
-    return _Page(events, _versions(tx, events), frozenset(blanked))
+    return _Page(events, _places(tx, events), frozenset(blanked))
 
 
 def _read_in_order(tx: Transaction, after: tuple[str, int]) -> _Page | None:
     """Return the next events by session and version."""
     rows = payloads.event_rows(tx, IN_ORDER, (*after, PAGE_EVENTS))
     events = [RecordedEvent(row) for row in up_to_page_bytes(rows)]
-    return _Page(events, _versions(tx, events)) if events else None
+    return _Page(events, _places(tx, events)) if events else None
 
 
-def _versions(tx: Transaction, events: Iterable[RecordedEvent]) -> dict[int, int]:
-    """Return the versions of the events that these events of the same sessions refer to."""
-    versions: dict[int, int] = {}
+def _places(tx: Transaction, events: Iterable[RecordedEvent]) -> dict[int, Place | None]:
+    """Return session and version of the events that these events refer to."""
+    places: dict[int, Place | None] = {}
     for event in events:
         for position in _references(event):
-            row = tx.one(VERSION, (position, event.session_id))
-            versions[position] = 0 if row is None else int(row[0])
-    return versions
+            row = tx.one(PLACE, (position,)) if position < event.position else None
+            places[position] = None if row is None else (row[0], row[1])
+    return places
 
 
 def _references(event: RecordedEvent) -> list[int]:
@@ -382,12 +387,10 @@ def _groups(events: Iterable[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
             yield list(group)
 
 
-def _stored(
-    event: RecordedEvent, versions: dict[int, int], position_of: Callable[[int], int]
-) -> StoredEvent:
+def _stored(event: RecordedEvent, position_of: Callable[[int], int]) -> StoredEvent:
     """Return an event's columns for the target."""
     data, digest, schema_version = event.data, event.data_digest, event.schema_version
-    new = {position: position_of(versions[position]) for position in _references(event)}
+    new = {position: position_of(position) for position in _references(event)}
     if event.event is not None and any(old != position for old, position in new.items()):
         data = codec.encode(with_positions(event.event, new.__getitem__))
         digest = integrity.data_digest(data)
@@ -406,14 +409,14 @@ def _counterparts(tx: Transaction, events: Sequence[RecordedEvent]) -> _Page:
         versions = [event.version for event in group]
         between = (session_id, versions[0], versions[-1])
         found += [RecordedEvent(row) for row in payloads.event_rows(tx, OF_SESSION, between)]
-    return _Page(found, _versions(tx, found))
+    return _Page(found, _places(tx, found))
 
 
 def _are_same(
     ours: RecordedEvent,
-    our_versions: dict[int, int],
+    our_places: dict[int, Place | None],
     theirs: RecordedEvent,
-    their_versions: dict[int, int],
+    their_places: dict[int, Place | None],
 ) -> bool:
     """Whether two events are the same but for positions, digests of the chain, and erased content."""
     if _columns(ours) != _columns(theirs):
@@ -425,8 +428,11 @@ def _are_same(
         )
     if ours.event is None or theirs.event is None:  # the digest covers positions
         return True
-    return codec.encode(with_positions(ours.event, our_versions.__getitem__)) == codec.encode(
-        with_positions(theirs.event, their_versions.__getitem__)
+    ours_to = [our_places[position] for position in positions_in(ours.event)]
+    theirs_to = [their_places[position] for position in positions_in(theirs.event)]
+    return ours_to == theirs_to and (
+        codec.encode(with_positions(ours.event, lambda _: 0))
+        == codec.encode(with_positions(theirs.event, lambda _: 0))
     )
 
 

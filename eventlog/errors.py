@@ -46,6 +46,7 @@ Everything that can go wrong, as one tree.
         ├── ItemRedactedError               it was redacted before
         ├── ItemErasedError                 its content was erased before
         ├── SessionNotFoundError
+        ├── SessionExistsError              a fork needs a new session id
         ├── SessionDeletedError
         ├── SessionOwnerError (PermissionError)   it belongs to another user
         ├── SessionBusyError                another caller of exclusive() holds it
@@ -470,6 +471,17 @@ class SessionNotFoundError(ConversationError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} does not exist", session_id=session_id)
+
+
+class SessionExistsError(ConversationError):
+    """The session exists, or existed. A fork needs an id that was never used."""
+
+    session_id: str
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} exists, or existed: expected a new id", session_id=session_id
+        )
 
 
 class SessionDeletedError(ConversationError):

@@ -102,6 +102,50 @@ class ItemRedacted(Event, frozen=True, tag="item_redacted"):
     reason: str | None = None
 
 
+class ItemsWithheld(Event, frozen=True, tag="items_withheld"):
+    """
+    All items of an event were replaced by placeholders, because they are erased and forks still have them.
+
+    ``position``: the event. ``items``: the placeholders of all of its items.
+    """
+
+    position: Count
+    items: list[JSON]
+    reason: str | None = None
+
+
+class ForkedItems(msgspec.Struct, frozen=True):
+    """
+    Items of a session that a fork of it has.
+
+    ``items``: for each one its position, its index in that event, and its place in ``kinds`` of the fork.
+    """
+
+    session_id: str
+    items: list[tuple[Count, Count, Count]]
+
+
+class SessionForked(Event, frozen=True, tag="session_forked"):
+    """
+    The session was created with the items of another session's branch, which it refers to.
+
+    ``origins``: the items in order, by the session that added them; a fork can be forked again. ``kinds``:
+    the smallest item of each kind that occurs. More items follow in further events of this type.
+    """
+
+    from_session_id: str
+    from_branch_id: str
+    origins: list[ForkedItems]
+    kinds: list[JSON]
+
+
+class ForkCreated(Event, frozen=True, tag="fork_created"):
+    """Another session was created with the items of a branch of this one."""
+
+    session_id: str
+    branch_id: str
+
+
 class BranchCreated(Event, frozen=True, tag="branch_created"):
     """
     A branch was created, with the items of another branch up to and including ``last_item``.
@@ -276,6 +320,9 @@ EVENT_TYPES: dict[str, type[Event]] = {
         UsageCorrected,
         ContentErased,
         HistoryImported,
+        SessionForked,
+        ForkCreated,
+        ItemsWithheld,
     )
 }
 

@@ -34,7 +34,7 @@ from agents_eventlog.eventlog.errors import (
     ShreddedError,
     UndecodableEventError,
 )
-from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.events import JSON, SessionForked
 from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
 
 COLUMNS: Final = (
@@ -80,6 +80,7 @@ BLANK_BOTH: Final = """
     UPDATE events SET data = NULL, sealed = NULL
     WHERE position = ? AND (data IS NOT NULL OR sealed IS NOT NULL)
 """
+FORKED_FROM: Final = "WHERE session_id = ? AND type = 'session_forked' ORDER BY version"
 POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
 DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
 TYPES: Final = ", ".join(f"'{name}'" for name in sorted(SEALED_TYPES))
@@ -115,7 +116,7 @@ def event_rows(
     columns = EVENT_COLUMNS
     if column == "sealed":
         columns = columns.replace(PLAIN.format(alias=""), SEALED_APART.format(alias=""))
-    rows = iter(tx.execute(f"SELECT {columns}{more} FROM events {rest}", parameters))
+    rows = iter(tx.scan(f"SELECT {columns}{more} FROM events {rest}", parameters))
     return rows if column is None else _with_envelopes(tx, rows)
 
 
@@ -152,7 +153,7 @@ def stored(
     Raises KeysMissingError, KeyNotFoundError, ShreddedError, TamperedPayloadError.
     """
     if tx.engine.envelope_column(tx) is None:
-        return iter(tx.execute(statement(source, columns=columns), parameters))
+        return iter(tx.scan(statement(source, columns=columns), parameters))
     return _stored_envelopes(tx, source, parameters, columns, session_id, is_opened=is_opened)
 
 
@@ -169,9 +170,12 @@ def _stored_envelopes(
     sql = _stored(source, f"{columns}{comma}e.session_id, e.version", _payload(tx, "e."))
     cipher = cipher_of(tx) if is_opened else None
     unsealers: dict[str, Callable[[bytes, int, int], bytes]] = {}
-    for row in tx.execute(sql, parameters):
+    sessions: dict[str, str] = {}
+    for row in tx.scan(sql, parameters):
         *before, of_row, version, position, kind, schema_version, data = row
-        of_session = of_row if session_id is None else session_id
+        of_session = sessions.get(of_row)
+        if of_session is None:
+            of_session = sessions[of_row] = _session_of(tx, of_row, session_id)
         if not envelope.is_sealed(data):
             if data is not None and _is_planted(tx, kind, position):
                 data = _planted(tx, data, schema_version, (position, of_row, version, kind))
@@ -188,6 +192,17 @@ def _stored_envelopes(
             data = _envelope(tx, data, Place(of_session, version, kind, position))
             data = opened(tx, data) if is_opened else data
         yield (*before, position, kind, schema_version, data)
+
+
+def _session_of(tx: Transaction, of_row: str, session_id: str | None) -> str:
+    """Return the session as whose an envelope is opened: that of its row only if the reader may see it."""
+    if session_id in (None, of_row):
+        return of_row
+    for row in event_rows(tx, FORKED_FROM, (session_id,)):
+        event = codec.decode(row[3], row[4], row[6], position=row[0])
+        if isinstance(event, SessionForked) and of_row in {o.session_id for o in event.origins}:
+            return of_row
+    return str(session_id)
 
 
 @cache

@@ -17,27 +17,31 @@ from agents_eventlog.eventlog.errors import KeysMissingError, UndecodableEventEr
 from agents_eventlog.eventlog.events import (
     JSON,
     ItemRedacted,
-    ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     TurnRedone,
 )
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
-REDACTIONS: Final = "WHERE session_id = ? AND type = 'item_redacted' ORDER BY version"
+REDACTING: Final = {ItemRedacted.type_name(), ItemsWithheld.type_name()}
+"""The types of events whose items replace those of another event."""
+
+REDACTIONS: Final = """
+    WHERE session_id = ? AND type IN ('item_redacted', 'items_withheld') ORDER BY version
+"""
 
 
 class RedactedItems:
     """
     The redactions of some sessions: feed it their events, or read those of one session.
 
-    items: the redacted items, each with the position of its redaction.
+    left: the items of each redacted event with their placeholders, by the event's position.
     """
 
     def __init__(self) -> None:
-        self.items: dict[ItemRef, int] = {}
-        self._left: dict[int, list[JSON]] = {}
+        self.left: dict[int, list[JSON]] = {}
 
     @classmethod
     def of_session(cls, tx: Transaction, session_id: str) -> RedactedItems:
@@ -49,27 +53,30 @@ class RedactedItems:
 
     def learn(self, recorded: RecordedEvent) -> None:
         """Take the next event of a session. Raises UndecodableEventError for one that cannot be read."""
-        if recorded.type != ItemRedacted.type_name() or recorded.withheld in ("sealed", "shredded"):
+        if recorded.type not in REDACTING or recorded.withheld in ("sealed", "shredded"):
             return
-        event = recorded.event
-        if isinstance(event, ItemRedacted):
-            self.items[event.item] = recorded.position
-            self._left[event.item.position] = event.items
+        event, position = recorded.event, added_at(recorded)
+        if (
+            isinstance(event, ItemRedacted | ItemsWithheld) and position
+        ):  # an import may not know it
+            self.left[position] = event.items
 
     def covered(self, recorded: RecordedEvent) -> RecordedEvent:
         """Return an event with the placeholders of its redacted items; unchanged if it has none."""
-        left = self._left.get(added_at(recorded)) if self._left else None
+        left = self.left.get(added_at(recorded)) if self.left else None
         return recorded if left is None else with_items(recorded, left)
 
 
 def added_at(recorded: RecordedEvent) -> int:
     """Return the position of the event that added the items in this event: its own, or that redacted."""
-    if recorded.type != ItemRedacted.type_name():
+    if recorded.type not in REDACTING:
         return recorded.position
     try:
         event = recorded.outlined().event
     except UndecodableEventError:
         event = None
+    if isinstance(event, ItemsWithheld):
+        return event.position
     return event.item.position if isinstance(event, ItemRedacted) else recorded.position
 
 

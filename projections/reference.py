@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAIN: Final = "main"
 
+_REDACTING: Final = {events.ItemRedacted.type_name(), events.ItemsWithheld.type_name()}
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -147,10 +149,11 @@ class State:
         if recorded.type == events.ContentErased.type_name():
             self._erase(recorded)  # about payloads, not about the conversation
             return
-        if recorded.type == events.ItemRedacted.type_name():
-            if isinstance(redacted := recorded.event, events.ItemRedacted):  # about payloads, too
-                self.redactions[redacted.item] = recorded.position, redacted.reason
+        if recorded.type in _REDACTING:
+            self._redact(recorded)  # about payloads, too
             return
+        if recorded.type == events.ForkCreated.type_name():
+            return  # the session itself is as before
         if isinstance(correction := recorded.event, events.UsageCorrected):
             self._correct(correction)  # about the books, not about the conversation
             return
@@ -178,6 +181,8 @@ class State:
                 _redo(session, recorded, event, here)
             case events.BranchCreated() as event:
                 _create(session, recorded, event)
+            case events.SessionForked() as event:
+                _fork(session, recorded, event, here)
             case events.BranchSwitched(branch_id=branch_id):
                 session.branch_id = branch_id
             case events.BranchDeleted(branch_id=branch_id):
@@ -193,6 +198,14 @@ class State:
                 session.metadata = session.metadata if metadata is None else metadata or None
             case _:
                 pass  # an import begins: its items follow as events
+
+    def _redact(self, recorded: RecordedEvent) -> None:
+        match recorded.event:
+            case events.ItemRedacted(item=ref, reason=reason):
+                self.redactions[ref] = recorded.position, reason
+            case events.ItemsWithheld(position=position, items=items, reason=reason):
+                for index in range(len(items)):
+                    self.redactions[ItemRef(position, index)] = recorded.position, reason
 
     def _erase(self, recorded: RecordedEvent) -> None:
         session = self.sessions.get(recorded.session_id)
@@ -262,6 +275,17 @@ def _redo(session: Session, recorded: RecordedEvent, event: events.TurnRedone, h
     for used in session.usage:
         if used.undone_version == event.undone_version and used.branch_id == here:
             used.is_live, used.undone_version = True, None
+
+
+def _fork(
+    session: Session, recorded: RecordedEvent, event: events.SessionForked, here: str
+) -> None:
+    branch = session.live(here, recorded)
+    for origin in event.origins:
+        for position, index, kind in origin.items:
+            seen = classify(event.kinds[kind])
+            turn = branch.turn + (seen.type == USER)
+            branch.items.append(Item(ItemRef(position, index), seen, turn))
 
 
 def _create(session: Session, recorded: RecordedEvent, event: events.BranchCreated) -> None:

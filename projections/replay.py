@@ -253,7 +253,7 @@ def _differing(
 def _rows(tx: Transaction, table: Table) -> Iterator[Row]:
     columns = ", ".join(f'"{column}"' for column in table.columns)
     order = ", ".join(f'"{column}"' for column in table.key)
-    return iter(tx.execute(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}'))
+    return iter(tx.scan(f'SELECT {columns} FROM "{table.name}" ORDER BY {order}'))
 
 
 def _before(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:

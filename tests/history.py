@@ -269,13 +269,12 @@ def _place(ref: Any) -> tuple[int, int]:
 
 
 def live_refs(state: State) -> list[tuple[int, int]]:
-    """Return which items stand on any live branch of any session, each once, in order."""
+    """Return which items stand on any live branch, each once for each session, in order."""
     return sorted(
-        {
-            _place(item.ref)
-            for session in state.sessions.values()
-            for branch in session.branches.values()
-            for item in branch.items
+        place
+        for session in state.sessions.values()
+        for place in {
+            _place(item.ref) for branch in session.branches.values() for item in branch.items
         }
     )
 

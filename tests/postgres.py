@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -46,8 +47,7 @@ class Server:
         self._bin = bin_folder
         self.folder = folder
         self._user = _user()
-        if self._user is not None:
-            shutil.chown(folder, self._user)
+        self.take(folder)
         initdb = ["-D", str(folder / "data"), "-U", "eventlog", "-A", "trust", "-E", "UTF8"]
         self._run("initdb", *initdb, "--locale=C", "--no-sync")
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,6 +98,35 @@ class Server:
             self._process.wait(60)
             self._process = None
 
+    def kill(self) -> None:
+        """End all of the server's processes as the kernel does that is out of memory: with SIGKILL."""
+        if self._process is not None:
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+            for pid in (self._process.pid, *map(int, children.read_text().split())):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait(60)
+            self._process = None
+
+    def standby(self, folder: Path) -> Server:
+        """Return a replica, not started yet, that streams from this server."""
+        replica = Server.__new__(Server)
+        replica._bin, replica.folder, replica._user = self._bin, folder, self._user
+        replica._process = None
+        self.take(folder)
+        source = f"host={self.folder} user=eventlog application_name=standby"
+        self._run("pg_basebackup", "-D", str(folder / "data"), "-R", "-d", source, "-c", "fast")
+        return replica
+
+    def take(self, folder: Path) -> None:
+        """Let the server's user own a folder."""
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+
+    def promote(self) -> None:
+        """Let a replica become a server that accepts writes."""
+        self._run("pg_ctl", "promote", "-D", str(self.folder / "data"), "-w")
+
     def url(self, schema: str | None = None) -> str:
         """Return the URL of a log: a new one, or the one in this schema."""
         schema = f"log_{uuid.uuid4().hex}" if schema is None else schema
@@ -135,15 +164,28 @@ def raw(url: str) -> Iterator[Any]:
 
 
 class Proxy:
-    """Stands between a client and the server, and can cut the connection at a commit."""
+    """
+    Stands between a client and the server, and can cut the connection.
 
-    def __init__(self, server: Server, *, forward: bool) -> None:
+    cut_next: cut at the next COMMIT; ``forward`` says whether the server still gets it.
+    cut_after: cut when so many more messages have passed, in either direction.
+    """
+
+    def __init__(self, server: Server, *, forward: bool = False) -> None:
         self._target = str(next(server.folder.glob(".s.PGSQL.*[0-9]")))
         self._forward = forward
+        self._lock = threading.Lock()
         self.cut_next = False
+        self.cut_after: int | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, server: Server, schema: str) -> str:
+        """Return the URL of a log behind the proxy."""
+        return (
+            f"postgresql://eventlog@127.0.0.1:{self.port}/postgres?schema={schema}&sslmode=disable"
+        )
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -156,26 +198,63 @@ class Proxy:
 
     def _up(self, client: socket.socket, upstream: socket.socket) -> None:
         with suppress(OSError):
-            while data := client.recv(65536):
-                if self.cut_next and b"COMMIT" in data:
+            messages = _messages(client, is_client=True)
+            for number, message in enumerate(messages):
+                if self.cut_next and b"COMMIT" in message:
                     self.cut_next = False
                     if self._forward:
-                        upstream.sendall(data)
+                        # With what follows it, up to the message at which the server answers.
+                        upstream.sendall(message)
+                        for rest in messages:
+                            upstream.sendall(rest)
+                            if rest[:1] == b"S":
+                                break
                     client.shutdown(socket.SHUT_RDWR)
                     client.close()
                     return
-                upstream.sendall(data)
+                if number and self._is_last():
+                    client.shutdown(socket.SHUT_RDWR)
+                    break
+                upstream.sendall(message)
+        with suppress(OSError):
+            upstream.shutdown(socket.SHUT_RDWR)  # closing would not wake the other thread
         upstream.close()
 
     def _down(self, upstream: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
-            while data := upstream.recv(65536):
-                client.sendall(data)
+            for message in _messages(upstream, is_client=False):
+                if self._is_last():
+                    break
+                client.sendall(message)
         with suppress(OSError):
-            client.close()
-            upstream.close()
+            client.shutdown(socket.SHUT_RDWR)
+        client.close()
+        upstream.close()
+
+    def _is_last(self) -> bool:
+        with self._lock:
+            if self.cut_after is None:
+                return False
+            self.cut_after = self.cut_after - 1 if self.cut_after else None
+            return self.cut_after is None
 
     def close(self) -> None:
         """Accept no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+def _messages(source: socket.socket, *, is_client: bool) -> Iterator[bytes]:
+    """Yield the protocol's messages; a client's first one has no type."""
+    received = b""
+    type_bytes = 0 if is_client else 1
+    while True:
+        while len(received) < type_bytes + 4 or len(received) < (
+            size := type_bytes + int.from_bytes(received[type_bytes : type_bytes + 4], "big")
+        ):
+            if not (data := source.recv(65536)):
+                return
+            received += data
+        yield received[:size]
+        received = received[size:]
+        type_bytes = 1

@@ -23,6 +23,7 @@ PUBLIC = {
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
         EventLog EventLogError
+        ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
         Key KeyFile Keys LogKeys
@@ -38,7 +39,7 @@ PUBLIC = {
     """,
     "agents_eventlog.adapters": """
         AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
-        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession ItemFilters ItemHit
+        Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit
         ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
         Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide

@@ -19,7 +19,7 @@ from rich.text import Text
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations import comparison, event_descriptions, summary
-from agents_eventlog.adapters.conversations.comparison import compare_branches
+from agents_eventlog.adapters.conversations.comparison_at import compare
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
 
@@ -40,7 +40,7 @@ def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
     def unit(tx: Transaction) -> BranchComparison:
         terminal.require_session(tx, session_id)
         projections.default().require_fresh(tx)
-        return compare_branches(tx, session_id, a, b)
+        return compare(tx, session_id, a, b)
 
     with terminal.opened(path, read_only=True) as log:
         try:

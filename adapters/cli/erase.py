@@ -1,7 +1,8 @@
 """
 ``eventlog erase``: erase content permanently, after a preview and a confirmation.
 
-The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete, dry_run).
+The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete,
+forks, dry_run).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.adapters.conversations.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +119,10 @@ def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None
     verb = "would erase" if dry_run else "erased"
     outcome = f"{verb} {_amount(erased)}" if erased.sessions else "nothing to erase"
     out.print(Text(outcome), soft_wrap=True)
+    if erased.forks:
+        names = ", ".join(map(repr, erased.forks))
+        shown = f"placeholders take the place of the erased items in the forks {names}"
+        out.print(Text(printable(shown)), soft_wrap=True)
     if erased.kept_items == 1:
         out.print(
             Text("1 popped item is kept: its event also contains active items"), soft_wrap=True

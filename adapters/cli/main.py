@@ -217,7 +217,7 @@ def branches(
 def compare(
     db: Database,
     session: SessionId,
-    a: Annotated[str, typer.Argument(metavar="A", help="A branch.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A branch; main@12 is main at version 12.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The branch to compare it with.")],
     as_json: AsJson = False,
 ) -> None:
@@ -813,6 +813,39 @@ def copy(
 
 
 @app.command()
+def fork(
+    db: Database,
+    session: SessionId,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the new session.")],
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BRANCH", help="Branch to fork. [dim]\\[default: the current one][/dim]"
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"),
+    ] = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a session that begins with the items of a branch of another one, and copies none.
+
+    Its usage begins with 0. What happens to the items of one session does not change the other; erasing
+    SESSION leaves placeholders in NEW.
+
+    --json: kind ("fork"), session_id, from_session_id, from_branch_id, items, turns.
+
+    Example: [bold]eventlog fork conversations.db support-42 support-42-test[/bold]
+    """
+    from agents_eventlog.adapters.cli import fork
+
+    fork.run(db, session, new, branch_id=branch, user_id=user, actor=actor, as_json=as_json)
+
+
+@app.command()
 def redact(
     db: Database,
     position: Annotated[
@@ -880,7 +913,7 @@ def erase(
 
     Exits with 1 if another process prevented rewriting the file; run it again later.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, dry_run.
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
     """

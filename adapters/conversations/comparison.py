@@ -94,8 +94,8 @@ def compare_branches(tx: Transaction, session_id: str, a: str, b: str) -> Branch
             ComparedTurn(turn=turn, a=sides[0].get(turn), b=sides[1].get(turn))
             for turn in sorted(sides[0].keys() | sides[1].keys())
         ],
-        total_a=_total(list(sides[0].values())),
-        total_b=_total(list(sides[1].values())),
+        total_a=total(list(sides[0].values())),
+        total_b=total(list(sides[1].values())),
     )
 
 
@@ -195,7 +195,8 @@ def _usage(requests: Sequence[RequestOfTurn]) -> TurnUsage:
     )
 
 
-def _total(sides: Sequence[TurnSide]) -> TurnUsage:
+def total(sides: Sequence[TurnSide]) -> TurnUsage:
+    """Return the sums of turns."""
     return TurnUsage(
         requests=sum(side["requests"] for side in sides),
         input_tokens=sum(side["input_tokens"] for side in sides),

@@ -20,15 +20,18 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ForkCreated,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -101,7 +104,7 @@ def describe_event(
     try:
         event = recorded.event
     except (KeysMissingError, ShreddedError):
-        return _withheld(recorded, paths, str(recorded.withheld))
+        return _outlined(recorded, paths, str(recorded.withheld))
     except UndecodableEventError:
         return EventDescription(f"{recorded.type}: its content cannot be read", [], "unreadable")
     if event is None:
@@ -118,7 +121,7 @@ def describe_event(
     return EventDescription(account if full else _short(account), items, "whole")
 
 
-def _withheld(recorded: RecordedEvent, paths: Paths | None, state: str) -> EventDescription:
+def _outlined(recorded: RecordedEvent, paths: Paths | None, state: str) -> EventDescription:
     """Return the description of an event from its outline: the types of its items, not their content."""
     event = recorded.outlined().event
     if event is None or isinstance(event, MetadataSet):
@@ -210,6 +213,20 @@ def _redacted(event: ItemRedacted, _facts: Effect) -> str:
     return f"redacted item {event.item.index} at position {event.item.position}{because}"
 
 
+def _withheld(event: ItemsWithheld, _facts: Effect) -> str:
+    count = summary.counted(len(event.items), "item")
+    return f"replaced {count} at position {event.position} by placeholders, for forks"
+
+
+def _forked(event: SessionForked, _facts: Effect) -> str:
+    count = summary.counted(sum(len(origin.items) for origin in event.origins), "item")
+    return f"forked from session '{event.from_session_id}', {event.from_branch_id}, with {count}"
+
+
+def _fork_created(event: ForkCreated, _facts: Effect) -> str:
+    return f"forked {event.branch_id} into session '{event.session_id}'"
+
+
 def _created(event: BranchCreated, _facts: Effect) -> str:
     turn = event.before_turn
     place = "at its end" if turn is None else f"before turn {turn}"
@@ -281,6 +298,9 @@ _WORDS: dict[type[Event], Callable[[Any, Effect], str]] = {
     TurnUndone: _undone,
     TurnRedone: _redone,
     ItemRedacted: _redacted,
+    ItemsWithheld: _withheld,
+    SessionForked: _forked,
+    ForkCreated: _fork_created,
     BranchCreated: _created,
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,

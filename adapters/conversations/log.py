@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -13,6 +13,7 @@ from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import (
     audit_trail,
     branch_usage,
+    forking,
     item_places,
     item_search,
     pricing,
@@ -29,6 +30,8 @@ from agents_eventlog.adapters.conversations.audit_trail import TimelineRow
 from agents_eventlog.adapters.conversations.branch_usage import BranchRequest
 from agents_eventlog.adapters.conversations.budgets import Budget, Budgets, BudgetUsage
 from agents_eventlog.adapters.conversations.census import Census
+from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.forking import Fork
 from agents_eventlog.adapters.conversations.item_places import ItemPlaces
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.outline import OutlineTurn
@@ -41,11 +44,13 @@ from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
 from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.errors import ItemNotFoundError, SessionNotFoundError
-from agents_eventlog.eventlog.events import ItemRef
+from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.log import EventLog, Opening
 from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 from agents_eventlog.projections.erasure.scopes import (
@@ -420,6 +425,33 @@ class ConversationLog(EventLog):
         ref = redaction.parse(position, index, reason)
         run = self._ask if dry_run else self.write
         return await run(lambda tx: redaction.redact(tx, ref, reason, dry_run=dry_run))
+
+    async def fork(
+        self,
+        session_id: str,
+        new_session_id: str,
+        *,
+        branch_id: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+    ) -> Fork:
+        """
+        Create a session with the items of another session's branch, as a session's ``fork`` does.
+
+        branch_id: None for the branch that was last switched to.
+        """
+        codec.check_text("session_id", session_id)
+        new_session_id = forking.check_new_id(new_session_id)
+
+        def unit(tx: Transaction) -> Fork:
+            session = conversations.session(tx, session_id)
+            here = MAIN if session is None else session.branch_id
+            context = SessionContext(session_id, branch_id or here)
+            return forking.fork(
+                tx, context, new_session_id, None, user_id=user_id, metadata=metadata
+            )
+
+        return await self.write(unit)
 
     # -- erasing ------------------------------------------------------------------------------
 

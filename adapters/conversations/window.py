@@ -20,7 +20,7 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, redactions
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.paths import Lifeline, Paths
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -29,7 +29,8 @@ from agents_eventlog.projections.usage.queries import TurnRequest
 WINDOW_ITEMS: Final = 120
 WINDOW_CHARACTERS: Final = 60_000
 """
-About how much a window has, so that its page stays below 100 KB. Turns are whole: one may have more.
+About how much a window has, so that its page stays below 100 KB. Turns are whole,
+unless one alone has much more.
 """
 SHOWN_CHARACTERS: Final = 4_000
 """How much of an item is shown at most, unless it is opened."""
@@ -74,12 +75,19 @@ class ShownItem(NamedTuple):
 
 
 class ShownTurn(NamedTuple):
-    """A turn of a branch: its number, items, requests, and the branches that leave before it."""
+    """
+    A turn of a branch: its number, items, requests, and the branches that leave before it.
+
+    earlier, later: the nearest item before and after those, and the number of them, if the turn has more
+        items than a window.
+    """
 
     number: int
     items: list[ShownItem]
     requests: list[TurnRequest]
     forks: list[Leaving]
+    earlier: tuple[ItemRef, int] | None = None
+    later: tuple[ItemRef, int] | None = None
 
 
 class Window(NamedTuple):
@@ -131,6 +139,7 @@ def window(
     around: int | None = None,
     before: int | None = None,
     after: int | None = None,
+    item: ItemRef | None = None,
     limit: int = WINDOW_ITEMS,
     characters: int = WINDOW_CHARACTERS,
 ) -> Window:
@@ -139,23 +148,26 @@ def window(
 
     around: a turn that must be in the window.
     before, after: only turns before this one, the nearest ones; only turns after it.
+    item: an item that must be in the window if ``around`` is its turn. Only a turn that has more items than
+        twice the limit is not shown whole.
     limit, characters: the numbers of items and of characters after which the window ends; it always has at
         least one turn.
     """
+    most = limit
     version = paths.version if version is None else version
     lifelines = paths.lifelines(branch_id)
     last_turn = lifelines.last_turn(version)
     first_turn = 0 if lifelines.of_turn(0, version) else 1
     start = first_turn if after is None else max(first_turn, after + 1)
     end = last_turn if before is None else min(last_turn, before - 1)
-    reader_of = _Reader(tx, paths)
+    reader_of = ItemReader(tx, paths)
     chosen: dict[int, list[Lifeline]] = {}
     for number in _outward(start, end, last_turn if around is None else around, after):
         lines = lifelines.of_turn(number, version)
         if lines:
             chosen[number] = lines
             limit -= len(lines)
-            characters -= reader_of.characters(lines)
+            characters -= reader_of.characters(lines[: 2 * most])
         if limit <= 0 or characters <= 0:
             break
     numbers = sorted(chosen)
@@ -164,18 +176,38 @@ def window(
         if each.depth == 0:
             forks.setdefault(min(each.turn, last_turn + 1), []).append(each)
     used = _requests(tx, paths, session_id, branch_id, numbers, version)
-    turns = [
-        ShownTurn(
-            number,
-            [reader_of.shown(line, version) for line in chosen[number]],
-            used.get(number, []),
-            forks.get(number, []),
+    middle = None if item is None else paths.number(item)
+    turns = []
+    for number in numbers:
+        lines = chosen[number]
+        start, end = _clipped(lines, middle, most)
+        turns.append(
+            ShownTurn(
+                number,
+                [reader_of.shown(line, version) for line in lines[start:end]],
+                used.get(number, []),
+                forks.get(number, []),
+                _beside(paths, lines[:start], -1),
+                _beside(paths, lines[end:], 0),
+            )
         )
-        for number in numbers
-    ]
     shows_end = not numbers or numbers[-1] == last_turn
     leaving = forks.get(last_turn + 1, []) if shows_end else []
     return Window(session_id, branch_id, version, turns, first_turn, last_turn, leaving)
+
+
+def _clipped(lines: Sequence[Lifeline], middle: int | None, limit: int) -> tuple[int, int]:
+    """Return which items of a turn are shown: all, or those around one, by default the newest."""
+    if len(lines) <= 2 * limit:
+        return 0, len(lines)
+    places = (place for place, line in enumerate(lines) if line.node == middle)
+    place = next(places, len(lines) - 1)
+    start = max(0, min(place - limit // 2, len(lines) - limit))
+    return start, start + limit
+
+
+def _beside(paths: Paths, lines: Sequence[Lifeline], nearest: int) -> tuple[ItemRef, int] | None:
+    return (paths.nodes[lines[nearest].node].ref, len(lines)) if lines else None
 
 
 def _outward(start: int, end: int, around: int, after: int | None) -> Iterator[int]:
@@ -194,7 +226,7 @@ def _outward(start: int, end: int, around: int, after: int | None) -> Iterator[i
             below -= 1
 
 
-class _Reader:
+class ItemReader:
     """Reads the events behind items, each once."""
 
     def __init__(self, tx: Transaction, paths: Paths) -> None:
@@ -222,7 +254,7 @@ class _Reader:
         """Return an item at a version."""
         node = self._paths.nodes[line.node]
         recorded = self.event(node.ref.position)
-        content, redacted = self._paths.redacted(node.ref, version)
+        content, redaction = self._content(node.ref, version)
         holder = recorded if content == node.ref.position else self.event(content)
         withheld = "erased" if holder is None else holder.withheld
         event = None if holder is None or withheld else holder.event
@@ -236,9 +268,24 @@ class _Reader:
             line.since,
             line.until,
             self._removal(line.until or 0) if is_removed else None,
-            None if redacted is None else self._removal(redacted.version),
+            redaction,
             withheld,
         )
+
+    def _content(self, ref: ItemRef, version: int) -> tuple[int, Removal | None]:
+        """Return the position of the event with an item's content at a version, and its redaction."""
+        if ref.position not in self._paths.forked:
+            content, redacted = self._paths.redacted(ref, version)
+            return content, None if redacted is None else self._removal(redacted.version)
+        # It was redacted in its own session, which has other versions.
+        content = redactions.newest(self._tx, ref.position) or ref.position
+        found = redactions.of_event(self._tx, ref.position).get(ref.index)
+        recorded = None if found is None else self.event(found.position)
+        if found is None or recorded is None:
+            return content, None
+        actor, trace_id = _bound(recorded)
+        origin = Origin(found.position, recorded.version, recorded.occurred_at, actor, trace_id)
+        return content, Removal("redacted", origin, found.reason)
 
     def _removal(self, version: int) -> Removal:
         change = self._paths.changes[version - 1]
@@ -251,11 +298,17 @@ class _Reader:
         return Removal(how, self._origin(change.position, version, recorded), reason)
 
     def _origin(self, position: int, version: int, recorded: RecordedEvent | None) -> Origin:
-        bound = [
-            None if recorded is None else event_descriptions.bound(recorded, name)
-            for name in ("actor", "trace_id")
-        ]
-        return Origin(position, version, self._paths.changes[version - 1].occurred_at, *bound)
+        occurred_at = self._paths.changes[version - 1].occurred_at
+        return Origin(position, version, occurred_at, *_bound(recorded))
+
+
+def _bound(recorded: RecordedEvent | None) -> tuple[str | None, str | None]:
+    """Return the actor and the trace of an event."""
+    if recorded is None:
+        return None, None
+    return event_descriptions.bound(recorded, "actor"), event_descriptions.bound(
+        recorded, "trace_id"
+    )
 
 
 def _requests(
@@ -300,7 +353,11 @@ def newest_window(
     )
     if last > first and end.length > WINDOW_ITEMS:
         first += 1  # its first items are before the window
-    entries = conversation_queries.entries(tx, place.pointer, first, last)
+    most = 2 * WINDOW_ITEMS
+    entries = conversation_queries.entries(tx, place.pointer, first, last, newest=most)
+    start = branch_tree.before_turn(tx, place.pointer, first) or branch_tree.Pointer(None, 0)
+    left = end.length - start.length - len(entries)
+    earlier = (entries[0].ref, left) if left > 0 and entries else None
     branches = {branch_id, *(entry.branch_id for entry in entries)}
     used = _by_turn(
         request
@@ -308,7 +365,13 @@ def newest_window(
         if request.is_live and request.branch_id in branches
     )
     turns = [
-        ShownTurn(number, [_entry(entry) for entry in some], used.get(number, []), [])
+        ShownTurn(
+            number,
+            [_entry(entry) for entry in some],
+            used.get(number, []),
+            [],
+            earlier if number == first else None,
+        )
         for number, some in groupby(entries, key=lambda entry: entry.turn)
     ]
     opening = branch_tree.turn_at(tx, branch_tree.at_length(tx, place.pointer, 1)) if turns else 0

@@ -26,6 +26,7 @@ from agents_eventlog.adapters.conversations import (
     commands,
     comparison,
     concurrent_runs,
+    forking,
     item_search,
     redaction,
     sessions,
@@ -45,6 +46,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
     RunPlace,
 )
 from agents_eventlog.adapters.conversations.exclusive import exclusive
+from agents_eventlog.adapters.conversations.forking import Fork
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.redaction import Redaction
@@ -498,6 +500,35 @@ class EventLogSession:
             None,
         )
         return "" if opening is None else f" ('{_text(opening.content, LOGGED_CHARACTERS)}')"
+
+    async def fork(
+        self,
+        new_session_id: str,
+        branch_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        metadata: Mapping[str, JSON] | None = None,
+    ) -> Fork:
+        """
+        Create a session that begins with the items of a branch, by default the current one; see ``Fork``.
+
+        user_id, metadata: those of the new session; None for those of this session.
+
+        Nothing is copied: the new session refers to the items, which are also its own to pop, undo and
+        branch. Its usage begins with 0. Clearing or deleting this session does not change it; erasing this
+        session leaves placeholders in it. Raises SessionExistsError for an id that is or was in use, and
+        SessionNotFoundError, SessionDeletedError, BranchNotFoundError (all ValueErrors).
+        """
+        new_session_id = forking.check_new_id(new_session_id)
+        call = self._call()
+
+        def unit(tx: Transaction) -> Fork:
+            commands.require_lease(tx, call.context)
+            return forking.fork(
+                tx, call.context, new_session_id, branch_id, user_id=user_id, metadata=metadata
+            )
+
+        return await self._usage.write(unit)
 
     async def switch_to_branch(self, branch_id: str) -> None:
         """Switch to another branch; main always exists. Raises BranchNotFoundError (a ValueError)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from agents_eventlog.adapters.view.rendering import url
+from agents_eventlog.eventlog.events import ItemRef
 
 LONGEST_NUMBER = 18
 """Numbers with more digits are not positions or versions."""
@@ -36,6 +38,13 @@ def number(request: Request, name: str) -> int | None:
     if not (given.isascii() and given.isdigit() and len(given) <= LONGEST_NUMBER):
         raise HTTPException(400, f"invalid {name}: expected a number")
     return int(given)
+
+
+def item(request: Request, name: str) -> ItemRef | None:
+    """Return an item, which an address has as ``position.index``."""
+    given = request.query_params.get(name, "")
+    found = re.fullmatch(r"(\d{1,15})\.(\d{1,9})", given, re.ASCII)
+    return None if found is None else ItemRef(int(found[1]), int(found[2]))
 
 
 def needed_number(request: Request, name: str) -> int:

@@ -56,8 +56,7 @@ def _session(tx: Transaction, session_id: str, version: int) -> str:
     for name in paths.moves:
         if not paths.exists(name, version):
             continue
-        size = {"limit": ALL, "characters": ALL}
-        shown = window(tx, paths, session_id, name, version=version, **size)
+        shown = window(tx, paths, session_id, name, version=version, limit=ALL, characters=ALL)
         fork = paths.forks.get(name)
         own = 0 if fork is None else fork.version
         turns = [(turn.number, _rows(turn, after=own)) for turn in shown.turns]

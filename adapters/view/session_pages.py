@@ -21,6 +21,7 @@ from agents_eventlog.adapters.conversations import (
     audit_trail,
     branches,
     comparison,
+    comparison_at,
     conversation,
     item_places,
     outline,
@@ -172,6 +173,7 @@ class SessionPages:
         is_quick = (
             total > LONG_EVENTS
             and version is None
+            and asked.item(request, "item") is None
             and not asked.flag(request, "whole")
             and not self._known.has(session_id)
         )
@@ -187,7 +189,9 @@ class SessionPages:
             shown = newest_window(tx, session_id, branch_id, total, around=around)
             return Look(branch_id, total, total, shown, None, None, {branch_id: 0}, [], None)
         branch_id = outline.check_branch(tx, paths, session_id, chosen)
-        shown = window(tx, paths, session_id, branch_id, version=version, around=around)
+        item = asked.item(request, "item")
+        place: dict[str, Any] = {"version": version, "around": around, "item": item}
+        shown = window(tx, paths, session_id, branch_id, **place)
         return Look(
             branch_id,
             shown.version,
@@ -376,7 +380,7 @@ class SessionPages:
             b = chosen or next((name for name in names if name != a), None)
             if b is None:
                 return None, names
-            return comparison.compare_branches(tx, session_id, a, b), names
+            return comparison_at.compare(tx, session_id, a, b, paths), names
 
         found, names = await self.log.query(unit)
         if wants_json(request):
@@ -437,6 +441,7 @@ class SessionPages:
             id=found["session_id"],
             branch=found["last_branch_id"],
             around=found["turn"],
+            item=f"{ref.position}.{ref.index}",
         )
         return RedirectResponse(f"{address}#e{ref.position}.{ref.index}", 303)
 

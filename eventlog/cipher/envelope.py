@@ -36,7 +36,14 @@ from agents_eventlog.eventlog.errors import (
     TamperedPayloadError,
     UndecodableEventError,
 )
-from agents_eventlog.eventlog.events import EVENT_TYPES, JSON, Event, ItemsAdded, MetadataSet
+from agents_eventlog.eventlog.events import (
+    EVENT_TYPES,
+    JSON,
+    Event,
+    ItemsAdded,
+    ItemsWithheld,
+    MetadataSet,
+)
 
 FORMAT: Final = 1
 MAX_FORMAT: Final = 8
@@ -46,9 +53,11 @@ HEADER: Final = struct.Struct(">BB32s12sQ16sI")
 START: Final = HEADER.size
 
 ITEM_TYPES: Final = frozenset(
-    name for name, kind in EVENT_TYPES.items() if "items" in kind.__struct_fields__
+    name
+    for name, kind in EVENT_TYPES.items()
+    if "items" in kind.__struct_fields__ and kind is not ItemsWithheld  # only placeholders
 )
-"""The events whose payloads hold items."""
+"""The events whose payloads hold the content of items."""
 
 ITEMS_ADDED: Final = ItemsAdded.type_name()
 METADATA_SET: Final = MetadataSet.type_name()

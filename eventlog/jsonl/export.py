@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from agents_eventlog.eventlog.appender import PAGE_EVENTS, last_position
 from agents_eventlog.eventlog.errors import SessionNotFoundError
+from agents_eventlog.eventlog.events import ItemRef
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
+from agents_eventlog.eventlog.jsonl import own_items
 from agents_eventlog.eventlog.jsonl.format import Heading
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import Query
@@ -58,9 +60,9 @@ async def export_lines(
     on_progress: called with the progress after each page of events.
 
     The export is a snapshot; events appended meanwhile are not included. Redacted items are exported as
-    their placeholders. Memory use does not depend on the length of the log. Raises SessionNotFoundError,
-    before the first line, for an unknown session, and UndecodableEventError for an event that cannot be
-    read.
+    their placeholders, and a fork with the items that it began with, as its own. Memory use does not depend
+    on the length of the log. Raises SessionNotFoundError, before the first line, for an unknown session,
+    and UndecodableEventError for an event that cannot be read.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     total = sum(heading.events for heading in chosen.headings)
@@ -70,7 +72,8 @@ async def export_lines(
         yield jsonl_format.session_line(heading)
         redacted = await log.query(partial(RedactedItems.of_session, session_id=heading.session_id))
         query = Query(heading.session_id, None, None, 0, chosen.until, None, None, backward=False)
-        while page := await log.query(partial(_page, query=query)):
+        moved: dict[ItemRef, ItemRef] = {}
+        while page := await log.query(partial(_page, query=query, moved=moved)):
             events, versions = page
             shown = [redacted.covered(recorded) for recorded in events]
             for line in await asyncio.to_thread(_event_lines, shown, versions):
@@ -96,9 +99,15 @@ def choose(tx: Transaction, session_ids: Sequence[str] | None) -> Chosen:
     return Chosen(until, headings)
 
 
-def _page(tx: Transaction, query: Query) -> tuple[list[RecordedEvent], dict[int, int]] | None:
-    """Return the next events, and the versions of those of the same session that they speak of."""
-    events = query.page(tx, PAGE_EVENTS)
+def _page(
+    tx: Transaction, query: Query, moved: dict[ItemRef, ItemRef]
+) -> tuple[list[RecordedEvent], dict[int, int]] | None:
+    """
+    Return the next events, and the versions of those of the same session that they speak of.
+
+    moved: the places of items that a fork began with, as its own items.
+    """
+    events = [own_items.with_own_items(tx, each, moved) for each in query.page(tx, PAGE_EVENTS)]
     versions: dict[int, int] = {}
     for recorded in events:
         for position in jsonl_format.positions_in(recorded.event):

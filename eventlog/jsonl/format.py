@@ -20,7 +20,8 @@ its metadata then, even if it was imported since. ``data`` holds the fields of t
 ``item_popped.item``, ``items_replaced.first_item``, ``turn_undone.removed``,
 ``item_redacted.item``, ``branch_created.last_item``, ``usage_corrected.requests``,
 ``content_erased.positions``, and ``first_item``, ``item`` and ``replaced_by`` in
-``content_erased.structures``. Version 0 refers to no event of the session.
+``content_erased.structures``, and ``items_withheld.position``. Version 0 refers to no event of the session.
+The event ``session_forked`` of a fork is written as ``items_added``, with the items that it refers to.
 The items of a redacted event are written as its newest redaction left them.
 An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
 
@@ -51,10 +52,13 @@ from agents_eventlog.eventlog.events import (
     BranchCreated,
     ContentErased,
     Event,
+    ForkedItems,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsReplaced,
+    ItemsWithheld,
+    SessionForked,
     TurnUndone,
     UsageCorrected,
     UsageCorrection,
@@ -128,7 +132,8 @@ class EventLine(NamedTuple):
 REFERRING: Final = frozenset(
     kind.type_name()
     for kind in (
-        *(ItemPopped, ItemRedacted, ItemsReplaced, TurnUndone),
+        *(ItemPopped, ItemRedacted, ItemsReplaced, ItemsWithheld),
+        *(SessionForked, TurnUndone),
         *(BranchCreated, ContentErased, UsageCorrected),
     )
 )
@@ -140,6 +145,10 @@ def positions_in(event: Event | None) -> list[int]:
     match event:
         case ItemPopped(item=ref) | ItemRedacted(item=ref):
             return [ref.position]
+        case ItemsWithheld(position=position):
+            return [position]
+        case SessionForked(origins=origins):
+            return [position for origin in origins for position, *_ in origin.items]
         case ItemsReplaced(first_item=ItemRef() as ref) | BranchCreated(last_item=ItemRef() as ref):
             return [ref.position]
         case TurnUndone(removed=refs):
@@ -156,6 +165,12 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
     match event:
         case ItemPopped(item=ref) | ItemRedacted(item=ref):
             return msgspec.structs.replace(event, item=ItemRef(new(ref.position), ref.index))
+        case ItemsWithheld(position=position):
+            return msgspec.structs.replace(event, position=new(position))
+        case SessionForked(origins=origins):
+            return msgspec.structs.replace(
+                event, origins=[_forked_elsewhere(origin, new) for origin in origins]
+            )
         case ItemsReplaced(first_item=ItemRef() as ref):
             return msgspec.structs.replace(event, first_item=ItemRef(new(ref.position), ref.index))
         case TurnUndone(removed=refs):
@@ -180,6 +195,11 @@ def with_positions(event: Event, new: Callable[[int], int]) -> Event:
 def _corrected_elsewhere(correction: UsageCorrection, new: Callable[[int], int]) -> UsageCorrection:
     ref = correction.request
     return msgspec.structs.replace(correction, request=ItemRef(new(ref.position), ref.index))
+
+
+def _forked_elsewhere(origin: ForkedItems, new: Callable[[int], int]) -> ForkedItems:
+    items = [(new(position), index, kind) for position, index, kind in origin.items]
+    return msgspec.structs.replace(origin, items=items)
 
 
 def _positions_in_structure(structure: JSON) -> list[int]:

@@ -279,6 +279,9 @@ class Engine(Protocol):
     def cursor(self, connection: Any) -> UnitCursor:
         """Return a new cursor of a connection, for a unit of work."""
 
+    def scan_cursor(self, connection: Any) -> UnitCursor:
+        """Return a new cursor that does not read a large result as a whole."""
+
     event_time: str
     """An SQL expression: when the event ``e`` happened, in microseconds since 1970 UTC."""
 

@@ -215,9 +215,18 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
         """Run a statement, and return a cursor that closes when the unit ends; ``all`` returns a list."""
+        return self._run(self.engine.cursor, sql, parameters)
+
+    def scan(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        """Do as ``execute`` does, for a result of any size: only a part of it is in memory at a time."""
+        return self._run(self.engine.scan_cursor, sql, parameters)
+
+    def _run(
+        self, cursor_of: Callable[[Any], UnitCursor], sql: str, parameters: Sequence[Any]
+    ) -> Cursor:
         if self._deferred:
             self.flush()
-        cursor = self.engine.cursor(self.connection)
+        cursor = cursor_of(self.connection)
         cursor.execute(sql, parameters)
         if cursor.description is not None:  # only what gives rows can stay open
             self._watch(cursor)

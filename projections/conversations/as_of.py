@@ -18,13 +18,15 @@ from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version, up_t
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
-from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.events import JSON, ItemRedacted, ItemsWithheld
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import REDACTIONS, added_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.builder import MAIN, Conversations
 
 T = TypeVar("T")
@@ -36,9 +38,13 @@ EVENTS: Final = """
     WHERE session_id = ? AND version > ? AND version <= ?
     ORDER BY version LIMIT ?
 """
+FORKED: Final = "SELECT DISTINCT position FROM items WHERE position < segment_id"
 READ_POSITIONS: Final = """
     SELECT position FROM items UNION SELECT redaction_position FROM redactions
 """
+FORKING_EVENTS: Final = "WHERE session_id = ? AND version <= ? AND type = 'session_forked'"
+"""The events that say whose items a fork has: its reads may open the contents of those sessions."""
+
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -80,7 +86,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
-        past.cipher, past.is_refreshed = tx.cipher, True
+        past.cipher = tx.cipher
         past.engine.create_log(past)
         for statement in Conversations.schema:
             past.execute(past.engine.create_statement(statement))
@@ -88,8 +94,10 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
         if tx.engine.is_sealed(tx):
             past.engine.begin_sealing(past)
         _build(tx, past, session_id, version)
+        _redact_forked(tx, past)
         for (position,) in past.all(READ_POSITIONS):
             payloads.insert(past, list(payloads.event_rows(tx, "WHERE position = ?", (position,))))
+        payloads.insert(past, list(payloads.event_rows(tx, FORKING_EVENTS, (session_id, version))))
         yield past
 
 
@@ -144,6 +152,23 @@ def _build(tx: Transaction, past: Transaction, session_id: str, until: int) -> N
         structures.fill(tx, page)
         build.apply(past, conversations, page)
         version = page[-1].version
+
+
+def _redact_forked(tx: Transaction, past: Transaction) -> None:
+    """Record the redactions of items of other sessions, which this one was forked from."""
+    forked = {position for (position,) in past.all(FORKED)}
+    origins = {
+        row[1]
+        for position in forked
+        for row in payloads.event_rows(tx, "WHERE position = ?", (position,))
+    }
+    for session_id in sorted(origins):
+        for row in payloads.event_rows(tx, REDACTIONS, (session_id,)):
+            recorded = RecordedEvent(row)
+            if isinstance(recorded.event, ItemRedacted | ItemsWithheld) and (
+                added_at(recorded) in forked
+            ):
+                redactions.put(past, recorded.position, recorded.event)
 
 
 def _version_at_time(tx: Transaction, session_id: str, time: int) -> int:

@@ -32,19 +32,23 @@ from agents_eventlog.eventlog.events import (
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations import (
     branch_tree,
+    forks,
     labels,
     metadata_index,
     redactions,
@@ -265,7 +269,7 @@ class Conversations(Projection):
     """Sessions, their branches, and the segments of items that branches share."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 5  # 5: redactions
+    version: ClassVar[int] = 5  # 5: redactions and forks
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
@@ -278,6 +282,7 @@ class Conversations(Projection):
         *branch_tree.SCHEMA,
         *metadata_index.SCHEMA,
         *redactions.SCHEMA,
+        *forks.SCHEMA,
     )
     handles: ClassVar[Sequence[type[Event]]] = (
         ItemsAdded,
@@ -296,6 +301,8 @@ class Conversations(Projection):
         UsageRecorded,
         HistoryImported,
         ContentErased,
+        SessionForked,
+        ItemsWithheld,
     )
 
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
@@ -324,7 +331,7 @@ class _Batch:
         if recorded.type == CONTENT_ERASED:
             self.content_erased(recorded)
             return
-        if recorded.type == ITEM_REDACTED:
+        if recorded.type in REDACTING:
             self.item_redacted(recorded)
             return
         session = self.session(recorded)
@@ -415,11 +422,22 @@ class _Batch:
             found = item_kind.of_outline(*columns)
         else:
             found = item_kind.classify_items(recorded.position, *columns)
+        position = recorded.position
+        self.put(recorded, session, branch, [(position, *each) for each in enumerate(found)])
+
+    def put(
+        self,
+        recorded: RecordedEvent,
+        session: Session,
+        branch: Branch,
+        found: Sequence[tuple[int, int, ItemKind]],
+    ) -> None:
+        """Put items, each with its position and index, at the end of the branch."""
         if not found:
             return
         segment_id = self.segment_to_extend(recorded, branch)
-        position, number, turn = recorded.position, branch.length, branch.turn
-        for index, (kind, tool_name, is_tool_call) in enumerate(found):
+        number, turn = branch.length, branch.turn
+        for position, index, (kind, tool_name, is_tool_call) in found:
             number += 1
             if kind == item_kind.USER:
                 turn += 1
@@ -551,10 +569,17 @@ class _Batch:
             metadata_index.set_leaves(self.tx, recorded.session_id, ())
             found.erased_at = recorded.occurred_at
 
+    def session_forked(self, recorded: RecordedEvent, session: Session) -> None:
+        event = recorded.event
+        if isinstance(event, SessionForked):
+            branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
+            self.put(recorded, session, branch, forks.items(event))
+            forks.put(self.tx, recorded.session_id, event)
+
     def item_redacted(self, recorded: RecordedEvent) -> None:
         """Remember whose content replaces that of an event; the item keeps its place, type and tool."""
         event = recorded.event
-        if isinstance(event, ItemRedacted):
+        if isinstance(event, ItemRedacted | ItemsWithheld):
             redactions.put(self.tx, recorded.position, event)
 
     # -- cutting ------------------------------------------------------------------------------
@@ -594,7 +619,7 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
-ITEM_REDACTED: Final = ItemRedacted.type_name()
+REDACTING: Final = {ItemRedacted.type_name(), ItemsWithheld.type_name()}
 USAGE_RECORDED: Final = UsageRecorded.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
@@ -611,4 +636,5 @@ _HANDLERS: Final[dict[str, Callable[[_Batch, RecordedEvent, Session], None]]] = 
     SessionDeleted.type_name(): _Batch.session_deleted,
     SessionRestored.type_name(): _Batch.session_restored,
     MetadataSet.type_name(): _Batch.metadata_set,
+    SessionForked.type_name(): _Batch.session_forked,
 }

@@ -10,7 +10,7 @@ There is no content in it, and it only grows: read it once, then feed it the new
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import events, payloads
@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.item_kind import USER, ItemKind, classify
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections.conversations import forks
 from agents_eventlog.projections.conversations.builder import MAIN
 
 ROOT: Final = 0
@@ -174,6 +175,7 @@ class Paths:
     forks: the version and the node at which each branch was created, from which branch.
     changes: the session's events, in order.
     redactions: those of each redacted event, by its position, in order.
+    forked: the positions of events of other sessions whose items this one began with.
     """
 
     def __init__(self) -> None:
@@ -183,6 +185,7 @@ class Paths:
         self.forks: dict[str, Fork] = {}
         self.changes: list[Change] = []
         self.redactions: dict[int, list[Redacted]] = {}
+        self.forked: set[int] = set()
         self._numbers: dict[ItemRef, int] = {}
         self._left_at: dict[int, int] = {}
         self._deletions: list[int] = []
@@ -383,8 +386,16 @@ class Paths:
                 if (start := self._on_path(first, self.tip(here))) is not None:
                     self._point(recorded, here, self.nodes[start].parent, keep=True)
             case events.ItemRedacted(item=ref, reason=reason):
-                redacted = Redacted(ref, recorded.version, recorded.position, reason)
-                self.redactions.setdefault(ref.position, []).append(redacted)
+                self._redact(recorded, [ref], reason)
+            case events.ItemsWithheld(position=position, items=items, reason=reason):
+                refs = [ItemRef(position, index) for index in range(len(items))]
+                self._redact(recorded, refs, reason)
+            case events.SessionForked() as event:
+                items_of_fork = forks.items(event)
+                refs = [ItemRef(position, index) for position, index, _ in items_of_fork]
+                self.forked.update(ref.position for ref in refs)
+                kinds = [kind for *_, kind in items_of_fork]
+                self._put(recorded, here, self.tip(here), refs, kinds)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
@@ -406,6 +417,11 @@ class Paths:
             case _:
                 pass
 
+    def _redact(self, recorded: RecordedEvent, refs: Iterable[ItemRef], reason: str | None) -> None:
+        for ref in refs:
+            redacted = Redacted(ref, recorded.version, recorded.position, reason)
+            self.redactions.setdefault(ref.position, []).append(redacted)
+
     def _create(self, recorded: RecordedEvent, event: events.BranchCreated) -> None:
         if event.from_branch_id == MAIN and not self.exists(MAIN):
             self._point(recorded, MAIN, ROOT)
@@ -418,14 +434,24 @@ class Paths:
     def _add(
         self, recorded: RecordedEvent, branch_id: str, tip: int, items: Iterable[JSON]
     ) -> None:
-        for index, content in enumerate(items):
-            kind = classify(content)
+        kinds = [classify(content) for content in items]
+        refs = [ItemRef(recorded.position, index) for index in range(len(kinds))]
+        self._put(recorded, branch_id, tip, refs, kinds)
+
+    def _put(
+        self,
+        recorded: RecordedEvent,
+        branch_id: str,
+        tip: int,
+        refs: Sequence[ItemRef],
+        kinds: Sequence[ItemKind],
+    ) -> None:
+        for ref, kind in zip(refs, kinds, strict=True):
             opens = kind.type == USER
             above = self.nodes[tip]
             jumped = self.nodes[above.jump]
             # A skew-binary jump pointer: the way to any ancestor takes a logarithm of steps.
             is_even = above.depth - jumped.depth == jumped.depth - self.nodes[jumped.jump].depth
-            ref = ItemRef(recorded.position, index)
             node = Node(
                 ref=ref,
                 version=self.version,

@@ -59,6 +59,14 @@ EVENTS_OF_ENTRIES = """
         SELECT position FROM items WHERE segment_id = ? AND number BETWEEN ? AND ?
     )
 """
+ITEMS_TO_FORK = """
+    SELECT e.session_id, i.position, i.index_in_event, i.type, i.tool_name, i.is_tool_call
+    FROM items AS i
+    JOIN events AS e ON e.position = i.position
+    WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
+    ORDER BY i.number
+"""
+VERSION = "SELECT version FROM events WHERE position = ?"
 ENTRY_COLUMNS = "{o}.position, {o}.version, {o}.branch_id, {o}.recorded_at, {o}.metadata"
 STRUCTURE = """
     SELECT turn, type, tool_name FROM items
@@ -108,6 +116,13 @@ LAST_CHANGES = f"""
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
+TIMES_OF_FORKED = """
+    SELECT e.position, e.recorded_at, e.metadata
+    FROM segments AS g
+    JOIN items AS i ON i.segment_id = g.segment_id AND i.position < g.segment_id
+    JOIN events AS e ON e.position = i.position
+    WHERE g.session_id = ?
+"""
 OWNERS = """
     SELECT session_id, user_id FROM sessions
     WHERE session_id > ? AND deleted_at IS NULL
@@ -123,7 +138,8 @@ TOOL_ITEMS = """
     items AS i
     JOIN events AS {{o}} ON {{o}}.position = i.position
     {{join}}
-    WHERE i.segment_id = ? AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
+    WHERE i.segment_id = ? AND i.position >= i.segment_id
+        AND (i.is_tool_call = 1 OR i.type IN ({outputs}))
     ORDER BY i.number
 """
 GENERATED_BRANCH = """
@@ -371,15 +387,22 @@ def entries(
     first_turn: int | None = None,
     last_turn: int | None = None,
     *,
+    newest: int | None = None,
     session_id: str | None = None,
 ) -> list[Entry]:
-    """Return a branch's items with their events, in order: all, or those of a range of turns."""
+    """
+    Return a branch's items with their events, in order: all, or those of a range of turns.
+
+    newest: maximum number of items, the last ones; None returns all.
+    """
     start = 0
     if first_turn is not None and first_turn > 0:
         before = branch_tree.before_turn(tx, pointer, first_turn)
         start = pointer.length if before is None else before.length
     if last_turn is not None:
         pointer = branch_tree.before_turn(tx, pointer, last_turn + 1) or pointer
+    if newest is not None:
+        start = max(start, pointer.length - newest)
     found: list[Entry] = []
     for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
         source = redactions.present(tx, EVENTS_OF_ENTRIES)
@@ -392,9 +415,13 @@ def entries(
         decoded = _decoded(tx, [row[3:] for row in rows], may_lack=True)
         events = {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
         listed = tx.all(ENTRIES, span)
+        is_forked = bool(listed) and listed[0][1] < span.segment_id
+        forked_at = tx.all(VERSION, (span.segment_id,))[0][0] if is_forked else 0
         redacted = redactions.of_items(tx, (ItemRef(*ref) for _, *ref in listed))
         for turn, position, index in listed:
             (_, version, branch_id, recorded_at, metadata, *_), items = events[position]
+            if position < span.segment_id:  # of another session, which this one was forked from
+                version, branch_id = forked_at, MAIN
             found.append(
                 Entry(
                     turn=turn,
@@ -459,6 +486,11 @@ def user_items(
     ]
 
 
+def items_to_fork(tx: Transaction, pointer: Pointer) -> list[Row]:
+    """Return (session, position, index, type, tool name, is a call) of each item of a branch, in order."""
+    return [row for span in _spans_in_order(tx, pointer) for row in tx.all(ITEMS_TO_FORK, span)]
+
+
 def structure(tx: Transaction, pointer: Pointer) -> list[tuple[int, str, str | None]]:
     """Return (turn, type, tool name) of each of a branch's items, in order."""
     return [row for span in _spans_in_order(tx, pointer) for row in tx.all(STRUCTURE, span)]
@@ -506,6 +538,8 @@ def tool_items(tx: Transaction, session_id: str, outputs: Sequence[str]) -> Iter
 
     outputs: the item types of outputs.
 
+    Items of a fork are only those that were added to it.
+
     A row is (position, index, type, tool name, is a call, recorded_at, metadata) and the payload.
     """
     listed = TOOL_ITEMS.format(outputs=", ".join(f"'{kind}'" for kind in outputs))
@@ -524,10 +558,15 @@ def time(tx: Transaction, position: int) -> int:
 
 
 def times(tx: Transaction, session_id: str) -> dict[int, int]:
-    """Return when each event of a session happened (µs since 1970 UTC), by its position."""
+    """
+    Return when each event of a session happened (µs since 1970 UTC), by its position.
+
+    Includes the events that added the items of a fork.
+    """
+    rows = [*tx.all(TIMES, (session_id,)), *tx.all(TIMES_OF_FORKED, (session_id,))]
     return {
         position: occurred_at(recorded_at, metadata, position)
-        for position, recorded_at, metadata in tx.all(TIMES, (session_id,))
+        for position, recorded_at, metadata in rows
     }
 
 

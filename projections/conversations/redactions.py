@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog import payloads, reader
-from agents_eventlog.eventlog.events import ItemRedacted, ItemRef
+from agents_eventlog.eventlog.events import ItemRedacted, ItemRef, ItemsWithheld
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.redacted_items import added_at, with_items
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
@@ -65,9 +65,14 @@ def exist(tx: Transaction) -> bool:
     return known.redactions_exist
 
 
-def put(tx: Transaction, redaction: int, event: ItemRedacted) -> None:
+def put(tx: Transaction, redaction: int, event: ItemRedacted | ItemsWithheld) -> None:
     """Record a redaction, for the builder."""
-    tx.execute(PUT, (*_key(event.item), redaction, event.reason))
+    if isinstance(event, ItemRedacted):
+        refs = [event.item]
+    else:
+        refs = [ItemRef(event.position, index) for index in range(len(event.items))]
+    rows = [(ref.position, ref.index, redaction, event.reason) for ref in refs]
+    tx.executemany(PUT, rows)
     tx.cache[branch_tree.Known].redactions_exist = True
 
 
@@ -132,10 +137,6 @@ def covered(tx: Transaction, recorded: RecordedEvent) -> RecordedEvent:
     """Return an event with the placeholders of its redacted items."""
     found = newest(tx, added_at(recorded))
     redaction = None if found is None else reader.event_at(tx, found)
-    if redaction is None or not isinstance(redaction.event, ItemRedacted):
+    if redaction is None or not isinstance(redaction.event, ItemRedacted | ItemsWithheld):
         return recorded
     return with_items(recorded, redaction.event.items)
-
-
-def _key(ref: ItemRef) -> tuple[int, int]:
-    return ref.position, ref.index

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, erasure, payloads
-from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS
+from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS, append
 from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
@@ -24,13 +24,16 @@ from agents_eventlog.eventlog.events import (
     ItemRedacted,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     TurnRedone,
 )
 from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.redacted_items import REDACTING
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import redactions
+from agents_eventlog.projections.conversations import forks, redactions
 from agents_eventlog.projections.conversations.builder import Conversations
+from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.erasure.scopes import (
     ErasurePlan,
     Scope,
@@ -53,6 +56,7 @@ class ErasureResult(NamedTuple):
 
     sessions, events: the numbers of erased sessions and events. payload_bytes: their size.
     kept_items: the number of removed items that were not erased, because active items are in their events.
+    forks: the sessions, forked from erased ones, in which placeholders take the place of erased items.
     is_complete: False if another process prevented rewriting the file, which may still contain copies.
         Erase again to finish.
     """
@@ -62,6 +66,7 @@ class ErasureResult(NamedTuple):
     payload_bytes: int = 0
     kept_items: int = 0
     is_complete: bool = True
+    forks: tuple[str, ...] = ()
 
 
 OnProgress: TypeAlias = Callable[[ErasureResult], None]
@@ -121,6 +126,7 @@ class _Total:
     def __init__(self) -> None:
         self.kept_items = 0
         self._sessions: set[str] = set()
+        self._forks: set[str] = set()
         self._events = 0
         self._payload_bytes = 0
 
@@ -129,6 +135,7 @@ class _Total:
         for plan in found:
             if not plan.is_nothing:
                 self._sessions.add(plan.session_id)
+                self._forks.update(plan.forks)
                 self._events += len(plan.payloads)
                 self._payload_bytes += sum(size for _, size in plan.payloads)
 
@@ -136,7 +143,12 @@ class _Total:
         """Return the sums so far."""
         sessions = len(self._sessions)
         return ErasureResult(
-            sessions, self._events, self._payload_bytes, self.kept_items, is_complete
+            sessions,
+            self._events,
+            self._payload_bytes,
+            self.kept_items,
+            is_complete,
+            tuple(sorted(self._forks)),
         )
 
 
@@ -186,6 +198,8 @@ def _blank(
             continue
         rows = [payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
+        if scope.is_whole:
+            _withhold(tx, plan.session_id, stored, reason)
         going = [
             Payload(row[0], structure(row, replaced_by(tx, row)), len(row[3])) for row in stored
         ]
@@ -207,6 +221,20 @@ def _blank(
     return blanked
 
 
+def _withhold(
+    tx: Transaction, session_id: str, going: Sequence[StoredPayload], reason: str | None
+) -> None:
+    """Leave placeholders for the forks of a session that is erased as a whole."""
+    held = forks.held(tx, session_id)
+    adding = dict.fromkeys(position for position in map(added_at, going) if position in held)
+    for position in adding:
+        row = redactions.at(tx, position)
+        if row is not None and row[-1] is not None and row[1] != ItemsWithheld.type_name():
+            items = [placeholder(item) for item in codec.decode_items([row])[0]]
+            withheld = ItemsWithheld(position=position, items=items, reason=reason)
+            append(tx, session_id, withheld)
+
+
 def _update_index(tx: Transaction, blanked: Sequence[StoredPayload]) -> None:
     """Remove the texts of blanked payloads from the index; those that a redaction keeps go in again."""
     events = dict.fromkeys(map(added_at, blanked))
@@ -215,7 +243,7 @@ def _update_index(tx: Transaction, blanked: Sequence[StoredPayload]) -> None:
         return  # what is sealed is in no index
     rows = {position: redactions.at(tx, position) for position in events}
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
-    kept = {at: row for at, row in present.items() if row[1] == ItemRedacted.type_name()}
+    kept = {at: row for at, row in present.items() if row[1] in REDACTING}
     search_index.put(tx, dict(zip(kept, codec.decode_items([*kept.values()]), strict=True)))
 
 

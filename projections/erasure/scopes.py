@@ -30,7 +30,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import labels, redactions
+from agents_eventlog.projections.conversations import forks, labels, redactions
 
 PAGE_SESSIONS: Final = 500
 """Maximum number of sessions that one unit of work reads."""
@@ -52,11 +52,22 @@ ERASABLE: Final = f"""
     ORDER BY e.version DESC
 """
 LIVE_ITEMS: Final = """
-    SELECT i.position, COUNT(DISTINCT i.index_in_event)
-    FROM segments AS s JOIN items AS i ON i.segment_id = s.segment_id
-    WHERE s.session_id = ?
-    GROUP BY i.position
+    SELECT position, COUNT(*)
+    FROM (
+        SELECT i.position, i.index_in_event
+        FROM segments AS s
+        JOIN items AS i ON i.segment_id = s.segment_id
+        WHERE s.session_id = ?
+        UNION
+        SELECT i.position, i.index_in_event
+        FROM forks AS f
+        JOIN segments AS s ON s.session_id = f.session_id
+        JOIN items AS i ON i.segment_id = s.segment_id AND i.position < s.segment_id
+        WHERE f.origin_session_id = ?
+    ) AS live
+    GROUP BY position
 """
+"""How many items of each event are on a branch of its session, or of a fork."""
 
 
 _KEPT_IN_PART: Final = {kind.type_name() for kind in (ItemsReplaced, TurnRedone, ItemRedacted)}
@@ -64,12 +75,17 @@ _KEPT_IN_PART: Final = {kind.type_name() for kind in (ItemsReplaced, TurnRedone,
 
 
 class ErasurePlan(NamedTuple):
-    """The payloads of a session to erase: (position, bytes) of each payload, newest first."""
+    """
+    The payloads of a session to erase: (position, bytes) of each payload, newest first.
+
+    forks: the sessions that show placeholders of the erased items afterwards.
+    """
 
     session_id: str
     payloads: list[tuple[int, int]]
     kept_items: int = 0
     is_marked: bool = True
+    forks: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -195,7 +211,7 @@ class PoppedItems(NamedTuple):
 
     def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
         """Return the payloads that hold nothing live."""
-        live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id,)))
+        live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id, session_id)))
         found: list[tuple[int, int]] = []
         kept_items = 0
         history = _MetadataHistory()
@@ -248,7 +264,8 @@ def _all_payloads(tx: Transaction, session_id: str) -> ErasurePlan:
     session = conversations.session(tx, session_id)
     found = [(row[0], len(row[3])) for row in _payloads(tx, session_id)]
     is_marked = session is not None and session.erased_at is not None
-    return ErasurePlan(session_id, found, is_marked=is_marked)
+    held = forks.holding(tx, session_id)
+    return ErasurePlan(session_id, found, is_marked=is_marked, forks=held)
 
 
 def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:

@@ -20,8 +20,10 @@ from agents_eventlog.eventlog.events import (
     ContentErased,
     Event,
     ItemRedacted,
+    ItemsWithheld,
 )
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import REDACTING, added_at
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
@@ -41,7 +43,12 @@ class Search(Projection):
     name: ClassVar[str] = "search"
     version: ClassVar[int] = 1
     schema: ClassVar[Sequence[str]] = (CREATE_FULL_TEXT,)
-    handles: ClassVar[Sequence[type[Event]]] = (*ITEM_EVENTS, ItemRedacted, ContentErased)
+    handles: ClassVar[Sequence[type[Event]]] = (
+        *ITEM_EVENTS,
+        ItemRedacted,
+        ItemsWithheld,
+        ContentErased,
+    )
     is_built_in_steps: ClassVar[bool] = True
     """Searches read events that are not indexed yet from the log itself."""
 
@@ -64,8 +71,8 @@ class Search(Projection):
                     texts.pop(position, None)
             elif recorded.data is not None:
                 position = recorded.position
-                if isinstance(event, ItemRedacted):
-                    position = event.item.position
+                if event is not None:
+                    position = added_at(recorded)
                     removed.append(position)
                 texts[position] = _text(next(decoded))
         if removed:
@@ -74,7 +81,7 @@ class Search(Projection):
 
 
 CONTENT_ERASED: Final = ContentErased.type_name()
-_ABOUT_OTHERS: Final = {CONTENT_ERASED, ItemRedacted.type_name()}
+_ABOUT_OTHERS: Final = {CONTENT_ERASED, *REDACTING}
 
 
 def without_text(positions: Iterable[int], structures: Iterable[JSON]) -> Iterator[int]:

@@ -30,6 +30,14 @@ SCOPED_EVENTS: Final = 50_000
 """If the filtered sessions have no more events than this in all, only these are read."""
 
 EVENTS_OF_SESSION = "SELECT position FROM events WHERE session_id = ? ORDER BY version DESC LIMIT ?"
+FORKED_EVENTS = """
+    SELECT i.position
+    FROM segments AS s
+    JOIN items AS i ON i.segment_id = s.segment_id AND i.position < s.segment_id
+    WHERE s.session_id = ?
+    LIMIT ?
+"""
+"""The events of other sessions whose items a fork has."""
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ?"
 
 
@@ -135,9 +143,10 @@ def _scope(
     for (each,) in sessions:
         left = SCOPED_EVENTS + 1 - len(found)
         found.extend(position for (position,) in tx.execute(EVENTS_OF_SESSION, (each, left)))
+        found.extend(position for (position,) in tx.execute(FORKED_EVENTS, (each, left)))
         if len(found) > SCOPED_EVENTS:
             return None
-    return Listed(array("q", sorted((p for p in found if p <= last), reverse=True)))
+    return Listed(array("q", sorted({p for p in found if p <= last}, reverse=True)))
 
 
 def _scan(condition: str) -> str:

@@ -21,7 +21,7 @@ from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import branch_tree, labels, redactions
+from agents_eventlog.projections.conversations import branch_tree, forks, labels, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Span
 from agents_eventlog.projections.search import plan
@@ -151,15 +151,20 @@ class Searcher:
         return SearchedBatch(hits, rest, indexed, batch.scanned)
 
     def _hits(self, tx: Transaction, live: Live, position: int) -> Iterator[Hit]:
-        """Return the hits of an event, the newest first."""
+        """
+        Return the hits of an event, the newest first.
+
+        An item is one hit: of the session that it was added to, or else of the first fork that has it.
+        """
         source, columns = redactions.present(tx, EVENT), redactions.present(tx, EVENT_COLUMNS)
         row = next(payloads.stored(tx, source, (position,), columns=columns), None)
         if row is None or row[-1] is None:
             return  # erased
-        session_id, branch_id, recorded_at, metadata, *stored = row
+        owner, added_on, recorded_at, metadata, *stored = row
         time = occurred_at(recorded_at, metadata, position)
-        session = self._session(tx, session_id, time)
-        if session is None:
+        names = (owner, *live.forks(owner))
+        holders = [(name, each) for name in names if (each := self._session(tx, name, time))]
+        if not holders:
             return
         items = codec.decode_items([tuple(stored)])[0]
         for index in range(len(items) - 1, -1, -1):
@@ -167,14 +172,19 @@ class Searcher:
             if self._after is not None and ref >= self._after:
                 continue
             said = self._match(item)
-            place = None if said is None else live.place(session_id, branch_id, ref)
-            if said is None or (place is None and not self._query.include_removed):
+            if said is None:
                 continue
-            turn, branch_ids = place or (None, ())
-            if self._query.branch_id in (None, *(branch_ids or (branch_id,))):
-                is_active = bool(branch_ids) and session.deleted_at is None
-                told = (session_id, branch_id, branch_ids, is_active, turn, ref)
-                yield Hit(*told, *said, item, time)
+            for session_id, session in holders:
+                branch_id = added_on if session_id == owner else None
+                place = live.place(session_id, branch_id, ref, is_forked=session_id != owner)
+                if place is None and not (self._query.include_removed and session_id == owner):
+                    continue
+                turn, branch_ids = place or (None, ())
+                if self._query.branch_id in (None, *(branch_ids or (branch_id,))):
+                    is_active = bool(branch_ids) and session.deleted_at is None
+                    told = (session_id, branch_id, branch_ids, is_active, turn, ref)
+                    yield Hit(*told, *said, item, time)
+                    break
 
     def _session(self, tx: Transaction, session_id: str, time: int) -> conversations.Session | None:
         """Return the session of an event; None if the event's session or time does not match."""
@@ -226,19 +236,29 @@ class Live:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
         self._trees: dict[str, Tree] = {}
+        self._forks: dict[str, list[str]] = {}
+
+    def forks(self, session_id: str) -> list[str]:
+        """Return the sessions that began with items of a session."""
+        found = self._forks.get(session_id)
+        if found is None:
+            found = self._forks[session_id] = forks.of_session(self._tx, session_id)
+        return found
 
     def place(
-        self, session_id: str, branch_id: str | None, ref: ItemRef
+        self, session_id: str, branch_id: str | None, ref: ItemRef, *, is_forked: bool = False
     ) -> tuple[int, tuple[str, ...]] | None:
         """
         Return an item's turn, and the ids of the branches that it is on; None if it is on none.
 
         branch_id: the branch that the item was added to.
+        is_forked: whether it was added to another session, which this one was forked from.
         """
         tree = self._trees.get(session_id)
         if tree is None:
             tree = self._trees[session_id] = Tree(self._tx, session_id)
-        for span in tree.candidates(branch_id, ref.position):
+        spans = tree.spans() if is_forked else tree.candidates(branch_id, ref.position)
+        for span in spans:
             number, item = branch_tree.within(self._tx, span, ref)
             if item is not None:
                 branch_ids = tree.branches(span.segment_id, number)
@@ -291,6 +311,10 @@ class Tree:
             segment_id = self._ids[at]
             if segment_id != own and self._newest[segment_id] >= position:
                 yield self._spans[segment_id]
+
+    def spans(self) -> Iterator[Span]:
+        """Return the spans of all segments, the first one first."""
+        return (self._spans[segment_id] for segment_id in self._ids)
 
     def branches(self, segment_id: int, number: int) -> tuple[str, ...]:
         """Return the live branches that hold an item of a segment, in the order they were made."""

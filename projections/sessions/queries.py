@@ -20,7 +20,7 @@ from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree, labels, redactions
+from agents_eventlog.projections.conversations import branch_tree, forks, labels, redactions
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
@@ -254,7 +254,7 @@ def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]
     if expression is None or built_to is None or built_to != complete_checkpoint(tx):
         return
     if search_index.count(tx, expression, FEW + 1) <= FEW:
-        yield tx.engine.full_text.sessions(expression)
+        yield forks.with_forks(tx, tx.engine.full_text.sessions(expression))
 
 
 def _conditions(query: SessionQuery) -> Iterator[Condition]:

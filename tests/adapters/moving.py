@@ -16,16 +16,19 @@ from agents_eventlog.eventlog import (
     BranchSwitched,
     ContentErased,
     EventLog,
+    ForkCreated,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -95,6 +98,8 @@ def everything(positions: Sequence[int]) -> list[Event]:
         TurnRedone(turn=1, undone_version=20, items=[user("after")]),
         # Nothing secret, so that an export, which has placeholders, is the same history.
         ItemRedacted(item=ItemRef(here[14], 0), items=[user("after")], reason="a secret"),
+        ItemsWithheld(position=here[14], items=[user("after")]),
+        ForkCreated(session_id="v", branch_id="main"),
     ]
 
 
@@ -105,7 +110,7 @@ def _appended(session_id: str, event: Event, tx: Transaction) -> Any:
 async def fill(path: Path) -> None:
     """Write a log of two interleaved sessions with every event, one content of it erased."""
     async with EventLog.open(path, projections=projections.default(), durability="normal") as log:
-        seen = set()
+        seen = {SessionForked.type_name()}  # exported as other events: in test_forks
         count = len(everything(range(100)))
         ones = [everything(range(1, 2 * count, 2)), everything(range(2, 999, 2))]
         for number, pair in enumerate(zip(*ones, strict=True)):

@@ -11,7 +11,7 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.adapters.view.rendering import url
 from tests.adapters.view.conversation import ID
 from tests.browser.conftest import watched
-from tests.browser.using import in_a_thread, slide
+from tests.browser.using import eventually, in_a_thread, slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ def test_keys_move_between_turns_and_versions_and_open_help(page: Page) -> None:
     assert page.locator(".talk details[open]").count() == 0
     page.set_viewport_size({"width": 1200, "height": 300})
     page.keyboard.press("j")
-    page.wait_for_function("scrollY > 0")
+    eventually(page, "scrollY > 0")
     page.keyboard.press("b")
     assert page.evaluate("document.activeElement.id") == "branches"
     page.evaluate("document.activeElement.blur()")

@@ -26,3 +26,12 @@ def in_a_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
     thread.start()
     thread.join()
     return found[0]
+
+
+def eventually(page: Page, expression: str) -> None:
+    """Wait until an expression is true; Playwright's own way needs eval, which the pages forbid."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")

@@ -182,6 +182,29 @@ async def test_an_item_is_redacted_in_a_sealed_log(path: str, keys: KeyFile) -> 
     session.close()
 
 
+async def test_a_fork_reads_the_contents_of_its_origin(path: str, keys: KeyFile) -> None:
+    session = await talk(path, keys, user_id="alice", metadata={"plan": "gold"})
+    await session.fork("fork")
+    fork = Session("fork", path, keys=keys)
+    await fork.add_items([user("mine")])
+    assert await fork.get_items() == [*SAID, user("mine")]
+    assert await fork.get_items(limit=2) == [SAID[-1], user("mine")]
+    assert await fork.get_items(as_of=await fork.log.version("fork")) == [*SAID, user("mine")]
+    assert await fork.get_metadata() == {"user_id": "alice", "metadata": {"plan": "gold"}}
+    assert len(await fork.get_conversation_turns()) == 2
+    assert await fork.pop_item() == user("mine")
+    assert await fork.pop_item() == SAID[-1]
+    await fork.fork("second")
+    second = Session("second", path, keys=keys)
+    assert await second.get_items() == SAID[:-1]
+    assert await session.get_items() == SAID
+    kept = projections.default().named([])
+    results = await asyncio.to_thread(replay, session.log, kept, check=True)
+    assert {result.differences for result in results} == {0}
+    for each in (second, fork, session):
+        each.close()
+
+
 async def test_a_large_call_is_sealed_in_parts(path: str, keys: KeyFile) -> None:
     session = Session("s", path, keys=keys)
     items = [user(f"{number} {'x' * 2_000}") for number in range(150)]

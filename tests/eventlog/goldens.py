@@ -9,16 +9,20 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ForkCreated,
+    ForkedItems,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -106,6 +110,17 @@ EVENTS: list[Event] = [
         pseudonym="erased-0123456789abcdef",
     ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
+    SessionForked(
+        from_session_id="talk",
+        from_branch_id="draft",
+        origins=[
+            ForkedItems(session_id="older", items=[(3, 0, 0)]),
+            ForkedItems(session_id="talk", items=[(7, 0, 0), (7, 1, 1)]),
+        ],
+        kinds=[{"role": "user"}, {"type": "function_call", "name": "look"}],
+    ),
+    ForkCreated(session_id="talk-2", branch_id="draft"),
+    ItemsWithheld(position=7, items=[{"role": "user", "content": "[redacted]"}], reason="asked to"),
 ]
 
 OLDER: dict[str, Event] = {

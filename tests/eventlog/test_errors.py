@@ -291,6 +291,11 @@ async def unknown_order(path: Path) -> None:
     await (await session_with_secret(path)).list_sessions(order_by=order, text=SECRET)
 
 
+@provokes("SessionExistsError")
+async def fork_into_another(path: Path) -> None:
+    await (await session_with_secret(path)).fork("talk")
+
+
 @provokes("ItemNotFoundError")
 async def unknown_item(path: Path) -> None:
     await (await session_with_secret(path)).redact(9, 0)

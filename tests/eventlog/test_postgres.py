@@ -242,6 +242,24 @@ async def test_a_reader_knows_how_many_rows_a_statement_returned(url: str) -> No
         assert await log.query(lambda tx: tx.execute(sql).rowcount) == 2
 
 
+async def test_a_scan_reads_as_many_rows_as_are_wanted_of_a_result_of_any_size(url: str) -> None:
+    def unit(tx: Transaction) -> Any:
+        endless = tx.scan("SELECT generate_series(1, ?)", (10**10,))
+        short = tx.scan("SELECT generate_series(1, 1200)")
+        first = [endless.fetchone(), *endless.fetchmany(599)]
+        assert short.description is not None
+        assert (len(short.fetchall()), short.fetchone()) == (1200, None)
+        assert tx.one("SELECT 1") == (1,)  # other statements run in between
+        return first, endless
+
+    async with EventLog.open(url) as log:
+        rows, cursor = await log.query(unit)
+        assert [number for (number,) in rows] == [*range(1, 601)]
+        with pytest.raises(ClosedError):
+            cursor.fetchone()
+        assert await log.write(lambda tx: tx.scan("SELECT 1").fetchall()) == [(1,)]
+
+
 async def test_a_bool_is_stored_as_the_integer_that_it_is(url: str) -> None:
     async with EventLog.open(url) as log:
         assert await log.query(lambda tx: tx.one("SELECT CAST(? AS BIGINT)", (True,))) == (1,)

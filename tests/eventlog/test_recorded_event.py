@@ -118,3 +118,11 @@ def test_it_is_shown_by_where_it_stands_without_what_was_said() -> None:
     assert repr(recorded()) == (
         "RecordedEvent(position=12, session_id='s', version=3, type='items_added', branch_id='draft')"
     )
+
+
+def test_an_event_whose_metadata_cannot_be_read_happened_when_it_was_recorded() -> None:
+    unreadable = recorded(metadata_json='{"occurred_at"')
+    with pytest.raises(UndecodableEventError):
+        assert unreadable.occurred_at
+    assert unreadable.happened_at == START
+    assert recorded(metadata_json='{"occurred_at":7}').happened_at == 7

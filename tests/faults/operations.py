@@ -58,6 +58,7 @@ WRITES: dict[str, Call] = {
     ),
     "session.retry": lambda s: s.session.retry(2, "new"),
     "session.edit": lambda s: s.session.edit(2, "two, please", "new"),
+    "session.fork": lambda s: s.session.fork("new"),
     "session.switch_to_branch": lambda s: s.session.switch_to_branch("main"),
     "session.delete_branch": lambda s: s.session.delete_branch("draft", force=True),
     "session.store_run_usage": lambda s: s.session.store_run_usage(s.run),
@@ -74,6 +75,7 @@ WRITES: dict[str, Call] = {
     "log.append with a key": lambda s: s.log.append(
         "s", ItemsAdded(items=batch("a")), branch_id="main", idempotency_key="k"
     ),
+    "log.fork": lambda s: s.log.fork("s", "new", branch_id="main", user_id="bob"),
     "log.redact": lambda s: s.log.redact(2, 0, reason="asked for"),
     "log.delete_session": lambda s: s.log.delete_session("other"),
     "log.delete_sessions": lambda s: s.log.delete_sessions(user_id="bob", dry_run=False),

@@ -12,7 +12,7 @@ from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.eventlog import ItemRef, RecordedEvent
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.as_of import query_as_of
-from agents_eventlog.projections.conversations.paths import ROOT, Paths
+from agents_eventlog.projections.conversations.paths import ROOT, Effect, Paths
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -133,3 +133,49 @@ async def test_events_that_fit_nothing_change_nothing(session: AdvancedSQLiteSes
         paths.feed(RecordedEvent((3, "s", 3, name, 1, "main", data, b"", None, None, 0, b"")))
     assert [node.ref for node in paths.items("main")] == [ItemRef(event.position, 0)]
     assert paths.exists("main")
+
+
+async def test_what_is_unknown_was_not_removed_and_removed_nothing(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.add_items([user("one"), user("two")])
+    await session.pop_item()
+    paths = await paths_of(session)
+    assert paths.removal(ItemRef(99, 0)) is None
+    assert paths.effect(0) == paths.effect(99) == Effect()
+    assert paths.effect(2) == Effect(items=1, branches=1, number=2)
+
+
+async def test_a_node_has_the_lifelines_of_its_branch(session: AdvancedSQLiteSession) -> None:
+    await session.add_items([user("one"), user("two")])
+    await session.pop_item()
+    await session.create_branch("other")
+    paths = await paths_of(session)
+    popped = paths.number(ItemRef(1, 1))
+    assert popped is not None
+    [line] = paths.lifelines("main").of_node(popped)
+    assert (line.since, line.until) == (1, 2)
+    assert paths.lifelines("other").of_node(popped) == []
+    assert popped in paths.lifelines("main")
+    assert popped not in paths.lifelines("other")
+    assert paths.began("other") == 3
+    assert paths.nodes[paths.last_tip("main", 1)].ref == ItemRef(1, 1)
+    assert paths.last_tip("other", 2) == ROOT
+    assert paths.branches_with(ItemRef(1, 0)) == ["main", "other"]
+    assert paths.branches_with(ItemRef(1, 1), 1) == ["main"]
+
+
+async def test_a_deleted_session_has_removed_items_until_it_is_restored(
+    session: AdvancedSQLiteSession,
+) -> None:
+    await session.add_items([user("one"), user("two")])
+    await session.pop_item()
+    await session.create_branch("other")
+    await session.log.delete_session("s")
+    paths = await paths_of(session)
+    assert paths.removal(ItemRef(1, 0)) == paths.version
+    assert paths.removal(ItemRef(1, 1)) == 2
+    assert paths.effect(paths.version) == Effect(items=1, branches=2)
+    await session.log.restore_session("s")
+    paths = await paths_of(session)
+    assert paths.removal(ItemRef(1, 0)) is None

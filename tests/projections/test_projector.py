@@ -631,6 +631,7 @@ def test_a_projection_s_tables_are_what_its_schema_makes() -> None:
         "items": ("segment_id", "number"),
         "session_labels": ("session_id", "path"),
         "redactions": ("position", "index_in_event"),
+        "forks": ("session_id", "origin_session_id"),
     }
 
 

@@ -100,6 +100,7 @@ def test_a_check_of_tables_that_are_well_finds_nothing_and_counts_their_rows(
         ("conversations", "items", 9, 0),
         ("conversations", "session_labels", 0, 0),
         ("conversations", "redactions", 0, 0),
+        ("conversations", "forks", 0, 0),
         ("usage", "usage", 2, 0),
         ("usage", "usage_by_day", 1, 0),
     ]

@@ -11,6 +11,8 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ForkCreated,
+    ForkedItems,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
@@ -21,6 +23,7 @@ from agents_eventlog.eventlog import (
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -29,6 +32,7 @@ from agents_eventlog.eventlog import (
     UsageRecorded,
 )
 from agents_eventlog.eventlog.events import ITEM_EVENTS
+from agents_eventlog.eventlog.item_kind import smallest
 from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.reference import State
 from tests.history import Entry, recorded
@@ -140,6 +144,7 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
         pseudonym=st.sampled_from([None, "erased-1", "erased-2"]),
     ),
     st.just(HistoryImported(source="elsewhere", counts={"items": 1})),
+    st.builds(ForkCreated, session_id=SESSION_IDS, branch_id=BRANCH_IDS),
 )
 
 
@@ -266,6 +271,8 @@ def histories(draw: Any, *, nonsense: bool = True, max_size: int = 30) -> list[R
         )
         if (given := contents(events, session_id)) and draw(st.integers(0, 7)) == 0:
             entry = Entry(draw(redactions(given)), session_id, None)
+        if session_id not in versions and state.sessions and draw(st.booleans()):
+            entry = Entry(draw(forks(state)), session_id, "main")
         version = versions[session_id] = versions.get(session_id, 0) + 1
         events.append(recorded(position, version, entry))
         state.apply(events[-1])
@@ -294,6 +301,30 @@ def redactions(draw: Any, given: dict[int, list[Any]]) -> ItemRedacted:
     items = [*given[position]]
     items[index] = placeholder(items[index])
     return ItemRedacted(item=ItemRef(position, index), items=items, reason=draw(LABELS))
+
+
+@st.composite
+def forks(draw: Any, state: State) -> SessionForked:
+    """Return a fork of a branch of a session."""
+    session_id = draw(st.sampled_from(sorted(state.sessions)))
+    branches = state.sessions[session_id].branches or {"main": None}
+    branch_id = draw(st.sampled_from(sorted(branches)))
+    branch = branches[branch_id]
+    items = [] if branch is None else branch.items
+    kinds = list(dict.fromkeys(item.kind for item in items))
+    return SessionForked(
+        from_session_id=session_id,
+        from_branch_id=branch_id,
+        origins=[
+            ForkedItems(
+                session_id=session_id,
+                items=[
+                    (item.ref.position, item.ref.index, kinds.index(item.kind)) for item in items
+                ],
+            )
+        ],
+        kinds=[smallest(kind) for kind in kinds],
+    )
 
 
 @st.composite

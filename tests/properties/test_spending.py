@@ -22,7 +22,7 @@ from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.builder import DAY, nanos, numbers
 from agents_eventlog.projections.usage.queries import BY, UsageQuery, UsageTotals
-from tests.history import START, build, empty
+from tests.history import START, build, empty, meant, seen, stored
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
@@ -188,6 +188,12 @@ async def drop(session: EventLogSession, number: int) -> None:
     await session.delete_branch(f"b{number}", force=True)
 
 
+async def redact(session: EventLogSession, number: int) -> None:
+    rows = (await session.get_transcript())[number : number + 1]
+    if rows:
+        await session.redact(rows[0]["position"], rows[0]["index"], reason=f"{number}")
+
+
 async def reprice(session: EventLogSession, number: int) -> None:
     await log_of(session).reprice(prices=lambda *_: number / 7, only_unpriced=number % 2 == 0)
 
@@ -207,6 +213,8 @@ STEPS: dict[str, Step] = {
     "retry": lambda session, number: session.retry(),
     "edit": lambda session, number: session.edit(1, "another"),
     "clear": lambda session, number: session.clear_session(),
+    "redact": redact,
+    "fork": lambda session, number: session.fork(f"fork {number} of {session.session_id}"),
     "branch off": branch_off,
     "move": move,
     "drop": drop,
@@ -287,6 +295,7 @@ def test_whatever_sessions_do_usage_by_any_group_is_the_sum_over_the_events(
                     ConversationError, UndecodableEventError
                 ):  # deleted, erased, or no such branch
                     await STEPS[step](sessions[name], number)
+            assert await log.query(seen) == meant(fold(stored(log)))
             requests = await events_say(log, ZoneInfo("Europe/Berlin"))
             total = sum((used for _, used in requests), UsageTotals())
             for by in [*BY, ("user", "month"), ("model", "day"), ("session", "branch", "turn")]:

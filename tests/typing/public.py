@@ -31,6 +31,7 @@ from agents_eventlog.adapters import (
     BranchNode,
     BranchRow,
     Deletion,
+    Fork,
     ItemHit,
     Redaction,
     RepriceResult,
@@ -89,6 +90,7 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.edit(2, "text"), str | list[TResponseInputItem])
     assert_type(await session.undo_turn(), list[TResponseInputItem])
     assert_type(await session.redo(), list[TResponseInputItem])
+    assert_type(await session.fork("new", user_id="bob"), Fork)
     assert_type(await session.redact(3, 0, reason="asked for"), Redaction)
     (await session.siblings(2))[0]["colour"]  # type: ignore[typeddict-item]
     assert_type(await session.get_session_usage(), SessionUsage | None)
@@ -117,6 +119,7 @@ async def what_a_log_returns(path: str, when: datetime) -> None:
         assert_type(await log.delete_sessions(updated_before=when), Deletion)
         assert_type(await log.retain(delete_after=timedelta(days=90)), Retention)
         assert_type(await log.erase(session_id="s"), ErasureResult)
+        assert_type(await log.fork("s", "new"), Fork)
         assert_type(await log.redact(3, 0, dry_run=True), Redaction)
         assert_type(await items_as_of(log, "s", 3), list[Any])
         async for line in log.export_user("alice"):

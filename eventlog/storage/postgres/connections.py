@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.postgres import adaptation, dialect, dsn
+from agents_eventlog.eventlog.storage.postgres.locks import Claim
 
 CONNECT_TIMEOUT_SECONDS: Final = 10
 
@@ -30,7 +31,10 @@ AT_LEAST_ON: Final = """
 """
 """The server's default may be stricter: it may wait for replicas to apply a commit."""
 
-READS: Final = ("SELECT", "WITH", "BEGIN", "COMMIT", "ROLLBACK", "LOCK")
+READS: Final = (
+    *("SELECT", "WITH", "DECLARE", "FETCH"),
+    *("BEGIN", "COMMIT", "ROLLBACK", "LOCK"),
+)
 """How a statement begins that changes no row."""
 
 REPEATABLE: Final = frozenset(
@@ -71,7 +75,6 @@ class Connection:
             "client_min_messages": "warning",
             "lock_timeout": str(timeout),
             **({} if durability == "full" else {"synchronous_commit": "off"}),
-            "default_transaction_read_only": "on" if read_only else "off",
         }
         self.raw: psycopg.Connection[Any] = psycopg.connect(
             target.conninfo,
@@ -86,12 +89,17 @@ class Connection:
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
         self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
-        self.transaction_id: str | None = None
+        self.claim: Claim | None = None
 
     def begin_pipeline(self) -> None:
         """Send statements without waiting for each one's result, until the end of the transaction."""
         self._pipeline = self.raw.pipeline()
         self._pipeline.__enter__()
+
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether statements are sent without waiting for results."""
+        return self._pipeline is not None
 
     def end_pipeline(self) -> None:
         """Wait for the results of all statements; raise the error of the first that failed."""
@@ -155,7 +163,9 @@ def _mapped(error: psycopg.Error, path: str) -> BaseException:
             f"the connection to {path} was lost in a commit: it is unknown whether that took effect",
             path=path,
         )
-    if state in REPEATABLE or state == "57014":
+    if state == "57014":
+        return BusyError(f"the server cancelled a statement on {path}: {message}", path=path)
+    if state in REPEATABLE:
         return BusyError(
             f"{path} was locked by another transaction for over "
             f"{registry.limits.busy_timeout_seconds:g} seconds",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, Final
 
 from agents_eventlog.eventlog.storage.transaction import ended
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     import psycopg
 
     from agents_eventlog.eventlog.storage.postgres.connections import Connection
+
+_numbers = count(1)
+
+ROWS_IN_PART: Final = 500
+"""How many rows a scan has in memory."""
 
 
 class UnitCursor:
@@ -76,3 +82,38 @@ class UnitCursor:
     def abandon(self) -> None:
         """Do as ``end`` does, without touching the connection."""
         self._has_ended, self._cursor = True, None
+
+
+class ScanCursor(UnitCursor):
+    """The rows of a statement, which the server keeps; fetched in parts, until the transaction ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._name = f"scan_{next(_numbers)}"
+        self._is_at_end = False
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> ScanCursor:
+        """Run a statement, and fetch its first rows in the same round trip."""
+        connection = self._connection
+        self._returns_rows = True
+        with connection.raw.pipeline():
+            connection.execute(f"DECLARE {self._name} NO SCROLL CURSOR FOR {sql}", parameters)
+            self._cursor = connection.execute(f"FETCH {ROWS_IN_PART} FROM {self._name}")
+        return self
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        row = self._rows().fetchone()
+        if row is None and not self._is_at_end:
+            self._cursor = self._connection.execute(f"FETCH {ROWS_IN_PART} FROM {self._name}")
+            row = self._cursor.fetchone()
+            self._is_at_end = row is None
+        return row
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        """Return the next rows."""
+        return list(islice(self, size))
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+        return list(self)

@@ -33,7 +33,7 @@ from agents_eventlog.eventlog.storage.postgres import (
     schema,
 )
 from agents_eventlog.eventlog.storage.postgres.connections import Connection
-from agents_eventlog.eventlog.storage.postgres.cursor import UnitCursor
+from agents_eventlog.eventlog.storage.postgres.cursor import ScanCursor, UnitCursor
 from agents_eventlog.eventlog.storage.postgres.store import Store as PostgresStore
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.store import BaseStore
@@ -151,6 +151,10 @@ class PostgresEngine:
     def cursor(self, connection: Connection) -> UnitCursor:
         """Return a new cursor of a connection, for a unit of work."""
         return UnitCursor(connection)
+
+    def scan_cursor(self, connection: Connection) -> UnitCursor:
+        """Return a new cursor that fetches its rows in parts, except beside statements without results."""
+        return UnitCursor(connection) if connection.is_pipelined else ScanCursor(connection)
 
     event_time = expressions.EVENT_TIME
     item_json = expressions.ITEM

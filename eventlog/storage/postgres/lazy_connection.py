@@ -18,6 +18,7 @@ from agents_eventlog.eventlog.storage.postgres.connections import (
     LostCommitError,
     LostConnectionError,
 )
+from agents_eventlog.eventlog.storage.postgres.locks import Claim
 from agents_eventlog.eventlog.storage.transaction import Cache
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class LazyConnection:
         self._repeat_until = 0.0
         self._is_in_transaction = False
         self._is_outdated = False
+        self._left_open: str | None = None  # a transaction whose connection was lost
 
     def replace(self, connect: Callable[[], Connection]) -> None:
         """Use another connection from the next transaction on. May be called in any thread."""
@@ -65,12 +67,16 @@ class LazyConnection:
             self.close()
         if self._connection is None:
             self._connection = self.connect()
+            if self._left_open is not None:
+                # The server may not have noticed yet, and would keep the locks of that transaction.
+                self._connection.execute(END, (self._left_open,))
+                self._left_open = None
         return self._connection
 
     def begin(self) -> Cache:
         """Begin a transaction; return an empty cache: other servers may have changed any row."""
         connection = self.get()
-        connection.transaction_id = None
+        connection.claim = None
         self._changes_before = connection.total_changes
         if self._pipelined:
             connection.begin_pipeline()
@@ -92,9 +98,9 @@ class LazyConnection:
             if outcome is not None and outcome.statusmessage == "COMMIT":
                 self.roll_back()  # only the hint failed
                 return
-            if not connection.is_lost or connection.transaction_id is None:
+            if not connection.is_lost or connection.claim is None:
                 raise
-            if not self._has_committed(connection.transaction_id):
+            if not self._has_committed(connection.claim):
                 raise LostConnectionError(str(error)) from error
 
     def _hint(self, connection: Connection) -> None:
@@ -112,21 +118,34 @@ class LazyConnection:
         connection = self._connection
         return None if connection is None else connection.process_id
 
-    def _has_committed(self, transaction_id: str) -> bool:
+    def _has_committed(self, claim: Claim) -> bool:
         """Ask the server about a transaction until it is over. Raises LostCommitError if it cannot say."""
         self.close()
         deadline = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             try:
-                ((status,),) = self.get().execute(OUTCOME, (transaction_id,))
+                status = self._status(claim.transaction_id)
+                if status != "in progress" and claim.appended is not None:
+                    # The events are the proof: after a failover, the number may be another transaction's.
+                    return self.get().execute(APPENDED, claim.appended).fetchone() is not None
                 if status in ("committed", "aborted"):
-                    return bool(status == "committed")
-                # It is in progress: the server waits for a client that does not exist any more.
-                self.get().execute(END, (transaction_id,))
+                    return status == "committed"
+                # The server waits for a client that does not exist any more.
+                self.get().execute(END, (claim.transaction_id,))
             except psycopg.OperationalError:
                 self.close()  # the server may be starting
             time.sleep(PAUSE_SECONDS)
         raise LostCommitError("the outcome of the transaction is unknown")
+
+    def _status(self, transaction_id: str) -> str | None:
+        """Return the status of a transaction; None if the server has forgotten it."""
+        try:
+            ((status,),) = self.get().execute(OUTCOME, (transaction_id,))
+        except psycopg.errors.InvalidParameterValue:
+            return (
+                "aborted"  # it is in the future: a replica became the server, and does not have it
+            )
+        return None if status is None else str(status)
 
     def call(self, function: Callable[[Any], T]) -> T:
         """Run a function on the connection, outside of any transaction."""
@@ -172,6 +191,8 @@ class LazyConnection:
         try:
             self._connection.raw.rollback()
         except psycopg.Error:
+            claim = self._connection.claim
+            self._left_open = None if claim is None else claim.transaction_id
             self.close()
 
     def close(self) -> None:
@@ -189,6 +210,7 @@ class LazyConnection:
 
 
 OUTCOME: Final = "SELECT pg_xact_status(CAST(? AS xid8))"
+APPENDED: Final = "SELECT 1 FROM events WHERE position = ? AND digest = ?"
 END: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE backend_xid = CAST(CAST(? AS xid8) AS xid)

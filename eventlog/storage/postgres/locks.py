@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agents_eventlog.eventlog.storage.postgres.schema import (
     LANES,
@@ -60,6 +60,19 @@ LOCK_ONE_MORE: Final = f"{LOCK_SESSION} NOWAIT"
 ADD_SESSION: Final = "INSERT INTO session_locks (session_id) VALUES (?) ON CONFLICT DO NOTHING"
 
 
+class Claim(NamedTuple):
+    """What identifies a transaction that writes: its number, and what its lane ended with before it."""
+
+    tx: Transaction
+    transaction_id: str
+    end: Lane
+
+    @property
+    def appended(self) -> Lane | None:
+        """The last event that it appended, if any."""
+        return None if self.tx.lane == self.end else self.tx.lane
+
+
 class LockedSessions(set[str]):
     """The sessions that a transaction has to itself."""
 
@@ -72,11 +85,13 @@ def claim(tx: Transaction) -> Lane:
     """
     wanted = random.randrange(LANES)  # noqa: S311
     row = tx.one(FREE_LANE, (wanted,)) or tx.one(WAIT_FOR_LANE, (wanted,)) or (0, None)
-    lane, tx.connection.transaction_id = row
+    lane, transaction_id = row
     position, digest, newest, version = tx.one(LANE_END, (lane,)) or (None, None, None, None)
     tx.cache[SealedLog].is_sealed = int(version or 0) >= SEALED_VERSION
     tx.newest = newest or 0
-    return Lane(lane, bytes(32)) if position is None else Lane(position, digest)
+    end = Lane(lane, bytes(32)) if position is None else Lane(position, digest)
+    tx.connection.claim = Claim(tx, transaction_id, end)
+    return end
 
 
 def ends(tx: Transaction) -> list[Lane]:

@@ -19,6 +19,9 @@ from agents_eventlog.eventlog.storage.thread import Worker
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 from agents_eventlog.eventlog.storage.writer import Writer
 
+# Not a setting of the connection: with target_session_attrs=read-write, libpq would refuse the server.
+BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
 
 class Store(BaseStore):
     """The connections of one log in one process. The registry opens and shares it."""
@@ -46,7 +49,7 @@ class Store(BaseStore):
 
         def reader(kind: str) -> Reader:
             connect = partial(connections.connect, path, read_only=True)
-            connection = LazyConnection(path, connect, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+            connection = LazyConnection(path, connect, BEGIN_READING)
             return Reader(connection, Worker(f"{name} {kind}"), engine)
 
         super().__init__(

@@ -161,6 +161,10 @@ class SQLiteEngine:
         """Return a new cursor of a connection, for a unit of work."""
         return connection.cursor(UnitCursor)
 
+    def scan_cursor(self, connection: Any) -> UnitCursor:
+        """Return a new cursor: each of them steps through its rows."""
+        return self.cursor(connection)
+
     event_time = expressions.EVENT_TIME
     item_json = expressions.ITEM
     item_text = expressions.ITEM_TEXT

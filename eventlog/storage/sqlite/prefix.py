@@ -22,7 +22,8 @@ APPLICATION_ID: Final = 0x65766C67  # "evlg"
 RESERVED: Final = frozenset(
     {
         *("events", "checkpoints", "log_properties", "session_leases"),
-        *("sessions", "session_labels", "branches", "segments", "items", "redactions"),
+        *("sessions", "session_labels", "branches", "segments", "items"),
+        *("redactions", "forks"),
         *("usage", "usage_by_day", "item_texts"),
         *("v_messages", "v_turns", "v_sessions", "v_costs"),
     }

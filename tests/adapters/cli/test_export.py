@@ -78,7 +78,7 @@ async def test_what_arrives_are_the_same_events(full: Path, tmp_path: Path) -> N
         assert rows(full, columns, session_id) == rows(tmp_path / "new.db", columns, session_id)
     same = "type, data_digest"
     speaking = {"item_popped", "items_replaced", "turn_undone", "branch_created"}
-    speaking |= {"content_erased", "usage_corrected", "item_redacted"}
+    speaking |= {"content_erased", "usage_corrected", "item_redacted", "items_withheld"}
     before, after = (rows(path, same, "s") for path in (full, tmp_path / "new.db"))
     assert [r for r in before if r[0] not in speaking] == [r for r in after if r[0] not in speaking]
 
@@ -337,7 +337,7 @@ def test_a_file_is_there_once_it_is_whole(command: Any, full: Path, tmp_path: Pa
     assert json.loads(done.stdout) == {
         "kind": "exported",
         "sessions": 3,
-        "events": 47,
+        "events": 51,
         "output": str(target),
     }
     whole = target.read_text()

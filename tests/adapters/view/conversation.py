@@ -42,9 +42,28 @@ HOSTILE_TEXTS = [
     "[x]: javascript:window.hit=1\n\n[x]",
 ]
 ID = "support/4711"
+EVERY_PAGE = [
+    "/",
+    f"/session?id={ID}&branch=main",
+    f"/session?id={ID}&branch=draft",
+    f"/session?id={ID}&v=3",
+    f"/session/timeline?id={ID}",
+    f"/session/spend?id={ID}",
+    f"/session/compare?id={ID}&a=main&b=draft",
+    f"/session/export?id={ID}",
+    f"/session/window?id={ID}&around=1",
+    f"/session/outline?id={ID}",
+    f"/session/ticks?id={ID}",
+    "/spend",
+    "/events?census=1",
+    "/event?position=2",
+    "/event?position=5",
+    "/search?q=script",
+    "/health?prove=1&examine=1&tools=1",
+]
 
 
-async def talk(path: Path) -> None:
+async def talk(path: Path | str) -> None:
     """Write a conversation with hostile text, a tool, a picture, an item taken off, and a branch."""
     async with AdvancedSQLiteSession(ID, path, user_id="anna") as session:
         with recording(actor="web"):

@@ -71,6 +71,45 @@ async def test_a_long_conversation_shows_its_newest_turns_and_loads_both_ways(
     assert 'class="pages earlier" hidden' in first
 
 
+@pytest.fixture
+async def giant(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of a log with a turn of 1,001 items: an agent that worked for long."""
+    path = tmp_path / "giant.db"
+    async with ConversationLog.open(path, durability="normal") as log:
+        await log.append("s", ItemsAdded(items=[user("go"), user("work")]), branch_id="main")
+        steps = [{"role": "assistant", "content": f"step {n}."} for n in range(1_000)]
+        for first in range(0, 1_000, 50):
+            await log.append("s", ItemsAdded(items=steps[first : first + 50]), branch_id="main")
+    async with ConversationLog.open(path, read_only=True) as log:
+        yield reader(log)
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+async def test_a_turn_with_very_many_items_is_shown_in_parts(
+    giant: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, is_quick: bool
+) -> None:
+    if is_quick:
+        monkeypatch.setattr(session_pages, "LONG_EVENTS", 1)
+    page = await text(giant, "/session", id="s", branch="main")
+    assert ("data-later=" in page) == is_quick
+    assert "step 999." in page
+    assert "step 500." not in page
+    assert len(page.encode()) < 100_000
+    seen = set(re.findall(r"step \d+\.", page))
+    while (
+        link := re.search(r'<a href="([^"]+)">[\d,]+ earlier items of this turn', page)
+    ) is not None:
+        page = await text(giant, link[1].replace("&amp;", "&").partition("#")[0])
+        found = set(re.findall(r"step \d+\.", page))
+        assert found - seen
+        seen |= found
+    assert len(seen) == 1_000
+    assert "later items of this turn" in page
+    answer = await giant.get("/item/place", params={"position": 11, "index": 25})
+    place = await text(giant, answer.headers["location"].partition("#")[0])
+    assert 'id="e11.25"' in place
+
+
 async def test_every_prompt_is_in_the_outline_which_comes_in_parts(long: httpx.AsyncClient) -> None:
     page = await text(long, "/session/outline", id="s")
     seen = {int(n) for n in re.findall(r'data-turn="(\d+)"', page)}
@@ -143,7 +182,8 @@ async def test_a_link_to_an_item_leads_to_where_it_is_or_was(browser: httpx.Asyn
         query = {"position": position, "index": index}
         answer = await browser.get("/item/place", params=query)
         assert answer.status_code == 303
-        assert answer.headers["location"].endswith(f"{place}#e{position}.{index}")
+        item = f"{position}.{index}"
+        assert answer.headers["location"].endswith(f"{place}&item={item}#e{item}")
         page = await text(browser, answer.headers["location"].partition("#")[0])
         assert f'id="e{position}.{index}"' in page
 

@@ -12,31 +12,10 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
 from tests.adapters.looking import change, tampered
 from tests.adapters.view.asking import KEY, client, reader, text
-from tests.adapters.view.conversation import ID
+from tests.adapters.view.conversation import EVERY_PAGE, ID
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-EVERY_PAGE = [
-    "/",
-    f"/session?id={ID}&branch=main",
-    f"/session?id={ID}&branch=draft",
-    f"/session?id={ID}&v=3",
-    f"/session/timeline?id={ID}",
-    f"/session/spend?id={ID}",
-    f"/session/compare?id={ID}&a=main&b=draft",
-    f"/session/export?id={ID}",
-    f"/session/window?id={ID}&around=1",
-    f"/session/outline?id={ID}",
-    f"/session/ticks?id={ID}",
-    "/spend",
-    "/events?census=1",
-    "/event?position=2",
-    "/event?position=5",
-    "/search?q=script",
-    "/health?prove=1&examine=1&tools=1",
-]
-
 
 # -- what they show ---------------------------------------------------------------------------
 
@@ -104,6 +83,14 @@ async def test_two_branches_stand_side_by_side_from_where_they_part(
     assert "Sorry!" not in page
 
 
+async def test_a_version_is_compared_with_now(browser: httpx.AsyncClient) -> None:
+    assert "a=main%404&amp;b=main" in await text(browser, "/session", id=ID, branch="main", v=4)
+    page = await text(browser, "/session/compare", id=ID, a="main@4", b="main")
+    assert "main@4" in page
+    assert "1 turn shared, 4 items" in page
+    assert page.index("picture in this message") < page.index("<p>second question")
+
+
 async def test_a_version_shows_the_conversation_as_it_was_then(
     browser: httpx.AsyncClient,
 ) -> None:
@@ -140,7 +127,7 @@ async def test_a_search_leads_to_the_turn(browser: httpx.AsyncClient) -> None:
     found = re.search(r'href="(/item/place[^"]+)"', page)
     assert found
     answer = await browser.get(found[1].replace("&amp;", "&"))
-    assert "around=2#e" in answer.headers["location"]
+    assert "around=2&item=" in answer.headers["location"]
 
 
 async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Path) -> None:
