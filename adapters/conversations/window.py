@@ -298,7 +298,9 @@ class ItemReader:
         return Removal(how, self._origin(change.position, version, recorded), reason)
 
     def _origin(self, position: int, version: int, recorded: RecordedEvent | None) -> Origin:
-        occurred_at = self._paths.changes[version - 1].occurred_at
+        change = self._paths.changes[version - 1]
+        # A fork has items that are older than the fork.
+        occurred_at = change.occurred_at if recorded is None else recorded.happened_at
         return Origin(position, version, occurred_at, *_bound(recorded))
 
 

@@ -9,7 +9,15 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLogSession, projections
 from agents_eventlog.adapters.conversations import forking
-from agents_eventlog.eventlog import EventLog, ItemsAdded, export_lines, import_lines, recording
+from agents_eventlog.eventlog import (
+    EventLog,
+    ItemRef,
+    ItemsAdded,
+    ItemsReplaced,
+    export_lines,
+    import_lines,
+    recording,
+)
 from agents_eventlog.eventlog.copying import copy_log
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -21,6 +29,8 @@ from agents_eventlog.eventlog.errors import (
     SessionOwnerError,
 )
 from agents_eventlog.projections import replay
+from agents_eventlog.projections.conversations.paths import Paths
+from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.reference import fold
 from tests.adapters.looking import answer, call, documents, one, output, run, user
 from tests.faults.support import ran
@@ -338,6 +348,75 @@ async def test_a_large_branch_is_forked_by_several_events_and_an_empty_one_by_on
     await fork.add_items(items)
     await fork.fork("u")
     assert await EventLogSession("u", log).get_items() == [*items, *items]
+    await sound(log)
+
+
+async def test_an_erased_replacement_in_a_fork_is_exported_with_the_item_that_it_replaced(
+    log: ConversationLog, session: EventLogSession, tmp_path: Path
+) -> None:
+    await session.fork("t")
+    fork = EventLogSession("t", log)
+    last = (await fork.get_transcript())[-1]
+    first = ItemRef(last["position"], last["index"])
+    await log.append("t", ItemsReplaced(first_item=first, items=[user("a")]), branch_id="main")
+    await fork.pop_item()
+    await log.append("t", ItemsAdded(items=[user("b")]), branch_id="main")
+    assert (await log.erase(popped=True)).events == 1
+    lines = [line async for line in export_lines(log, ["t"])]
+    async with ConversationLog.open(tmp_path / "copy.db") as copy:
+        _ = [each async for each in import_lines(copy, [line.encode() for line in lines])]
+        assert [line async for line in export_lines(copy)] == lines
+        assert await EventLogSession("t", copy).get_items() == await fork.get_items()
+
+
+async def test_a_fork_of_items_that_a_program_blanked_is_exported_with_their_kinds(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "talk.db"
+    await asyncio.to_thread(filled, path)
+    async with ConversationLog.open(path) as log:
+        await log.fork("s", "t")
+        await log.write(
+            lambda tx: tx.execute("UPDATE events SET data = NULL WHERE type = 'items_added'")
+        )
+        lines = [line async for line in export_lines(log, ["t"])]
+    async with ConversationLog.open(tmp_path / "copy.db") as copy:
+        _ = [each async for each in import_lines(copy, [line.encode() for line in lines])]
+        items: Any = await EventLogSession("t", copy).get_items()
+        assert [item.get("role", item.get("type")) for item in items] == [
+            *("user", "function_call", "function_call_output", "assistant"),
+            *("user", "assistant"),
+        ]
+
+
+async def test_only_redactions_of_its_own_items_show_in_the_past_of_a_fork(
+    log: ConversationLog, session: EventLogSession
+) -> None:
+    await session.fork("t")
+    await session.add_items([user("later")])
+    last = (await session.get_transcript())[-1]
+    await session.redact(last["position"], last["index"])
+    fork = EventLogSession("t", log)
+    assert await fork.get_items(as_of=1) == [*FIRST, *SECOND]
+
+
+async def test_a_source_that_is_erased_in_several_steps_leaves_its_forks_whole(
+    log: ConversationLog, session: EventLogSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser, "PAGE_EVENTS", 1)
+    first = (await session.get_transcript())[0]
+    await session.redact(first["position"], first["index"])
+    await session.fork("t")
+    await log.erase(session_id="s")
+    items: Any = await EventLogSession("t", log).get_items()
+    assert items[0] == user("[redacted]")
+    assert items[1] == call("c")
+    (row, *_) = await EventLogSession("t", log).get_transcript()
+    assert row["is_redacted"]
+    withheld = [each async for each in log.read("s", types=["items_withheld"])]
+    assert len(withheld) == 2
+    shown = await log.query(lambda tx: Paths.read(tx, "s").redactions)
+    assert sum(map(len, shown.values())) == 7
     await sound(log)
 
 

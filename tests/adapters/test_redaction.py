@@ -26,8 +26,9 @@ from agents_eventlog.eventlog.errors import (
     SessionOwnerError,
     UndecodableEventError,
 )
+from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.projections import replay
-from tests.adapters.looking import answer, call, documents, one, output, run, user
+from tests.adapters.looking import answer, call, documents, one, output, run, tampered, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -436,6 +437,25 @@ async def test_a_log_without_redactions_is_read_by_the_same_statements(
 
 def test_the_item_of_a_redaction_is_a_reference() -> None:
     assert redaction.parse(3, 1, None) == ItemRef(3, 1)
+
+
+async def test_a_redaction_that_cannot_be_read_covers_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "talk.db"
+    session = AdvancedSQLiteSession("s", path)
+    await session.add_items([user(SECRET)])
+    await session.redact(*await place(session))
+    session.close()
+    tampered(path, "UPDATE events SET data = '{' WHERE type = 'item_redacted'")
+    async with ConversationLog.open(path, read_only=True) as log:
+        events = [each async for each in log.read("s")]
+    covering = RedactedItems()
+    covering.left = {1: [GONE]}
+    added, broken = events
+    assert [getattr(covering.covered(added).event, "items", None)] == [[GONE]]
+    assert covering.covered(broken) is broken
+    covering.left = {2: [GONE]}
+    assert covering.covered(broken) is broken
+    assert covering.covered(added) is added
 
 
 # -- on the command line ------------------------------------------------------------------------

@@ -9,7 +9,15 @@ import pytest
 
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
-from agents_eventlog.eventlog import EventLog, Head, ItemsAdded, SessionCleared, copying
+from agents_eventlog.eventlog import (
+    EventLog,
+    Head,
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    SessionCleared,
+    copying,
+)
 from agents_eventlog.eventlog.copying import copy_log
 from agents_eventlog.eventlog.errors import CopyError
 from agents_eventlog.projections import default, replay
@@ -170,6 +178,19 @@ async def test_a_copy_follows_a_source_in_use_and_continues_after_each_page(
             copied = await following
             assert copied.events == written + 1
             assert await histories(copy) == await histories(log)
+
+
+async def test_references_to_no_event_and_to_other_sessions_are_copied(
+    place: Callable[[str], str],
+) -> None:
+    async with EventLog.open(place("sqlite")) as source, EventLog.open(place("postgres")) as copy:
+        added = await source.append("s", ItemsAdded(items=["x"]))
+        for position in (added.position, 2**40):
+            await source.append("t", ItemPopped(item=ItemRef(position, 0)))
+        await copy_log(source, copy)
+        found = [each.event async for each in copy.read("t")]
+        (first,) = [each.position async for each in copy.read("s")]
+    assert found == [ItemPopped(item=ItemRef(first, 0)), ItemPopped(item=ItemRef(0, 0))]
 
 
 async def test_what_was_erased_since_it_was_copied_is_erased_in_the_copy(

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 TABLES = (
     "branches",
+    "forks",
     "items",
+    "redactions",
     "segments",
     "session_labels",
     "sessions",

@@ -28,7 +28,14 @@ from agents_eventlog.eventlog import (
     UsageCorrection,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.events import EVENT_TYPES
+from agents_eventlog.eventlog.events import (
+    EVENT_TYPES,
+    ForkCreated,
+    ForkedItems,
+    ItemRedacted,
+    ItemsWithheld,
+    SessionForked,
+)
 
 ITEM = ItemRef(3, 0)
 REQUEST = RequestUsage(total_tokens=602, cost_usd=0.00155)
@@ -66,6 +73,24 @@ ACCOUNTS: list[tuple[Event, str]] = [
         ),
         "corrected the usage of 1 request: new prices",
     ),
+    (
+        ItemRedacted(item=ItemRef(3, 1), items=[], reason="a name"),
+        "redacted item 1 at position 3: a name",
+    ),
+    (
+        ItemsWithheld(position=3, items=[{}, {}]),
+        "replaced 2 items at position 3 by placeholders, for forks",
+    ),
+    (
+        SessionForked(
+            from_session_id="s",
+            from_branch_id="b",
+            origins=[ForkedItems(session_id="s", items=[(3, 0, 0), (3, 1, 0)])],
+            kinds=[{}],
+        ),
+        "forked from session 's', b, with 2 items",
+    ),
+    (ForkCreated(session_id="copy", branch_id="b"), "forked b into session 'copy'"),
     (ContentErased(positions=[4]), "erased the content of 1 event"),
     (HistoryImported(source="sdk", counts={"items": 3}), "imported from sdk: 3 items"),
 ]

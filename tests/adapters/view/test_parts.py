@@ -188,6 +188,23 @@ async def test_a_link_to_an_item_leads_to_where_it_is_or_was(browser: httpx.Asyn
         assert f'id="e{position}.{index}"' in page
 
 
+async def test_a_fork_shows_the_items_of_its_source_and_says_where_they_came_from(
+    path: Path,
+) -> None:
+    async with AdvancedSQLiteSession(ID, path) as session:
+        await session.fork("copy")
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = reader(log)
+        page = await text(browser, "/session", id="copy")
+        assert "Sorry!" in page
+        assert "second question" in page
+        assert "forked from session" in await text(browser, "/session/timeline", id="copy")
+        assert "forked main into session" in await text(browser, "/session/timeline", id=ID)
+        assert "second question" in await text(browser, "/session/outline", id="copy")
+        compared = await text(browser, "/session/compare", id="copy", a="main@0", b="main@1")
+        assert "Sorry!" in compared
+
+
 async def test_an_item_is_given_whole(browser: httpx.AsyncClient) -> None:
     answer = await browser.get("/item", params={"position": 3, "index": 0})
     assert answer.json()["name"] == "courier"
