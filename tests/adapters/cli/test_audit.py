@@ -25,7 +25,7 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     UsageRecorded,
 )
-from agents_eventlog.eventlog.events import ITEM_EVENTS, HistoryImported
+from agents_eventlog.eventlog.events import HistoryImported
 from agents_eventlog.projections.reference import fold
 from tests.adapters.cli.processes import COMMAND
 from tests.adapters.looking import (
@@ -40,7 +40,6 @@ from tests.adapters.looking import (
     user,
     write,
 )
-from tests.history import live_refs
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
@@ -166,28 +165,14 @@ def test_every_item_either_stands_on_a_branch_or_is_marked(history: list[Recorde
     for recorded in history:
         known.follow(recorded)
     state = fold(history)
-    deleted = {
-        name
-        for name, session in state.sessions.items()
-        if session.deleted_at is not None or session.erased_at is not None
-    }
-    brought = {
-        (event.position, index)
-        for event in history
-        if event.session_id not in deleted
-        if isinstance(event.event, ITEM_EVENTS)
-        for index in range(len(event.event.items))
-    }
-    for name in deleted:
-        del state.sessions[name]
-    marked = {
-        (position, index)
-        for session_id, paths in known.paths.items()
-        if session_id not in deleted
-        for position, index in ((node.ref.position, node.ref.index) for node in paths.nodes[1:])
-        if paths.removal(ItemRef(position, index)) is not None
-    }
-    assert brought - marked == set(live_refs(state))
+    for session_id, paths in known.paths.items():
+        session = state.sessions.get(session_id)
+        if session is None or session.deleted_at is not None or session.erased_at is not None:
+            continue
+        had = {node.ref for node in paths.nodes[1:]}
+        marked = {ref for ref in had if paths.removal(ref) is not None}
+        live = {item.ref for branch in session.branches.values() for item in branch.items}
+        assert had - marked == live
 
 
 def test_who_did_it_and_under_which_trace_is_told(db: Path) -> None:
