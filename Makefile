@@ -11,7 +11,7 @@ EVENTLOG_PROOF_SEED := $(or $(EVENTLOG_PROOF_SEED),$(shell $(PYTHON) -c 'import 
 CORE_COVERAGE := 100
 ADAPTERS_COVERAGE := 95
 
-.PHONY: demo test test-postgres proof mutants lint format bench bench-scale screenshots clean
+.PHONY: demo test test-postgres proof mutants lint format docs bench bench-scale screenshots clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml
@@ -49,6 +49,10 @@ lint: $(READY)          ## ruff (lint and format), mypy --strict, import-linter
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)          ## the manual as a web site, in build/site; a dead link is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)         ## the figures of the README beside the SDK's class
 	$(BIN)/python -m benchmarks

@@ -21,6 +21,14 @@ EVENT_COUNTS = """
     SELECT COUNT(*), COUNT(DISTINCT session_id), MIN(recorded_at), MAX(recorded_at) FROM events
 """
 
+SESSION_IDS = """
+    SELECT session_id FROM events
+    WHERE session_id >= ? AND session_id < ? AND version = 1
+    ORDER BY session_id
+    LIMIT ?
+"""
+_LAST_CHARACTER = "\U0010ffff"
+
 
 EVENTS_BEFORE = "WHERE session_id = ? AND version < ? ORDER BY version DESC LIMIT ?"
 ACTORS = "SELECT metadata, COUNT(*) FROM events GROUP BY metadata"
@@ -51,6 +59,12 @@ def event_counts(tx: Transaction) -> tuple[int, int, int | None, int | None]:
     """Return the number of events and of sessions, and when the first and the last were recorded."""
     events, sessions, first, last = tx.one(EVENT_COUNTS) or (0, 0, None, None)
     return events, sessions, first, last
+
+
+def session_ids(tx: Transaction, prefix: str, *, limit: int) -> list[str]:
+    """Return ids of sessions that begin with a prefix, in order."""
+    rows = tx.all(SESSION_IDS, (prefix, prefix + _LAST_CHARACTER, limit))
+    return [session_id for (session_id,) in rows]
 
 
 class Query:

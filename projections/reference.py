@@ -36,6 +36,7 @@ class Item:
     ref: ItemRef
     kind: ItemKind
     turn: int
+    is_forked: bool = False
 
 
 @dataclass
@@ -280,12 +281,20 @@ def _redo(session: Session, recorded: RecordedEvent, event: events.TurnRedone, h
 def _fork(
     session: Session, recorded: RecordedEvent, event: events.SessionForked, here: str
 ) -> None:
+    before = session.branches[here].items if here in session.branches else []
+    refs = [ItemRef(*ref[:2]) for origin in event.origins for ref in origin.items]
+    if [*(item.ref for item in before[-1:]), *refs] != sorted(
+        {*(i.ref for i in before[-1:]), *refs}
+    ):
+        return  # the items of a branch ascend
+    if not (before[-1].is_forked if before else recorded.version == 1):
+        return  # a session begins with what it was forked from
     branch = session.live(here, recorded)
     for origin in event.origins:
         for position, index, kind in origin.items:
             seen = classify(event.kinds[kind])
             turn = branch.turn + (seen.type == USER)
-            branch.items.append(Item(ItemRef(position, index), seen, turn))
+            branch.items.append(Item(ItemRef(position, index), seen, turn, is_forked=True))
 
 
 def _create(session: Session, recorded: RecordedEvent, event: events.BranchCreated) -> None:

@@ -1,4 +1,4 @@
-"""The README documents each command and each of its options."""
+"""The manual documents each command and each of its options."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from agents_eventlog.adapters.cli import main as cli_main
+from tests.commands import commands
 
-README = Path(__file__).parents[1] / "README.md"
-
-
-def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(cli_main.app)
-    return dict(group.commands)
+CLI = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 
 
 def options(command: Any) -> set[str]:
@@ -34,8 +28,8 @@ def lacks(text: str, command: str, options: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("command", sorted(commands()))
-def test_each_command_and_option_is_in_the_readme(command: str) -> None:
-    text = README.read_text(encoding="utf-8")
+def test_each_command_and_option_is_in_the_manual(command: str) -> None:
+    text = CLI.read_text(encoding="utf-8")
     assert lacks(text, command, options(commands()[command])) == []
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agents_eventlog.adapters.conversations.audit_trail import Entry
-    from agents_eventlog.adapters.conversations.event_descriptions import EventDescription
+    from agents_eventlog.adapters.conversations.event_descriptions import EventDescription, ItemTold
     from agents_eventlog.eventlog import EventLog, Verification
     from agents_eventlog.eventlog.recorded_event import RecordedEvent
 
@@ -62,6 +63,8 @@ def run(
     limit: int | None,
     follow: bool,
     full: bool,
+    by_event: bool,
+    with_traces: bool,
     as_json: bool,
 ) -> bool:
     """Print the timeline; return whether the log verifies. Raises an EventLogError."""
@@ -71,14 +74,23 @@ def run(
             terminal.ExitCode.USAGE, f"unknown event type {unknown[0]!r}; expected one of: {known}"
         )
     try:
-        start, end = timestamps.typed_period(since, until)
+        start, end = timestamps.typed_period(since, until, now=datetime.now(UTC))
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
-    filters = Filters(session_id, branch_id, start, end, types, actor, limit)
-    view = _View(terminal.console(), as_json=as_json, full=full, shows_session=session_id is None)
+    view = _View(
+        terminal.console(),
+        as_json=as_json,
+        full=full,
+        by_event=by_event,
+        with_traces=with_traces,
+        shows_session=session_id is None,
+    )
     with terminal.opened(path, read_only=True) as log:
+        if not follow:  # with --follow, it may still be created
+            session_id = terminal.session_of(log, session_id)
+        filters = Filters(session_id, branch_id, start, end, types, actor, limit)
         try:
-            if not follow:  # with --follow, they may still be created
+            if not follow:
                 asyncio.run(_require(log, filters))
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
@@ -86,10 +98,8 @@ def run(
 
 
 async def _require(log: EventLog, filters: Filters) -> None:
-    """Raise ConversationError if the session or branch of the filters never existed."""
+    """Raise ConversationError if the branch of the filters never existed."""
     session_id, branch_id = filters.session_id, filters.branch_id
-    if session_id is not None:
-        await log.query(partial(terminal.require_session, session_id=session_id))
     if branch_id is None or branch_id == MAIN:
         return
     try:
@@ -176,8 +186,19 @@ async def _show(log: EventLog, recorded: RecordedEvent, histories: Histories, vi
 class _View:
     """Prints events: in batches for people, or as one document per line."""
 
-    def __init__(self, out: Console, *, as_json: bool, full: bool, shows_session: bool) -> None:
+    def __init__(
+        self,
+        out: Console,
+        *,
+        as_json: bool,
+        full: bool,
+        by_event: bool,
+        with_traces: bool,
+        shows_session: bool,
+    ) -> None:
         self.full = full
+        self._by_event = by_event
+        self._with_traces = with_traces
         self._out = out
         self._as_json = as_json
         self._shows_session = shows_session
@@ -234,16 +255,66 @@ class _View:
 
     def _print_lines(self) -> None:
         """Print the queue in columns, the last one folded. A rich table takes nearly twice as long."""
-        width = max(6, len(str(self._waiting[-1].recorded.position)))
+        groups = [[each] for each in self._waiting] if self._by_event else _by_turn(self._waiting)
+        names = [_positions(group) for group in groups]
+        width = max(6, *map(len, names))
         rows = []
-        for recorded, described, _ in self._waiting:
-            row = Text().append(f"{recorded.position:>{width}}  ", style="dim")
+        for name, group in zip(names, groups, strict=True):
+            recorded, described, _ = group[0]
+            row = Text().append(f"{name:>{width}}  ", style="dim")
             row.append(f"{timestamps.clock(recorded.happened_at)}  ")
             if self._shows_session:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
-            rows.append(terminal.folded(self._out, row, line(recorded, described, full=self.full)))
+            words = line(described, full=self.full) if len(group) == 1 else _turn(group)
+            words.append_text(_bound(recorded, with_trace=self._with_traces))
+            rows.append(terminal.folded(self._out, row, words))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
+
+
+def _by_turn(events: Sequence[Entry]) -> list[list[Entry]]:
+    """Group events that follow each other: the question of a turn, its other items, and its usage."""
+    groups: list[list[Entry]] = []
+    for entry in events:
+        if groups and _continues(entry, groups[-1][0].recorded):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return groups
+
+
+def _continues(entry: Entry, first: RecordedEvent) -> bool:
+    """Return whether an event belongs to the turn that the first event of a group opened."""
+    recorded, described, _ = entry
+    is_part = recorded.type in {"items_added", "usage_recorded"} and first.type == "items_added"
+    of_first, mine = (
+        (each.session_id, each.branch_id, event_descriptions.bound(each, "actor"))
+        for each in (first, recorded)
+    )
+    opens = any(item.account.startswith("user: ") for item in described.items)
+    return is_part and of_first == mine and not opens
+
+
+def _positions(group: Sequence[Entry]) -> str:
+    first, last = group[0].recorded.position, group[-1].recorded.position
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+def _turn(group: Sequence[Entry]) -> Text:
+    """Return a turn in words: its first and last item, the number of those between, and its usage."""
+    items = [item for _, described, _ in group for item in described.items]
+    words = Text()
+    for item in dict.fromkeys([0, len(items) - 1]):
+        if item and (between := items[1:-1]):
+            words.append(f"; {summary.counted(len(between), 'item')} more")
+            if gone := sum(each.gone is not None for each in between):
+                words.append(f" ({gone:,} no longer in any branch)", style="red")
+        words.append("; " if item else "").append_text(_item(items[item], full=False))
+    for recorded, described, _ in group:
+        if recorded.type == "usage_recorded" or described.state != "whole":
+            style = "" if described.state == "whole" else "bold red"
+            words.append(f"; {printable(described.account)}", style=style)
+    return words
 
 
 def _column(text: str, width: int, style: str = "") -> Text:
@@ -253,8 +324,8 @@ def _column(text: str, width: int, style: str = "") -> Text:
     return column.append("  ")
 
 
-def line(recorded: RecordedEvent, described: EventDescription, *, full: bool = False) -> Text:
-    """Return an event's description, with later removals of its items, its actor and its trace."""
+def line(described: EventDescription, *, full: bool = False) -> Text:
+    """Return an event's description, with later removals of its items."""
     words = Text(
         printable(described.account, lines=full),
         style="" if described.state == "whole" else "bold red",
@@ -262,14 +333,26 @@ def line(recorded: RecordedEvent, described: EventDescription, *, full: bool = F
     shown = described.items[: None if full else event_descriptions.TOLD_ITEMS]
     for number, item in enumerate(shown):
         words.append((" " if described.account == "added" else ": ") if number == 0 else "; ")
-        words.append(printable(item.account, lines=full))
-        if item.gone is not None:
-            words.append(f" ({item.gone.how} at {item.gone.position})", style="red")
+        words.append_text(_item(item, full=full))
     if left := len(described.items) - len(shown):
         words.append(f"; and {left:,} more")
         if gone := sum(item.gone is not None for item in described.items[len(shown) :]):
             words.append(f" ({gone:,} no longer in any branch)", style="red")
+    return words
+
+
+def _item(item: ItemTold, *, full: bool) -> Text:
+    words = Text(printable(item.account, lines=full))
+    if item.gone is not None:
+        words.append(f" ({item.gone.how} at {item.gone.position})", style="red")
+    return words
+
+
+def _bound(recorded: RecordedEvent, *, with_trace: bool) -> Text:
+    """Return the actor of an event, and its trace id if it is wanted."""
+    words = Text()
     for name, label in (("actor", "by"), ("trace_id", "trace")):
-        if (value := event_descriptions.bound(recorded, name)) is not None:
+        value = event_descriptions.bound(recorded, name)
+        if value is not None and (with_trace or name == "actor"):
             words.append(f"  {label} {printable(summary.shortened(value))}", style="dim")
     return words

@@ -35,13 +35,13 @@ def run(
     path: Path, session_id: str, *, include_ended: bool, shows_turns: bool, as_json: bool
 ) -> None:
     """Print the tree of branches. Raises an EventLogError."""
-
-    def unit(tx: Transaction) -> tuple[list[Branch], dict[str, list[OutlineTurn]]]:
-        terminal.require_session(tx, session_id)
-        found = branches(tx, session_id)
-        return found, _own_turns(tx, session_id, found) if shows_turns else {}
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
+
+        def unit(tx: Transaction) -> tuple[list[Branch], dict[str, list[OutlineTurn]]]:
+            found = branches(tx, session)
+            return found, _own_turns(tx, session, found) if shows_turns else {}
+
         try:
             found, turns = log.store.read_sync(unit)
         except ConversationError as error:
@@ -49,14 +49,14 @@ def run(
     shown = [branch for branch in found if branch.is_live or include_ended]
     if as_json:
         for branch in shown:
-            terminal.print_json(branch.document(session_id))
+            terminal.print_json(branch.document(session))
             for turn in turns.get(branch.branch_id, ()):
                 terminal.print_json({"kind": "turn", "branch_id": branch.branch_id, **turn})
         return
     out = terminal.console()
-    out.print(_tree(session_id, shown, found, turns))
+    out.print(_tree(session, shown, found, turns))
     if hidden := len(found) - len(shown):
-        out.print(Text(f"{hidden:,} deleted: --all shows them", style="dim"))
+        out.print(Text(f"{hidden:,} deleted: --removed shows them", style="dim"))
 
 
 # -- for people ---------------------------------------------------------------------------------
@@ -129,6 +129,8 @@ def _label(branch: Branch, by_id: Mapping[str, Branch]) -> Text:
         turn = branch.before_turn
         place = "at its end" if turn is None else f"before turn {turn}"
         rest.append(f"  leaves {printable(branch.from_branch_id)}{gone} {place}", style="dim")
+    if branch.first_words:
+        rest.append(f"  '{printable(branch.first_words)}'")
     rest.append(f"  last used {timestamps.minute(branch.last_used_at)}", style="dim")
     if branch.is_current:
         rest.append("  current", style="green")

@@ -5,7 +5,7 @@ Documents of ``--json``, one per line: ``comparison`` (session_id, a, b, shared_
 total_a, total_b), then for each turn after the shared ones ``turn`` (turn, a, b). A side is null if the
 branch does not have the turn, and otherwise requests, input_tokens, output_tokens, total_tokens,
 total_cost, unpriced_requests, models, seconds, started_at and items, each with turn, position, index,
-version, time, branch_id, actor, item, is_erased, withheld.
+version, time, branch_id, actor, item, is_erased, is_redacted, withheld.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 
 def run(path: Path, session_id: str, a: str, b: str, *, as_json: bool) -> None:
     """Print the comparison of two branches. Raises an EventLogError."""
-
-    def unit(tx: Transaction) -> BranchComparison:
-        terminal.require_session(tx, session_id)
-        projections.default().require_fresh(tx)
-        return compare(tx, session_id, a, b)
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
+
+        def unit(tx: Transaction) -> BranchComparison:
+            projections.default().require_fresh(tx)
+            return compare(tx, session, a, b)
+
         try:
             found = log.store.read_sync(unit)
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        for document in comparison.documents(session_id, found):
+        for document in comparison.documents(session, found):
             terminal.print_json(document)
         return
     turns = summary.counted(found["shared_turns"], "turn")
     items = summary.counted(found["shared_items"], "item")
     out = terminal.console()
-    out.print(Text(f"{printable(session_id)}  {turns}, {items} shared", style="bold"))
+    out.print(Text(f"{printable(session)}  {turns}, {items} shared", style="bold"))
     out.print(_table(found))
 
 

@@ -70,7 +70,8 @@ def _print(out: Console, found: Diagnosis) -> None:
         out.print(Text(printable(f"  -> {complaint.advice}"), style="dim"))
     findings = sum(not complaint.is_note for complaint in complaints)
     if found.ok:
-        out.print(Text("no problems found", style="green"))
+        notes = f"; {summary.counted(len(complaints), 'note')}" if complaints else ""
+        out.print(Text(f"no problems found{notes}", style="green"))
     else:
         out.print(Text(f"{summary.counted(findings, 'problem')} found", style="bold red"))
 

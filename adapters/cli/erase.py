@@ -1,5 +1,5 @@
 """
-``eventlog erase``: erase content permanently, after a preview and a confirmation.
+``eventlog erase``: erase content permanently, or only show what that would do.
 
 The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete,
 forks, dry_run).
@@ -8,11 +8,9 @@ forks, dry_run).
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
@@ -69,39 +67,26 @@ def selection(
 
 
 def run(
-    path: Path, selected: Selection, *, actor: str | None, dry_run: bool, yes: bool, as_json: bool
+    path: Path, selected: Selection, *, actor: str | None, dry_run: bool, as_json: bool
 ) -> bool:
     """Erase; return whether the file contains no copies. Raises an EventLogError."""
     with terminal.conversations(path, read_only=dry_run) as log:
         terminal.check_session(log, selected.session_id)
         with terminal.acting(actor):
-            return asyncio.run(_erase(log, selected, dry_run=dry_run, yes=yes, as_json=as_json))
+            return asyncio.run(_erase(log, selected, dry_run=dry_run, as_json=as_json))
 
 
 async def _erase(
-    log: ConversationLog, selected: Selection, *, dry_run: bool, yes: bool, as_json: bool
+    log: ConversationLog, selected: Selection, *, dry_run: bool, as_json: bool
 ) -> bool:
     would = await log.erase(**selected._asdict(), dry_run=True)
     if dry_run:
         print_erased(would, dry_run=True, as_json=as_json)
         return True
-    if would.sessions and not yes:
-        _confirm(would)
     with _progress(would.events, shown=not as_json) as on_progress:
         erased = await log.erase(**selected._asdict(), on_progress=on_progress)
     print_erased(erased, dry_run=False, as_json=as_json)
     return erased.is_complete
-
-
-def _confirm(would: ErasureResult) -> None:
-    """Ask on a terminal; exit with USAGE if stdin is not a terminal or the user declines."""
-    if not sys.stdin.isatty():
-        terminal.fail(
-            terminal.ExitCode.USAGE, f"this would erase {_amount(would)}: pass --yes to confirm"
-        )
-    question = f"Erase {_amount(would)}? This cannot be undone."
-    if not typer.confirm(question, err=True):
-        terminal.fail(terminal.ExitCode.USAGE, "nothing was erased")
 
 
 def _amount(erased: ErasureResult) -> str:
@@ -132,6 +117,8 @@ def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None
             f"{erased.kept_items:,} popped items are kept: their events also contain active items"
         )
         out.print(Text(kept), soft_wrap=True)
+    if dry_run and erased.sessions:
+        out.print(Text("nothing was erased: pass --yes to erase", style="dim"), soft_wrap=True)
     if not erased.is_complete:
         _print_incomplete(out)
 

@@ -10,7 +10,7 @@ import io
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
 
 import typer
 
@@ -22,29 +22,44 @@ from agents_eventlog.adapters.cli.options import (
     Database,
     DryRun,
     Reason,
+    Removed,
     Session,
     SessionId,
     Since,
+    Tz,
     Until,
     User,
     Which,
+    WholeSessionId,
+    Yes,
+    names,
     of_sessions,
 )
 from agents_eventlog.adapters.cli.terminal import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+Function = TypeVar("Function", bound="Callable[..., object]")
 
 DISTRIBUTION = "agents-eventlog"
 
 app = typer.Typer(
     cls=terminal.Commands,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+INSPECT, COST, MANAGE, MOVE, MAINTAIN = terminal.PANELS
+
+
+def _command(*name_and_panel: str) -> Callable[[Function], Function]:
+    """Register a command, in a panel of the help."""
+    *name, panel = name_and_panel
+    return app.command(*name, cls=terminal.Command, rich_help_panel=panel)
 
 
 def _show_version(enabled: bool) -> None:
@@ -71,7 +86,7 @@ def eventlog(
     """
 
 
-@app.command()
+@_command(MAINTAIN)
 def replay(
     db: Database,
     projection: Annotated[
@@ -99,7 +114,7 @@ def replay(
     return replay.run(db, projection or [], check=check, as_json=as_json)
 
 
-@app.command()
+@_command(MAINTAIN)
 def demo(
     db: Annotated[
         Path | None,
@@ -124,7 +139,7 @@ def demo(
     return demo_command.run(db)
 
 
-@app.command()
+@_command(MAINTAIN)
 def verify(
     db: Database,
     expect_head: Annotated[
@@ -163,7 +178,7 @@ def verify(
     return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
 
 
-@app.command()
+@_command(INSPECT)
 def show(
     db: Database,
     session: SessionId,
@@ -193,11 +208,11 @@ def show(
     show.run(db, session, branch_id=branch, turns=turns, as_of=as_of, diff=diff, as_json=as_json)
 
 
-@app.command()
+@_command(INSPECT)
 def branches(
     db: Database,
     session: SessionId,
-    all_: Annotated[bool, typer.Option("--all", help="Include deleted branches.")] = False,
+    removed: Removed = False,
     turns: Annotated[
         bool, typer.Option("--turns", help="Also show the turns after each fork.")
     ] = False,
@@ -206,14 +221,47 @@ def branches(
     """
     Show the tree of a session's branches: fork points, turns, items and last use.
 
-    Example: [bold]eventlog branches conversations.db support-42 --all[/bold]
+    Example: [bold]eventlog branches conversations.db support-42 --removed[/bold]
     """
     from agents_eventlog.adapters.cli import branches
 
-    branches.run(db, session, include_ended=all_, shows_turns=turns, as_json=as_json)
+    branches.run(db, session, include_ended=removed, shows_turns=turns, as_json=as_json)
 
 
-@app.command()
+@_command(INSPECT)
+def log(
+    db: Database,
+    session: SessionId,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Draw the turns of all branches as a tree.")
+    ] = False,
+    branch: Annotated[
+        str | None, typer.Option(help="Branch to show. [dim]\\[default: the current one][/dim]")
+    ] = None,
+    removed: Removed = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=0, metavar="N", help="Only the newest N turns."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show the turns of a session, the newest first: time, actor, tokens, cost and first words.
+
+    A plus after a cost means that it excludes requests without a known price.
+
+    Example: [bold]eventlog log conversations.db support-42 --graph[/bold]
+    """
+    from agents_eventlog.adapters.cli import log
+
+    if branch is not None and graph:
+        terminal.fail(ExitCode.USAGE, "--branch and --graph cannot be combined")
+    log.run(
+        db, session, graph=graph, branch_id=branch, removed=removed, limit=limit, as_json=as_json
+    )
+
+
+@_command(INSPECT)
 def compare(
     db: Database,
     session: SessionId,
@@ -241,7 +289,7 @@ class Order(StrEnum):
     created_at = "created_at"
 
 
-@app.command()
+@_command(INSPECT)
 @of_sessions
 def sessions(
     db: Database,
@@ -251,7 +299,9 @@ def sessions(
         Order, typer.Option(help="Sort by this time, newest first.")
     ] = Order.updated_at,
     reverse: Annotated[bool, typer.Option("--reverse", help="Sort oldest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of results.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="N", help="Maximum number of results.")
+    ] = 50,
     after: After = None,
     as_json: AsJson = False,
     **which: Unpack[Which],
@@ -279,7 +329,7 @@ def sessions(
     )
 
 
-@app.command()
+@_command(MANAGE)
 @of_sessions
 def delete(
     db: Database,
@@ -289,9 +339,8 @@ def delete(
     all_: Annotated[
         bool, typer.Option("--all", help="Delete every session; required without a filter.")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete the sessions (default: only list them).")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     reason: Reason = None,
     actor: Actor = None,
     as_json: AsJson = False,
@@ -305,6 +354,7 @@ def delete(
 
     Example: [bold]eventlog delete conversations.db --updated-before 2026-01-01[/bold]
     """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
     from agents_eventlog.adapters.cli import sessions
 
     sessions.delete(
@@ -319,8 +369,10 @@ def delete(
     )
 
 
-@app.command()
-def restore(db: Database, session: SessionId, actor: Actor = None, as_json: AsJson = False) -> None:
+@_command(MANAGE)
+def restore(
+    db: Database, session: WholeSessionId, actor: Actor = None, as_json: AsJson = False
+) -> None:
     """
     Restore a deleted session with all its items, branches and metadata.
 
@@ -331,7 +383,7 @@ def restore(db: Database, session: SessionId, actor: Actor = None, as_json: AsJs
     sessions.restore(db, session, actor=actor, as_json=as_json)
 
 
-@app.command()
+@_command(INSPECT)
 def audit(
     db: Database,
     session: Session = None,
@@ -346,7 +398,8 @@ def audit(
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Only events by this actor.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Show only the newest N events.")
+        int | None,
+        typer.Option("--limit", "-n", min=0, metavar="N", help="Only the newest N events."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Keep printing new events, from any process.")
@@ -354,12 +407,17 @@ def audit(
     full: Annotated[
         bool, typer.Option("--full", help="Print all items, and complete texts.")
     ] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Print each event, not a turn on one line.")
+    ] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Print trace ids.")] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
     Show the audit trail: time, session, branch and actor of every event.
 
-    Marks items that were later removed. The last line is the result of verifying the digest chain.
+    A turn is one line: its question, its tool calls and its answer; [bold]--events[/bold] prints each
+    event. Marks items that were later removed. The last line is the result of verifying the digest chain.
 
     Times are ISO 8601, in UTC unless they have a zone.
 
@@ -378,11 +436,13 @@ def audit(
         limit=limit,
         follow=follow,
         full=full,
+        by_event=events or full,
+        with_traces=trace,
         as_json=as_json,
     )
 
 
-@app.command()
+@_command(INSPECT)
 def search(
     db: Database,
     query: Annotated[
@@ -398,11 +458,11 @@ def search(
     branch: Annotated[str | None, typer.Option(help="Only items on this branch.")] = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Maximum number of results.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, metavar="N", help="Maximum number of results.")
+    ] = 20,
     after: After = None,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Include removed items and deleted sessions.")
-    ] = False,
+    removed: Removed = False,
     index: Annotated[
         bool,
         typer.Option("--index", help="Build or update the full-text index first."),
@@ -412,7 +472,7 @@ def search(
     """
     Search active messages, tool calls, outputs and reasoning summaries.
 
-    The search is case-insensitive. [bold]--all[/bold] also finds what was popped, cleared, replaced or
+    The search is case-insensitive. [bold]--removed[/bold] also finds what was popped, cleared, replaced or
     deleted. Without QUERY, it lists all items that match the options. The newest come first.
 
     [bold]--index[/bold] writes to the file; the index takes about twice the size of the indexed text.
@@ -434,26 +494,21 @@ def search(
         until=until,
         limit=limit,
         after=after,
-        include_removed=all_,
+        include_removed=removed,
         index=index,
         as_json=as_json,
     )
 
 
-class ToolGroup(StrEnum):
-    """What tool calls are grouped by."""
-
-    tool = "tool"
-    session = "session"
-    day = "day"
-
-
-@app.command()
+@_command(INSPECT)
 def tools(
     db: Database,
     by: Annotated[
-        list[ToolGroup] | None,
-        typer.Option(help="Group by this (repeatable). [dim]\\[default: tool][/dim]"),
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Group by tool, session or day (comma-separated). [dim]\\[default: tool][/dim]",
+        ),
     ] = None,
     session: Session = None,
     user: User = None,
@@ -464,13 +519,13 @@ def tools(
     """
     Count active tool calls, failed ones, and those without an output.
 
-    Example: [bold]eventlog tools conversations.db --by day --by tool[/bold]
+    Example: [bold]eventlog tools conversations.db --by day,tool[/bold]
     """
     from agents_eventlog.adapters.cli import tools
 
     tools.run(
         db,
-        by=[group.value for group in by or [ToolGroup.tool]],
+        by=names(by, "tool"),
         session_id=session,
         user_id=user,
         since=since,
@@ -479,7 +534,7 @@ def tools(
     )
 
 
-@app.command()
+@_command(INSPECT)
 def view(
     db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
@@ -527,7 +582,7 @@ def view(
     )
 
 
-@app.command()
+@_command(MAINTAIN)
 def doctor(db: Database, as_json: AsJson = False) -> bool:
     """
     Examine a file: its contents, its problems, and how to fix each.
@@ -541,13 +596,13 @@ def doctor(db: Database, as_json: AsJson = False) -> bool:
     return doctor.run(db, as_json=as_json)
 
 
-@app.command()
+@_command(COST)
 def usage(
     db: Database,
     by: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
+            metavar="NAMES",
             help="Group by session, user, model, agent, day, month, run, turn or branch"
             " (comma-separated)."
             " [dim]\\[default: model][/dim]",
@@ -560,10 +615,7 @@ def usage(
     live: Annotated[
         bool, typer.Option("--live", help="Only active turns: not popped, deleted or cleared.")
     ] = False,
-    tz: Annotated[
-        str,
-        typer.Option(metavar="ZONE", help="Time zone of days, months and times: Europe/Berlin ..."),
-    ] = "UTC",
+    tz: Tz = "UTC",
     budget: Annotated[
         str | None,
         typer.Option(
@@ -594,7 +646,7 @@ def usage(
         return usage.budget(db, budget, tz=tz, user_id=user, session_id=session, as_json=as_json)
     usage.usage(
         db,
-        by=by or [],
+        by=names(by, "model"),
         since=since,
         until=until,
         user_id=user,
@@ -607,7 +659,7 @@ def usage(
     return True
 
 
-@app.command()
+@_command(COST)
 def reprice(
     db: Database,
     since: Since = None,
@@ -660,12 +712,12 @@ class Conflict(StrEnum):
     rename = "rename"
 
 
-@app.command()
+@_command(MOVE)
 def export(
     db: Database,
     session: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Only this session (repeatable)."),
+        typer.Option("--session", "-s", metavar="ID", help="Only this session (repeatable)."),
     ] = None,
     user: User = None,
     form: Annotated[
@@ -674,7 +726,9 @@ def export(
     ] = Format.jsonl,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Output file. [dim]\\[default: stdout][/dim]"),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Output file. [dim]\\[default: stdout][/dim]"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -695,7 +749,7 @@ def export(
     export_import.export(db, session, user, form=form.value, output=output, as_json=as_json)
 
 
-@app.command("import")
+@_command("import", MOVE)
 def import_(
     db: Database,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File to import.")],
@@ -756,7 +810,7 @@ def import_(
     )
 
 
-@app.command()
+@_command(MOVE)
 def init(
     db: Annotated[Path, typer.Argument(metavar="DB", help="Log file or URL, created if missing.")],
     role: Annotated[
@@ -783,7 +837,7 @@ def init(
     init.run(db, role=role, search=search, as_json=as_json)
 
 
-@app.command()
+@_command(MOVE)
 def copy(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Log to copy.")],
     target: Annotated[
@@ -812,10 +866,10 @@ def copy(
     return copy.run(source, target, follow=follow, as_json=as_json)
 
 
-@app.command()
+@_command(MANAGE)
 def fork(
     db: Database,
-    session: SessionId,
+    session: WholeSessionId,
     new: Annotated[str, typer.Argument(metavar="NEW", help="Id of the new session.")],
     branch: Annotated[
         str | None,
@@ -825,7 +879,9 @@ def fork(
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"),
+        typer.Option(
+            "--user", "-u", metavar="ID", help="User id. [dim]\\[default: that of SESSION][/dim]"
+        ),
     ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
@@ -845,7 +901,7 @@ def fork(
     fork.run(db, session, new, branch_id=branch, user_id=user, actor=actor, as_json=as_json)
 
 
-@app.command()
+@_command(MANAGE)
 def redact(
     db: Database,
     position: Annotated[
@@ -854,9 +910,8 @@ def redact(
     index: Annotated[
         int, typer.Argument(min=0, metavar="INDEX", help="Index of the item in the event.")
     ],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Redact the item (default: only show what would happen).")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     reason: Reason = None,
     actor: Actor = None,
     as_json: AsJson = False,
@@ -873,19 +928,24 @@ def redact(
 
     Example: [bold]eventlog redact conversations.db 1042 0 --reason "card number" --yes[/bold]
     """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
     from agents_eventlog.adapters.cli import redact
 
     redact.run(db, position, index, reason=reason, actor=actor, yes=yes, as_json=as_json)
 
 
-@app.command()
+@_command(MANAGE)
 def erase(
     db: Database,
     session: Annotated[
-        str | None, typer.Option(metavar="ID", help="Delete and erase this session.")
+        str | None,
+        typer.Option("--session", "-s", metavar="ID", help="Delete and erase this session."),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(metavar="ID", help="Delete and erase all sessions of this user.")
+        str | None,
+        typer.Option(
+            "--user", "-u", metavar="ID", help="Delete and erase all sessions of this user."
+        ),
     ] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Erase all deleted sessions.")] = False,
     older_than: Annotated[
@@ -900,32 +960,32 @@ def erase(
     ] = False,
     reason: Reason = None,
     actor: Actor = None,
+    yes: Yes = False,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
     as_json: AsJson = False,
 ) -> bool:
     """
     Erase content permanently from the file and its write-ahead log.
 
-    Asks for confirmation, unless [bold]--yes[/bold] or [bold]--dry-run[/bold] is passed. Positions, digests
-    and usage stay. The log records who erased what, when and why. Writers wait while the file is rewritten
-    at the end.
+    Without [bold]--yes[/bold], nothing changes. Positions, digests and usage stay. The log records who
+    erased what, when and why. Writers wait while the file is rewritten at the end.
 
     Exits with 1 if another process prevented rewriting the file; run it again later.
 
     --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
 
-    Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --dry-run[/bold]
+    Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --yes[/bold]
     """
     from agents_eventlog.adapters.cli import erase
 
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
     selection = erase.selection(
         session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
     )
-    return erase.run(db, selection, actor=actor, dry_run=dry_run, yes=yes, as_json=as_json)
+    return erase.run(db, selection, actor=actor, dry_run=not yes, as_json=as_json)
 
 
-@app.command()
+@_command(MOVE)
 def backup(
     db: Database,
     target: Annotated[
@@ -964,7 +1024,7 @@ def backup(
     backup.run(db, target, every=every, keep=keep, expect_head=expect_head, as_json=as_json)
 
 
-@app.command()
+@_command(MANAGE)
 def retain(
     db: Database,
     delete_after: Annotated[
@@ -975,9 +1035,8 @@ def retain(
         str | None,
         typer.Option(metavar="AGE", help="Erase sessions that were deleted this long ago."),
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete and erase (default: only show what would happen).")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     reason: Reason = None,
     actor: Actor = None,
     as_json: AsJson = False,
@@ -993,6 +1052,7 @@ def retain(
 
     Example: [bold]eventlog retain conversations.db --delete-after 90d --erase-after 30d[/bold]
     """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
     from agents_eventlog.adapters.cli import retain
 
     return retain.run(

@@ -9,16 +9,29 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Command = TypeVar("Command", bound="Callable[..., object]")
 
-Database = Annotated[Path, typer.Argument(metavar="DB", help="Log file.")]
-SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Session id.")]
+Database = Annotated[
+    Path, typer.Argument(metavar="DB", help="Log file or URL; may be left out with EVENTLOG_DB.")
+]
+SessionId = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Session id, or a unique beginning of it.")
+]
+WholeSessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Session id.")]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")]
+AsJson = Annotated[bool, typer.Option("--json", "-j", help="Print one JSON document per line.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do it. Without it, only show what would happen.")
+]
+Removed = Annotated[bool, typer.Option("--removed", help="Include what was removed or deleted.")]
+Tz = Annotated[
+    str,
+    typer.Option(metavar="ZONE", help="Time zone of days, months and times: Europe/Berlin ..."),
 ]
 After = Annotated[
     str | None,
@@ -29,11 +42,18 @@ Actor = Annotated[
     str | None,
     typer.Option(help="Actor to record in the log. [dim]\\[default: your login name][/dim]"),
 ]
-Session = Annotated[str | None, typer.Option(metavar="ID", help="Only this session.")]
-User = Annotated[str | None, typer.Option(metavar="ID", help="Only this user's sessions.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="Start time (inclusive).")]
+Session = Annotated[
+    str | None, typer.Option("--session", "-s", metavar="ID", help="Only this session.")
+]
+User = Annotated[
+    str | None, typer.Option("--user", "-u", metavar="ID", help="Only this user's sessions.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Start time: ISO 8601, a day, yesterday, 30d (ago)."),
+]
 Until = Annotated[
-    str | None, typer.Option(metavar="TIME", help="End time (exclusive); a date includes that day.")
+    str | None, typer.Option(metavar="TIME", help="End time, in the same forms; includes a day.")
 ]
 
 
@@ -64,6 +84,11 @@ class Which(TypedDict):
     min_items: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Only with at least N items.")
     ]
+
+
+def names(by: Sequence[str] | None, default: str) -> list[str]:
+    """Return the names of a ``--by``, which is separated by commas and may be repeated."""
+    return [name.strip() for each in by or [default] for name in each.split(",")]
 
 
 def of_sessions(command: Command) -> Command:

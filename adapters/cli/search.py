@@ -50,7 +50,7 @@ def run(
     which.update(since=terminal.time(since), until=terminal.time(until, end_of_day=True))
     has_no_query = text is None and not any(which.values())
     with terminal.conversations(path, read_only=not index) as log:
-        terminal.check_session(log, which["session_id"])
+        which["session_id"] = terminal.session_of(log, which["session_id"])
         if index:
             build_index(log, shown=not as_json)
         if index and has_no_query:
@@ -70,6 +70,8 @@ def run(
     out, aside = terminal.console(), terminal.console(stderr=True)
     for row in found:
         _print_row(out, row)
+    if not found:
+        terminal.nothing("items")
     if account := _account(found, text):
         aside.print(Text(account, style="dim"), soft_wrap=True)
     if found.cursor is not None:

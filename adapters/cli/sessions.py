@@ -13,11 +13,10 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import layout, terminal
+from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations import sessions as session_calls
 from agents_eventlog.adapters.conversations import summary
 from agents_eventlog.adapters.conversations.printable import printable
@@ -79,9 +78,8 @@ def run(
 ) -> None:
     """Print a page of sessions. Raises an EventLogError."""
     filters = _filters(which)
-    filters["session_id"] = session_id
     with terminal.conversations(path, read_only=True) as log:
-        terminal.check_session(log, session_id)
+        filters["session_id"] = terminal.session_of(log, session_id)
         try:
             rows = asyncio.run(
                 log.sessions(
@@ -95,38 +93,51 @@ def run(
             )
         except (InvalidQueryError, UnserialisableError) as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
-    shown = rows[:limit]
+        shown = rows[:limit]
+        short = {} if as_json else terminal.shorter(log, [row["session_id"] for row in shown])
     if as_json:
         for row in shown:
             terminal.print_json(session_calls.document(row))
         return
-    if shown:
-        terminal.console().print(_table(shown, deleted=deleted))
-    if shown and len(rows) > limit:
+    if not shown:
+        terminal.nothing("sessions")
+        return
+    out = terminal.console()
+    table = _table(shown, short, deleted=deleted, width=terminal.table_width(out))
+    out.print(table, soft_wrap=True)
+    if len(rows) > limit:
         more = Text(f"next page: --after {shown[-1]['cursor']}", style="dim")
-        terminal.console().print(more, soft_wrap=True)
+        out.print(more, soft_wrap=True)
 
 
-def _table(rows: list[SessionRow], *, deleted: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("session", overflow="fold", min_width=10)
-    table.add_column("title", overflow="fold", min_width=10)
-    table.add_column("user", overflow="fold", min_width=5)
-    table.add_column("deleted (UTC)" if deleted else "last used (UTC)", min_width=10)
-    for name in ("turns", "items", "tokens", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(printable(row["session_id"])),
-            Text(printable(row["title"] or "")),
-            Text(printable(row["user_id"] or "")),
-            Text((row["deleted_at"] or row["updated_at"])[:16]),
-            Text(f"{row['turn_count']:,}"),
-            Text(f"{row['item_count']:,}"),
-            Text(f"{row['total_tokens']:,}"),
-            Text(_cost(row["total_cost"], row["unpriced_requests"])),
+def _table(
+    rows: list[SessionRow], short: dict[str, str], *, deleted: bool, width: int | None
+) -> Text:
+    columns = (
+        Column("session"),
+        Column("title", least=12),
+        Column("user", minor=1, least=8),
+        Column("deleted (UTC)" if deleted else "last used (UTC)"),
+        Column("turns", right=True, minor=2),
+        Column("items", right=True, minor=3),
+        Column("tokens", right=True),
+        Column("cost", right=True),
+    )
+    cells = [
+        (
+            row["session_id"],
+            row["title"] or "",
+            row["user_id"] or "",
+            (row["deleted_at"] or row["updated_at"])[:16],
+            f"{row['turn_count']:,}",
+            f"{row['item_count']:,}",
+            f"{row['total_tokens']:,}",
+            _cost(row["total_cost"], row["unpriced_requests"]),
         )
-    return table
+        for row in rows
+    ]
+    texts = [[Text(printable(cell)) for cell in line] for line in cells]
+    return layout.table(columns, texts, width=width, shorter=short)
 
 
 def _cost(cost: float, unpriced_requests: int) -> str:
@@ -202,3 +213,6 @@ def restore(path: Path, session_id: str, *, actor: str | None, as_json: bool) ->
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
         terminal.print_json({"kind": "restored", "session_id": session_id})
+    else:
+        out = terminal.console()
+        out.print(Text(printable(f"restored session {session_id}")), soft_wrap=True)

@@ -15,11 +15,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import layout, terminal
+from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.conversation import (
     Conversation,
@@ -49,6 +48,14 @@ SHOWN_CHARACTERS = 2_000
 WHO_CELLS = 9, 16
 """Minimum and maximum width of the speaker column."""
 
+TURN_COLUMNS = (
+    Column("turn", right=True),
+    Column("time (UTC)"),
+    Column("user", least=16),
+    Column("items", right=True, minor=1),
+    Column("tools", least=10),
+)
+
 _STYLES = {"user": "bold cyan", "assistant": "bold green", "calls": "yellow", "gets": "yellow"}
 
 
@@ -68,14 +75,15 @@ def run(
     when = None if as_of is None else point(as_of)
     earlier = None if diff is None else point(diff)
 
-    def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
-        terminal.require_session(tx, session_id)
-        shown = conversation(tx, session_id, branch_id, when)
-        if earlier is None:
-            return shown, None
-        return shown, conversation(tx, session_id, shown.branch_id, earlier, may_lack=True)
-
     with terminal.opened(path, read_only=True) as log:
+        session = terminal.session_of(log, session_id)
+
+        def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
+            shown = conversation(tx, session, branch_id, when)
+            if earlier is None:
+                return shown, None
+            return shown, conversation(tx, session, shown.branch_id, earlier, may_lack=True)
+
         try:
             shown, before = log.store.read_sync(unit)
         except ConversationError as error:
@@ -99,7 +107,7 @@ def point(text: str) -> AsOf:
     if text.isascii() and text.isdigit():
         return int(text)
     try:
-        time = timestamps.instant(text, end_of_day=True)
+        time = timestamps.typed(text, datetime.now(UTC), end_of_day=True)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, f"{error}, or a version")
     is_day = "T" not in text and ":" not in text
@@ -133,7 +141,7 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
         out.print()
         out.print(Text(f"turn {turn}  {time}", style="dim"))
         numbers = len(str(max(entry.number for _, _, entry in entries)))
-        spoken = [_said(entry) for _, _, entry in entries]
+        spoken = [said_by(entry) for _, _, entry in entries]
         speakers = [
             Text(printable(summary.shortened(who)), style=_STYLES.get(who, "dim"))
             for who, _ in spoken
@@ -151,7 +159,8 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
         out.print(Text("\n").join(rows), soft_wrap=True)
 
 
-def _said(entry: Entry) -> tuple[str, str]:
+def said_by(entry: Entry) -> tuple[str, str]:
+    """Return the speaker or action of an item of a branch, and its text."""
     if isinstance(entry.item, Unreadable):
         return entry.type, f"({entry.item.why})"
     return said(entry.item)
@@ -175,19 +184,16 @@ def _print_difference(out: Console, shown: Conversation, before: Conversation) -
 
 
 def _print_turns(out: Console, shown: Conversation) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for title, justify in (("turn", "right"), ("time (UTC)", "left")):
-        table.add_column(title, justify="right" if justify == "right" else "left", no_wrap=True)
-    table.add_column("user", overflow="fold")
-    table.add_column("items", justify="right", no_wrap=True)
-    table.add_column("tools", overflow="fold")
+    rows = []
     for turn in by_turn(shown.entries):
-        opening = "" if turn.opening is None else _said(turn.opening)[1]
-        table.add_row(
+        opening = "" if turn.opening is None else said_by(turn.opening)[1]
+        cells = (
             str(turn.number),
             timestamps.minute(turn.entries[0].occurred_at),
-            Text(printable(summary.shortened(opening))),
+            printable(summary.shortened(opening)),
             f"{len(turn.entries):,}",
-            Text(printable(", ".join(turn.tools))),
+            printable(", ".join(turn.tools)),
         )
-    out.print(table)
+        rows.append([Text(cell) for cell in cells])
+    table = layout.table(TURN_COLUMNS, rows, width=terminal.table_width(out))
+    out.print(table, soft_wrap=True)

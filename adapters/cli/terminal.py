@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from agents_eventlog import projections
+from agents_eventlog.adapters.cli import pager
 from agents_eventlog.adapters.conversations import json_lines, timestamps
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, recording
@@ -29,11 +30,12 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
     UnknownProjectionError,
 )
+from agents_eventlog.eventlog.reader import session_ids
 from agents_eventlog.eventlog.storage.engines import POSTGRES, engine_for
 from agents_eventlog.eventlog.storage.pending import UNEXPECTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
     from rich.text import Text
@@ -42,8 +44,14 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
-WIDEST = 100
-"""Maximum line width, because longer lines are hard to read on any terminal."""
+PIPED_WIDTH = 100
+"""Width of folded texts that do not go to a terminal, unless COLUMNS is set."""
+DATABASE = "EVENTLOG_DB"
+"""The environment variable with the log for commands without DB."""
+PANELS = ("Inspect", "Cost", "Manage", "Move", "Maintain")
+"""The panels of the help, in order."""
+LEAST_PREFIX = 4
+"""Minimum length of the beginning of a session id that is accepted for the whole id."""
 
 _opened: ContextVar[Path | None] = ContextVar("_opened", default=None)
 
@@ -112,6 +120,36 @@ def _can_be_opened(path: str) -> bool:
     return not os.path.exists(path) or os.access(path, os.R_OK)  # noqa: PTH110 - nothing is raised
 
 
+class Command(TyperCommand):
+    """A command on a log; without DB it uses the one in EVENTLOG_DB."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; insert DB if EVENTLOG_DB is set and they do not name a log."""
+        database = os.environ.get(DATABASE)
+        if not database or all(parameter.name != "db" for parameter in self.params):
+            return super().parse_args(ctx, args)
+        if not self._names_a_log(ctx, args) and not self._trial(ctx, [database, *args]).args:
+            args = [database, *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; long output for people goes to a pager."""
+        is_for_people = not any(ctx.params.get(name) for name in ("as_json", "as_csv", "follow"))
+        with pager.paged(is_wanted=is_for_people and ctx.info_name in pager.COMMANDS):
+            return super().invoke(ctx)
+
+    def _names_a_log(self, ctx: Any, args: list[str]) -> bool:
+        """Return whether the first argument is a URL or the path of a file."""
+        path = self._trial(ctx, args).params.get("db")
+        return path is not None and (isinstance(path, Url) or path.exists())
+
+    def _trial(self, ctx: Any, args: list[str]) -> Any:
+        """Parse without errors, into a context of its own."""
+        trial = type(ctx)(self, info_name=ctx.info_name, parent=ctx.parent, resilient_parsing=True)
+        super().parse_args(trial, [*args])
+        return trial
+
+
 class Commands(TyperGroup):
     """
     The commands, with shared exit codes and error handling.
@@ -136,6 +174,18 @@ class Commands(TyperGroup):
             # Typer keeps the line breaks of the docstring, which are wrong on a narrower terminal.
             command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
         return command
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, in the order of the help."""
+        panels = [getattr(command, "rich_help_panel", None) for command in self.commands.values()]
+        order = {panel: PANELS.index(panel) for panel in {*panels} & {*PANELS}}
+        return sorted(
+            self.commands,
+            key=lambda name: (
+                order.get(getattr(self.commands[name], "rich_help_panel", None), len(PANELS)),
+                name,
+            ),
+        )
 
     def invoke(self, ctx: Any) -> None:
         """Run the selected command."""
@@ -172,11 +222,11 @@ def fail(code: ExitCode, why: object) -> NoReturn:
 
 
 def time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
-    """Parse a time; exit with USAGE if it is invalid."""
+    """Parse a time: ISO 8601, today, yesterday, or 30d; exit with USAGE if it is invalid."""
     if text is None:
         return None
     try:
-        instant = timestamps.instant(text, end_of_day=end_of_day)
+        instant = timestamps.typed(text, datetime.now(UTC), end_of_day=end_of_day)
     except ValueError as error:
         fail(ExitCode.USAGE, error)
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
@@ -192,9 +242,37 @@ def console(*, stderr: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    made = Leaving(stderr=stderr, markup=False, emoji=False, highlight=False)
-    made.width = min(made.width, WIDEST)
+    paged = None if stderr else pager.width.get()
+    made = Leaving(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=bool(paged) or None,
+    )
+    if paged is not None:
+        made.width = paged
+    elif not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = PIPED_WIDTH
     return made
+
+
+def table_width(out: Console) -> int | None:
+    """Return the width that a table may have; None if it may be as wide as its content."""
+    return out.width if out.is_terminal or "COLUMNS" in os.environ else None
+
+
+def nothing(what: str) -> None:
+    """Report on stderr that nothing matches; the exit code stays 0."""
+    from rich.text import Text
+
+    console(stderr=True).print(Text(f"no {what} found", style="dim"), soft_wrap=True)
+
+
+def check_dry_run(*, yes: bool, dry_run: bool) -> None:
+    """Exit with USAGE for both options; without either, a command that removes content only previews."""
+    if yes and dry_run:
+        fail(ExitCode.USAGE, "--yes and --dry-run cannot be combined")
 
 
 def folded(out: Console, row: Text, words: Text) -> Text:
@@ -265,7 +343,63 @@ def check_session(log: EventLog, session_id: str | None) -> None:
         try:
             log.store.read_sync(lambda tx: require_session(tx, session_id))
         except SessionNotFoundError as error:
-            fail(ExitCode.USAGE, error)
+            meant = _beginning_with(log, session_id)
+            fail(
+                ExitCode.USAGE,
+                f"{error}: expected the whole id, as {meant[0]!r}" if meant else error,
+            )
+
+
+@overload
+def session_of(log: EventLog, given: str) -> str: ...
+@overload
+def session_of(log: EventLog, given: None) -> None: ...
+@overload
+def session_of(log: EventLog, given: str | None) -> str | None: ...
+def session_of(log: EventLog, given: str | None) -> str | None:
+    """
+    Return the id of a session from its id, or from a beginning that no other id has.
+
+    Exits with USAGE if the session never existed or the beginning is ambiguous; deleted ones are accepted.
+    """
+    if given is None:
+        return None
+    try:
+        log.store.read_sync(lambda tx: require_session(tx, given))
+    except SessionNotFoundError as error:
+        found = _beginning_with(log, given)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            examples = f"{found[0]!r}, {found[1]!r}"
+            fail(
+                ExitCode.USAGE,
+                f"ambiguous session id {given!r}: several begin with it: {examples} ...",
+            )
+        fail(ExitCode.USAGE, error)
+    return given
+
+
+def _beginning_with(log: EventLog, prefix: str) -> list[str]:
+    """Return up to two ids that begin with a prefix."""
+    if len(prefix) < LEAST_PREFIX or not prefix.isprintable():
+        return []
+    return log.store.read_sync(lambda tx: session_ids(tx, prefix, limit=2))
+
+
+def shorter(log: EventLog, ids: Iterable[str]) -> dict[str, str]:
+    """Return a unique beginning of each id that can be shortened, for a table that needs the room."""
+
+    def unit(tx: Transaction) -> dict[str, str]:
+        short = {}
+        for session_id in ids:
+            for length in range(8, len(session_id) - 4, 4):
+                if len(session_ids(tx, session_id[:length], limit=2)) == 1:
+                    short[session_id] = session_id[:length]
+                    break
+        return short
+
+    return log.store.read_sync(unit)
 
 
 @contextmanager

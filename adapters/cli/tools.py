@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import layout, terminal
+from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import InvalidQueryError
 
@@ -39,9 +38,12 @@ def run(
     first, last = terminal.time(since), terminal.time(until, end_of_day=True)
     try:
         with terminal.conversations(path, read_only=True) as log:
-            terminal.check_session(log, session_id)
+            session = terminal.session_of(log, session_id)
             rows = asyncio.run(
-                log.tools(by, session_id=session_id, user_id=user_id, since=first, until=last)
+                log.tools(by, session_id=session, user_id=user_id, since=first, until=last)
+            )
+            short = terminal.shorter(
+                log, {row["session_id"] for row in rows if "session_id" in row}
             )
     except InvalidQueryError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
@@ -50,17 +52,19 @@ def run(
             terminal.print_json({"kind": "tool", **row})
         return
     if not rows:
+        terminal.nothing("tool calls")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for name in rows[0]:
-        title = name.removesuffix("_name").removesuffix("_id")
-        is_number = name in NUMBERS
-        table.add_column(title, justify="right" if is_number else "left", no_wrap=is_number)
-    for row in rows:
-        table.add_row(
-            *(
-                Text(f"{value:,}" if isinstance(value, int) else printable(str(value or "-")))
-                for value in row.values()
-            )
-        )
-    terminal.console().print(table)
+    columns = [
+        Column(name.removesuffix("_name").removesuffix("_id"), right=name in NUMBERS)
+        for name in rows[0]
+    ]
+    cells = [
+        [
+            Text(f"{value:,}" if isinstance(value, int) else printable(str(value or "-")))
+            for value in row.values()
+        ]
+        for row in rows
+    ]
+    out = terminal.console()
+    width = terminal.table_width(out)
+    out.print(layout.table(columns, cells, width=width, shorter=short), soft_wrap=True)

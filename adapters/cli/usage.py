@@ -4,7 +4,7 @@
 Documents of ``--json``, one per line: ``usage`` for each group (its keys, then total_runs, total_requests,
 total_tokens, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
 total_cost in USD, unpriced_requests), then ``total`` with the same sums. ``repriced``: requests, changed,
-sessions, unpriced, cost_before, cost_after, is_dry. ``budget`` (of ``usage --budget``): its keys (run_id,
+sessions, unpriced, cost_before, cost_after, dry_run. ``budget`` (of ``usage --budget``): its keys (run_id,
 session_id or user_id; day or month), total_cost, total_tokens, unpriced_requests, limit_usd, limit_tokens,
 is_exceeded.
 """
@@ -18,13 +18,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import layout, terminal
+from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations import budgets, summary, timestamps
 from agents_eventlog.adapters.conversations import usage as usage_calls
 from agents_eventlog.adapters.conversations.printable import printable
@@ -32,7 +32,7 @@ from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY, UsageQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -51,6 +51,8 @@ COLUMNS: Final = {
     "USD": "total_cost",
     "unpriced": "unpriced_requests",
 }
+MINOR: Final = {"unpriced": 8, "cached": 7, "runs": 6, "requests": 5}
+"""Columns that are left out on a narrow terminal; the highest number first."""
 UNKNOWN: Final = "(none)"
 BAR_CELLS: Final = 20
 _FORMULA: Final = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]")
@@ -73,13 +75,12 @@ def usage(
     """Print usage and cost. Raises an EventLogError."""
     if as_json and as_csv:
         terminal.fail(terminal.ExitCode.USAGE, "--json and --csv cannot be combined")
-    names = [name.strip() for each in by for name in each.split(",")] or ["model"]
-    query = _query(names, since, until, tz)._replace(
-        user_id=user_id, session_id=session_id, live=live
-    )
+    query = _query(by, since, until, tz)._replace(user_id=user_id, live=live)
     with terminal.opened(path, read_only=True) as log:
-        terminal.check_session(log, session_id)
+        query = query._replace(session_id=terminal.session_of(log, session_id))
         answer: dict[str, Any] = {**log.store.read_sync(lambda tx: usage_calls.ask(tx, query))}
+        shown = [group["session_id"] for group in answer["groups"] if "session_id" in group]
+        short = {} if as_json or as_csv else terminal.shorter(log, shown)
     if as_json:
         for document in usage_calls.documents(answer):
             terminal.print_json(document)
@@ -92,7 +93,7 @@ def usage(
         for group in groups:
             writer.writerow({name: _cell(value) for name, value in group.items()})
     else:
-        _print_table(terminal.console(), keys, groups, answer)
+        _print_table(terminal.console(), keys, groups, answer, short)
 
 
 def budget(
@@ -110,13 +111,15 @@ def budget(
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
     with terminal.conversations(path, read_only=True) as log:
-        terminal.check_session(log, session_id)
+        session_id = terminal.session_of(log, session_id)
         found = asyncio.run(log.budget_usage(limit, user_id=user_id, session_id=session_id))
     if as_json:
         for used in found:
             terminal.print_json(_budget_document(used))
     else:
-        terminal.console().print(_budget_table(found))
+        out = terminal.console()
+        table = _budget_table(found, terminal.table_width(out))
+        out.print(table, soft_wrap=True)
     return not any(used.is_exceeded for used in found)
 
 
@@ -133,19 +136,18 @@ def _budget_document(used: BudgetUsage) -> dict[str, JSON]:
     }
 
 
-def _budget_table(found: Sequence[BudgetUsage]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+def _budget_table(found: Sequence[BudgetUsage], width: int | None) -> Text:
     keys = [*dict.fromkeys(key for used in found for key in used.keys)]
-    for key in keys:
-        table.add_column(key.removesuffix("_id"), overflow="fold")
-    for title in ("tokens", "USD", "unpriced", "used"):
-        table.add_column(title, justify="right", no_wrap=True)
+    numbers = ("tokens", "USD", "unpriced", "used")
+    columns = [Column(key.removesuffix("_id")) for key in keys]
+    columns += [Column(title, right=True, minor=int(title == "unpriced")) for title in numbers]
+    rows = []
     for used in found:
         names = [Text(printable(used.keys.get(key) or "")) for key in keys]
         share = Text(f"{used.fraction:.0%}", style="bold red" if used.is_exceeded else "")
-        cost = summary.usd(used.cost_usd)
-        table.add_row(*names, f"{used.tokens:,}", cost, f"{used.unpriced_requests:,}", share)
-    return table
+        cells = (f"{used.tokens:,}", summary.usd(used.cost_usd), f"{used.unpriced_requests:,}")
+        rows.append([*names, *map(Text, cells), share])
+    return layout.table(columns, rows, width=width)
 
 
 def _cell(value: JSON) -> JSON:
@@ -171,13 +173,13 @@ def reprice(
     """Reprice recorded requests; print a summary. Raises an EventLogError."""
     from agents_eventlog.adapters.conversations import repricing
 
-    query = _query((), since, until)._replace(session_id=session_id)
+    query = _query((), since, until)
     with (
         terminal.opened(path, read_only=dry_run, with_projections=not dry_run) as log,
         terminal.acting(actor),
         _status(shown=not as_json) as status,
     ):
-        terminal.check_session(log, session_id)
+        query = query._replace(session_id=terminal.session_of(log, session_id))
 
         def show(done: RepriceResult) -> None:
             if status is not None:
@@ -199,7 +201,7 @@ def reprice(
 
 
 def _sentence(done: RepriceResult) -> str:
-    verb = "would reprice" if done.is_dry else "repriced"
+    verb = "would reprice" if done.dry_run else "repriced"
     changed = f"{verb} {done.changed:,} of {summary.counted(done.requests, 'request')}"
     sessions = summary.counted(done.sessions, "session")
     costs = f"{summary.usd(done.cost_before)} -> {summary.usd(done.cost_after)} USD"
@@ -211,37 +213,46 @@ def _query(by: Sequence[str], since: str | None, until: str | None, tz: str = "U
     """Return the usage query; exit with USAGE if it is invalid."""
     try:
         zone = timestamps.zone(tz)
-        start, end = timestamps.typed_period(since, until, zone)
+        start, end = timestamps.typed_period(since, until, zone, datetime.now(UTC))
         return UsageQuery(by=usage_queries.check_by(by), since=start, until=end, tz=zone)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
 
 
 def _print_table(
-    out: Console, keys: Sequence[str], groups: list[dict[str, JSON]], total: dict[str, JSON]
+    out: Console,
+    keys: Sequence[str],
+    groups: list[dict[str, JSON]],
+    total: dict[str, JSON],
+    short: Mapping[str, str],
 ) -> None:
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_footer=len(groups) > 1
-    )
-    for number, key in enumerate(keys):
-        table.add_column(key.removesuffix("_id"), footer="" if number else "total", overflow="fold")
-    for title, name in COLUMNS.items():
-        table.add_column(title, footer=_shown(name, total), justify="right", no_wrap=True)
     bars = _bars(groups) if out.is_terminal and {"day", "month"} & set(keys) else None
-    if bars is not None:
-        table.add_column("", no_wrap=True)
+    columns = [Column(key.removesuffix("_id")) for key in keys]
+    columns += [Column(title, right=True, minor=MINOR.get(title, 0)) for title in COLUMNS]
+    columns += [] if bars is None else [Column("", minor=9)]
     is_timeline = keys[0] in {"day", "month", "turn"}
     order = sorted(
         range(len(groups)), key=lambda place: 0 if is_timeline else _weight(groups[place])
     )
+    rows = []
     for place in order:
         group = groups[place]
-        cells = [
-            Text(UNKNOWN if group[key] is None else printable(str(group[key]))) for key in keys
-        ]
+        names = [UNKNOWN if group[key] is None else printable(str(group[key])) for key in keys]
         numbers = [_shown(name, group) for name in COLUMNS.values()]
-        table.add_row(*cells, *numbers, *([] if bars is None else [bars[place]]))
-    out.print(table)
+        rows.append(
+            [Text(cell) for cell in (*names, *numbers, *(bars[place : place + 1] if bars else []))]
+        )
+    footer: list[Text] = []
+    if len(groups) > 1:
+        sums = [_shown(name, total) for name in COLUMNS.values()]
+        footer = [Text("total"), *[Text("")] * (len(keys) - 1), *map(Text, sums)]
+        footer += [] if bars is None else [Text("")]
+    if groups:
+        width = terminal.table_width(out)
+        table = layout.table(columns, rows, width=width, footer=footer, shorter=short)
+        out.print(table, soft_wrap=True)
+    else:
+        terminal.nothing("usage")
     if unpriced := total["unpriced_requests"]:
         verb = "has" if unpriced == 1 else "have"
         note = f"{summary.counted(unpriced, 'request')} {verb} no known price: not in the sum"

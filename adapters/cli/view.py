@@ -71,7 +71,7 @@ def _serve(
     opens: bool,
 ) -> None:
     with terminal.conversations(path, read_only=True) as log:
-        terminal.check_session(log, session_id)
+        session_id = terminal.session_of(log, session_id)
         listener = _listen(host, port)
         number = listener.getsockname()[1]
         names = {*LOOPBACK[:1], "localhost", "[::1]", _bracketed(host), *allowed}

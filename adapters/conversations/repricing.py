@@ -31,7 +31,7 @@ class RepriceResult:
     requests: the number of requests that were checked.
     changed: the number of requests whose cost changed; sessions: the number of their sessions.
     unpriced: the number of requests without a known price, also after this.
-    is_dry: whether it was a dry run.
+    dry_run: whether it was a dry run.
     cost_before, cost_after: the cost of all checked requests, in USD.
     """
 
@@ -41,7 +41,7 @@ class RepriceResult:
     unpriced: int = 0
     cost_before: float = 0.0
     cost_after: float = 0.0
-    is_dry: bool = False
+    dry_run: bool = False
 
 
 @dataclass
@@ -71,7 +71,7 @@ def reprice(
     Costs that an application computed stay, unless ``prices`` is not None. Requests to a model without a
     price keep their recorded cost. The call may be interrupted at any time and repeated.
     """
-    done = RepriceResult(is_dry=dry_run)
+    done = RepriceResult(dry_run=dry_run)
     counts = _Counts()
     for session_ids in _sessions(store, wanted.session_id):
         for session_id in session_ids:

@@ -13,6 +13,7 @@ from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _UNITS = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -40,6 +41,26 @@ def instant(text: str, *, end_of_day: bool = False, tz: tzinfo = UTC) -> int:
                 f"got {text!r}"
             ) from None
     return _of_day(day, tz, end=end_of_day)
+
+
+def typed(text: str, now: datetime, *, end_of_day: bool = False, tz: tzinfo = UTC) -> int:
+    """
+    Parse a time as ``instant`` does, and also ``today``, ``yesterday``, and a duration before ``now``: 30d.
+
+    Raises ValueError.
+    """
+    if text in {"today", "yesterday"}:
+        day = now.astimezone(tz).date() - timedelta(days=text == "yesterday")
+        return _of_day(day, tz, end=end_of_day)
+    if _DURATION.fullmatch(text):
+        try:
+            return microseconds(now - duration(text))
+        except OverflowError:
+            return EARLIEST
+    try:
+        return instant(text, end_of_day=end_of_day, tz=tz)
+    except ValueError as error:
+        raise ValueError(f"{error}; yesterday and 30d are accepted, too") from None
 
 
 def _of_day(day: date, tz: tzinfo, *, end: bool) -> int:
@@ -76,12 +97,18 @@ def period(since: object, until: object, tz: tzinfo = UTC) -> tuple[int | None, 
 
 
 def typed_period(
-    since: str | None, until: str | None, tz: tzinfo = UTC
+    since: str | None, until: str | None, tz: tzinfo = UTC, now: datetime | None = None
 ) -> tuple[int | None, int | None]:
-    """Parse the start and the end of a period, as ``period`` does. Raises ValueError."""
+    """Parse the start and the end of a period; with ``now``, as ``typed`` does. Raises ValueError."""
+
+    def parsed(text: str, *, end_of_day: bool = False) -> int:
+        if now is None:
+            return instant(text, end_of_day=end_of_day, tz=tz)
+        return typed(text, now, end_of_day=end_of_day, tz=tz)
+
     return _in_order(
-        None if since is None else instant(since, tz=tz),
-        None if until is None else instant(until, end_of_day=True, tz=tz),
+        None if since is None else parsed(since),
+        None if until is None else parsed(until, end_of_day=True),
     )
 
 
@@ -114,7 +141,7 @@ def current(period: Literal["day", "month"], now: int, tz: tzinfo) -> tuple[int,
 
 def duration(text: str) -> timedelta:
     """Parse a duration: a number and s, m, h, d or w. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
+    found = _DURATION.fullmatch(text)
     if found is None:
         raise ValueError(f"invalid duration: expected for example 30d, 12h or 2w, got {text!r}")
     return int(found[1]) * _UNITS[found[2]]

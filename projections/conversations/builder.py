@@ -571,7 +571,14 @@ class _Batch:
 
     def session_forked(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
-        if isinstance(event, SessionForked):
+        if not isinstance(event, SessionForked):
+            return
+        self.write_items()
+        branch = self.branch(recorded, recorded.branch_id or MAIN)
+        newest = branch_tree.newest(self.tx, branch.pointer)
+        last = None if newest is None else newest.ref
+        is_forked = last is not None and last.position < (branch.segment_id or 0)
+        if forks.fits(event, recorded.version, last, is_last_forked=is_forked):
             branch = self.live_branch(recorded, recorded.branch_id or MAIN, session)
             self.put(recorded, session, branch, forks.items(event))
             forks.put(self.tx, recorded.session_id, event)

@@ -7,9 +7,10 @@ added before, so those and only those have a smaller position than their segment
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from agents_eventlog.eventlog.events import SessionForked
+from agents_eventlog.eventlog.events import ItemRef, SessionForked
 from agents_eventlog.eventlog.item_kind import ItemKind, classify
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -92,3 +93,15 @@ def with_forks(
         return sessions
     own, parameters = sessions
     return WITH_FORKS.format(own=own), (*parameters, *parameters)
+
+
+def fits(event: SessionForked, version: int, last: ItemRef | None, *, is_last_forked: bool) -> bool:
+    """
+    Whether a fork's items can follow the last item of a branch: at the beginning of the session, or after
+    other forked items, in ascending order.
+    """
+    refs = [ItemRef(position, index) for position, index, _ in items(event)]
+    if last is not None:
+        refs.insert(0, last)
+    is_place = version == 1 if last is None else is_last_forked
+    return is_place and all(one < other for one, other in pairwise(refs))

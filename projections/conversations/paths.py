@@ -391,11 +391,7 @@ class Paths:
                 refs = [ItemRef(position, index) for index in range(len(items))]
                 self._redact(recorded, refs, reason)
             case events.SessionForked() as event:
-                items_of_fork = forks.items(event)
-                refs = [ItemRef(position, index) for position, index, _ in items_of_fork]
-                self.forked.update(ref.position for ref in refs)
-                kinds = [kind for *_, kind in items_of_fork]
-                self._put(recorded, here, self.tip(here), refs, kinds)
+                self._fork(recorded, here, event)
             case events.ItemsReplaced(first_item=first, items=items):
                 tip = self.tip(here)
                 start = ROOT if first is None else self._on_path(first, tip)
@@ -421,6 +417,16 @@ class Paths:
         for ref in refs:
             redacted = Redacted(ref, recorded.version, recorded.position, reason)
             self.redactions.setdefault(ref.position, []).append(redacted)
+
+    def _fork(self, recorded: RecordedEvent, here: str, event: events.SessionForked) -> None:
+        tip = self.tip(here)
+        last = None if tip == ROOT else self.nodes[tip].ref
+        is_forked = last is not None and last.position in self.forked
+        if forks.fits(event, recorded.version, last, is_last_forked=is_forked):
+            found = forks.items(event)
+            refs = [ItemRef(position, index) for position, index, _ in found]
+            self.forked.update(ref.position for ref in refs)
+            self._put(recorded, here, tip, refs, [kind for *_, kind in found])
 
     def _create(self, recorded: RecordedEvent, event: events.BranchCreated) -> None:
         if event.from_branch_id == MAIN and not self.exists(MAIN):

@@ -115,6 +115,7 @@ LAST_CHANGES = f"""
     ORDER BY version DESC
 """
 TIME = "SELECT recorded_at, metadata FROM events WHERE position = ?"
+ORIGINS = "SELECT position, branch_id, metadata FROM events WHERE session_id = ?"
 TIMES = "SELECT position, recorded_at, metadata FROM events WHERE session_id = ?"
 TIMES_OF_FORKED = """
     SELECT e.position, e.recorded_at, e.metadata
@@ -555,6 +556,16 @@ def time(tx: Transaction, position: int) -> int:
     """Return when an event happened (µs since 1970 UTC)."""
     recorded_at, metadata = tx.execute(TIME, (position,)).fetchone()
     return occurred_at(recorded_at, metadata, position)
+
+
+def origins(tx: Transaction, session_id: str) -> dict[int, tuple[str, str | None]]:
+    """Return the branch and the actor of a session's events, by position."""
+    found = {}
+    for position, branch_id, metadata in tx.execute(ORIGINS, (session_id,)):
+        bound = {} if metadata is None else codec.decode_recording(metadata, position=position)
+        actor = bound.get("actor")
+        found[position] = (branch_id or MAIN, actor if isinstance(actor, str) else None)
+    return found
 
 
 def times(tx: Transaction, session_id: str) -> dict[int, int]:

@@ -504,7 +504,7 @@ def test_no_command_shows_a_redacted_item(tmp_path: Path) -> None:
         ("show", path, "s", "--json"),
         ("show", path, "s", "--turns"),
         ("search", path, "4111"),
-        ("search", path, "4111", "--all", "--json"),
+        ("search", path, "4111", "--removed", "--json"),
         ("audit", path),
         ("audit", path, "--json"),
         ("audit", path, "--full"),

@@ -105,7 +105,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     ("audit", "talk", "--json"),
     ("usage", "--by", "session"),
     ("search", "zwei", "--json"),
-    ("search", "secret", "--all", "--json"),
+    ("search", "secret", "--removed", "--json"),
     ("tools",),
     ("export",),
     ("replay",),

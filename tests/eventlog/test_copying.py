@@ -339,6 +339,17 @@ async def test_an_error_names_ten_sessions_and_counts_the_others(
         assert len(caught.value.sessions) == 12
 
 
+@pytest.mark.parametrize("target", ENGINES)
+async def test_a_reference_to_an_event_that_does_not_exist_stays_one(
+    place: Callable[[str], str], target: str
+) -> None:
+    async with EventLog.open(place("sqlite")) as log, EventLog.open(place(target)) as copy:
+        await log.append("s", ItemPopped(item=ItemRef(position=99, index=0)))
+        assert (await copy_log(log, copy)).events == 1
+        (event,) = [each.event async for each in copy.read()]
+        assert event == ItemPopped(item=ItemRef(position=0, index=0))
+
+
 async def test_an_empty_log_is_copied_as_an_empty_log(place: Callable[[str], str]) -> None:
     async with EventLog.open(place("postgres")) as log, EventLog.open(place("sqlite")) as copy:
         copied = await copy_log(log, copy)

@@ -642,6 +642,27 @@ async def test_an_append_whose_connection_is_cut_in_the_commit_happens_once(
     proxy.close()
 
 
+@pytest.mark.parametrize("forward", [True, False], ids=["after", "before"])
+async def test_a_lease_whose_connection_is_cut_in_the_commit_is_taken_once(
+    server: Server, forward: bool
+) -> None:
+    proxy = Proxy(server, forward=forward)
+    schema = dsn.target(dsn.resolve(server.url())).schema
+    async with EventLog.open(proxy.url(server, schema)) as log:
+        await log.write(leases.prepare)
+        proxy.cut_next = True
+        lease = await log.write(lambda tx: leases.take(tx, "s", "me", 10**9))
+        assert await log.query(leases.held) == [lease]
+        assert lease.token == 1
+    proxy.close()
+
+
+async def test_a_transaction_that_a_new_server_does_not_know_was_not_committed(url: str) -> None:
+    async with EventLog.open(url) as log:
+        connection = log.store._connection
+        assert log.store._writer.call(lambda _: connection._status(str(10**9))) == "aborted"
+
+
 async def test_an_outcome_that_cannot_be_found_out_is_said(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The web service of the README is safe as it stands."""
+"""The web service of the manual is safe as it is written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, Runner
+from agents import Agent
 from httpx import ASGITransport, AsyncClient
 
 from agents_eventlog import AdvancedSQLiteSession
-from agents_eventlog.eventlog.errors import SessionBusyError
 from agents_eventlog.testing import ScriptedModel, reply
-from tests.readme import PYTHON
+from tests.manual import page
 
 
 @pytest.fixture
@@ -24,14 +23,10 @@ async def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedMode
 
 @pytest.fixture
 def client(model: ScriptedModel) -> AsyncClient:
-    namespace: dict[str, Any] = {
-        "AdvancedSQLiteSession": AdvancedSQLiteSession,
-        "Runner": Runner,
-        "SessionBusyError": SessionBusyError,
-        "agent": Agent(name="Assistant", model=model),
-    }
-    [code] = [block for block in PYTHON if "FastAPI()" in block]
+    namespace: dict[str, Any] = {}
+    [code] = [code for code in page("guides/chat-service").code("python") if "FastAPI()" in code]
     exec(code, namespace)
+    namespace["agent"] = Agent(name="Assistant", model=model)
     return AsyncClient(transport=ASGITransport(namespace["app"]), base_url="http://test")
 
 

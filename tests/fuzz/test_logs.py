@@ -38,7 +38,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("show", "s", "--turns"),
     ("show", SESSION, "--as-of", "3"),
     ("show", SESSION, "--diff", "2020-01-01"),
-    ("branches", SESSION, "--all"),
+    ("branches", SESSION, "--removed"),
     ("doctor",),
     ("doctor", "--json"),
     ("export",),
@@ -48,7 +48,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 ANSWERS: tuple[tuple[str, ...], ...] = (
     ("export",),
     *(("show", each, "--json") for each in (SESSION, "s", "u")),
-    ("branches", SESSION, "--all"),
+    ("branches", SESSION, "--removed"),
 )
 ROUNDS = 4
 PROOF_ROUNDS = 400

@@ -74,13 +74,15 @@ def pictured(then: Transaction, session_id: str) -> dict[str, Any]:
     return found
 
 
-def folded(events: list[RecordedEvent], session_id: str) -> dict[str, Any]:
-    """Return the same picture of the fold, with contents looked up in the events."""
+def folded(
+    events: list[RecordedEvent], session_id: str, everything: list[RecordedEvent]
+) -> dict[str, Any]:
+    """Return the same picture of the fold, with contents from the events; of forked items, from all."""
     state = fold(events)
     if session_id not in state.sessions:
         return {}
     session = state.sessions[session_id]
-    content = contents(events)
+    content = {**contents(everything), **contents(events)}
     rows = meant(state)[session_id]["branches"]
     is_gone = session.deleted_at is not None
     return {
@@ -110,7 +112,7 @@ def test_every_version_reads_as_the_fold_of_its_prefix(events: list[RecordedEven
             own = [e for e in events if e.session_id == session_id]
             for version in range(len(own) + 1):
                 with past.session_as_of(tx, session_id, version) as then:
-                    assert pictured(then, session_id) == folded(own[:version], session_id)
+                    assert pictured(then, session_id) == folded(own[:version], session_id, events)
 
 
 @given(histories())

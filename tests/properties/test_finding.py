@@ -223,10 +223,16 @@ def expected(log: EventLog, sought: ItemQuery) -> set[Place]:
                 content = left.get(item.ref.position, [])[item.ref.index]
                 if is_sought(present[item.ref.position], content, sought):
                     places.setdefault((session_id, item.ref), []).append(name)
+    matching = {place: x for place, x in places.items() if sought.branch_id in (None, *x)}
+    first: dict[ItemRef, str] = {}  # the session that an item was added to, or else the first fork
+    for session_id, ref in sorted(matching):
+        if session_id == present[ref.position].session_id:
+            first[ref] = session_id
+        first.setdefault(ref, session_id)
     return {
-        (*place, tuple(sorted(names)))
-        for place, names in places.items()
-        if sought.branch_id in (None, *names)
+        (session_id, ref, tuple(sorted(names)))
+        for (session_id, ref), names in matching.items()
+        if first[ref] == session_id
     }
 
 

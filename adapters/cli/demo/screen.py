@@ -139,7 +139,6 @@ class View:
                 Text(recorded.type, style="cyan"),
                 _plain(recorded.branch_id or ""),
                 audit.line(
-                    recorded,
                     event_descriptions.describe_event(
                         recorded, histories.paths[recorded.session_id], popped
                     ),

@@ -13,7 +13,10 @@ DESCRIPTION = (
     "has the WAL-reset bug: connections that write or checkpoint at the same moment can, very rarely, "
     "damage the file"
 )
-ADVICE = "one writing process is safe; with several, use SQLite 3.51.3 or newer"
+ADVICE = (
+    "one writing process is safe. If several write this file (web workers, jobs), run a Python with SQLite "
+    "3.51.3 or newer (python.org, uv, conda-forge), write from one process, or move to PostgreSQL"
+)
 
 _warned: set[str] = set()
 

@@ -283,7 +283,7 @@ def test_times_are_when_it_happened_and_a_day_counts_whole(path: Path) -> None:
     "options",
     [
         ["--type", "item_poped"],
-        ["--since", "yesterday"],
+        ["--since", "last week"],
         ["--until", "2026-13-01"],
         ["--limit", "-1"],
         ["--limit", "x"],

@@ -42,7 +42,7 @@ def test_live_branches_have_their_fork_sizes_and_use(db: Path) -> None:
 
 
 def test_turns_after_each_fork_are_shown_by_their_first_words(db: Path) -> None:
-    printed = run("branches", db, "support-42", "--turns", "--all", "--json")
+    printed = run("branches", db, "support-42", "--turns", "--removed", "--json")
     turns = [
         (each["branch_id"], each["turn"], each["first_words"], each["removed"])
         for each in documents(printed, "turn")
@@ -69,14 +69,14 @@ def test_a_removed_or_erased_turn_says_so(path: Path) -> None:
 
 
 def test_deleted_branches_are_there_when_asked_for_and_counted_when_not(db: Path) -> None:
-    draft = branches(db, "support-42", "--all")["draft"]
+    draft = branches(db, "support-42", "--removed")["draft"]
     assert (draft["is_live"], draft["ended"], draft["last_version"]) == (False, "deleted", 9)
-    shown = run("branches", db, "support-42", "--all").stdout
+    shown = run("branches", db, "support-42", "--removed").stdout
     assert "draft" in shown
     assert "--as-of 9" in shown
     text = run("branches", db, "support-42").stdout
     assert "draft" not in text
-    assert "1 deleted: --all shows them" in text
+    assert "1 deleted: --removed shows them" in text
 
 
 def test_the_tree_hangs_each_branch_under_the_one_it_left(path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_tree_hangs_each_branch_under_the_one_it_left(path: Path) -> None:
         names = {name: line for name in "bc" for line in lines if f"─ {name} " in line}
         return {name: line.index(f"{name} ") for name, line in names.items()}
 
-    whole = columns("--all")
+    whole = columns("--removed")
     assert whole["b"] < whole["c"]
     assert columns().keys() == {"c"}  # under the nearest that is left
 
@@ -125,11 +125,11 @@ def test_cleared_branches_and_those_of_a_deleted_session_have_ended(path: Path) 
             ("s", "main", ItemsAdded(items=[user("2")])),
         ],
     )
-    found = branches(path, "s", "--all")
+    found = branches(path, "s", "--removed")
     assert (found["b"]["ended"], found["b"]["last_version"]) == ("cleared", 2)
     assert (found["main"]["is_live"], found["main"]["ended"]) == (True, None)
     write(path, [("s", None, SessionDeleted())])
-    found = branches(path, "s", "--all")
+    found = branches(path, "s", "--removed")
     assert {name: (each["ended"], each["last_version"]) for name, each in found.items()} == {
         "b": ("cleared", 2),
         "main": ("deleted", 4),
@@ -149,12 +149,12 @@ def test_a_deletion_of_the_session_that_was_undone_ends_no_branch(path: Path) ->
             ("s", "b", BranchDeleted(branch_id="b")),
         ],
     )
-    ended = branches(path, "s", "--all")["b"]
+    ended = branches(path, "s", "--removed")["b"]
     assert (ended["ended"], ended["last_version"]) == ("deleted", 5)
     shown = documents(run("show", path, "s", "--branch", "b", "--as-of", 5, "--json"), "item")
     assert [each["item"] for each in shown] == [user("2")]
     write(path, [("s", None, SessionDeleted())])
-    found = branches(path, "s", "--all")
+    found = branches(path, "s", "--removed")
     assert (found["b"]["last_version"], found["main"]["last_version"]) == (5, 6)
 
 

@@ -534,8 +534,10 @@ def test_the_package_gives_the_session_when_it_is_asked_for() -> None:
         _ = adapters.Nothing
 
 
-def test_text_is_never_wider_than_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    assert terminal.console().width == terminal.WIDEST
-    monkeypatch.setenv("COLUMNS", "72")
-    assert terminal.console().width == 72
+def test_text_has_the_width_of_the_terminal_and_a_fixed_one_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "172")
+    assert terminal.console().width == 172
+    monkeypatch.delenv("COLUMNS")
+    assert terminal.console().width == terminal.PIPED_WIDTH

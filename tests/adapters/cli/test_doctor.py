@@ -401,7 +401,7 @@ def test_an_erase_that_was_stopped_before_the_file_was_rewritten_is_told(
     found = findings(db)
     assert found.keys() == {"erasing"}
     assert "may still hold copies of the erased content" in found["erasing"]
-    assert run("erase", db, "--popped").exit_code == ExitCode.CLEAN
+    assert run("erase", db, "--popped", "--yes").exit_code == ExitCode.CLEAN
     assert findings(db) == {}
 
 

@@ -44,7 +44,7 @@ COMMANDS: dict[str, list[str]] = {
     "show": ["show", EVIL],
     "show turns": ["show", EVIL, "--turns"],
     "show diff": ["show", EVIL, "--diff", "0"],
-    "branches": ["branches", EVIL, "--all"],
+    "branches": ["branches", EVIL, "--removed"],
     "verify": ["verify"],
     "doctor": ["doctor"],
 }

@@ -134,20 +134,24 @@ def test_all_finds_what_was_popped_cleared_or_deleted(db: Path, indexed: bool) -
     if indexed:
         run("search", db, "--index")
     active = documents(run("search", db, "refund", "--json"), "item")
-    found = documents(run("search", db, "refund", "--all", "--json"), "item")
+    found = documents(run("search", db, "refund", "--removed", "--json"), "item")
     assert [each for each in found if each["is_active"]] == active
     assert [
         (each["session_id"], each["added_on"], each["branch_ids"], each["turn"])
         for each in found
         if not each["is_active"]
     ] == [("deleted", "main", ["main"], 1), ("cleared", "main", [], None)]
-    (popped,) = documents(run("search", db, "no", "--all", "--role", "assistant", "--json"), "item")
+    (popped,) = documents(
+        run("search", db, "no", "--removed", "--role", "assistant", "--json"), "item"
+    )
     assert (popped["item"], popped["turn"], popped["is_active"]) == (answer("no"), None, False)
-    (draft,) = documents(run("search", db, "draft", "--all", "--branch", "draft", "--json"), "item")
+    (draft,) = documents(
+        run("search", db, "draft", "--removed", "--branch", "draft", "--json"), "item"
+    )
     assert draft["added_on"] == "draft"
-    (of_user,) = documents(run("search", db, "--all", "--user", "alice", "--json"), "item")
+    (of_user,) = documents(run("search", db, "--removed", "--user", "alice", "--json"), "item")
     assert of_user["session_id"] == "deleted"
     assert documents(run("search", db, "--user", "alice", "--json"), "item") == []
-    shown = run("search", db, "refund", "--all").stdout
+    shown = run("search", db, "refund", "--removed").stdout
     assert "deleted  main  session deleted  turn 1" in shown
     assert "cleared  main  removed  20" in shown

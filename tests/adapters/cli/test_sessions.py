@@ -97,7 +97,7 @@ def test_a_page_tells_how_to_go_on(db: Path, capsys: Any) -> None:
     [
         ["--metadata", "plan=pro"],
         ["--metadata", "[1]"],
-        ["--updated-before", "yesterday"],
+        ["--updated-before", "last week"],
         ["--after", "nonsense"],
         ["--limit", "0"],
     ],
@@ -133,7 +133,7 @@ def test_nothing_is_deleted_without_yes_and_all_is_restored_one_by_one(
     assert "two" in deleted.out
     assert "one" not in deleted.out
     restored = Ran(capsys, "restore", db, "two")
-    assert (restored.code, restored.out) == (0, "")
+    assert (restored.code, restored.out) == (0, "restored session two\n")
     assert Ran(capsys, "sessions", db, "--json").ids == ["two", "one"]
 
 

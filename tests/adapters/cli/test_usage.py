@@ -118,7 +118,7 @@ async def test_months_are_those_of_the_time_zone(path: Path) -> None:
     assert (found["month"], found["session_id"], found["total_tokens"]) == ("2026-11", "s", 10)
     assert documents(run("usage", path, *options), "usage") == []
     table = run("usage", path, "--by", "month", "--tz", "Europe/Berlin").stdout
-    assert table.splitlines()[1].split()[0] == "month"
+    assert table.splitlines()[0].split()[0] == "month"
     assert "2026-11" in table
 
 

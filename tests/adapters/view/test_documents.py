@@ -25,12 +25,12 @@ SAME = [
         ["show", ID, "--branch", "draft", "--as-of", 8],
     ),
     ("/session", {"id": ID, "turns": 1}, ["show", ID, "--turns"]),
-    ("/session/outline", {"id": ID}, ["branches", ID, "--all"]),
+    ("/session/outline", {"id": ID}, ["branches", ID, "--removed"]),
     ("/session/compare", {"id": ID, "a": "main", "b": "draft"}, ["compare", ID, "main", "draft"]),
     ("/session/spend", {"id": ID, "by": "model"}, ["usage", "--session", ID, "--by", "model"]),
     ("/spend", {"by": "user"}, ["usage", "--by", "user"]),
     ("/search", {"q": "question"}, ["search", "question"]),
-    ("/search", {"q": "picture", "removed": 1}, ["search", "picture", "--all"]),
+    ("/search", {"q": "picture", "removed": 1}, ["search", "picture", "--removed"]),
     ("/health", {}, ["doctor"]),
 ]
 
