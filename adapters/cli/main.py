@@ -1073,7 +1073,7 @@ keys_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Create the key file of sealed logs.",
 )
-app.add_typer(keys_app, name="keys")
+app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
 
 @keys_app.command("init")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import codec, payloads
 from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
@@ -152,6 +152,7 @@ SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
 BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
 
 
+T = TypeVar("T")
 Instead: TypeAlias = Callable[[Withheld], JSON]
 """Returns the replacement for a content that cannot be read, by the reason."""
 
@@ -189,6 +190,16 @@ class BranchRow(NamedTuple):
     created_at: int
     updated_at: int
     created_position: int
+
+
+class _ByPosition(dict[int, T]):
+    """Values by the position of their event; a missing event is named."""
+
+    def __missing__(self, position: int) -> T:
+        raise UndecodableEventError(
+            f"the event at position {position} is missing: run `eventlog verify` for details",
+            position=position,
+        )
 
 
 _NOWHERE = Place(
@@ -414,7 +425,9 @@ def entries(
             )
         )
         decoded = _decoded(tx, [row[3:] for row in rows], may_lack=True)
-        events = {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
+        events: _ByPosition[tuple[Row, list[JSON] | Withheld]] = _ByPosition(
+            {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
+        )
         listed = tx.all(ENTRIES, span)
         is_forked = bool(listed) and listed[0][1] < span.segment_id
         forked_at = tx.all(VERSION, (span.segment_id,))[0][0] if is_forked else 0
@@ -431,12 +444,22 @@ def entries(
                     branch_id=branch_id or MAIN,
                     occurred_at=occurred_at(recorded_at, metadata, position),
                     metadata_json=metadata,
-                    content=None if isinstance(items, str) else items[index],
+                    content=None if isinstance(items, str) else _item_at(items, ref),
                     withheld=items if isinstance(items, str) else None,
                     is_redacted=ref in redacted,
                 )
             )
     return found
+
+
+def _item_at(items: Sequence[JSON], ref: ItemRef) -> JSON:
+    if ref.index < len(items):
+        return items[ref.index]
+    raise UndecodableEventError(
+        f"the event at position {ref.position} has no item {ref.index}: "
+        "run `eventlog verify` for details",
+        position=ref.position,
+    )
 
 
 def user_items(
@@ -575,10 +598,12 @@ def times(tx: Transaction, session_id: str) -> dict[int, int]:
     Includes the events that added the items of a fork.
     """
     rows = [*tx.all(TIMES, (session_id,)), *tx.all(TIMES_OF_FORKED, (session_id,))]
-    return {
-        position: occurred_at(recorded_at, metadata, position)
-        for position, recorded_at, metadata in rows
-    }
+    return _ByPosition(
+        {
+            position: occurred_at(recorded_at, metadata, position)
+            for position, recorded_at, metadata in rows
+        }
+    )
 
 
 def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[branch_tree.Span]:

@@ -97,6 +97,31 @@ def test_an_erased_question_is_named(given: Given) -> None:
         given.log.store.read_sync(questions)
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [("position = 9", "position 9 is missing"), ("index_in_event = 7", "no item 7")],
+)
+def test_an_item_of_which_the_event_knows_nothing_is_named(
+    given: Given, damage: str, told: str
+) -> None:
+    given(added("a"), added("b"))
+    given.write(lambda tx: tx.execute(f"UPDATE items SET {damage} WHERE number = 2"))
+
+    def entries(tx: Any) -> Any:
+        pointer = conversation_queries.place(tx, "s", "main").pointer
+        return conversation_queries.entries(tx, pointer)
+
+    with pytest.raises(errors.UndecodableEventError, match=told):
+        given.log.store.read_sync(entries)
+
+
+def test_the_time_of_a_missing_event_is_asked_for_in_vain(given: Given) -> None:
+    given(added("a"))
+    times = given.log.store.read_sync(lambda tx: conversation_queries.times(tx, "s"))
+    with pytest.raises(errors.UndecodableEventError, match="position 9 is missing"):
+        times[9]
+
+
 def test_a_damaged_payload_is_named(given: Given) -> None:
     given(added("a"), added("b"), added("c"))
     with pytest.raises(errors.UndecodableEventError, match="position 2 cannot be decoded"):

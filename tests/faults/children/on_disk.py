@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import secrets
 import subprocess
 import sys
 from functools import partial
@@ -114,6 +115,7 @@ def kill(folder: str, names: list[str], seed: str, times: int) -> dict[str, list
     """
     chance = random.Random(seed)
     template = Path(folder, "template.db")
+    secrets.token_hex = lambda count: "0" * 2 * (count or 32)  # or no two runs write the same
     asyncio.run(make_template(template))
     left = {}
     for name in names:
