@@ -1071,7 +1071,7 @@ keys_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Create the key file of sealed logs.",
+    help="Create the key file of sealed logs.\n\nExample: [bold]eventlog keys init keys.db[/bold]",
 )
 app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
