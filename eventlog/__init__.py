@@ -3,6 +3,9 @@
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.appending import AppendResult
+from agents_eventlog.eventlog.cipher.key_store import KeyFile
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
+from agents_eventlog.eventlog.cipher.root import Root, RootKey, generate_root_key
 from agents_eventlog.eventlog.errors import EventLogError
 from agents_eventlog.eventlog.events import (
     BranchCreated,
@@ -47,6 +50,7 @@ __all__ = [
     "BranchDeleted",
     "BranchSwitched",
     "ContentErased",
+    "Destroyed",
     "Event",
     "EventLog",
     "EventLogError",
@@ -63,9 +67,15 @@ __all__ = [
     "ItemsAdded",
     "ItemsReplaced",
     "ItemsWithheld",
+    "Key",
+    "KeyFile",
+    "Keys",
+    "LogKeys",
     "MetadataSet",
     "RecordedEvent",
     "RequestUsage",
+    "Root",
+    "RootKey",
     "SessionCleared",
     "SessionDeleted",
     "SessionForked",
@@ -81,6 +91,7 @@ __all__ = [
     "configure",
     "errors",
     "export_lines",
+    "generate_root_key",
     "import_lines",
     "recording",
 ]

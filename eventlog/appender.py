@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple, Protocol, TypeAlias
 
-from agents_eventlog.eventlog import codec, integrity, payloads
+from agents_eventlog.eventlog import codec, integrity, payloads, sealing
 from agents_eventlog.eventlog.appending import check_names, encode_checked
 from agents_eventlog.eventlog.cursor import Cursor, check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
@@ -16,7 +16,7 @@ from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.integrity import Head, head_of
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
-from agents_eventlog.eventlog.storage.transaction import Insert, Lane, Row, Transaction
+from agents_eventlog.eventlog.storage.transaction import Lane, Row, Transaction
 
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
@@ -25,14 +25,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 MOST_EVENTS = 2**62
 
-INSERT_EVENT = Insert(
-    "events",
-    (
-        *("position", "session_id", "version", "type", "schema_version", "branch_id", "data"),
-        *("data_digest", "metadata", "idempotency_key", "recorded_at", "digest"),
-    ),
-    {"data": "CAST(? AS TEXT)"},  # which is given as bytes
-)
+VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
 PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
         WHERE previous.position = {previous_position})
@@ -47,8 +40,14 @@ SESSION_END = """
 LEAVE_ALL_BEHIND = "UPDATE checkpoints SET position = 0 WHERE position > 0"
 """With several lanes, a checkpoint shows all events or none: a position could not say which it shows."""
 
-StoredEvent: TypeAlias = tuple[str, int, str | None, bytes | None, bytes, str | None, str | None]
-"""An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key."""
+StoredEvent: TypeAlias = tuple[
+    str, int, str | None, bytes | None, bytes | None, str | None, str | None
+]
+"""
+An event's own columns: type, schema version, branch, data, its digest, metadata, idempotency key.
+
+The digest is only given for erased data. Data may be sealed already.
+"""
 
 
 class SessionEnd(NamedTuple):
@@ -125,9 +124,8 @@ class Appender:
         """Append encoded events after ``version``, link them, and project them."""
         stored = []
         for event, data in events:
-            payload_digest = integrity.data_digest(data)
             kind = (event.type_name(), event.schema_version, branch_id)
-            stored.append((*kind, data, payload_digest, metadata, idempotency_key))
+            stored.append((*kind, data, None, metadata, idempotency_key))
             idempotency_key = None  # only the first event has it
         return self.put(tx, session_id, version, stored)
 
@@ -140,32 +138,42 @@ class Appender:
         times: Iterable[int] | None = None,
     ) -> list[RecordedEvent]:
         """
-        Append events as their columns hold them after ``version``, link and project them.
+        Append events as their columns hold them after ``version``, seal, link and project them.
 
         times: when each was recorded, if that is not now.
+
+        Raises KeysMissingError for content in a sealed log that was opened without keys.
         """
         session_id = codec.check_text("session_id", session_id)
         recorded = []
-        rows = []
+        rows: list[Row] = []
         head = tx.lane
         position = position_before(tx, session_id)
         if position > MOST_EVENTS or version > MOST_EVENTS:
             raise _uncountable(position, version)
+        seals = tx.cipher is not None or tx.engine.is_sealed(tx)
+        version_of = _version_of(tx, session_id, rows) if seals else _no_version
         for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
-            name, schema_version, branch, data, data_digest, metadata, given_key = event
+            name, schema_version, branch, given, given_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
             position = position_after(tx, position)
-            columns = (position, session_id, version, name, schema_version, branch_id)
+            data, data_digest = given, given_digest or integrity.FIRST
+            if given is not None:
+                if seals:
+                    columns = (session_id, version, position, name, schema_version, branch_id)
+                    data = sealing.seal(tx, *columns, given, version_of)
+                data_digest = integrity.data_digest(data or given)
+            linked = (position, session_id, version, name, schema_version, branch_id)
             rest = (data_digest, metadata, key, recorded_at)
-            digest = integrity.link(head.digest, *columns, *rest)
-            row = (*columns, data, *rest, digest)
+            digest = integrity.link(head.digest, *linked, *rest)
+            row = (*linked, data, *rest, digest)
             rows.append(row)
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
-        tx.defer(INSERT_EVENT, rows)
+        payloads.insert(tx, rows)
         ends = tx.cache[Ends]
         tx.lane = ends.lane = head
         ends.has_grown = True
@@ -177,6 +185,24 @@ class Appender:
                 tx.broken = error  # an event without its rows is never committed
                 raise
         return recorded
+
+
+def _no_version(_position: int) -> int:
+    """Return 0: in a log that is not sealed, no payload refers to a version."""
+    return 0
+
+
+def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> Callable[[int], int]:
+    """Return a function for the version of a session's event at a position; 0 if it has none there."""
+
+    def version_of(position: int) -> int:
+        found = next((row for row in rows if row[0] == position), None)
+        if found is not None:
+            return int(found[2])
+        row = tx.one(VERSION_OF, (position, session_id))
+        return 0 if row is None else int(row[0])
+
+    return version_of
 
 
 def append(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from itertools import repeat
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import codec, integrity
+from agents_eventlog.eventlog import codec, integrity, payloads, sealing
+from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.errors import (
     IdempotencyConflictError,
     InvalidEventError,
     WrongExpectedVersionError,
 )
 from agents_eventlog.eventlog.events import EVENT_TYPES, Event
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
+
+FIRST_WITH_KEY: Final = """
+    SELECT version, metadata, position FROM events WHERE session_id = ? AND idempotency_key = ?
+"""
+APPENDED: Final = "WHERE session_id = ? AND version >= ? ORDER BY version LIMIT ?"
 
 ExpectedVersion: TypeAlias = int | Literal["any", "new", "exists"]
 
@@ -60,22 +68,24 @@ def first_result(
     branch_id: str | None,
 ) -> AppendResult | None:
     """Return the result of the first append with this key; None if the key is new."""
-    first = tx.one(
-        "SELECT version, metadata, position FROM events "
-        "WHERE session_id = ? AND idempotency_key = ?",
-        (session_id, key),
-    )
+    first = tx.one(FIRST_WITH_KEY, (session_id, sealing.idempotency_key(tx, session_id, key)))
     if first is None:
         return None
     version, metadata, position = first
     count = codec.decode_recording(metadata or "", position=position).get("events_in_append")
-    rows = tx.all(
-        "SELECT type, data_digest, branch_id, position FROM events "
-        "WHERE session_id = ? AND version >= ? ORDER BY version LIMIT ?",
-        (session_id, version, len(events)),
-    )
-    before = [tuple(row[:3]) for row in rows]
-    now = [(event.type_name(), integrity.data_digest(data), branch_id) for event, data in events]
-    if count != len(now) or before != now:
+    found = payloads.event_rows(tx, APPENDED, (session_id, version, len(events)))
+    before = [RecordedEvent(row) for row in found]
+    if count != len(events) or not all(map(_is_same, before, events, repeat(branch_id))):
         raise IdempotencyConflictError(session_id=session_id, idempotency_key=key)
-    return AppendResult(version + count - 1, rows[-1][3], count)
+    return AppendResult(version + count - 1, before[-1].position, count)
+
+
+def _is_same(before: RecordedEvent, now: tuple[Event, bytes], branch_id: str | None) -> bool:
+    """Whether a recorded event is the one that is to be appended. Raises ShreddedError."""
+    event, data = now
+    if (before.type, before.branch_id) != (event.type_name(), branch_id):
+        return False
+    if isinstance(before.data, Envelope):  # sealed twice, the same data has two digests
+        opened = before.event
+        return opened is not None and codec.encode(opened) == data
+    return before.data_digest == integrity.data_digest(data)

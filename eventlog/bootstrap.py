@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agents_eventlog.eventlog import sealing
 from agents_eventlog.eventlog.appender import Appender
+from agents_eventlog.eventlog.cipher.keys import Keys
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, ReadOnlyFileError
 from agents_eventlog.eventlog.storage.engine import Engine, Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 
-def open_read_only(engine: Engine, path: str) -> Store:
-    """Return a store that reads a log and cannot write. Raises an OpenError."""
+def open_read_only(engine: Engine, path: str, keys: Keys | None = None) -> Store:
+    """Return a store that reads a log and cannot write. Raises an OpenError, or a KeysError."""
 
     def require_log(tx: Transaction) -> None:
         if not engine.identify(tx, path):
             raise NoLogError(f"{path} contains no event log", path=path)
 
-    return engine.open_read_only(path, lambda store: store.read_sync(require_log))
+    def prepare(store: Store) -> None:
+        store.read_sync(require_log)
+        if keys is not None:
+            sealing.attach(store, keys, seal=False)
+
+    return engine.open_read_only(path, prepare)
 
 
 def claim(
@@ -26,8 +33,13 @@ def claim(
     create: bool,
     accept: Callable[[Transaction], bool] | None,
     on_create: Callable[[Transaction], None] | None,
+    keys: Keys | None = None,
 ) -> None:
-    """Create a log in the file unless it has one. Reads first, so that an existing log is not written."""
+    """
+    Create a log in the file unless it has one. Reads first, so that an existing log is not written.
+
+    keys: seal a log that is created.
+    """
     if not store.is_memory:
         store.engine.check_path(store.path, create=create)
 
@@ -42,6 +54,8 @@ def claim(
             is_shared = _is_shared(tx, store.path, accept)
             store.engine.create_log(tx, shared_path=store.path if is_shared else None)
             tx.participant, tx.lane = Appender(), store.engine.claim_lane(tx)
+            if keys is not None:
+                sealing.begin(tx, store, keys)
             if on_create is not None:
                 on_create(tx)
 

@@ -109,6 +109,8 @@ async def copy_log(
     Other programs can append to the source, but not to the target. Raises CopyError if the target has other
     events than the source, UndecodableEventError for an event of a newer release.
     """
+    for log in (source, target):
+        await _refuse_sealed(log)
     copy = _Copy(source, target)
     await copy.resume()
     total = (await source.query(event_counts))[0]
@@ -124,6 +126,16 @@ async def copy_log(
         else:
             break
     return await copy.compared()
+
+
+async def _refuse_sealed(log: EventLog) -> None:
+    """Raise CopyError for a sealed log: its payloads open with the keys of this log only."""
+    if await log.query(lambda tx: tx.engine.is_sealed(tx)):
+        raise CopyError(
+            f"{log.path} is sealed, and its keys belong to this log: "
+            "move the sessions with `eventlog export` and `eventlog import`",
+            path=log.path,
+        )
 
 
 class _Page(NamedTuple):

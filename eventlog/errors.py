@@ -22,6 +22,12 @@ Everything that can go wrong, as one tree.
     │   └── InvalidEventError               an event, or an id passed with it, is invalid
     ├── UnserialisableError (TypeError)     a value cannot be stored as JSON
     ├── UndecodableEventError (ValueError)  a stored event cannot be read
+    │   ├── ShreddedError                   the key of its content was destroyed
+    │   └── TamperedPayloadError            its content is not what was sealed in this place
+    ├── KeysError                           the keys cannot be used; nothing was written
+    │   ├── KeysMissingError (LookupError)  the log is sealed, and no keys were given
+    │   ├── KeyNotFoundError (LookupError)  the key file has no such key
+    │   └── WrongKeyError (ValueError)      the root key, or a key in the file, is another one
     ├── SourceError (ValueError)            the source of an import has an unknown format
     ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
@@ -222,6 +228,44 @@ class UndecodableEventError(EventLogError, ValueError):
     """The stored event at ``position`` cannot be read, or its content was erased. Reading stops there."""
 
     position: int
+
+
+class ShreddedError(UndecodableEventError):
+    """
+    The key of the content was destroyed, so that it cannot be read in any copy of the log.
+
+    destroyed_at: when, in microseconds since 1970 UTC.
+    """
+
+    destroyed_at: int
+
+
+class TamperedPayloadError(UndecodableEventError):
+    """
+    The content was altered, moved here from another place, or put here in plaintext.
+
+    Raised in a sealed log. Restore a backup; ``verify`` lists what is not in its place.
+    """
+
+
+class KeysError(EventLogError):
+    """The keys of a sealed log cannot be used. The message says why; nothing was written."""
+
+
+class KeysMissingError(KeysError, LookupError):
+    """The log is sealed, and was opened without keys. Open it with ``keys=``, or set EVENTLOG_KEYS."""
+
+
+class KeyNotFoundError(KeysError, LookupError):
+    """
+    The key file does not exist or has no such key.
+
+    It is that of another log, or a copy from before the session began.
+    """
+
+
+class WrongKeyError(KeysError, ValueError):
+    """The root key is mistyped or another one, or the file has another key under a key's id."""
 
 
 class SourceError(EventLogError, ValueError):

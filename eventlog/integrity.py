@@ -21,7 +21,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agents_eventlog.eventlog import codec
-from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.cipher import envelope
+from agents_eventlog.eventlog.cipher.envelope import Envelope, Planted
+from agents_eventlog.eventlog.errors import TamperedPayloadError, UndecodableEventError
 from agents_eventlog.eventlog.storage.transaction import Lane
 
 FIRST: Final = bytes(32)
@@ -232,11 +234,8 @@ class Verifier:
         if data is not None:
             if data_digest(data) != digest_of_data:
                 yield "payload does not match its recorded digest"
-            else:
-                try:
-                    codec.decode(kind, schema_version, data, position=position)
-                except UndecodableEventError:
-                    yield f"data cannot be decoded as {kind!r} of schema version {schema_version}"
+            elif (problem := _problem_of_data(kind, schema_version, data, position)) is not None:
+                yield problem
         if metadata is not None and not _is_metadata(metadata, position):
             yield "metadata cannot be decoded"
         columns = (position, session_id, version, kind, schema_version, branch, digest_of_data)
@@ -271,6 +270,22 @@ class Verifier:
         if self._expected is not None and not is_in(self._expected, self._digests):
             self.findings.append(missing_head(self._expected))
         return Verification(head, self.events, tuple(self.findings))
+
+
+def _problem_of_data(kind: str, schema_version: int, data: bytes, position: int) -> str | None:
+    """Return what is wrong with a payload; what is sealed is checked without its key."""
+    try:
+        if isinstance(data, Planted):
+            return "its content is not sealed, though the log is"
+        if isinstance(data, Envelope):
+            envelope.check(data, data.place)
+            data = data.outline
+        codec.decode(kind, schema_version, data, position=position)
+    except TamperedPayloadError:
+        return "its payload was sealed for another place"
+    except UndecodableEventError:
+        return f"data cannot be decoded as {kind!r} of schema version {schema_version}"
+    return None
 
 
 def _is_metadata(text: str, position: int) -> bool:

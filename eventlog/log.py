@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, sealing
 from agents_eventlog.eventlog.appender import (
     PAGE_EVENTS,
     Appender,
@@ -34,6 +34,7 @@ from agents_eventlog.eventlog.appending import (
     first_result,
 )
 from agents_eventlog.eventlog.bootstrap import claim, open_read_only
+from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
 from agents_eventlog.eventlog.events import Event
@@ -97,6 +98,7 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
+        keys: KeysOption = None,
     ) -> Opening[Self]:
         """
         Open the log at a path; ":memory:" is a log in memory that no other object shares.
@@ -107,8 +109,13 @@ class EventLog:
             is faster, a power loss (not a crash of the process) may remove the last appends, each whole.
         create: whether a missing or empty file becomes a log; False raises NoLogError instead.
         read_only: never write to the file; writes raise ReadOnlyFileError.
+        keys: what seals the contents, and opens them: the path of a key file, whose root key is in
+            EVENTLOG_KEY, or a ``KeyFile``. A log that is not sealed yet is sealed from then on. None: the
+            path in EVENTLOG_KEYS, if it is set. A sealed log that is opened without keys can be read except
+            for its contents, and takes no new ones.
 
-        Raises an OpenError that says what the file is, if it cannot be opened as a log.
+        Raises an OpenError that says what the file is, if it cannot be opened as a log, and a KeysError if
+        the keys do not fit.
         """
         return Opening(
             lambda: cls.open_sync(
@@ -117,6 +124,7 @@ class EventLog:
                 durability=durability,
                 create=create,
                 read_only=read_only,
+                keys=keys,
             )
         )
 
@@ -129,12 +137,15 @@ class EventLog:
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
+        keys: KeysOption = None,
+        seal: bool = True,
         accept: Callable[[Transaction], bool] | None = None,
         on_create: Callable[[Transaction], None] | None = None,
     ) -> Self:
         """
         Do as ``open`` does, but block; for callers without a running event loop.
 
+        seal: whether keys seal a log that is there and is not sealed.
         accept: called before a log is created in a file, to read the file's other tables; it raises the
             error that refuses the file. Without it, a file with other tables raises ForeignFileError.
             It returns whether the log's tables need names of their own beside those.
@@ -144,14 +155,17 @@ class EventLog:
             raise ValueError(f"invalid durability: expected 'full' or 'normal', got {durability!r}")
         engine = engine_for(path)
         target = engine.resolve(path)
+        found = keys_of(keys)
         if read_only:
             if target != MEMORY:
                 engine.check_path(target, create=False)
-            return cls(open_read_only(engine, target), target, read_only=True)
+            return cls(open_read_only(engine, target, found), target, read_only=True)
 
         def prepare(store: Store, is_new: bool) -> None:
             if is_new:
-                claim(store, create=create, accept=accept, on_create=on_create)
+                claim(store, create=create, accept=accept, on_create=on_create, keys=found)
+            if found is not None:
+                sealing.attach(store, found, seal=seal)
             if projections is not None:
                 projections.join(store)
 
@@ -235,6 +249,9 @@ class EventLog:
                 if first is not None:
                     return first
             check_expected(session_id, expected_version, version)
+            stored_key = idempotency_key
+            if idempotency_key is not None:
+                stored_key = sealing.idempotency_key(tx, session_id, idempotency_key)
             recording = dict(tx.recording)
             if idempotency_key is not None or len(encoded) > 1:
                 recording["events_in_append"] = len(encoded)
@@ -245,7 +262,7 @@ class EventLog:
                 branch_id=branch_id,
                 version=version,
                 metadata=metadata_json(recording),
-                idempotency_key=idempotency_key,
+                idempotency_key=stored_key,
             )
             position = recorded[-1].position if recorded else tx.lane.position
             return AppendResult(version + len(recorded), position, len(recorded))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
+from agents_eventlog.eventlog.errors import KeysMissingError, ShreddedError
 from agents_eventlog.eventlog.events import JSON, Event
 from agents_eventlog.eventlog.storage.transaction import Row
 
@@ -20,7 +22,7 @@ class RecordedEvent:
     recorded_at: when it was appended, in microseconds since 1970 UTC.
     branch_id: the branch that it was recorded on; None for events of the whole session.
     data, metadata_json: the stored JSON; ``event`` and ``metadata`` decode it at first access. ``data`` is
-        None if the content was erased.
+        None if the content was erased, and an ``Envelope`` if it is sealed.
     structure: the number and types of the items of an erased event, if known; otherwise None.
     """
 
@@ -31,6 +33,7 @@ class RecordedEvent:
         "data_digest",
         "digest",
         "idempotency_key",
+        "is_outline",
         "metadata_json",
         "position",
         "recorded_at",
@@ -54,6 +57,7 @@ class RecordedEvent:
     recorded_at: int
     digest: bytes
     structure: bytes | None
+    is_outline: bool
 
     def __init__(self, row: Row) -> None:
         (
@@ -71,13 +75,41 @@ class RecordedEvent:
             self.digest,
         ) = row
         self.structure = None
+        self.is_outline = False
 
     @cached_property
     def event(self) -> Event | None:
-        """The event; None once its content was erased. Raises UndecodableEventError."""
-        if self.data is None:
+        """
+        The event; None once its content was erased.
+
+        Raises UndecodableEventError; for sealed content a KeysError, ShreddedError or TamperedPayloadError.
+        """
+        data = self.opened()
+        if data is None:
             return None
-        return codec.decode(self.type, self.schema_version, self.data, position=self.position)
+        return codec.decode(self.type, self.schema_version, data, position=self.position)
+
+    def opened(self) -> bytes | None:
+        """Return the stored JSON, opened if it is sealed, as ``event`` does; None if it was erased."""
+        return self.data.opened() if isinstance(self.data, Envelope) else self.data
+
+    @cached_property
+    def withheld(self) -> Withheld | None:
+        """Why the content cannot be read; None if it can, as far as keys go."""
+        if self.data is None:
+            return "erased"
+        try:
+            self.opened()
+        except KeysMissingError:
+            return "sealed"
+        except ShreddedError:
+            return "shredded"
+        return None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the content is sealed, in this object or in the event that it outlines."""
+        return self.is_outline or isinstance(self.data, Envelope)
 
     @property
     def is_erased(self) -> bool:
@@ -86,16 +118,19 @@ class RecordedEvent:
 
     def outlined(self) -> RecordedEvent:
         """
-        Return the event as projections get it: an erased one with its structure in place of its data.
+        Return the event as projections get it: an erased one with its structure in place of its data, and a
+        sealed one with its outline, which has no content.
 
         An erased event without a structure is returned unchanged; its ``event`` is None.
         """
-        if self.data is not None or self.structure is None:
+        data, is_sealed = self.data, isinstance(self.data, Envelope)
+        kept = data.outline if isinstance(data, Envelope) else self.structure
+        if kept is None or (data is not None and not is_sealed):
             return self
         columns = (self.position, self.session_id, self.version, self.type, self.schema_version)
         rest = (self.data_digest, self.metadata_json, self.idempotency_key, self.recorded_at)
-        outlined = RecordedEvent((*columns, self.branch_id, self.structure, *rest, self.digest))
-        outlined.structure = self.structure
+        outlined = RecordedEvent((*columns, self.branch_id, kept, *rest, self.digest))
+        outlined.structure, outlined.is_outline = self.structure, is_sealed
         return outlined
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import structs
 
 from agents_eventlog.eventlog import codec, payloads
-from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog.errors import KeysMissingError, UndecodableEventError
 from agents_eventlog.eventlog.events import (
     JSON,
     ItemRedacted,
@@ -53,6 +53,8 @@ class RedactedItems:
 
     def learn(self, recorded: RecordedEvent) -> None:
         """Take the next event of a session. Raises UndecodableEventError for one that cannot be read."""
+        if recorded.type not in REDACTING or recorded.withheld in ("sealed", "shredded"):
+            return
         event, position = recorded.event, added_at(recorded)
         if (
             isinstance(event, ItemRedacted | ItemsWithheld) and position
@@ -70,7 +72,7 @@ def added_at(recorded: RecordedEvent) -> int:
     if recorded.type not in REDACTING:
         return recorded.position
     try:
-        event = recorded.event
+        event = recorded.outlined().event
     except UndecodableEventError:
         event = None
     if isinstance(event, ItemsWithheld):
@@ -82,7 +84,7 @@ def with_items(recorded: RecordedEvent, items: list[JSON]) -> RecordedEvent:
     """Return an event with other items in its data; unchanged if it cannot be read."""
     try:
         event = recorded.event
-    except UndecodableEventError:
+    except (UndecodableEventError, KeysMissingError):
         return recorded
     if not isinstance(event, ItemsAdded | ItemsReplaced | TurnRedone | ItemRedacted):
         return recorded

@@ -141,6 +141,8 @@ class Projections:
         if any(recorded.data is None for recorded in events):
             ErasedShapes().fill(tx, events)
             events = [recorded.outlined() for recorded in events]
+        elif tx.cipher is not None:
+            events = [recorded.outlined() for recorded in events]
         if len(events) == 1:
             for projection in self._handlers.get(events[0].type, ()):
                 projection.apply(tx, events)

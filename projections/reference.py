@@ -17,7 +17,7 @@ import msgspec
 
 from agents_eventlog.eventlog import events
 from agents_eventlog.eventlog.events import JSON, ItemRef
-from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, classify
+from agents_eventlog.eventlog.item_kind import USER, ItemKind, classify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,19 +17,21 @@ ROOT = Path(__file__).parent.parent
 
 PUBLIC = {
     "agents_eventlog": """
-        AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession OnlyPrices
-        Price TablePair UsageHooks import_file recording replay
+        AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession KeyFile
+        OnlyPrices Price RootKey TablePair UsageHooks generate_root_key import_file recording replay
     """,
     "agents_eventlog.eventlog": """
-        AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Event EventLog
+        AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
+        EventLog EventLogError
         ForkCreated ForkedItems ItemsWithheld SessionForked
-        EventLogError
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
-        MetadataSet RecordedEvent RequestUsage SessionCleared SessionDeleted SessionRestored Transaction
+        Key KeyFile Keys LogKeys
+        MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
+        Transaction
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
-        import_lines recording
+        generate_root_key import_lines recording
     """,
     "agents_eventlog.projections": """
         Conversations Difference ErasureResult Progress Projection Projections ReplayResult Search

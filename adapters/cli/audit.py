@@ -2,7 +2,8 @@
 ``eventlog audit``: the audit trail, with actors and later removals.
 
 Documents of ``--json``, one per line: ``event`` (position, session_id, version, branch_id, type,
-occurred_at, recorded_at, actor, trace_id, account, state: "whole", "erased" or "unreadable", data: the
+occurred_at, recorded_at, actor, trace_id, account, state: "whole",
+"erased", "sealed", "shredded" or "unreadable", data: the
 event's complete content or null, popped: the complete item that a pop removed or null, items: account,
 gone: null or "popped", "undone", "replaced", "deleted", "cleared", "erased", gone_at: position or null),
 then ``finding`` for each mismatch or unreadable event (position, problem), and ``integrity``

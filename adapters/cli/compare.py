@@ -5,7 +5,7 @@ Documents of ``--json``, one per line: ``comparison`` (session_id, a, b, shared_
 total_a, total_b), then for each turn after the shared ones ``turn`` (turn, a, b). A side is null if the
 branch does not have the turn, and otherwise requests, input_tokens, output_tokens, total_tokens,
 total_cost, unpriced_requests, models, seconds, started_at and items, each with turn, position, index,
-version, time, branch_id, actor, item, is_erased, is_redacted.
+version, time, branch_id, actor, item, is_erased, is_redacted, withheld.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _cell(side: TurnSide | None) -> Text:
         return Text("-", style="dim")
     cell = Text()
     for row in side["items"]:
-        told = "(erased)" if row["is_erased"] else event_descriptions.brief(row["item"])
+        told = f"({row['withheld']})" if row["withheld"] else event_descriptions.brief(row["item"])
         cell.append(f"{printable(told)}\n")
     return cell.append_text(_numbers(side))
 

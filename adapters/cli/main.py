@@ -1066,6 +1066,38 @@ def retain(
     )
 
 
+keys_app = typer.Typer(
+    cls=terminal.Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Create the key file of sealed logs.\n\nExample: [bold]eventlog keys init keys.db[/bold]",
+)
+app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
+
+
+@keys_app.command("init")
+def keys_init(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="New key file.")],
+    no_root: Annotated[
+        bool, typer.Option("--no-root", help="Use no root key: the file itself is the secret.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create a key file for sealed logs, and print the root key that opens it, once.
+
+    If EVENTLOG_KEY is set, its root key is used. Back up the file and the root key, apart from the log.
+
+    --json: kind ("keys"), path, root_id, root_key.
+
+    Example: [bold]eventlog keys init keys.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import keys
+
+    keys.init(path, has_root=not no_root, as_json=as_json)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):

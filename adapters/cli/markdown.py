@@ -96,11 +96,12 @@ def _branch(
         shared = summary.counted(kept, "item") if kept else "nothing"
         yield f"Forked from {span(parent_id)}, with which it shares {shared}."
         yield ""
-    times = {user.turn: user.occurred_at for user in conversation_queries.user_items(tx, pointer)}
+    users = conversation_queries.user_items(tx, pointer, session_id=session_id)
+    times = {user.turn: user.occurred_at for user in users}
     before = -1
     rows = zip(
         conversation_queries.structure(tx, pointer),
-        conversation_queries.items(tx, pointer),
+        conversation_queries.items(tx, pointer, session_id=session_id),
         strict=True,
     )
     for number, ((turn, *_), item) in enumerate(rows):

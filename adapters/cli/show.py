@@ -3,7 +3,8 @@
 
 Documents of ``--json``, one per line: first ``conversation`` (session_id, branch_id, version, is_deleted,
 is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
-position, index, type, occurred_at, item: null once erased, is_erased) in order; with ``--turns`` instead
+position, index, type, occurred_at, item: null if it cannot be read, is_erased, withheld: null, "erased",
+"sealed" without keys, or "shredded") in order; with ``--turns`` instead
 ``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
 the fields of ``item``. Items are complete here; the output for people cuts long ones.
 """
@@ -20,9 +21,9 @@ from agents_eventlog.adapters.cli import layout, terminal
 from agents_eventlog.adapters.cli.layout import Column
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.conversation import (
-    ERASED,
     Conversation,
     Entry,
+    Unreadable,
     by_turn,
     changes,
     conversation,
@@ -160,7 +161,9 @@ def _print_entries(out: Console, marked: Sequence[tuple[str, str, Entry]]) -> No
 
 def said_by(entry: Entry) -> tuple[str, str]:
     """Return the speaker or action of an item of a branch, and its text."""
-    return (entry.type, "(erased)") if entry.item is ERASED else said(entry.item)
+    if isinstance(entry.item, Unreadable):
+        return entry.type, f"({entry.item.why})"
+    return said(entry.item)
 
 
 def cut(text: str) -> str:

@@ -297,7 +297,9 @@ def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> It
     kept = projections.default() if with_projections else None
     _opened.set(path)
     with explain_foreign_file(path):
-        log = EventLog.open_sync(path, create=False, read_only=read_only, projections=kept)
+        log = EventLog.open_sync(
+            path, create=False, read_only=read_only, projections=kept, seal=False
+        )
     try:
         yield log
     finally:
@@ -317,6 +319,7 @@ def conversations(path: Path, *, read_only: bool) -> Iterator[ConversationLog]:
             create=False,
             read_only=read_only,
             projections=None if read_only else default(),
+            seal=False,
         )
     try:
         yield log

@@ -41,7 +41,7 @@ class TimelineRow(TypedDict):
     An event of a session, in words.
 
     time: ISO 8601, in UTC. account: what happened; long texts are cut.
-    state: "whole", "erased" or "unreadable": whether its content can be read.
+    state: "whole", or why its content cannot be read: "erased", "sealed", "shredded" or "unreadable".
     items: the items that it added.
     """
 
@@ -115,7 +115,7 @@ class Histories:
 def branches_of(recorded: RecordedEvent) -> set[str | None]:
     """Return the branch of an event, and the branches that it names."""
     try:
-        event = recorded.event
+        event = recorded.outlined().event
     except (ValueError, RecursionError):
         event = None
     names = {recorded.branch_id}

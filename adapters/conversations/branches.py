@@ -166,7 +166,7 @@ def current_branches(
                 items=row.length,
                 own_items=own_items,
                 turns=row.turn,
-                first_words=_words(present, pointer, fork_turn + 1),
+                first_words=_words(present, session_id, pointer, fork_turn + 1),
                 created_at=row.created_at,
                 last_used_at=row.updated_at,
                 is_live=is_live,
@@ -229,16 +229,22 @@ def _sibling(
         position=ref.position,
         index=ref.index,
         time=timestamps.iso(conversation_queries.time(tx, ref.position)),
-        item=conversation_queries.item(tx, ref, erased=None),
+        item=conversation_queries.item(tx, ref, session_id=context.session_id, instead=_nothing),
         is_current=is_current,
     )
 
 
-def _words(tx: Transaction, pointer: Pointer, turn: int) -> str | None:
+def _words(tx: Transaction, session_id: str, pointer: Pointer, turn: int) -> str | None:
     """Return the beginning of the user message that opens a turn, if there is one."""
     ref = conversation_queries.opening(tx, pointer, turn)
-    item = None if ref is None else conversation_queries.item(tx, ref, erased=None)
+    if ref is None:
+        return None
+    item = conversation_queries.item(tx, ref, session_id=session_id, instead=_nothing)
     return None if item is None else summary.shortened(summary.content(item))
+
+
+def _nothing(_why: object) -> None:
+    """Return None for a content that cannot be read."""
 
 
 class _End(NamedTuple):

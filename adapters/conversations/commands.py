@@ -49,7 +49,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.leases import Lease
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
-from agents_eventlog.projections.conversations import branch_tree
+from agents_eventlog.projections.conversations import branch_tree, labels
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
@@ -135,7 +135,7 @@ def check_owner(tx: Transaction, context: SessionContext, session_id: str | None
     session, _ = conversations.both(tx, session_id, context.branch_id)
     if session is None or session.erased_at is not None:
         return
-    if (session.user_id or "") != context.user_id:
+    if not labels.is_of(tx, session.user_id, context.user_id):
         raise SessionOwnerError(session_id, context.user_id)
 
 
@@ -174,7 +174,9 @@ def may_change(tx: Transaction, context: SessionContext, session_id: str) -> Non
 def user_of(tx: Transaction, context: SessionContext) -> str | None:
     """Return the session's user id, or the one that its first write will record."""
     session = conversations.session(tx, context.session_id)
-    return (context.user_id if session is None else session.user_id) or None
+    if session is None:
+        return context.user_id or None
+    return labels.read(tx, context.session_id, session.user_id, session.metadata).user_id
 
 
 def look_at(tx: Transaction, context: SessionContext, branch_id: str | None) -> Place:
@@ -310,7 +312,7 @@ def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:
             tx, branch_tree.at_length(tx, here.pointer, here.pointer.length - 1)
         )
     is_last_of_turn = before is None or before.turn != newest.turn
-    content = conversation_queries.item(tx, newest.ref)
+    content = conversation_queries.item(tx, newest.ref, session_id=context.session_id)
     popped = ItemPopped(item=newest.ref, emptied_turn=newest.turn if is_last_of_turn else None)
     append(tx, context.session_id, popped, branch_id=context.branch_id)
     return content
@@ -355,7 +357,8 @@ def get_items(
     pointer = look_at(tx, context, branch_id).pointer
     if limit == 0:
         return []
-    return conversation_queries.items(tx, pointer, None if limit is None or limit < 0 else limit)
+    newest = None if limit is None or limit < 0 else limit
+    return conversation_queries.items(tx, pointer, newest, session_id=context.session_id)
 
 
 def get_past_items(
@@ -543,7 +546,9 @@ def find_turns(
     pointer = look_at(tx, context, branch_id).pointer
     return [
         user_item
-        for user_item in conversation_queries.user_items(tx, pointer, term)
+        for user_item in conversation_queries.user_items(
+            tx, pointer, term, session_id=context.session_id
+        )
         if any(needle in ascii_folded(text) for text in content_texts(user_item.content))
     ]
 

@@ -11,12 +11,12 @@ from agents_eventlog.adapters.conversations.transcript import TranscriptRow
 from agents_eventlog.adapters.conversations.window import Origin, ShownItem
 from agents_eventlog.eventlog.errors import BranchNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import branch_tree
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.conversations.item_kind import ItemKind
 from agents_eventlog.projections.conversations.paths import ROOT, Paths
 from agents_eventlog.projections.conversations.queries import Entry
 from agents_eventlog.projections.usage import queries as usage_queries
@@ -79,7 +79,10 @@ def compare_branches(tx: Transaction, session_id: str, a: str, b: str) -> Branch
     nexts = [turn for each in pointers if (turn := _turn_after(tx, each, shared_items)) is not None]
     first = min(nexts, default=branch_tree.turn_at(tx, pointers[0]) + 1)
     sides = [
-        _sides(tx, session_id, branch_id, conversation_queries.entries(tx, pointer, first))
+        _sides(
+            *(tx, session_id, branch_id),
+            conversation_queries.entries(tx, pointer, first, session_id=session_id),
+        )
         for branch_id, pointer in zip((a, b), pointers, strict=True)
     ]
     return BranchComparison(
@@ -101,8 +104,9 @@ def shown_item(row: TranscriptRow, kind: ItemKind) -> ShownItem:
     time = timestamps.instant(row["time"])
     origin = Origin(row["position"], row["version"], time, row["actor"], None)
     ref = ItemRef(row["position"], row["index"])
-    item = None if row["is_erased"] else row["item"]
-    return ShownItem(ref, kind, item, origin, row["version"], None, None, None)
+    item = None if row["withheld"] else row["item"]
+    withheld = row["withheld"]
+    return ShownItem(ref, kind, item, origin, row["version"], None, None, None, withheld)
 
 
 def documents(session_id: str, found: BranchComparison) -> Iterator[dict[str, JSON]]:

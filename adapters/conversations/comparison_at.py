@@ -117,7 +117,8 @@ def _row(node: Node, item: ShownItem) -> TranscriptRow:
         branch_id=node.branch_id,
         actor=item.origin.actor,
         item=item.item,
-        is_erased=item.item is None,
+        is_erased=item.withheld == "erased",
+        withheld=item.withheld,
         is_redacted=item.redaction is not None,
     )
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from agents_eventlog.adapters.conversations import summary, timestamps
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.eventlog.appender import session_version
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.errors import BranchNotFoundError, StaleProjectionError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import Projections
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.as_of import AsOf
 from agents_eventlog.projections.conversations.builder import MAIN
 
-ERASED: Final = object()
-"""Placeholder for an item whose content was erased."""
+
+class Unreadable(NamedTuple):
+    """Replaces an item whose content cannot be read."""
+
+    why: Withheld
 
 
 class Entry(NamedTuple):
@@ -45,8 +49,9 @@ class Entry(NamedTuple):
             "index": self.ref.index,
             "type": self.type,
             "occurred_at": timestamps.iso(self.occurred_at),
-            "item": None if self.item is ERASED else self.item,
-            "is_erased": self.item is ERASED,
+            "item": None if isinstance(self.item, Unreadable) else self.item,
+            "is_erased": self.item == Unreadable("erased"),
+            "withheld": self.item.why if isinstance(self.item, Unreadable) else None,
         }
 
 
@@ -104,7 +109,9 @@ def conversation(
         rows = zip(
             refs,
             conversation_queries.structure(then, place.pointer),
-            conversation_queries.items(then, place.pointer, erased=ERASED),
+            conversation_queries.items(
+                then, place.pointer, session_id=session_id, instead=Unreadable
+            ),
             strict=True,
         )
         entries = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import sdk_tables, summary
@@ -12,7 +12,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import SDK_TABLES, TableP
 from agents_eventlog.adapters.conversations.tool_calls import ToolCalls
 from agents_eventlog.eventlog import codec, erasure, payloads, properties
 from agents_eventlog.eventlog.appender import complete_checkpoint
-from agents_eventlog.eventlog.errors import EventLogError
+from agents_eventlog.eventlog.errors import EventLogError, KeysError, TamperedPayloadError
 from agents_eventlog.eventlog.storage.engine import Problem
 from agents_eventlog.projections import build
 from agents_eventlog.projections.base import names as names_of
@@ -20,7 +20,7 @@ from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.search import index as search_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections.base import Projection
@@ -145,6 +145,7 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
         tx,
         redactions.present(tx, ITEM_EVENTS),
         columns="s.session_id, i.position, i.position < i.segment_id",
+        is_opened=False,
     ):
         problem = None
         if stored[0] is None:
@@ -156,10 +157,7 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
                 f"the content of event {position} was erased, but the tables still list its items"
             )
         else:
-            try:
-                calls.note(position, codec.decode_items([tuple(stored)])[0])
-            except EventLogError:
-                problem = f"the items of event {position} cannot be decoded"
+            problem = _note(tx, calls, stored)
         if problem is not None:
             yield Problem(
                 f"session {session_id!r}",
@@ -175,6 +173,19 @@ def of_sessions(tx: Transaction) -> Iterator[Problem]:
             "resume the run if it waits for an approval; otherwise pop these items, "
             "because models reject such a history",
         )
+
+
+def _note(tx: Transaction, calls: ToolCalls, stored: Sequence[Any]) -> str | None:
+    """Note the calls in a payload; return why it cannot be read. What is sealed without keys is skipped."""
+    try:
+        content = payloads.content(tx, stored[-1])
+        if not isinstance(content, str):
+            calls.note(stored[0], codec.decode_items([(*stored[:-1], content)])[0])
+    except (KeysError, TamperedPayloadError) as error:
+        return str(error)
+    except EventLogError:
+        return f"the items of event {stored[0]} cannot be decoded"
+    return None
 
 
 def guarded(check: Callable[[], list[Problem]], subject: str) -> list[Problem]:

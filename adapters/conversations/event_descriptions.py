@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.adapters.conversations import summary
-from agents_eventlog.eventlog.errors import UndecodableEventError
+from agents_eventlog.eventlog import item_kind
+from agents_eventlog.eventlog.errors import (
+    KeysMissingError,
+    ShreddedError,
+    UndecodableEventError,
+)
 from agents_eventlog.eventlog.events import (
     ITEM_EVENTS,
     JSON,
@@ -78,7 +83,7 @@ class EventDescription(NamedTuple):
 
     account: the event in words.
     items: the items that it added.
-    state: "whole", "erased" or "unreadable": whether its content can be read.
+    state: "whole", or why its content cannot be read: "erased", "sealed", "shredded" or "unreadable".
     """
 
     account: str
@@ -98,6 +103,8 @@ def describe_event(
     """
     try:
         event = recorded.event
+    except (KeysMissingError, ShreddedError):
+        return _outlined(recorded, paths, str(recorded.withheld))
     except UndecodableEventError:
         return EventDescription(f"{recorded.type}: its content cannot be read", [], "unreadable")
     if event is None:
@@ -112,6 +119,25 @@ def describe_event(
     if isinstance(event, ItemPopped):
         account += " an item" if popped is None else f" {brief(popped, full=full)}"
     return EventDescription(account if full else _short(account), items, "whole")
+
+
+def _outlined(recorded: RecordedEvent, paths: Paths | None, state: str) -> EventDescription:
+    """Return the description of an event from its outline: the types of its items, not their content."""
+    event = recorded.outlined().event
+    if event is None or isinstance(event, MetadataSet):
+        return EventDescription(f"{recorded.type}: its content is {state}", [], state)
+    items = [
+        ItemTold(f"{_kind(item)}: ({state})", removal(paths, ItemRef(recorded.position, index)))
+        for index, item in enumerate(event.items if isinstance(event, ITEM_EVENTS) else ())
+    ]
+    effect = Effect() if paths is None else paths.effect(recorded.version)
+    account = _WORDS[type(event)](event, effect) + _of_one_call(recorded)
+    return EventDescription(account, items, state)
+
+
+def _kind(item: JSON) -> str:
+    kind = item_kind.classify(item)
+    return kind.type if kind.tool_name is None else f"{kind.type} {kind.tool_name}"
 
 
 def removal(paths: Paths | None, ref: ItemRef) -> Removal | None:

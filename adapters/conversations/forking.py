@@ -18,11 +18,12 @@ from agents_eventlog.eventlog.errors import (
     SessionNotFoundError,
 )
 from agents_eventlog.eventlog.events import JSON, ForkCreated, ForkedItems, SessionForked
+from agents_eventlog.eventlog.item_kind import ItemKind, smallest
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import labels as labels_of
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.conversations.item_kind import ItemKind, smallest
 
 MAX_EVENT_ITEMS: Final = 1_000
 """Maximum number of items that one event of a fork refers to."""
@@ -76,9 +77,10 @@ def fork(
     parts = [*_parts(items, session_id, branch_id)]
     events = [(part, codec.encode(part)) for part in parts]
     append_all(tx, new_session_id, events, branch_id=MAIN)
-    stored = None if source.metadata is None else codec.decode_metadata(source.metadata)
+    stored = labels_of.require(tx, session_id, source.user_id, source.metadata)
     user_id, labels = commands.check_labels(
-        source.user_id if user_id is None else user_id, stored if metadata is None else metadata
+        stored.user_id if user_id is None else user_id,
+        stored.metadata if metadata is None else metadata,
     )
     if user_id or labels:
         target = SessionContext(new_session_id)

@@ -42,6 +42,7 @@ from agents_eventlog.adapters.conversations.sessions import Deletion, Retention,
 from agents_eventlog.adapters.conversations.tools import ToolCounts, ToolFilters
 from agents_eventlog.eventlog import codec
 from agents_eventlog.eventlog.appender import Projector
+from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.errors import ItemNotFoundError, SessionNotFoundError
 from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.jsonl.export import export_lines
@@ -88,6 +89,7 @@ class ConversationLog(EventLog):
         durability: Durability = "full",
         create: bool = True,
         read_only: bool = False,
+        keys: KeysOption = None,
         search: bool = False,
         budgets: Budgets = (),
     ) -> Opening[Self]:
@@ -95,11 +97,13 @@ class ConversationLog(EventLog):
         Open the log at a path as ``EventLog.open`` does, with the default projections.
 
         projections: more projections to keep up to date, in addition to the default ones.
-        search: also maintain a full-text index for ``find_items``; the first opening with it builds it.
+        search: also maintain a full-text index for ``find_items``; the first opening with it builds it. Not
+            with ``keys``: the index would hold the texts.
         budgets: a ``Budget``, or several, for the runs of all sessions of this process on the file, until
             this log object is closed.
         """
         limits = budget_calls.checked(budgets)
+        check_search(keys, search=search)
         return Opening(
             lambda: _equipped(
                 cls.open_sync(
@@ -108,6 +112,7 @@ class ConversationLog(EventLog):
                     durability=durability,
                     create=create,
                     read_only=read_only,
+                    keys=keys,
                 ),
                 projections,
                 limits,
@@ -559,3 +564,12 @@ def _equipped(log: L, projections: Projector | None, limits: tuple[Budget, ...])
         log.close()
         raise
     return log
+
+
+def check_search(keys: KeysOption, *, search: bool) -> None:
+    """Raise ValueError for a full-text index over sealed contents."""
+    if search and keys_of(keys) is not None:
+        raise ValueError(
+            "invalid search: expected False with keys, because a full-text index holds the texts; "
+            "find_items works without one"
+        )

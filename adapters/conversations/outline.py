@@ -7,7 +7,7 @@ from typing import NamedTuple, TypedDict
 
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.event_descriptions import HOW
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, item_kind
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
     InvalidQueryError,
@@ -17,7 +17,6 @@ from agents_eventlog.eventlog.events import JSON, ItemRef
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.as_of import AsOf
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -183,8 +182,10 @@ def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
 
 
 def first_words(tx: Transaction, ref: ItemRef | None) -> str | None:
-    """Return the beginning of a user item, on one line; None without one, or if it was erased."""
-    item: JSON = None if ref is None else conversation_queries.item(tx, ref, erased=None)
+    """Return the beginning of a user item, on one line; None without one, or if it cannot be read."""
+    if ref is None:
+        return None
+    item: JSON = conversation_queries.item(tx, ref, instead=lambda _: None)
     return summary.shortened(summary.content(item)) if isinstance(item, Mapping) else None
 
 

@@ -22,13 +22,13 @@ from agents_eventlog.eventlog.events import (
     TurnRedone,
     TurnUndone,
 )
+from agents_eventlog.eventlog.item_kind import classify
 from agents_eventlog.eventlog.reader import event_at
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations import redactions
-from agents_eventlog.projections.conversations.item_kind import classify
 from agents_eventlog.projections.conversations.placeholder import placeholder
 
 

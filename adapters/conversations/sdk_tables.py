@@ -155,7 +155,9 @@ def removed_by_others(tx: Transaction, messages_table: str) -> Iterator[tuple[st
     messages = (
         f"SELECT CAST(message_data AS BLOB) FROM {quoted(messages_table)} WHERE session_id = ?"
     )
-    events = payloads.stored(tx, MIGRATED_ITEMS, (int(last),), columns="e.session_id")
+    events = payloads.stored(
+        tx, MIGRATED_ITEMS, (int(last),), columns="e.session_id", is_opened=False
+    )
     for session_id, some in groupby(events, key=itemgetter(0)):
         present = {
             found[1]
@@ -164,8 +166,8 @@ def removed_by_others(tx: Transaction, messages_table: str) -> Iterator[tuple[st
         }
         missing = 0
         for _, *stored in some:
-            if stored[-1] is not None:
-                [items] = codec.decode_items([tuple(stored)])
+            if not isinstance(content := payloads.content(tx, stored[-1]), str):
+                [items] = codec.decode_items([(*stored[:-1], content)])
                 missing += sum(codec.encode_json(item) not in present for item in items)
         if missing:
             yield session_id, missing

@@ -20,6 +20,8 @@ from agents_eventlog.eventlog.errors import (
 from agents_eventlog.eventlog.events import JSON, SessionDeleted, SessionRestored
 from agents_eventlog.eventlog.storage.transaction import RunUnit, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import labels
+from agents_eventlog.projections.conversations.labels import Labels
 from agents_eventlog.projections.erasure.eraser import ErasureResult
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions import queries as session_queries
@@ -182,31 +184,43 @@ def set_metadata(
         raise SessionDeletedError(context.session_id)
     commands.require_lease(tx, context)
     session = conversations.session(tx, context.session_id)
+    before = _labels(tx, context.session_id, session)
     if session is None:
-        before: tuple[str | None, str | None] = (None, None)
         user_id = context.user_id if user_id is None else user_id
         metadata = context.metadata if metadata is None else metadata
-    else:
-        before = session.user_id, session.metadata
-    after = (
-        before[0] if user_id is None else user_id or None,
-        before[1] if metadata is None else _json_text(metadata),
+    after = Labels(
+        before.user_id if user_id is None else user_id or None,
+        before.metadata if metadata is None else metadata or None,
     )
-    if after != before:
+    if not _same(after, before):
         commands.record_labels(tx, context, user_id, metadata)
     if user_id is not None and context.user_id not in (None, user_id):
         tx.on_rollback(partial(setattr, context, "user_id", context.user_id))
         context.user_id = user_id
 
 
-def _json_text(metadata: dict[str, JSON]) -> str | None:
-    return codec.encode_json(metadata).decode() if metadata else None
+def _labels(tx: Transaction, session_id: str, session: conversations.Session | None) -> Labels:
+    """Return a session's user id and metadata. Raises KeysMissingError, ShreddedError."""
+    if session is None:
+        return Labels(None, None)
+    return labels.require(tx, session_id, session.user_id, session.metadata)
+
+
+def _same(left: Labels, right: Labels) -> bool:
+    """Whether two are equal as JSON texts: 1 is not 1.0, and the order of keys counts."""
+    texts = [
+        None if each.metadata is None else codec.encode_json(each.metadata)
+        for each in (left, right)
+    ]
+    return left.user_id == right.user_id and texts[0] == texts[1]
 
 
 def update_metadata(tx: Transaction, context: SessionContext, patch: dict[str, JSON]) -> None:
     """Merge a patch into the metadata, and record the result."""
     session = conversations.session(tx, context.session_id)
-    stored = context.metadata if session is None else _metadata(session.metadata)
+    stored = context.metadata
+    if session is not None:
+        stored = _labels(tx, context.session_id, session).metadata
     set_metadata(tx, context, None, merge_patch(stored, patch))
 
 
@@ -242,7 +256,8 @@ def get_metadata(tx: Transaction, context: SessionContext) -> StoredMetadata:
     session = conversations.session(tx, context.session_id)
     if session is None or session.deleted_at is not None:
         return {"user_id": None, "metadata": None}
-    return {"user_id": session.user_id, "metadata": _metadata(session.metadata)}
+    found = _labels(tx, context.session_id, session)
+    return {"user_id": found.user_id, "metadata": found.metadata}
 
 
 def state(tx: Transaction, session_id: str) -> SessionState:

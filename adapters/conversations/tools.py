@@ -23,6 +23,7 @@ from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Row, RunUnit, Transaction
+from agents_eventlog.projections.conversations import labels
 from agents_eventlog.projections.conversations import queries as conversation_queries
 
 GROUPS: Final = {"tool": "tool_name", "session": "session_id", "day": "day"}
@@ -154,7 +155,7 @@ def _page(tx: Transaction, wanted: WantedCalls, after: str) -> tuple[Counts, str
             check_progress(after, last)
     counts: Counts = {}
     for session_id, user_id in sessions:
-        if wanted.user_id in (None, user_id):
+        if wanted.user_id is None or labels.is_of(tx, user_id, wanted.user_id):
             for call in _calls(tx, wanted, session_id):
                 numbers = counts.setdefault(call.key, Counter())
                 numbers.update(calls=1, failures=int(call.failed), unanswered=int(call.waits))

@@ -7,6 +7,7 @@ from typing import TypedDict
 from agents_eventlog.adapters.conversations import commands, timestamps
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import queries as conversation_queries
@@ -19,8 +20,9 @@ class TranscriptRow(TypedDict):
 
     position, index: the identity of the item, which never changes. version: of the session, after the event
     that added it. time: when that happened, ISO 8601 in UTC. branch_id: the branch that it was added to.
-    actor: who added it, if that was recorded. item: None if its content was erased, and a placeholder if it
-    was redacted.
+    actor: who added it, if that was recorded. item: None if its content cannot be read, and a placeholder
+    if it was redacted. withheld: why it cannot be read: "erased", "sealed" (no keys were given), or
+    "shredded" (its key was destroyed).
     """
 
     turn: int
@@ -32,6 +34,7 @@ class TranscriptRow(TypedDict):
     actor: str | None
     item: JSON
     is_erased: bool
+    withheld: Withheld | None
     is_redacted: bool
 
 
@@ -44,7 +47,9 @@ def transcript(
 ) -> list[TranscriptRow]:
     """Return the items of a branch in order: all, or those of a range of turns."""
     pointer = commands.look_at(tx, context, branch_id).pointer
-    entries = conversation_queries.entries(tx, pointer, first_turn, last_turn)
+    entries = conversation_queries.entries(
+        tx, pointer, first_turn, last_turn, session_id=context.session_id
+    )
     return [row_of(entry) for entry in entries]
 
 
@@ -60,6 +65,7 @@ def row_of(entry: Entry) -> TranscriptRow:
         actor=_actor(entry.metadata_json, entry.ref.position),
         item=entry.content,
         is_erased=entry.is_erased,
+        withheld=entry.withheld,
         is_redacted=entry.is_redacted,
     )
 

@@ -29,7 +29,7 @@ def opening_item(tx: Transaction, context: SessionContext, turn: int, called: in
     ref = conversation_queries.opening(tx, pointer, turn) if turn > 0 else None
     if ref is None:
         raise TurnNotFoundError(called, context.branch_id)
-    return conversation_queries.item(tx, ref)
+    return conversation_queries.item(tx, ref, session_id=context.session_id)
 
 
 def check_text(text: object) -> None:
@@ -59,7 +59,7 @@ def undo_turn(tx: Transaction, context: SessionContext) -> list[JSON]:
     before = branch_tree.before_turn(tx, here.pointer, here.turn) if here.turn else None
     count = here.pointer.length - (before or Pointer(None, 0)).length
     removed = conversation_queries.refs(tx, here.pointer, count)
-    items = conversation_queries.items(tx, here.pointer, count)
+    items = conversation_queries.items(tx, here.pointer, count, session_id=context.session_id)
     undone = TurnUndone(turn=here.turn, removed=removed)
     append(tx, context.session_id, undone, branch_id=context.branch_id)
     return items
@@ -77,7 +77,7 @@ def redo(tx: Transaction, context: SessionContext) -> list[JSON]:
     if found is None:
         return []
     version, undone = found
-    items = conversation_queries.contents(tx, undone.removed)
+    items = conversation_queries.contents(tx, undone.removed, session_id=context.session_id)
     parts = [
         TurnRedone(turn=undone.turn, undone_version=version, items=part.items)
         for part, _ in commands.in_parts(ItemsAdded(items=items))

@@ -14,13 +14,14 @@ from typing import Final, NamedTuple
 from agents_eventlog.adapters.conversations import branch_usage, event_descriptions, outline
 from agents_eventlog.adapters.conversations.event_descriptions import HOW
 from agents_eventlog.adapters.conversations.outline import Leaving
-from agents_eventlog.eventlog import codec, reader
+from agents_eventlog.eventlog import codec, item_kind, reader
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import branch_tree, item_kind, redactions
+from agents_eventlog.projections.conversations import branch_tree, redactions
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations.item_kind import ItemKind
 from agents_eventlog.projections.conversations.paths import Lifeline, Paths
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import TurnRequest
@@ -57,7 +58,7 @@ class ShownItem(NamedTuple):
     """
     An item in a window.
 
-    item: its content, or its placeholder; None if it was erased.
+    item: its content, or its placeholder; None if it cannot be read, for the reason in ``withheld``.
     since, until: the versions of the session between which the branch had the item; None means now.
     removal, redaction: how it was removed, or redacted, by the version that is shown.
     """
@@ -70,6 +71,7 @@ class ShownItem(NamedTuple):
     until: int | None
     removal: Removal | None
     redaction: Removal | None
+    withheld: Withheld | None = None
 
 
 class ShownTurn(NamedTuple):
@@ -254,7 +256,8 @@ class ItemReader:
         recorded = self.event(node.ref.position)
         content, redaction = self._content(node.ref, version)
         holder = recorded if content == node.ref.position else self.event(content)
-        event = None if holder is None else holder.event
+        withheld = "erased" if holder is None else holder.withheld
+        event = None if holder is None or withheld else holder.event
         item = None if event is None else getattr(event, "items", [])[node.ref.index]
         is_removed = line.until is not None and line.until <= version
         return ShownItem(
@@ -266,6 +269,7 @@ class ItemReader:
             line.until,
             self._removal(line.until or 0) if is_removed else None,
             redaction,
+            withheld,
         )
 
     def _content(self, ref: ItemRef, version: int) -> tuple[int, Removal | None]:
@@ -286,7 +290,7 @@ class ItemReader:
     def _removal(self, version: int) -> Removal:
         change = self._paths.changes[version - 1]
         recorded = self.event(change.position)
-        event = None if recorded is None else recorded.event
+        event = None if recorded is None else recorded.outlined().event
         reason = getattr(event, "reason", None)
         if reason is None and recorded is not None:
             reason = event_descriptions.bound(recorded, "reason")

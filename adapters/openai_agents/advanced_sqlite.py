@@ -21,6 +21,7 @@ from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.openai_agents.migration import migrate
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
+from agents_eventlog.eventlog.cipher.key_store import KeysOption
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Durability
 from agents_eventlog.projections.conversations.builder import MAIN
@@ -37,6 +38,8 @@ class AdvancedSQLiteSession(EventLogSession):
     create_tables: whether a missing or empty file becomes a log; False raises NoLogError instead.
     durability: with "full", a write survives a power loss once its call has returned; with "normal", which
         is faster, a power loss may remove the last writes.
+    keys: what seals the contents, and opens them: the path of a key file, whose root key is in
+        EVENTLOG_KEY, or a ``KeyFile``. None: the path in EVENTLOG_KEYS, if it is set.
     search: maintain a full-text index for ``find_items``; the first session opened with it builds it.
     sessions_table, messages_table: the names of the SDK's tables, if the file has them. The first session
         on the file imports their contents into the log; the tables do not change.
@@ -65,6 +68,7 @@ class AdvancedSQLiteSession(EventLogSession):
         budgets: Budgets = (),
         on_concurrent_run: OnConcurrentRun = "interleave",
         durability: Durability = "full",
+        keys: KeysOption = None,
         search: bool = False,
         sessions_table: str = "agent_sessions",
         messages_table: str = "agent_messages",
@@ -75,6 +79,7 @@ class AdvancedSQLiteSession(EventLogSession):
             create=create_tables,
             durability=durability,
             search=search,
+            keys=keys,
         )
         try:
             super().__init__(

@@ -490,7 +490,14 @@ class EventLogSession:
             return ""
         pointer = commands.look(tx, self._context).pointer
         opening = next(
-            (u for u in conversation_queries.user_items(tx, pointer) if u.turn == turn), None
+            (
+                user_item
+                for user_item in conversation_queries.user_items(
+                    tx, pointer, session_id=self._context.session_id
+                )
+                if user_item.turn == turn
+            ),
+            None,
         )
         return "" if opening is None else f" ('{_text(opening.content, LOGGED_CHARACTERS)}')"
 
@@ -715,7 +722,9 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> list[TurnRow]:
             pointer = commands.look_at(tx, self._context, branch_id).pointer
-            found = conversation_queries.user_items(tx, pointer)
+            found = conversation_queries.user_items(
+                tx, pointer, session_id=self._context.session_id
+            )
             return self._turns(found, PREVIEW_CHARACTERS)
 
         return await self._runner.read(unit)
@@ -1041,7 +1050,10 @@ class EventLogSession:
             here = commands.look(tx, call.context)
             refs = conversation_queries.refs(tx, here.pointer, limit)
             complete = len(refs) == here.pointer.length
-            return refs, conversation_queries.items(tx, here.pointer, limit), complete
+            items = conversation_queries.items(
+                tx, here.pointer, limit, session_id=call.context.session_id
+            )
+            return refs, items, complete
 
         refs, items, complete = await self._runner.read(unit)
 

@@ -18,8 +18,9 @@ from agents_eventlog.adapters.conversations import tools as tool_rules
 from agents_eventlog.adapters.conversations.tool_calls import OUTPUTS, call_id_of
 from agents_eventlog.adapters.conversations.window import SHOWN_CHARACTERS, Removal, ShownItem
 from agents_eventlog.adapters.view import rendering
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.events import JSON, ItemRef
-from agents_eventlog.projections.conversations.item_kind import ItemKind
+from agents_eventlog.eventlog.item_kind import ItemKind
 
 IMAGES: Final = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -132,16 +133,24 @@ def _rows(items: Sequence[ShownItem], *, embeds_pictures: bool) -> list[Row]:
     for shown in items:
         if shown.ref in used:
             continue
-        row = card(shown.item, shown.ref, shown.kind, embeds_pictures=embeds_pictures)
+        row = _card(shown, embeds_pictures=embeds_pictures)
         key = _asks(shown)
         output = None if key is None else outputs.get(key)
         if output is None or (output.removal is None) != (shown.removal is None):
             rows.append(Row(shown, row, waits=key is not None))
             continue
         used.add(output.ref)
-        answer = card(output.item, output.ref, output.kind, embeds_pictures=embeds_pictures)
+        answer = _card(output, embeds_pictures=embeds_pictures)
         rows.append(Row(shown, row, output, answer))
     return [row for row in rows if row.item.ref not in used]
+
+
+def _card(shown: ShownItem, *, embeds_pictures: bool) -> Card:
+    return card(
+        *(shown.item, shown.ref, shown.kind),
+        withheld=shown.withheld,
+        embeds_pictures=embeds_pictures,
+    )
 
 
 def _asks(shown: ShownItem) -> tuple[str, str] | None:
@@ -163,10 +172,18 @@ def _answers(shown: ShownItem) -> tuple[str, str] | None:
     return None if call_id is None else (shown.kind.type, call_id)
 
 
-def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bool = False) -> Card:
+def card(
+    item: JSON,
+    ref: ItemRef,
+    kind: ItemKind | None,
+    *,
+    withheld: Withheld | None = None,
+    embeds_pictures: bool = False,
+) -> Card:
     """
-    Return an item as the page shows it; an item that is None was erased.
+    Return an item as the page shows it; an item that is None cannot be read.
 
+    withheld: why it cannot be read.
     embeds_pictures: the addresses of pictures hold their bytes, and nothing is cut, for a page that is a
         file.
     """
@@ -174,7 +191,7 @@ def card(item: JSON, ref: ItemRef, kind: ItemKind | None, *, embeds_pictures: bo
     # What hides content is shown here: an erased item has no content, and sealed content gets a card of a
     # kind of its own. A redacted item is its placeholder, beside which its row says by whom and why.
     if item is None:
-        return Card("erased", name, "content erased", [], "")
+        return Card("erased", name, f"content {withheld or 'erased'}", [], "")
     place = None if embeds_pictures else ref
     if not isinstance(item, Mapping):
         return _folded("other", name, summary.shortened(str(item)), rendering.pretty(item), place)

@@ -31,12 +31,12 @@ from agents_eventlog.adapters.view import asked, cards
 from agents_eventlog.adapters.view.asked import wants_json
 from agents_eventlog.adapters.view.known_paths import KnownPaths
 from agents_eventlog.adapters.view.rendering import lines, page
-from agents_eventlog.eventlog import Verification, codec, reader
+from agents_eventlog.eventlog import Verification, codec, item_kind, reader
 from agents_eventlog.eventlog.events import EVENT_TYPES, JSON, ItemRedacted, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.redacted_items import RedactedItems
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import item_kind, redactions
+from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.paths import ADDING
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import BY
@@ -160,7 +160,7 @@ class LogPages:
             described=entry.described,
             rows=_event_rows(recorded),
             previous=previous,
-            data=None if recorded.data is None else json.loads(recorded.data),
+            data=None if recorded.withheld else json.loads(recorded.opened() or b"null"),
             metadata=event_descriptions.bound(recorded, "actor"),
         )
 

@@ -45,13 +45,12 @@ from agents_eventlog.adapters.view.known_paths import KnownPaths
 from agents_eventlog.adapters.view.live import Live
 from agents_eventlog.adapters.view.log_pages import Proof
 from agents_eventlog.adapters.view.rendering import lines, page, url
-from agents_eventlog.eventlog import export_lines, reader
+from agents_eventlog.eventlog import export_lines, item_kind, reader
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import SessionNotFoundError
 from agents_eventlog.eventlog.events import EVENT_TYPES, ItemRef
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import as_of as past
-from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.usage.queries import TurnRequest
 

@@ -97,10 +97,11 @@ class EventLine(NamedTuple):
 
     def stored(self, position_of: Callable[[int], int]) -> StoredEvent:
         """Return the event's columns; ``position_of`` maps a version to its position in the log."""
-        data, digest = None, self.data_digest
+        data: bytes | None = None
+        digest: bytes | None = self.data_digest
         if self.event is not None:
             data = codec.encode(with_positions(self.event, position_of))
-            digest = integrity.data_digest(data)
+            digest = None
         kind = (self.type, self.schema_version, self.branch_id)
         return (*kind, data, digest, metadata_json(self._provenance()), self.idempotency_key)
 

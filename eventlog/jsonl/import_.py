@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collec
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
+from agents_eventlog.eventlog import sealing
 from agents_eventlog.eventlog.appender import (
     ledger,
     position_after,
@@ -258,7 +259,10 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
             def position_of(version: int) -> int:
                 return positions[version] if 1 <= version <= last else 0
 
-            stored = [event.stored(position_of) for event in history.events]
+            stored = [
+                (*columns[:-1], sealing.imported_key(tx, outcome.imported_as, columns[-1]))
+                for columns in (event.stored(position_of) for event in history.events)
+            ]
             ledger(tx).put(tx, outcome.imported_as, 0, stored)
         return outcome
 

@@ -21,6 +21,7 @@ from agents_eventlog.eventlog.storage.pending import PendingUnit
 from agents_eventlog.eventlog.storage.transaction import (
     Lane,
     Participant,
+    PayloadCipher,
     Transaction,
     Unit,
     UnitCursor,
@@ -100,6 +101,7 @@ class Store(Protocol):
     read_only: bool
     clock: Clock
     participant: Participant | None
+    cipher: PayloadCipher | None
 
     @property
     def notifier(self) -> Notifier:
@@ -200,6 +202,21 @@ class Engine(Protocol):
         shared_path: the path, if the storage holds tables of an application. The log's tables then get
             other names there, which only the engine knows, and never conflict with those. Raises
             ForeignFileError.
+        """
+
+    # -- envelopes: sealed payloads -----------------------------------------------------------
+
+    def is_sealed(self, tx: Transaction) -> bool:
+        """Whether payloads of the log may be envelopes."""
+
+    def envelope_column(self, tx: Transaction) -> str | None:
+        """Return the column that may hold envelopes: "data", "sealed" beside it, or None for none."""
+
+    def begin_sealing(self, tx: Transaction) -> None:
+        """
+        Make room for envelopes, and refuse the log to releases that do not know them.
+
+        Waits until no other transaction writes, and lets none begin until the commit.
         """
 
     value_too_long: type[Exception]

@@ -10,9 +10,45 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Protocol
+from weakref import WeakSet
 
 _MESSAGE = "eventlog: a unit of work forked; its child process ends here, the transaction is the parent's\n"
 _EXIT_STATUS = 70
+
+
+class Closing(Protocol):
+    """What has a file open beside the stores, and closes it for a fork."""
+
+    def before_fork(self) -> None:
+        """Close the file, and keep other threads from opening it."""
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Let it be used again."""
+
+
+_closing: WeakSet[Closing] = WeakSet()
+_closed: list[Closing] = []
+
+
+def close_before(resource: Closing) -> None:
+    """Close a resource before each fork, once no unit of a store is running."""
+    _closing.add(resource)
+
+
+def close_all() -> None:
+    """Close the resources, before a fork."""
+    _closed[:] = list(_closing)
+    for resource in _closed:
+        resource.before_fork()
+
+
+def reopen_all(*, in_child: bool) -> None:
+    """Let them be used again, after a fork."""
+    for resource in _closed:
+        resource.after_fork(in_child=in_child)
+    _closed.clear()
+
 
 _thread_of_unit: int | None = None  # in a child: the thread that runs on inside its parent's unit
 

@@ -9,7 +9,7 @@ from agents_eventlog.eventlog.storage import fork
 from agents_eventlog.eventlog.storage.connection import Connection
 from agents_eventlog.eventlog.storage.engine import Engine
 from agents_eventlog.eventlog.storage.thread import Worker
-from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
+from agents_eventlog.eventlog.storage.transaction import PayloadCipher, Transaction, Unit
 
 T = TypeVar("T")
 
@@ -20,6 +20,7 @@ class Reader:
     def __init__(self, connection: Connection, worker: Worker, engine: Engine) -> None:
         self._engine = engine
         self.tx: Transaction | None = None  # the one under way
+        self.cipher: PayloadCipher | None = None
         self.worker = worker
         self.connection = connection
         weakref.finalize(self, connection.close).atexit = False
@@ -38,6 +39,7 @@ class Reader:
     def _run(self, unit: Unit[T], now: int) -> T:
         connection = self.connection
         tx = self.tx = Transaction(connection.get(), now, engine=self._engine)
+        tx.cipher = self.cipher
         try:
             tx.cache = connection.begin()
             try:

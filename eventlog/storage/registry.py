@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
+from agents_eventlog.eventlog.storage import fork
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability
 from agents_eventlog.eventlog.storage.store import BaseStore
 
@@ -202,9 +203,11 @@ def _before_fork() -> None:
             break
         _guard.release()
     _forking[:] = paused
+    fork.close_all()
 
 
 def _after_fork_in_parent() -> None:
+    fork.reopen_all(in_child=False)
     for store in _forking:
         store.after_fork_in_parent()
     _forking.clear()
@@ -212,6 +215,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    fork.reopen_all(in_child=True)
     for store in _forking:
         store.after_fork_in_child()
     _forking.clear()

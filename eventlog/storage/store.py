@@ -31,7 +31,7 @@ from agents_eventlog.eventlog.storage.pending import (
     wait_for_sync,
 )
 from agents_eventlog.eventlog.storage.reader import Reader
-from agents_eventlog.eventlog.storage.transaction import Participant, Unit
+from agents_eventlog.eventlog.storage.transaction import Participant, PayloadCipher, Unit
 from agents_eventlog.eventlog.storage.writer import Writer
 
 T = TypeVar("T")
@@ -88,6 +88,16 @@ class BaseStore(ABC):
     @participant.setter
     def participant(self, participant: Participant | None) -> None:
         self._writer.participant = participant
+
+    @property
+    def cipher(self) -> PayloadCipher | None:
+        """What seals and opens payloads; None without keys."""
+        return self._writer.cipher
+
+    @cipher.setter
+    def cipher(self, cipher: PayloadCipher | None) -> None:
+        for lane in self._lanes():
+            lane.cipher = cipher
 
     # -- units of work ------------------------------------------------------------------------
 

@@ -93,6 +93,13 @@ class Participant(Protocol):
         """Write what belongs to the whole transaction, after the last of them."""
 
 
+class PayloadCipher(Protocol):
+    """What seals and opens payloads: the log's cipher."""
+
+    def refresh(self) -> None:
+        """Forget what was remembered of keys that may have been destroyed since."""
+
+
 class Insert:
     """
     An INSERT of rows into a table, which many rows can share.
@@ -157,7 +164,7 @@ class Transaction:
 
     now: the time of the transaction, in microseconds since 1970 UTC.
     recording: the metadata that the unit's events get.
-    connection: internal; units of work use the methods.
+    connection, cipher: internal; units of work use the methods.
 
     It ends with its unit, and so do the cursors of ``execute``. ``defer`` writes many rows together, which
     is several times faster than one by one.
@@ -170,8 +177,10 @@ class Transaction:
         "_undo",
         "broken",
         "cache",
+        "cipher",
         "connection",
         "engine",
+        "is_refreshed",
         "lane",
         "newest",
         "now",
@@ -196,6 +205,8 @@ class Transaction:
         self.lane = Lane(0, b"")  # what it appends to; the participant loads it
         self.newest = 0  # a position that all new ones are above
         self.cache = Cache() if cache is None else cache
+        self.cipher: PayloadCipher | None = None  # if the log was opened with keys
+        self.is_refreshed = False  # whether the cipher has looked at its keys since the beginning
         self.broken: BaseException | None = None  # what left a write half done, caught or not
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
         self._deferred_rows = 0

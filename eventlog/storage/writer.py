@@ -22,7 +22,7 @@ from agents_eventlog.eventlog.storage.engine import Clock, Engine
 from agents_eventlog.eventlog.storage.notifier import Notifier
 from agents_eventlog.eventlog.storage.pending import PendingUnit, deliver
 from agents_eventlog.eventlog.storage.thread import Worker
-from agents_eventlog.eventlog.storage.transaction import Participant, Transaction
+from agents_eventlog.eventlog.storage.transaction import Participant, PayloadCipher, Transaction
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class Writer:
         self.worker = worker
         self.engine = engine
         self.participant: Participant | None = None
+        self.cipher: PayloadCipher | None = None
         self.notifier = Notifier()
         self.is_closed = False
         self._closed_message = "the log is closed"
@@ -144,6 +145,7 @@ class Writer:
         tx = self.tx = Transaction(
             self.connection.get(), self.clock(), self.participant, engine=self.engine
         )
+        tx.cipher = self.cipher
         start = tx.mark()
         written = tx.writes()
         try:

@@ -14,12 +14,7 @@ from datetime import datetime
 from typing import Final, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import payloads
-from agents_eventlog.eventlog.appender import (
-    INSERT_EVENT,
-    PAGE_EVENTS,
-    session_version,
-    up_to_page_bytes,
-)
+from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version, up_to_page_bytes
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
@@ -47,6 +42,9 @@ FORKED: Final = "SELECT DISTINCT position FROM items WHERE position < segment_id
 READ_POSITIONS: Final = """
     SELECT position FROM items UNION SELECT redaction_position FROM redactions
 """
+FORKING_EVENTS: Final = "WHERE session_id = ? AND version <= ? AND type = 'session_forked'"
+"""The events that say whose items a fork has: its reads may open the contents of those sessions."""
+
 TIMES: Final = """
     SELECT position, session_id, version, type, schema_version, branch_id, NULL, data_digest,
         metadata, idempotency_key, recorded_at, digest
@@ -88,16 +86,18 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
+        past.cipher = tx.cipher
         past.engine.create_log(past)
         for statement in Conversations.schema:
             past.execute(past.engine.create_statement(statement))
         past.execute("BEGIN")
+        if tx.engine.is_sealed(tx):
+            past.engine.begin_sealing(past)
         _build(tx, past, session_id, version)
         _redact_forked(tx, past)
         for (position,) in past.all(READ_POSITIONS):
-            past.executemany(
-                INSERT_EVENT.one, payloads.event_rows(tx, "WHERE position = ?", (position,))
-            )
+            payloads.insert(past, list(payloads.event_rows(tx, "WHERE position = ?", (position,))))
+        payloads.insert(past, list(payloads.event_rows(tx, FORKING_EVENTS, (session_id, version))))
         yield past
 
 
@@ -129,7 +129,9 @@ async def items_as_of(
         session_id,
         as_of,
         lambda past: conversation_queries.items(
-            past, conversation_queries.place(past, session_id, branch_id).pointer
+            past,
+            conversation_queries.place(past, session_id, branch_id).pointer,
+            session_id=session_id,
         ),
     )
 

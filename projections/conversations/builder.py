@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec.structs import astuple
 
+from agents_eventlog.eventlog import item_kind
 from agents_eventlog.eventlog.events import (
     BranchCreated,
     BranchDeleted,
@@ -41,18 +42,18 @@ from agents_eventlog.eventlog.events import (
     TurnUndone,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.base import Projection
 from agents_eventlog.projections.conversations import (
     branch_tree,
     forks,
-    item_kind,
+    labels,
     metadata_index,
     redactions,
 )
 from agents_eventlog.projections.conversations.branch_tree import Pointer
-from agents_eventlog.projections.conversations.item_kind import ItemKind
 
 MAIN: Final = "main"
 
@@ -416,9 +417,11 @@ class _Batch:
         """Put the event's items at the end of the branch."""
         if recorded.data is None:
             return  # erased by a release that kept no structure
-        found = item_kind.classify_items(
-            recorded.position, recorded.type, recorded.schema_version, recorded.data
-        )
+        columns = (recorded.type, recorded.schema_version, recorded.data)
+        if recorded.is_outline:
+            found = item_kind.of_outline(*columns)
+        else:
+            found = item_kind.classify_items(recorded.position, *columns)
         position = recorded.position
         self.put(recorded, session, branch, [(position, *each) for each in enumerate(found)])
 
@@ -549,11 +552,12 @@ class _Batch:
     def metadata_set(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
         if isinstance(event, MetadataSet):
-            if event.user_id is not None:
-                session.user_id = event.user_id or None
+            session.user_id, session.metadata = labels.stored_after(
+                session.user_id, session.metadata, recorded, event
+            )
             if event.metadata is not None:
-                session.metadata = item_kind.json_text(event.metadata) if event.metadata else None
-                metadata_index.set_metadata_leaves(self.tx, recorded.session_id, event.metadata)
+                leaves = labels.leaves(recorded, event.metadata)
+                metadata_index.set_leaves(self.tx, recorded.session_id, leaves)
 
     def content_erased(self, recorded: RecordedEvent) -> None:
         """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
@@ -562,7 +566,7 @@ class _Batch:
         if found is not None and isinstance(event, ContentErased) and event.is_whole:
             self.empty(recorded, found)
             found.user_id, found.metadata = event.pseudonym, None
-            metadata_index.set_metadata_leaves(self.tx, recorded.session_id, {})
+            metadata_index.set_leaves(self.tx, recorded.session_id, ())
             found.erased_at = recorded.occurred_at
 
     def session_forked(self, recorded: RecordedEvent, session: Session) -> None:

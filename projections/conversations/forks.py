@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from agents_eventlog.eventlog.events import ItemRef, SessionForked
+from agents_eventlog.eventlog.item_kind import ItemKind, classify
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations.item_kind import ItemKind, classify
 
 FORKS = """
     CREATE TABLE forks (

@@ -18,11 +18,11 @@ from agents_eventlog.eventlog.appender import PAGE_EVENTS, up_to_page_bytes
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.events import JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import USER, ItemKind, classify
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import forks
 from agents_eventlog.projections.conversations.builder import MAIN
-from agents_eventlog.projections.conversations.item_kind import USER, ItemKind, classify
 
 ROOT: Final = 0
 """The number of the node before the first items."""

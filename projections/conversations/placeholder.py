@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from agents_eventlog.eventlog.events import JSON
-from agents_eventlog.projections.conversations.item_kind import classify, smallest
+from agents_eventlog.eventlog.item_kind import classify, smallest
 
 REDACTED: Final = "[redacted]"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
 from agents_eventlog.eventlog.recorded_event import RecordedEvent, occurred_at
@@ -151,8 +152,9 @@ SESSION_EXISTS = "SELECT 1 FROM sessions WHERE session_id = ?"
 BRANCH_EXISTS = "SELECT 1 FROM branches WHERE session_id = ? AND branch_id = ?"
 
 
-_REFUSED: Final = object()
 T = TypeVar("T")
+Instead: TypeAlias = Callable[[Withheld], JSON]
+"""Returns the replacement for a content that cannot be read, by the reason."""
 
 
 class Place(NamedTuple):
@@ -221,10 +223,10 @@ class UserItem(NamedTuple):
 
 class Entry(NamedTuple):
     """
-    An item of a branch, with the event that added it. ``content`` is None if it was erased, and a
-    placeholder if it was redacted.
+    An item of a branch, with the event that added it.
 
     occurred_at: microseconds since 1970 UTC.
+    content: None if it cannot be read, for the reason in ``withheld``.
     """
 
     turn: int
@@ -234,8 +236,13 @@ class Entry(NamedTuple):
     occurred_at: int
     metadata_json: str | None
     content: JSON
-    is_erased: bool
+    withheld: Withheld | None
     is_redacted: bool
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the content was erased."""
+        return self.withheld == "erased"
 
 
 def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
@@ -255,38 +262,62 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
 
 
 def items(
-    tx: Transaction, pointer: Pointer, newest: int | None = None, *, erased: JSON = _REFUSED
+    tx: Transaction,
+    pointer: Pointer,
+    newest: int | None = None,
+    *,
+    session_id: str | None = None,
+    instead: Instead | None = None,
 ) -> list[JSON]:
     """
     Return a branch's items in order: all, or the newest ones. Reads about one row an item.
 
     newest: maximum number of items; None returns all.
-    erased: value to return for an item whose content was erased. By default UndecodableEventError is
-        raised, so that a caller cannot mistake an incomplete history for a complete one.
+    session_id: the session that is read; in a sealed log, the content of another one does not open.
+    instead: returns the value for an item whose content cannot be read, by the reason. By default an
+        UndecodableEventError or KeysMissingError is raised, so that a caller cannot mistake an incomplete
+        history for a complete one.
     """
     found: list[JSON] = []
     for span in _newest_spans(tx, pointer, newest):
         where = (*span, span.first)
-        some = payloads.items(tx, _first(tx), where, first=span.first, last=span.last)
-        found += _items_one_by_one(tx, span, erased) if some is None else some
+        some = payloads.items(
+            *(tx, _first(tx), where),
+            first=span.first,
+            last=span.last,
+            session_id=session_id,
+        )
+        found += _items_one_by_one(tx, span, session_id, instead) if some is None else some
     return found
 
 
-def _items_one_by_one(tx: Transaction, span: branch_tree.Span, erased: JSON) -> Iterable[JSON]:
+def _items_one_by_one(
+    tx: Transaction, span: branch_tree.Span, session_id: str | None, instead: Instead | None
+) -> Iterable[JSON]:
     columns = "i.index_in_event, i.number"
     source = PAYLOADS.format(first=_first(tx))
-    rows = list(payloads.stored(tx, source, (*span, span.first), columns=columns))
+    rows = list(
+        payloads.stored(
+            *(tx, source, (*span, span.first)),
+            columns=columns,
+            session_id=session_id,
+            is_opened=False,
+        )
+    )
     if not rows or rows[0][1] != span.first:
         raise ProjectionError(
             "the tables lack items of a branch: `eventlog replay` rebuilds them",
             projection="conversations",
         )
-    decoded = _decoded(rows, may_lack=erased is not _REFUSED)
+    decoded = _decoded(tx, rows, may_lack=instead is not None)
     # An event's items follow each other, so the next event's first number ends them.
     ends = [*(row[1] for row in rows[1:]), span.last + 1]
     for (index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
         count = end - number
-        yield from [erased] * count if items is None else items[index : index + count]
+        if not isinstance(items, str):
+            yield from items[index : index + count]
+        elif instead is not None:
+            yield from [instead(items)] * count
 
 
 def _first(tx: Transaction) -> str:
@@ -294,13 +325,24 @@ def _first(tx: Transaction) -> str:
     return FIRST_PAYLOADS if redactions.exist(tx) else FIRST_OF_EACH_EVENT
 
 
-def _decoded(rows: Sequence[Row], *, may_lack: bool) -> list[list[JSON] | None]:
-    """Return the items of each row's event; None for an erased one if ``may_lack``."""
+def _decoded(
+    tx: Transaction, rows: Sequence[Row], *, may_lack: bool
+) -> list[list[JSON] | Withheld]:
+    """Return the items of each row's event, or if ``may_lack`` why they cannot be read."""
     stored = [row[2:] for row in rows]
     if not may_lack:
-        return [*codec.decode_items([_present(*each) for each in stored])]
-    present = iter(codec.decode_items([each for each in stored if each[-1] is not None]))
-    return [None if each[-1] is None else next(present) for each in stored]
+        return [*codec.decode_items([_present(tx, *each) for each in stored])]
+    contents = [payloads.content(tx, each[-1]) for each in stored]
+    present = iter(
+        codec.decode_items(
+            [
+                (*each[:-1], content)
+                for each, content in zip(stored, contents, strict=True)
+                if not isinstance(content, str)
+            ]
+        )
+    )
+    return [content if isinstance(content, str) else next(present) for content in contents]
 
 
 def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[ItemRef]:
@@ -310,20 +352,29 @@ def refs(tx: Transaction, pointer: Pointer, newest: int | None = None) -> list[I
     ]
 
 
-def item(tx: Transaction, ref: ItemRef, *, erased: JSON = _REFUSED) -> JSON:
-    """Return an item's content, or ``erased`` as in ``items``."""
-    row = redactions.at(tx, ref.position) or (ref.position, "", 0, None)
-    if row[-1] is None and erased is not _REFUSED:
-        return erased
-    return codec.decode_items([_present(*row)])[0][ref.index]
+def item(
+    tx: Transaction,
+    ref: ItemRef,
+    *,
+    session_id: str | None = None,
+    instead: Instead | None = None,
+) -> JSON:
+    """Return an item's content; ``session_id`` and ``instead`` as in ``items``."""
+    row = redactions.at(tx, ref.position, session_id=session_id, is_opened=False)
+    row = row or (ref.position, "", 0, None)
+    if instead is not None and isinstance(content := payloads.content(tx, row[-1]), str):
+        return instead(content)
+    return codec.decode_items([_present(tx, *row)])[0][ref.index]
 
 
-def contents(tx: Transaction, refs: Iterable[ItemRef]) -> list[JSON]:
+def contents(
+    tx: Transaction, refs: Iterable[ItemRef], *, session_id: str | None = None
+) -> list[JSON]:
     """Return the contents of items, in the order of the references."""
     found: list[JSON] = []
     for position, some in groupby(refs, key=lambda ref: ref.position):
-        row = redactions.at(tx, position) or (position, "", 0, None)
-        items = codec.decode_items([_present(*row)])[0]
+        row = redactions.at(tx, position, session_id=session_id) or (position, "", 0, None)
+        items = codec.decode_items([_present(tx, *row)])[0]
         found += [items[ref.index] for ref in some]
     return found
 
@@ -349,6 +400,7 @@ def entries(
     last_turn: int | None = None,
     *,
     newest: int | None = None,
+    session_id: str | None = None,
 ) -> list[Entry]:
     """
     Return a branch's items with their events, in order: all, or those of a range of turns.
@@ -367,9 +419,13 @@ def entries(
     for span in _newest_spans(tx, pointer, max(0, pointer.length - start)):
         source = redactions.present(tx, EVENTS_OF_ENTRIES)
         columns = redactions.present(tx, ENTRY_COLUMNS)
-        rows = list(payloads.stored(tx, source, span, columns=columns))
-        decoded = _decoded([row[3:] for row in rows], may_lack=True)
-        events = _ByPosition(
+        rows = list(
+            payloads.stored(
+                *(tx, source, span), columns=columns, session_id=session_id, is_opened=False
+            )
+        )
+        decoded = _decoded(tx, [row[3:] for row in rows], may_lack=True)
+        events: _ByPosition[tuple[Row, list[JSON] | Withheld]] = _ByPosition(
             {row[0]: (row, items) for row, items in zip(rows, decoded, strict=True)}
         )
         listed = tx.all(ENTRIES, span)
@@ -388,8 +444,8 @@ def entries(
                     branch_id=branch_id or MAIN,
                     occurred_at=occurred_at(recorded_at, metadata, position),
                     metadata_json=metadata,
-                    content=None if items is None else _item_at(items, ref),
-                    is_erased=items is None,
+                    content=None if isinstance(items, str) else _item_at(items, ref),
+                    withheld=items if isinstance(items, str) else None,
                     is_redacted=ref in redacted,
                 )
             )
@@ -406,27 +462,38 @@ def _item_at(items: Sequence[JSON], ref: ItemRef) -> JSON:
     )
 
 
-def user_items(tx: Transaction, pointer: Pointer, text: str | None = None) -> list[UserItem]:
+def user_items(
+    tx: Transaction,
+    pointer: Pointer,
+    text: str | None = None,
+    *,
+    session_id: str | None = None,
+) -> list[UserItem]:
     """
     Return the items that open a branch's turns, with their contents, by turn.
 
     text: skip events that cannot hold it, ASCII letters compared case-insensitively. The events that are
         left may not hold it either.
+    session_id: the session that is read, as in ``items``.
     """
-    condition, needle = ("", ()) if text is None else payloads.may_hold(text)
+    condition, needle = ("", ()) if text is None else payloads.narrowed(tx, text)
     source = redactions.present(tx, f"{USER_EVENTS} {condition} ORDER BY {{o}}.position")
     columns = redactions.present(tx, "{o}.recorded_at, {o}.metadata, {o}.position")
     events: list[Row] = []
     found: list[Row] = []
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        rows = list(payloads.stored(tx, source, (*where, *needle), columns=columns))
+        rows = list(
+            payloads.stored(
+                *(tx, source, (*where, *needle)), columns=columns, session_id=session_id
+            )
+        )
         if rows:
             events += rows
             found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
     for row in events:
         if row[-1] is None:
-            _present(*row[3:])
+            _present(tx, *row[3:])
     numbers = {row[2]: number for number, row in enumerate(events)}
     if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
         found = [row for row in found if row[1] in numbers]
@@ -558,8 +625,10 @@ def _newest_spans(
 
 
 def _present(
-    position: int, type_name: str, schema_version: int, data: bytes | None
+    tx: Transaction, position: int, type_name: str, schema_version: int, data: bytes | None
 ) -> codec.StoredPayload:
+    if isinstance(data, Envelope):
+        data = payloads.opened(tx, data)
     if data is None:
         raise UndecodableEventError(
             f"the content of the event at position {position} was erased", position=position

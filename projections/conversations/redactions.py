@@ -106,9 +106,12 @@ def newest(tx: Transaction, position: int) -> int | None:
     return None if row is None else row[0]
 
 
-def at(tx: Transaction, position: int) -> Row | None:
+def at(
+    tx: Transaction, position: int, *, session_id: str | None = None, is_opened: bool = True
+) -> Row | None:
     """Return the payload with the items of an event, as ``payloads.at`` does."""
-    return payloads.at(tx, newest(tx, position) or position)
+    where = newest(tx, position) or position
+    return payloads.at(tx, where, session_id=session_id, is_opened=is_opened)
 
 
 def of_event(tx: Transaction, position: int) -> dict[int, Redaction]:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS, append
+from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
 from agents_eventlog.eventlog.events import (
@@ -195,7 +196,7 @@ def _blank(
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):
             continue
-        rows = [payloads.at(tx, position) for position, _ in sorted(plan.payloads)]
+        rows = [payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
         if scope.is_whole:
             _withhold(tx, plan.session_id, stored, reason)
@@ -238,6 +239,8 @@ def _update_index(tx: Transaction, blanked: Sequence[StoredPayload]) -> None:
     """Remove the texts of blanked payloads from the index; those that a redaction keeps go in again."""
     events = dict.fromkeys(map(added_at, blanked))
     search_index.take_out(tx, events)
+    if tx.engine.is_sealed(tx):
+        return  # what is sealed is in no index
     rows = {position: redactions.at(tx, position) for position in events}
     present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
     kept = {at: row for at, row in present.items() if row[1] in REDACTING}
@@ -261,6 +264,8 @@ def _items(tx: Transaction, stored: Iterable[StoredPayload]) -> Iterator[JSON]:
     """Return the items in payloads, without those that a redaction keeps."""
     for row in stored:
         position, type_name, schema_version, data = row
+        if isinstance(data, Envelope):
+            data = payloads.opened(tx, data)
         event = codec.decode(type_name, schema_version, data, position=position)
         is_replaced = replaced_by(tx, row) is not None
         if isinstance(event, ITEM_EVENTS) and is_replaced:

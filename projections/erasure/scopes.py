@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol, cast
 
-from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog import codec, item_kind, payloads, sealing
 from agents_eventlog.eventlog.appender import append, session_version
+from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.errors import SessionNotFoundError
@@ -29,7 +30,7 @@ from agents_eventlog.eventlog.events import (
 )
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
-from agents_eventlog.projections.conversations import forks, item_kind, redactions
+from agents_eventlog.projections.conversations import forks, labels, redactions
 
 PAGE_SESSIONS: Final = 500
 """Maximum number of sessions that one unit of work reads."""
@@ -145,27 +146,32 @@ class UserSessions(NamedTuple):
 
     def sessions(self, tx: Transaction, after: str | None) -> list[str]:
         """Return the user's next sessions, and those that were erased."""
-        rows = tx.all(OF_USER, (self.user_id, after or "", PAGE_SESSIONS))
-        return [session_id for (session_id,) in rows]
+        found = {
+            session_id
+            for name in sealing.user_names(tx, self.user_id)
+            for (session_id,) in tx.all(OF_USER, (name, after or "", PAGE_SESSIONS))
+        }
+        return sorted(found, key=str.encode)[:PAGE_SESSIONS]
 
     def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
         """Return every payload of a session that still belongs to the user or was erased."""
         session = conversations.session(tx, session_id)
-        if session is None or not self._includes(session):
+        if session is None or not self._includes(tx, session):
             return ErasurePlan(session_id, [])
         return _all_payloads(tx, session_id)
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
         """Delete the session if it is live; return whether it still belongs to the user."""
         session = conversations.session(tx, session_id)
-        if session is None or not self._includes(session):
+        if session is None or not self._includes(tx, session):
             return False
         if session.deleted_at is None:
             append(tx, session_id, SessionDeleted(reason=reason))
         return True
 
-    def _includes(self, session: conversations.Session) -> bool:
-        return session.user_id == self.user_id or session.erased_at is not None
+    def _includes(self, tx: Transaction, session: conversations.Session) -> bool:
+        is_theirs = labels.is_of(tx, session.user_id, self.user_id)
+        return is_theirs or session.erased_at is not None
 
 
 class DeletedSessions(NamedTuple):
@@ -217,7 +223,7 @@ class PoppedItems(NamedTuple):
                 is_live = False
             else:
                 adding = added_at(stored)
-                count = len(item_kind.classify_items(*stored))
+                count = len(item_kind.classify_items(*_outlined(stored)))
                 is_live = adding in live or count == 0
                 kept_items += count - live.get(adding, 0) if is_live else 0
             if not is_live:
@@ -264,7 +270,7 @@ def _all_payloads(tx: Transaction, session_id: str) -> ErasurePlan:
 
 def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
     """Return the session's payloads that may be erased and have not been, newest first."""
-    rows = payloads.stored(tx, ERASABLE, (session_id,))
+    rows = payloads.stored(tx, ERASABLE, (session_id,), is_opened=False)
     return (row for row in rows if row[-1] is not None)
 
 
@@ -293,6 +299,7 @@ def structure(stored: StoredPayload, replaced_by: int | None = None) -> JSON:
     type_name = stored[1]
     if type_name == MetadataSet.type_name():
         return {}
+    stored = _outlined(stored)
     kept = item_kind.outline(*stored)
     if replaced_by is not None:
         kept["replaced_by"] = replaced_by
@@ -312,6 +319,12 @@ def _beside_items(event: Event) -> dict[str, JSON]:
     return {"first_item": None if first is None else [first.position, first.index]}
 
 
+def _outlined(stored: StoredPayload) -> StoredPayload:
+    """Return a payload, if it is sealed its outline: erasing needs no key."""
+    data = stored[-1]
+    return (*stored[:-1], data.outline) if isinstance(data, Envelope) else stored
+
+
 def _decoded(stored: StoredPayload) -> Event:
-    position, type_name, schema_version, data = stored
+    position, type_name, schema_version, data = _outlined(stored)
     return codec.decode(type_name, schema_version, data, position=position)

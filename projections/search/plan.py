@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import payloads
+from agents_eventlog.eventlog import payloads, sealing
 from agents_eventlog.eventlog.appender import last_position
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES
 from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -59,7 +59,7 @@ class Scanned(NamedTuple):
     def read(self, tx: Transaction) -> Batch:
         """Return the next batch, in a unit of work."""
         first = max(self.first, self.last - BATCH_POSITIONS + 1)
-        condition, parameters = payloads.may_hold(self.text or "")
+        condition, parameters = payloads.narrowed(tx, self.text or "")
         rows = tx.all(
             redactions.present(tx, _scan(condition)), (first, self.last, *parameters, BATCH_EVENTS)
         )
@@ -116,6 +116,8 @@ def plan(
     """
     end = last_position(tx) if last is None else last
     expression = None if text is None else search_index.expression(text)
+    if tx.engine.is_sealed(tx):
+        expression = None  # what is sealed is in no index
     built_to = None if expression is None else search_index.built_to(tx)
     if expression is None or built_to is None:
         return SearchPlan((_scope(tx, session_id, user_id, end) or Scanned(end, 1, text),), False)
@@ -134,9 +136,10 @@ def _scope(
     if session_id is None and user_id is None:
         return None
     found = array("q")
-    sessions = (
-        [(session_id,)] if session_id is not None else tx.execute(SESSIONS_OF_USER, (user_id,))
-    )
+    sessions = [(session_id,)]
+    if session_id is None and user_id is not None:
+        names = sealing.user_names(tx, user_id)
+        sessions = [row for name in names for row in tx.all(SESSIONS_OF_USER, (name,))]
     for (each,) in sessions:
         left = SCOPED_EVENTS + 1 - len(found)
         found.extend(position for (position,) in tx.execute(EVENTS_OF_SESSION, (each, left)))

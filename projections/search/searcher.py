@@ -15,15 +15,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog import codec, item_kind, payloads
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
+from agents_eventlog.eventlog.item_kind import ItemKind
 from agents_eventlog.eventlog.recorded_event import occurred_at
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import branch_tree, forks, item_kind, redactions
+from agents_eventlog.projections.conversations import branch_tree, forks, labels, redactions
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations.branch_tree import Span
-from agents_eventlog.projections.conversations.item_kind import ItemKind
 from agents_eventlog.projections.search import plan
 from agents_eventlog.projections.search import text as search_text
 from agents_eventlog.projections.search.plan import Stage
@@ -54,7 +54,7 @@ class ItemQuery(NamedTuple):
     Filters for items; None does not filter. Times in microseconds since 1970 UTC.
 
     text: a literal, case-insensitive substring of one of the item's texts.
-    type, tool_name: as ``projections.conversations.item_kind`` classifies them; role: a message's own.
+    type, tool_name: as ``eventlog.item_kind`` classifies them; role: a message's own.
     branch_id: a live branch that holds the item; for a removed one, the branch that it was added to.
     since, until: when it was said, ``until`` exclusive.
     include_removed: whether to find items on no live branch, and those of deleted sessions, too.
@@ -196,7 +196,9 @@ class Searcher:
         if query.until is not None and time >= query.until:
             return None
         session = conversations.session(tx, session_id)
-        if session is None or query.user_id not in (None, session.user_id):
+        if session is None:
+            return None
+        if query.user_id is not None and not labels.is_of(tx, session.user_id, query.user_id):
             return None
         return session if session.deleted_at is None or query.include_removed else None
 

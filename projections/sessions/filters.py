@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, get_args
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, metadata_leaves
 from agents_eventlog.eventlog.errors import InvalidEventError, InvalidQueryError
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.metadata_leaves import Leaf
 from agents_eventlog.eventlog.reader import microseconds
-from agents_eventlog.projections.conversations import metadata_index
-from agents_eventlog.projections.conversations.metadata_index import Leaf
 
 OrderBy: TypeAlias = Literal["updated_at", "created_at"]
 
@@ -67,11 +66,18 @@ class SessionCursor(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionQuery:
-    """Filters for sessions, an order, and a page."""
+    """
+    Filters for sessions, an order, and a page.
+
+    user_names, leaf_names: what the tables may hold for the user id and for each leaf, where that is known;
+        in a sealed log there are two of each.
+    """
 
     session_id: str | None = None
     user_id: str | None = None
+    user_names: tuple[str, ...] = ()
     leaves: tuple[Leaf, ...] = ()
+    leaf_names: tuple[tuple[Leaf, ...], ...] = ()
     periods: Mapping[OrderBy, Period] = field(default_factory=dict)
     text: str | None = None
     min_items: int | None = None
@@ -181,10 +187,10 @@ def _leaves(metadata: Any) -> tuple[Leaf, ...]:
         )
     try:
         plain = codec.decode_metadata(codec.encode_json(dict(metadata)).decode())
-        found = tuple(metadata_index.leaves_to_match(plain))
-    except (metadata_index.TooDeepError, RecursionError):
+        found = tuple(metadata_leaves.leaves_to_match(plain))
+    except (metadata_leaves.TooDeepError, RecursionError):
         raise InvalidQueryError(
-            f"invalid metadata: expected at most {metadata_index.MAX_LEVELS} levels"
+            f"invalid metadata: expected at most {metadata_leaves.MAX_LEVELS} levels"
         ) from None
     if len(found) > MAX_LEAVES:
         raise InvalidQueryError(

@@ -8,15 +8,19 @@ instead. The matches of each filter are counted first, up to a bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import _logging, codec, payloads
+from agents_eventlog.eventlog import _logging, codec, payloads, sealing
 from agents_eventlog.eventlog.appender import complete_checkpoint
+from agents_eventlog.eventlog.cipher.envelope import Withheld
+from agents_eventlog.eventlog.codec import StoredPayload
+from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
-from agents_eventlog.projections.conversations import branch_tree, forks, redactions
+from agents_eventlog.projections.conversations import branch_tree, forks, labels, redactions
 from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
@@ -42,7 +46,7 @@ OF_USER = """
     SELECT session_id FROM sessions WHERE user_id = ? AND deleted_at IS NULL
 """
 ALL_OF_USER = """
-    SELECT session_id FROM sessions WHERE user_id = ? ORDER BY created_at, session_id
+    SELECT session_id, created_at FROM sessions WHERE user_id = ? ORDER BY created_at, session_id
 """
 HAS_LEAF = """
     ? = (SELECT l.value FROM session_labels AS l WHERE l.session_id = s.session_id AND l.path = ?)
@@ -77,7 +81,11 @@ log = _logging.get_logger("eventlog.projections")
 
 
 class Session(NamedTuple):
-    """A session's row, in the order of COLUMNS; times in microseconds since 1970 UTC."""
+    """
+    A session's row, in the order of COLUMNS; times in microseconds since 1970 UTC.
+
+    withheld: why the user id and metadata cannot be read.
+    """
 
     session_id: str
     created_at: int
@@ -89,6 +97,7 @@ class Session(NamedTuple):
     turn_count: int
     branch_count: int
     deleted_at: int | None
+    withheld: Withheld | None = None
 
     def place(self, query: SessionQuery) -> SessionCursor:
         """Return the session's place in the order of a query."""
@@ -117,6 +126,7 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
 
     With a text a page may be short or empty although more follow: each call searches a bounded number.
     """
+    query = _named(tx, query)
     if query.text is None:
         found = _find(tx, query)
         is_full = bool(found) and len(found) == query.limit
@@ -133,12 +143,15 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
 
 def of_user(tx: Transaction, user_id: str) -> list[str]:
     """Return the ids of all sessions of a user, deleted ones included, oldest first."""
-    return [session_id for (session_id,) in tx.all(ALL_OF_USER, (user_id,))]
+    found = {
+        row for name in sealing.user_names(tx, user_id) for row in tx.all(ALL_OF_USER, (name,))
+    }
+    return [session_id for session_id, _ in sorted(found, key=lambda row: (row[1], row[0]))]
 
 
 def sessions_with_text(tx: Transaction, session_ids: Sequence[str], text: str) -> set[str]:
     """Return those of the sessions in which a live user or assistant item holds a text; a scan."""
-    condition, needle = payloads.may_hold(text)
+    condition, needle = payloads.narrowed(tx, text)
     source = redactions.present(tx, f"{MESSAGES} {condition}")
     log.info("sessions.scanned", sessions=len(session_ids))
     return {
@@ -163,7 +176,23 @@ def _messages(tx: Transaction, source: str, parameters: tuple[Any, ...]) -> Iter
 
 def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
     sql, parameters = statement(query, _narrowest(tx, query))
-    return [Session(*row) for row in tx.all(sql, parameters)]
+    return [_opened(tx, Session(*row)) for row in tx.all(sql, parameters)]
+
+
+def _named(tx: Transaction, query: SessionQuery) -> SessionQuery:
+    """Return a query with what the tables may hold for its user id and metadata."""
+    users = () if query.user_id is None else sealing.user_names(tx, query.user_id)
+    leaves = tuple(sealing.leaf_names(tx, leaf) for leaf in query.leaves)
+    return replace(query, user_names=users, leaf_names=leaves)
+
+
+def _opened(tx: Transaction, session: Session) -> Session:
+    """Return a session's row with its user id and metadata opened, where they are sealed."""
+    if session.metadata is None or not session.metadata.startswith("["):
+        return session
+    found = labels.read(tx, session.session_id, session.user_id, session.metadata)
+    metadata = None if found.metadata is None else codec.encode_json(found.metadata).decode()
+    return session._replace(user_id=found.user_id, metadata=metadata, withheld=found.withheld)
 
 
 def statement(query: SessionQuery, few: Condition | None) -> Condition:
@@ -203,12 +232,13 @@ def _count(tx: Transaction, condition: Condition) -> int:
 
 def _narrowing(query: SessionQuery) -> Iterator[Condition]:
     """Return what finds a query's sessions by an index other than that of its order."""
-    for leaf in query.leaves:
-        yield WITH_LEAF, leaf
+    for names in query.leaf_names or ((leaf,) for leaf in query.leaves):
+        yield _any_of(WITH_LEAF, names)
     if query.is_deleted:
         return  # the other indexes are of those that are not
     if query.user_id is not None and query.order_by != "updated_at":
-        yield OF_USER, (query.user_id,)
+        users = query.user_names or (query.user_id,)
+        yield _any_of(OF_USER, [(name,) for name in users])
     for column, period in query.periods.items():
         if column != query.order_by:
             within = list(_within(column, period))
@@ -219,7 +249,7 @@ def _narrowing(query: SessionQuery) -> Iterator[Condition]:
 
 def _narrowing_by_text(tx: Transaction, text: str | None) -> Iterator[Condition]:
     """Return what finds the sessions whose items may hold a text, if the index shows all of them."""
-    expression = None if text is None else search_index.expression(text)
+    expression = None if text is None or tx.engine.is_sealed(tx) else search_index.expression(text)
     built_to = None if expression is None else search_index.built_to(tx)
     if expression is None or built_to is None or built_to != complete_checkpoint(tx):
         return
@@ -234,20 +264,32 @@ def _conditions(query: SessionQuery) -> Iterator[Condition]:
         yield "s.session_id = ?", (query.session_id,)
     if query.user_id is not None:
         user_id = "s.user_id" if query.order_by == "updated_at" else "s.user_id || ''"
-        yield f"{user_id} = ?", (query.user_id,)
+        yield _equals(user_id, query.user_names or (query.user_id,))
     for column, period in query.periods.items():
         name = f"s.{column}" if column == query.order_by else f"s.{column} + 0"
         yield from _within(name, period)
     if query.min_items is not None:
         yield "s.item_count >= ?", (query.min_items,)
-    for path, value in query.leaves:
-        yield HAS_LEAF, (value, path)
+    for names in query.leaf_names or ((leaf,) for leaf in query.leaves):
+        conditions = " OR ".join([HAS_LEAF] * len(names))
+        yield f"({conditions})", tuple(part for path, value in names for part in (value, path))
     if query.after is not None:
         time, session_id = query.after
         name = f"s.{query.order_by}"
         farther, later = ("<", ">") if not query.is_reversed else (">", "<")
         yield f"{name} {farther}= ?", (time,)
         yield f"({name} <> ? OR s.session_id {later} ?)", (time, session_id)
+
+
+def _any_of(query: str, parameters: Sequence[Sequence[Any]]) -> Condition:
+    """Return the query for the sessions that a query finds with any of these parameters."""
+    return " UNION ".join([query] * len(parameters)), tuple(chain.from_iterable(parameters))
+
+
+def _equals(column: str, names: Sequence[str]) -> Condition:
+    if len(names) == 1:
+        return f"{column} = ?", tuple(names)
+    return f"{column} IN ({', '.join('?' * len(names))})", tuple(names)
 
 
 def _within(column: str, period: Period) -> Iterator[Condition]:
@@ -269,6 +311,8 @@ def titles(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
 
 
 def _given_title(session: Session) -> str | None:
+    if session.withheld is not None and session.metadata is None:
+        return f"({session.withheld})"
     metadata = {} if session.metadata is None else codec.decode_metadata(session.metadata)
     title = metadata.get(TITLE)
     return title if isinstance(title, str) and title else None
@@ -277,19 +321,30 @@ def _given_title(session: Session) -> str | None:
 def _first_messages(tx: Transaction, sessions: Sequence[Session]) -> list[str | None]:
     """Return the first user message of each session, one line; None without one."""
     places = [_first_user_item(tx, session) for session in sessions]
-    rows = {
-        place[0]: redactions.at(tx, place[0])
-        for place in dict.fromkeys(places)
-        if place is not None
-    }
-    present = {at: row for at, row in rows.items() if row is not None and row[-1] is not None}
+    withheld: dict[int, str] = {}
+    present: dict[int, StoredPayload] = {}
+    for session, place in zip(sessions, places, strict=True):
+        if place is None:
+            continue
+        row = redactions.at(tx, place[0], session_id=session.session_id, is_opened=False)
+        content = payloads.content(tx, None if row is None else row[-1])
+        if row is None or isinstance(content, str):
+            withheld[place[0]] = str(content)
+        else:
+            present[place[0]] = (*row[:-1], content)
     decoded = dict(zip(present, codec.decode_items([*present.values()]), strict=True))
-    return [
-        search_text.title(decoded[place[0]][place[1]])
-        if place is not None and place[0] in decoded
-        else None
-        for place in places
-    ]
+    return [_title_of(place, decoded, withheld) for place in places]
+
+
+def _title_of(
+    place: Row | None, decoded: Mapping[int, list[JSON]], withheld: Mapping[int, str]
+) -> str | None:
+    if place is None:
+        return None
+    if place[0] in decoded:
+        return search_text.title(decoded[place[0]][place[1]])
+    why = withheld[place[0]]
+    return None if why == "erased" else f"({why})"
 
 
 def _first_user_item(tx: Transaction, session: Session) -> Row | None:

@@ -21,10 +21,10 @@ from agents_eventlog.eventlog.events import (
     UsageCorrection,
     UsageRecorded,
 )
+from agents_eventlog.eventlog.item_kind import json_text
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Insert, Row, Transaction
 from agents_eventlog.projections.base import Projection
-from agents_eventlog.projections.conversations.item_kind import json_text
 
 DAY: Final = 86_400_000_000
 """Microseconds. Days are counted from 1970, in UTC."""

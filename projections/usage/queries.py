@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, sealing
 from agents_eventlog.eventlog.errors import InvalidQueryError
 from agents_eventlog.eventlog.events import JSON, ItemRef, RequestUsage
 from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
+from agents_eventlog.projections.conversations import labels
 from agents_eventlog.projections.usage.builder import COUNTS, DAY, NANOS
 
 WEEK: Final = 7 * DAY
@@ -52,6 +53,7 @@ class UsageQuery(NamedTuple):
     since, until: microseconds since 1970 UTC, the latter excluded.
     live: only live usage: not that of popped, deleted or cleared turns.
     tz: the time zone of days and months.
+    user_names: what the tables may hold for the user id, where that is known.
     """
 
     by: Sequence[str] = ()
@@ -61,6 +63,7 @@ class UsageQuery(NamedTuple):
     session_id: str | None = None
     live: bool = False
     tz: tzinfo = UTC
+    user_names: tuple[str, ...] = ()
 
 
 class UsageTotals(NamedTuple):
@@ -139,6 +142,7 @@ DAYS_WITH_USAGE = """
     SELECT (SELECT MIN(day) FROM usage_by_day), (SELECT MAX(day) FROM usage_by_day)
 """
 OF_USER = "session_id IN (SELECT session_id FROM sessions WHERE user_id = ?)"
+A_SESSION_OF_USER = "SELECT session_id, metadata FROM sessions WHERE user_id = ? LIMIT 1"
 NOT_DELETED = """
     NOT EXISTS (
         SELECT 1 FROM sessions
@@ -165,6 +169,8 @@ def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
 
 def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
     """Return the usage by groups; without groups, one group of all."""
+    if query.user_id is not None:
+        query = query._replace(user_names=sealing.user_names(tx, query.user_id))
     source, parameters = _source(tx, query)
     keys = [BY[name] for name in query.by]
     columns = [COLUMNS.get(key, f"summed.{key}") for key in keys]
@@ -176,7 +182,24 @@ def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
         sql += f" GROUP BY {', '.join(columns)} ORDER BY {order}"
     rows = tx.all(sql, parameters)
     found = [_group(keys, row) for row in rows if row[-1] is not None or columns]
+    if "user_id" in keys and tx.cipher is not None:
+        found = _with_user_ids(tx, found)
+        return _merged(keys, found)
     return _merged(keys, found) if "month" in keys else found
+
+
+def _with_user_ids(tx: Transaction, found: Iterable[Group]) -> list[Group]:
+    """Return groups with the user ids themselves where the tables have tokens."""
+    user_ids: dict[str, str | None] = {}
+    for group in found:
+        name = group.keys["user_id"]
+        if isinstance(name, str) and name not in user_ids:
+            session_id, metadata = tx.one(A_SESSION_OF_USER, (name,)) or ("", None)
+            user_ids[name] = labels.read(tx, session_id, name, metadata).user_id
+    return [
+        group._replace(keys={**group.keys, "user_id": user_ids.get(str(group.keys["user_id"]))})
+        for group in found
+    ]
 
 
 def _merged(keys: Sequence[str], found: Iterable[Group]) -> list[Group]:
@@ -280,8 +303,9 @@ def _conditions(query: UsageQuery) -> tuple[list[str], list[Any]]:
         conditions.append("session_id = ?")
         parameters.append(query.session_id)
     if query.user_id is not None:
-        conditions.append(OF_USER)
-        parameters.append(query.user_id)
+        names = query.user_names or (query.user_id,)
+        conditions.append(f"({' OR '.join([OF_USER] * len(names))})")
+        parameters += names
     if query.live:
         conditions += ["is_live = 1", NOT_DELETED]
     return conditions, parameters

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         UsageHooks,
         import_file,
     )
-    from agents_eventlog.eventlog import EventLog, EventLogError, recording
+    from agents_eventlog.eventlog import (
+        EventLog,
+        EventLogError,
+        KeyFile,
+        RootKey,
+        generate_root_key,
+        recording,
+    )
     from agents_eventlog.projections import replay
 
 __all__ = [
@@ -33,10 +40,13 @@ __all__ = [
     "EventLog",
     "EventLogError",
     "EventLogSession",
+    "KeyFile",
     "OnlyPrices",
     "Price",
+    "RootKey",
     "TablePair",
     "UsageHooks",
+    "generate_root_key",
     "import_file",
     "recording",
     "replay",
@@ -45,6 +55,9 @@ __all__ = [
 _PART_OF = {
     "EventLog": "eventlog",
     "EventLogError": "eventlog",
+    "KeyFile": "eventlog",
+    "RootKey": "eventlog",
+    "generate_root_key": "eventlog",
     "recording": "eventlog",
     "replay": "projections",
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agents_eventlog.eventlog.cipher.root import generate_root_key
 from tests.contract.harness import Pair, World
 
 if TYPE_CHECKING:
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Name the engine of our side; a test marked ``sqlite_only`` says why it runs on SQLite alone."""
+@pytest.fixture(params=["sqlite", "postgres", "sealed", "sealed postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """
+    Name the engine of our side; a test marked ``sqlite_only`` says why it runs on SQLite alone.
+
+    On either engine, our side's log is plain or sealed.
+    """
     name: str = request.param
     only = request.node.get_closest_marker("sqlite_only")
-    if name != "sqlite" and only is not None:
+    if "postgres" in name and only is not None:
         pytest.skip(f"SQLite only: {only.args[0]}")
-    return name
+    if "sealed" in name:
+        monkeypatch.setenv("EVENTLOG_KEYS", str(tmp_path / "keys.db"))
+        monkeypatch.setenv("EVENTLOG_KEY", generate_root_key())
+    return "postgres" if "postgres" in name else "sqlite"
 
 
 @pytest.fixture

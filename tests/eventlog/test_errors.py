@@ -18,6 +18,8 @@ from agents_eventlog import (
     Budget,
     ConversationLog,
     EventLogSession,
+    KeyFile,
+    RootKey,
     eventlog,
     projections,
 )
@@ -353,6 +355,57 @@ async def disk_failed(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def key_file(path: Path, name: str = "keys.db") -> KeyFile:
+    return KeyFile(path.with_name(name), ahead=0)
+
+
+async def sealed_session(path: Path) -> None:
+    """Make a session in a sealed log, and close it."""
+    session = AdvancedSQLiteSession("talk", path, keys=key_file(path))
+    await session.add_items([item()])
+    session.close()
+
+
+@provokes("KeysMissingError")
+async def no_keys(path: Path) -> None:
+    await sealed_session(path)
+    await AdvancedSQLiteSession("talk", path).get_items()
+
+
+@provokes("KeyNotFoundError")
+async def keys_of_another_log(path: Path) -> None:
+    await sealed_session(path)
+    await sealed_session(path.with_name("more.db"))
+    other = key_file(path, "others.db")
+    AdvancedSQLiteSession("talk", path.with_name("third.db"), keys=other)
+    AdvancedSQLiteSession("talk", path, keys=other)
+
+
+@provokes("WrongKeyError")
+async def mistyped_root_key(path: Path) -> None:
+    RootKey(SECRET)
+
+
+@provokes("ShreddedError")
+async def shredded(path: Path) -> None:
+    await sealed_session(path)
+    with closing(sqlite3.connect(path)) as connection:
+        (sealed,) = connection.execute("SELECT sealed FROM events").fetchone()
+    key_file(path).destroy([sealed[2:34]])
+    await AdvancedSQLiteSession("talk", path, keys=key_file(path)).get_items()
+
+
+@provokes("TamperedPayloadError")
+async def tampered(path: Path) -> None:
+    await sealed_session(path)
+    change(
+        path,
+        "DROP TRIGGER events_are_never_changed",
+        "UPDATE events SET sealed = CAST(substr(sealed, 1, 99) || substr(sealed, 99) AS BLOB)",
+    )
+    await AdvancedSQLiteSession("talk", path, keys=key_file(path)).get_items()
+
+
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
@@ -394,7 +447,8 @@ def test_the_root_can_be_caught_by_one_import() -> None:
 
 
 def test_each_leaf_is_provoked() -> None:
-    assert PROVOKED.keys() == LEAVES
+    """And one that is raised itself, beside its kinds."""
+    assert PROVOKED.keys() == LEAVES | {"UndecodableEventError"}
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))

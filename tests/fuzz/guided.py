@@ -17,7 +17,7 @@ PARSERS = [
     "agents_eventlog.eventlog.codec",
     "agents_eventlog.eventlog.jsonl.import_",
     "agents_eventlog.eventlog.jsonl.format",
-    "agents_eventlog.projections.conversations.item_kind",
+    "agents_eventlog.eventlog.item_kind",
 ]
 
 with atheris.instrument_imports(include=PARSERS):

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from agents_eventlog import projections
-from agents_eventlog.eventlog import EventLog, codec
+from agents_eventlog.eventlog import EventLog, codec, item_kind
 from agents_eventlog.eventlog.errors import (
     EventLogError,
     InvalidEventError,
@@ -24,7 +24,6 @@ from agents_eventlog.eventlog.jsonl import format as jsonl_format
 from agents_eventlog.eventlog.jsonl.export import export_lines
 from agents_eventlog.eventlog.jsonl.import_ import import_lines
 from agents_eventlog.eventlog.storage import registry
-from agents_eventlog.projections.conversations import item_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -57,7 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         *_BUILDERS,
         "tests/projections/test_damaged_tables.py",
     ),
-    "projections/conversations/item_kind.py": ("tests/projections/test_item_kind.py",),
+    "eventlog/item_kind.py": ("tests/projections/test_item_kind.py",),
     "projections/usage/builder.py": (
         *("tests/projections/test_usage.py", "tests/projections/test_usage_rows.py"),
         *("tests/properties/test_spending.py", "tests/properties/test_histories.py"),

@@ -24,8 +24,8 @@ MOST: dict[str, tuple[Callable[[AdvancedSQLiteSession], Awaitable[Any]], int]] =
     "get_items": (lambda session: session.get_items(limit=5), 4),
     "find_turns_by_content": (lambda session: session.find_turns_by_content("hello"), 5),
 }
-AFTER_A_WRITE = 2
-"""What a reader has to look up again when somebody has written: the checkpoints, and the place."""
+AFTER_A_WRITE = 3
+"""What a reader looks up again when somebody has written: checkpoints, place, whether it is sealed now."""
 
 
 def traced(session: AdvancedSQLiteSession) -> list[str]:

@@ -21,12 +21,13 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     codec,
 )
-from agents_eventlog.eventlog.appender import INSERT_EVENT, append_all
+from agents_eventlog.eventlog.appender import append_all
 from agents_eventlog.eventlog.errors import (
     ConversationError,
     UndecodableEventError,
     VersionNotFoundError,
 )
+from agents_eventlog.eventlog.payloads import INSERT_EVENT
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.conversations import queries as conversation_queries

@@ -11,8 +11,7 @@ import pytest
 from agents_eventlog.eventlog import EventLog, ItemsAdded, codec, integrity
 from agents_eventlog.eventlog.appender import ledger
 from agents_eventlog.eventlog.errors import UndecodableEventError
-from agents_eventlog.projections import default
-from agents_eventlog.projections.conversations.item_kind import (
+from agents_eventlog.eventlog.item_kind import (
     NAMED_BY_TYPE,
     TOOL_CALLS,
     ItemKind,
@@ -21,6 +20,7 @@ from agents_eventlog.projections.conversations.item_kind import (
     json_text,
     outline,
 )
+from agents_eventlog.projections import default
 
 if TYPE_CHECKING:
     from pathlib import Path

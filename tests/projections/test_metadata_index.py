@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog.eventlog import MetadataSet
-from agents_eventlog.projections.conversations.metadata_index import (
+from agents_eventlog.eventlog.metadata_leaves import (
     MAX_CHARACTERS,
     MAX_LEVELS,
     TooDeepError,

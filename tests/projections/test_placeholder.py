@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseInputItemParam
 from pydantic import TypeAdapter
 
-from agents_eventlog.projections.conversations.item_kind import classify
+from agents_eventlog.eventlog.item_kind import classify
 from agents_eventlog.projections.conversations.placeholder import (
     KEPT,
     NEUTRAL,

@@ -32,7 +32,7 @@ from agents_eventlog.eventlog import (
     UsageRecorded,
 )
 from agents_eventlog.eventlog.events import ITEM_EVENTS
-from agents_eventlog.projections.conversations.item_kind import smallest
+from agents_eventlog.eventlog.item_kind import smallest
 from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.reference import State
 from tests.history import Entry, recorded

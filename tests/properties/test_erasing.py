@@ -17,9 +17,9 @@ from agents_eventlog.eventlog import export_lines, import_lines
 from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import ConversationError
+from agents_eventlog.eventlog.item_kind import classify, smallest
 from agents_eventlog.projections import replay
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations.item_kind import classify, smallest
 from agents_eventlog.projections.reference import State, fold
 from tests.history import meant, seen, stored
 from tests.history import recorded as recorded_as

@@ -26,7 +26,7 @@ from agents_eventlog.eventlog.appender import append_all, read_events
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.events import ITEM_EVENTS
-from agents_eventlog.projections.conversations.item_kind import classify
+from agents_eventlog.eventlog.item_kind import classify
 from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems

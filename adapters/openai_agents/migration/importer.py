@@ -26,7 +26,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import (
     decoded_item,
     quoted,
 )
-from agents_eventlog.eventlog import _logging, codec
+from agents_eventlog.eventlog import _logging, codec, item_kind
 from agents_eventlog.eventlog.appender import append_all
 from agents_eventlog.eventlog.events import (
     JSON,
@@ -43,7 +43,6 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.properties import set_property
 from agents_eventlog.eventlog.reader import microseconds
 from agents_eventlog.eventlog.storage.transaction import Transaction
-from agents_eventlog.projections.conversations import item_kind
 from agents_eventlog.projections.conversations.builder import MAIN
 
 SOURCE = "openai-agents"

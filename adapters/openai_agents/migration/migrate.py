@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from agents_eventlog import projections
 from agents_eventlog.adapters.conversations import sdk_tables
-from agents_eventlog.adapters.conversations.log import ConversationLog
+from agents_eventlog.adapters.conversations.log import ConversationLog, check_search
 from agents_eventlog.adapters.conversations.sdk_tables import (
     SDK_TABLES,
     Refusal,
@@ -19,6 +19,7 @@ from agents_eventlog.adapters.conversations.sdk_tables import (
 from agents_eventlog.adapters.openai_agents.migration import importer
 from agents_eventlog.adapters.openai_agents.migration.importer import MigratedSession
 from agents_eventlog.eventlog import _logging, properties
+from agents_eventlog.eventlog.cipher.key_store import KeysOption
 from agents_eventlog.eventlog.errors import ForeignFileError, NoLogError, WrongTablesError
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
 from agents_eventlog.eventlog.storage.engines import engine_for
@@ -39,14 +40,17 @@ def open_log(
     create: bool,
     durability: Durability,
     search: bool = False,
+    keys: KeysOption = None,
 ) -> ConversationLog:
     """
     Open the log of a file for sessions; assign a new file to a pair of table names.
 
     search: also maintain a full-text index.
+    keys: what seals the contents, as for ``EventLog.open``.
 
     Raises an OpenError; WrongTablesError (also a ValueError) if the file belongs to another pair.
     """
+    check_search(keys, search=search)
     if engine_for(path) is not SQLITE:  # the SDK's class stores its tables in SQLite files only
         try:
             return ConversationLog.open_sync(
@@ -54,6 +58,7 @@ def open_log(
                 projections=projections.default(search=search),
                 create=create,
                 durability=durability,
+                keys=keys,
             )
         except NoLogError as error:
             raise _no_log(error.path) from None
@@ -68,6 +73,7 @@ def open_log(
     log = ConversationLog.open_sync(
         path,
         durability=durability,
+        keys=keys,
         accept=lambda tx: _shares_file(tx, pair, SQLITE.resolve(path)),
         on_create=claim,
     )

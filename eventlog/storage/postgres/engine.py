@@ -132,6 +132,20 @@ class PostgresEngine:
         """Create the log's own tables and claim the schema, which has no other tables."""
         schema.create(tx)
 
+    # -- envelopes ----------------------------------------------------------------------------
+
+    def is_sealed(self, tx: Transaction) -> bool:
+        """Whether payloads of the log may be envelopes."""
+        return schema.is_sealed(tx)
+
+    def envelope_column(self, tx: Transaction) -> str | None:
+        """Return "data": it holds bytes, and JSON never begins as an envelope does."""
+        return "data"
+
+    def begin_sealing(self, tx: Transaction) -> None:
+        """Wait until no other transaction appends, and raise the schema version."""
+        schema.begin_sealing(tx)
+
     # -- statements ---------------------------------------------------------------------------
 
     def cursor(self, connection: Connection) -> UnitCursor:

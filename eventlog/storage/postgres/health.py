@@ -8,7 +8,7 @@ from typing import Final
 from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.engine import Problem, TableSize
 from agents_eventlog.eventlog.storage.postgres import roles
-from agents_eventlog.eventlog.storage.postgres.schema import SCHEMA_VERSION, TRIGGERS
+from agents_eventlog.eventlog.storage.postgres.schema import TRIGGERS, version
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 MAX_BEHIND_BYTES: Final = 16 * 1024 * 1024
@@ -131,7 +131,7 @@ def facts(tx: Transaction) -> dict[str, JSON]:
     """Return what the storage is and how large."""
     return {
         "bytes": sum(size.bytes for size in table_sizes(tx)),
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": version(tx),
         "postgres_version": _setting(tx, "server_version"),
         "synchronous_commit": _setting(tx, "synchronous_commit"),
         "role": _role(tx),

@@ -6,7 +6,12 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from agents_eventlog.eventlog.storage.postgres.schema import LANES
+from agents_eventlog.eventlog.storage.postgres.schema import (
+    LANES,
+    SEALED_VERSION,
+    VERSION_PROPERTY,
+    SealedLog,
+)
 from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 
 FREE_LANE: Final = f"""
@@ -18,7 +23,8 @@ WAIT_FOR_LANE: Final = """
     SELECT lane, CAST(pg_current_xact_id() AS TEXT) FROM lanes WHERE lane = ? FOR UPDATE
 """
 LANE_END: Final = f"""
-    SELECT e.position, e.digest, newest.position
+    SELECT e.position, e.digest, newest.position,
+        (SELECT value FROM log_properties WHERE name = '{VERSION_PROPERTY}')
     FROM (SELECT MAX(position) AS position FROM events) AS newest
     LEFT JOIN LATERAL (
         SELECT position, digest FROM events
@@ -80,7 +86,8 @@ def claim(tx: Transaction) -> Lane:
     wanted = random.randrange(LANES)  # noqa: S311
     row = tx.one(FREE_LANE, (wanted,)) or tx.one(WAIT_FOR_LANE, (wanted,)) or (0, None)
     lane, transaction_id = row
-    position, digest, newest = tx.one(LANE_END, (lane,)) or (None, None, None)
+    position, digest, newest, version = tx.one(LANE_END, (lane,)) or (None, None, None, None)
+    tx.cache[SealedLog].is_sealed = int(version or 0) >= SEALED_VERSION
     tx.newest = newest or 0
     end = Lane(lane, bytes(32)) if position is None else Lane(position, digest)
     tx.connection.claim = Claim(tx, transaction_id, end)

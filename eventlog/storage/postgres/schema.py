@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from agents_eventlog.eventlog.errors import NewerFileError
@@ -12,6 +13,11 @@ LANES: Final = 64
 """How many transactions can append at the same time. Stored positions depend on it."""
 
 SCHEMA_VERSION: Final = 1
+"""The schema version of a log without sealed payloads."""
+
+SEALED_VERSION: Final = 2
+"""That of a log with sealed payloads, in the same tables; the newest that this release knows."""
+
 VERSION_PROPERTY: Final = "postgres_schema_version"
 
 EVENTS: Final = """
@@ -108,13 +114,13 @@ def identify(tx: Transaction, path: str) -> bool:
     if row is None:
         return False
     found = int(row[0])
-    if found > SCHEMA_VERSION:
+    if found > SEALED_VERSION:
         raise NewerFileError(
-            f"{path} has schema version {found}, this program knows {SCHEMA_VERSION}: "
+            f"{path} has schema version {found}, this program knows {SEALED_VERSION}: "
             "upgrade agents-eventlog",
             path=path,
             found=found,
-            known=SCHEMA_VERSION,
+            known=SEALED_VERSION,
         )
     return True
 
@@ -142,3 +148,37 @@ def create(tx: Transaction) -> None:
         "INSERT INTO log_properties (name, value) VALUES (?, ?)",
         (VERSION_PROPERTY, str(SCHEMA_VERSION)),
     )
+
+
+def version(tx: Transaction) -> int:
+    """Return the version of the log's own tables."""
+    row = tx.one("SELECT value FROM log_properties WHERE name = ?", (VERSION_PROPERTY,))
+    return 0 if row is None else int(row[0])
+
+
+def begin_sealing(tx: Transaction) -> None:
+    """Wait until no other transaction appends, and raise the schema version."""
+    tx.all("SELECT lane FROM lanes ORDER BY lane FOR UPDATE")
+    tx.execute(
+        "UPDATE log_properties SET value = ? WHERE name = ?",
+        (str(SEALED_VERSION), VERSION_PROPERTY),
+    )
+    tx.cache.pop(SealedLog, None)
+
+
+@dataclass
+class SealedLog:
+    """Whether payloads of the log may be envelopes, as a transaction has read it."""
+
+    is_sealed: bool | None = None
+
+    def __len__(self) -> int:
+        return 0
+
+
+def is_sealed(tx: Transaction) -> bool:
+    """Whether payloads of the log may be envelopes."""
+    known = tx.cache[SealedLog]
+    if known.is_sealed is None:
+        known.is_sealed = version(tx) >= SEALED_VERSION
+    return known.is_sealed

@@ -97,6 +97,7 @@ class Store(BaseStore):
 
         def run(connection: Connection) -> None:
             tx = writer.tx = Transaction(connection, self.clock(), engine=self.engine)
+            tx.cipher = writer.cipher
             writer.connection.begin()
             try:
                 try:

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
@@ -81,6 +82,14 @@ def connect_for_reading(path: str) -> Connection:
             raise
         # Neither the folder nor the file can be written: no process writes, so no -shm file is needed.
         return _connect(path, "ro&immutable=1", *only_reads)
+
+
+def connect_to_keys(path: str, pragmas: Sequence[str]) -> Connection:
+    """Open a file of keys, which must exist; read-only where it cannot be written."""
+    if not Path(path).exists():
+        raise _error(f"{path} does not exist", sqlite3.SQLITE_CANTOPEN)
+    statements = [f"PRAGMA {pragma}" for pragma in pragmas]
+    return _connect(path, "rw", *statements)
 
 
 def _is_at_rest(path: str) -> bool:

@@ -141,6 +141,20 @@ class SQLiteEngine:
         """Create the log's own tables and claim the file."""
         schema.create(tx, shared_path=shared_path)
 
+    # -- envelopes ----------------------------------------------------------------------------
+
+    def is_sealed(self, tx: Transaction) -> bool:
+        """Whether payloads of the log may be envelopes."""
+        return schema.has_sealed(tx)
+
+    def envelope_column(self, tx: Transaction) -> str | None:
+        """Return the column for envelopes, if the log has one: ``data`` holds text."""
+        return "sealed" if schema.has_sealed(tx) else None
+
+    def begin_sealing(self, tx: Transaction) -> None:
+        """Add the column for envelopes, and raise the schema version."""
+        schema.begin_sealing(tx)
+
     # -- statements ---------------------------------------------------------------------------
 
     def cursor(self, connection: sqlite3.Connection) -> UnitCursor:

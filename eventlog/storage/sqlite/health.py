@@ -48,10 +48,7 @@ def _file_problems(tx: Transaction) -> Iterator[Problem]:
 
 def _trigger_problems(tx: Transaction) -> Iterator[Problem]:
     present = {name: _spaced(sql) for name, sql in tx.all(TRIGGERS)}
-    for name, sql in (
-        ("events_are_never_changed", schema.NO_UPDATE),
-        ("events_are_never_deleted", schema.NO_DELETE),
-    ):
+    for name, sql in schema.triggers(tx).items():
         if present.get(prefix.name_in_file(tx.connection, name)) != _spaced(
             prefix.statement_in_file(tx.connection, sql)
         ):

@@ -37,6 +37,7 @@ def _run_transaction(
     writer: Writer, connection: sqlite3.Connection, unit: Unit[None], now: int
 ) -> None:
     tx = writer.tx = Transaction(connection, now, engine=writer.engine)
+    tx.cipher = writer.cipher
     writer.connection.begin()
     try:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError
@@ -10,6 +11,10 @@ from agents_eventlog.eventlog.storage.sqlite.prefix import APPLICATION_ID, PREFI
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 USER_VERSION: Final = 1
+"""The schema version of a log without sealed payloads."""
+
+SEALED_VERSION: Final = 2
+"""That of a log with sealed payloads, the newest that this release knows."""
 
 EVENTS: Final = """
     CREATE TABLE events (
@@ -57,6 +62,22 @@ NO_UPDATE: Final = """
     END
 """
 
+ADD_SEALED: Final = "ALTER TABLE events ADD COLUMN sealed BLOB"
+
+NO_UPDATE_SEALED: Final = NO_UPDATE.replace(
+    "OLD.data IS NOT NULL AND NEW.data IS NULL",
+    "(OLD.data IS NOT NULL OR OLD.sealed IS NOT NULL) AND NEW.data IS NULL AND NEW.sealed IS NULL",
+)
+
+NO_INSERT_OF_BOTH: Final = """
+    CREATE TRIGGER events_have_one_payload
+    BEFORE INSERT ON events
+    WHEN NEW.data IS NOT NULL AND NEW.sealed IS NOT NULL
+    BEGIN
+        SELECT RAISE(ABORT, 'events have one payload');
+    END
+"""
+
 NO_DELETE: Final = """
     CREATE TRIGGER events_are_never_deleted
     BEFORE DELETE ON events
@@ -83,6 +104,7 @@ PROPERTIES: Final = """
 # In a file with other tables, user_version is the application's.
 SELECT_VERSION: Final = "SELECT value FROM log_properties WHERE name = 'schema_version'"
 INSERT_VERSION: Final = "INSERT INTO log_properties (name, value) VALUES ('schema_version', ?)"
+UPDATE_VERSION: Final = "UPDATE log_properties SET value = ? WHERE name = 'schema_version'"
 
 TABLES: Final = ("events", "checkpoints", "log_properties")
 
@@ -103,13 +125,13 @@ def identify(tx: Transaction, path: str) -> bool:
                 path=path,
             )
     version = schema_version(tx)
-    if version > USER_VERSION:
+    if version > SEALED_VERSION:
         raise NewerFileError(
-            f"{path} has schema version {version}, this program knows {USER_VERSION}: "
+            f"{path} has schema version {version}, this program knows {SEALED_VERSION}: "
             "upgrade agents-eventlog",
             path=path,
             found=version,
-            known=USER_VERSION,
+            known=SEALED_VERSION,
         )
     return True
 
@@ -154,3 +176,47 @@ def _share(tx: Transaction, path: str) -> None:
     connection = tx.connection
     prefix.share(connection)
     tx.on_rollback(lambda: prefix.unshare(connection))
+
+
+@dataclass
+class _Columns:
+    """What a connection remembers of the table of events."""
+
+    has_sealed: bool | None = None
+
+    def __len__(self) -> int:
+        return 0
+
+
+def has_sealed(tx: Transaction) -> bool:
+    """Whether the log has a column for sealed payloads; remembered until another connection commits."""
+    columns = tx.cache[_Columns]
+    if columns.has_sealed is None:
+        columns.has_sealed = schema_version(tx) >= SEALED_VERSION
+    return columns.has_sealed
+
+
+def triggers(tx: Transaction) -> dict[str, str]:
+    """Return the statements of the triggers that protect the log's events, by name."""
+    sealed = has_sealed(tx)
+    return {
+        "events_are_never_changed": NO_UPDATE_SEALED if sealed else NO_UPDATE,
+        "events_are_never_deleted": NO_DELETE,
+        **({"events_have_one_payload": NO_INSERT_OF_BOTH} if sealed else {}),
+    }
+
+
+def begin_sealing(tx: Transaction) -> None:
+    """Add the column for sealed payloads, without a rewrite of the table, and raise the schema version."""
+    if has_sealed(tx):
+        return
+    tx.execute(ADD_SEALED)
+    changing = prefix.name_in_file(tx.connection, "events_are_never_changed")
+    tx.execute(f'DROP TRIGGER "{changing}"')
+    tx.execute(NO_UPDATE_SEALED)
+    tx.execute(NO_INSERT_OF_BOTH)
+    if isinstance(tx.connection, SharedConnection):
+        tx.execute(UPDATE_VERSION, (str(SEALED_VERSION),))
+    else:
+        tx.execute(f"PRAGMA user_version={SEALED_VERSION}")
+    tx.cache.pop(_Columns, None)

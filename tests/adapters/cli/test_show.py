@@ -186,4 +186,5 @@ def test_documents_have_stable_fields(db: Path) -> None:
         "occurred_at",
         "item",
         "is_erased",
+        "withheld",
     ]

@@ -34,7 +34,7 @@ SHORT = {
     "--json": "-j",
     "--help": "-h",
 }
-WITHOUT_JSON = {"demo", "view"}
+WITHOUT_JSON = {"demo", "view", "keys"}  # `keys` is a group of commands
 WITH_YES = {"delete", "erase", "redact", "retain"}
 ID = "support-42"
 EACH: dict[str, list[Any]] = {

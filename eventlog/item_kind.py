@@ -6,7 +6,7 @@ The one rule for all of them, applied to the few keys that it needs; the content
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -149,3 +149,19 @@ def smallest(wanted: ItemKind) -> dict[str, JSON]:
         {**named, "approval_request_id": ""},
     )
     return next(candidate for candidate in candidates if classify(candidate) == wanted)
+
+
+@lru_cache(maxsize=4_096)
+def of_outline(type_name: str, schema_version: int, outline: bytes) -> Sequence[ItemKind]:
+    """Do as ``classify_items`` does for an outline; many events have the same one."""
+    return tuple(classify_items(0, type_name, schema_version, outline))
+
+
+def outline_json(position: int, type_name: str, schema_version: int, data: bytes) -> bytes:
+    """Return the outline of an event's items as JSON."""
+    return _outline_json(tuple(classify_items(position, type_name, schema_version, data)))
+
+
+@lru_cache(maxsize=4_096)
+def _outline_json(seen: tuple[ItemKind, ...]) -> bytes:
+    return codec.encode_json({"items": [smallest(kind) for kind in seen]})

@@ -1,0 +1,356 @@
+"""
+Key stores: session keys wrapped by the key of an epoch, which a root key wraps.
+
+A key is known by its id, which commits to it, and envelopes name that id. So the tables say neither which
+session uses a key nor how many sessions there are. Keys are made ahead, so that a copy of the store is good
+for the sessions that begin after it was made.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from agents_eventlog.eventlog.cipher import identity, root
+from agents_eventlog.eventlog.cipher.identity import KEY_BYTES
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
+from agents_eventlog.eventlog.cipher.root import Root
+from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError, WrongKeyError
+from agents_eventlog.eventlog.storage.keys import KeyStorage, KeyTransaction
+from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.sqlite.key_storage import SQLiteKeyStorage
+
+AHEAD: Final = 1_000
+"""How many unused keys a store keeps for each log."""
+
+SCHEMA: Final = (
+    """
+    CREATE TABLE epochs (
+        epoch      INTEGER NOT NULL PRIMARY KEY,
+        root_id    TEXT,
+        wrapped    BLOB    NOT NULL,
+        created_at INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE keys (
+        key_id       BLOB    NOT NULL PRIMARY KEY,
+        log_id       BLOB    NOT NULL,
+        epoch        INTEGER NOT NULL,
+        wrapped      BLOB,
+        created_at   INTEGER NOT NULL,
+        taken_at     INTEGER,
+        destroyed_at INTEGER
+    )
+    """,
+    """
+    CREATE INDEX keys_ahead ON keys (log_id) WHERE taken_at IS NULL
+    """,
+    """
+    CREATE TABLE logs (
+        log_id      BLOB    NOT NULL PRIMARY KEY,
+        sealed_from INTEGER NOT NULL,
+        epoch       INTEGER NOT NULL,
+        index_key   BLOB    NOT NULL,
+        batches     INTEGER NOT NULL
+    )
+    """,
+)
+LAST_EPOCH: Final = "SELECT epoch, root_id, wrapped FROM epochs ORDER BY epoch DESC LIMIT 1"
+EPOCH: Final = "SELECT epoch, root_id, wrapped FROM epochs WHERE epoch = ?"
+INSERT_EPOCH: Final = "INSERT INTO epochs (epoch, root_id, wrapped, created_at) VALUES (?, ?, ?, ?)"
+INSERT_KEY: Final = """
+    INSERT INTO keys (key_id, log_id, epoch, wrapped, created_at) VALUES (?, ?, ?, ?, ?)
+"""
+SELECT_KEY: Final = "SELECT log_id, epoch, wrapped, destroyed_at FROM keys WHERE key_id = ?"
+UNUSED: Final = """
+    SELECT key_id, epoch, wrapped FROM keys WHERE log_id = ? AND taken_at IS NULL LIMIT ?
+"""
+COUNT_UNUSED: Final = "SELECT COUNT(*) FROM keys WHERE log_id = ? AND taken_at IS NULL"
+TAKE: Final = "UPDATE keys SET taken_at = ? WHERE key_id = ?"
+TAKE_ALL: Final = "UPDATE keys SET taken_at = ? WHERE log_id = ? AND taken_at IS NULL"
+DESTROY: Final = """
+    UPDATE keys SET wrapped = NULL, destroyed_at = ? WHERE key_id = ? AND wrapped IS NOT NULL
+"""
+INSERT_LOG: Final = """
+    INSERT INTO logs (log_id, sealed_from, epoch, index_key, batches) VALUES (?, ?, ?, ?, 0)
+"""
+SELECT_LOG: Final = "SELECT sealed_from, epoch, index_key FROM logs WHERE log_id = ?"
+BATCHES: Final = "SELECT batches FROM logs WHERE log_id = ?"
+SET_BATCHES: Final = "UPDATE logs SET batches = ? WHERE log_id = ?"
+
+
+class _Epoch(NamedTuple):
+    epoch: int
+    key: bytes
+
+
+class KeyStore:
+    """
+    Session keys in the tables of a database. Safe to use from any thread, and after a fork.
+
+    root: the key that wraps them; None leaves the store itself as the secret.
+    ahead: how many unused keys to keep for each log.
+    """
+
+    def __init__(self, storage: KeyStorage, root: Root | None, *, ahead: int = AHEAD) -> None:
+        self._storage = storage
+        self._root = root
+        self._ahead = ahead
+        self._epochs: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+        self._generation = 0
+
+    @property
+    def path(self) -> str:
+        """Where the keys are kept."""
+        return self._storage.path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyStore) and self._names() == other._names()
+
+    def __hash__(self) -> int:
+        return hash(self._names())
+
+    def _names(self) -> tuple[str, str | None]:
+        return self.path, None if self._root is None else self._root.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} path={self.path!r}>"
+
+    def create(self) -> None:
+        """Create the store, unless it exists, with the key that wraps the first keys."""
+        self._storage.create(SCHEMA)
+        with self._storage.writing() as tx:
+            self._current_epoch(tx)
+
+    # -- Keys ---------------------------------------------------------------------------------
+
+    def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
+        """Begin to keep keys for a log, in a new store if needed; durable when it returns."""
+        self.create()
+        index_key = secrets.token_bytes(KEY_BYTES)
+        with self._storage.writing() as tx:
+            epoch = self._current_epoch(tx)
+            wrapped = _wrap(epoch.key, index_key, _of_index(log_id))
+            tx.execute(INSERT_LOG, (log_id, sealed_from, epoch.epoch, wrapped))
+            self._make(tx, log_id, epoch, self._ahead)
+        return LogKeys(sealed_from, index_key)
+
+    def log(self, log_id: bytes) -> LogKeys | None:
+        """Return what is kept of a log; None if it is not known."""
+        self._require()
+        with self._storage.reading() as tx:
+            row = tx.execute(SELECT_LOG, (log_id,)).fetchone()
+            if row is None:
+                return None
+            sealed_from, epoch, wrapped = row
+            index_key = _unwrap(self._epoch_key(tx, epoch), bytes(wrapped), _of_index(log_id))
+        if index_key is None:
+            raise WrongKeyError(
+                f"what {self.path} keeps as the index key of this log is another key"
+            )
+        return LogKeys(sealed_from, index_key)
+
+    def take(self, log_id: bytes, count: int, *, batch: int) -> tuple[int, list[Key]]:
+        """Return new keys for sessions of a log, and the number of this batch."""
+        self._require()
+        now = _now()
+        with self._storage.writing() as tx:
+            row = tx.execute(BATCHES, (log_id,)).fetchone()
+            if row is None:
+                raise KeyNotFoundError(f"{self.path} keeps no keys of this log")
+            if batch > row[0]:  # an older copy: what it made ahead may be in use
+                tx.execute(TAKE_ALL, (now, log_id))
+            number = max(batch, row[0]) + 1
+            epoch = self._current_epoch(tx)
+            (unused,) = tx.execute(COUNT_UNUSED, (log_id,)).fetchone()
+            self._make(tx, log_id, epoch, self._ahead + count - unused)
+            rows = tx.execute(UNUSED, (log_id, count)).fetchall()
+            keys = [self._opened(tx, log_id, *row) for row in rows]
+            tx.executemany(TAKE, [(now, key.key_id) for key in keys])
+            tx.execute(SET_BATCHES, (number, log_id))
+        return number, keys
+
+    def find(self, key_ids: Sequence[bytes]) -> Mapping[bytes, Key | Destroyed]:
+        """Return the keys with these ids that exist or existed."""
+        self._require()
+        found: dict[bytes, Key | Destroyed] = {}
+        with self._storage.reading() as tx:
+            for key_id in key_ids:
+                row = tx.execute(SELECT_KEY, (key_id,)).fetchone()
+                if row is None:
+                    continue
+                log_id, epoch, wrapped, destroyed_at = row
+                if wrapped is None:
+                    found[key_id] = Destroyed(destroyed_at or 0)
+                else:
+                    found[key_id] = self._opened(tx, bytes(log_id), key_id, epoch, wrapped)
+        return found
+
+    def destroy(self, key_ids: Sequence[bytes]) -> int:
+        """Destroy keys for good; return how many there were."""
+        self._require()
+        now, destroyed = _now(), 0
+        with self._storage.writing() as tx:
+            for key_id in key_ids:
+                destroyed += tx.execute(DESTROY, (now, key_id)).rowcount
+        with self._lock:
+            self._generation += 1
+        return destroyed
+
+    def generation(self) -> int:
+        """Return a number that is another one once keys may have been destroyed, by any process."""
+        with self._lock:
+            if self._storage.changed():
+                self._epochs.clear()
+                self._generation += 1
+            return self._generation
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        self._storage.close()
+
+    # -- in a transaction ---------------------------------------------------------------------
+
+    def _require(self) -> None:
+        if not self._storage.exists():
+            raise KeyNotFoundError(
+                f"there are no keys at {self.path}: expected an existing key file"
+            )
+
+    def _current_epoch(self, tx: KeyTransaction) -> _Epoch:
+        """Return the epoch that new keys are wrapped in; the first one is made here."""
+        row = tx.execute(LAST_EPOCH).fetchone()
+        if row is not None:
+            return _Epoch(row[0], self._epoch_key(tx, row[0]))
+        key = secrets.token_bytes(KEY_BYTES)
+        root_id = None if self._root is None else self._root.id
+        wrapped = key if self._root is None else self._root.wrap(key, _context(1))
+        tx.execute(INSERT_EPOCH, (1, root_id, wrapped, _now()))
+        return _Epoch(1, key)
+
+    def _epoch_key(self, tx: KeyTransaction, epoch: int) -> bytes:
+        known = self._epochs.get(epoch)
+        if known is not None:
+            return known
+        row = tx.execute(EPOCH, (epoch,)).fetchone()
+        if row is None:
+            raise KeyNotFoundError(f"{self.path} lacks the key of epoch {epoch}")
+        _, root_id, wrapped = row
+        key = self._from_root(root_id, bytes(wrapped), epoch)
+        self._epochs[epoch] = key
+        return key
+
+    def _from_root(self, root_id: str | None, wrapped: bytes, epoch: int) -> bytes:
+        if root_id is None:
+            return wrapped
+        if self._root is None:
+            raise KeysError(
+                f"{self.path} is wrapped by the root key {root_id}: "
+                f"expected it in {root.ENVIRONMENT}, or as root="
+            )
+        if self._root.id != root_id:
+            raise WrongKeyError(
+                f"{self.path} is wrapped by another root key: expected {root_id}, got {self._root.id}"
+            )
+        return self._root.unwrap(wrapped, _context(epoch))
+
+    def _make(self, tx: KeyTransaction, log_id: bytes, epoch: _Epoch, count: int) -> None:
+        tx.executemany(INSERT_KEY, list(_new_keys(log_id, epoch, count)))
+
+    def _opened(
+        self, tx: KeyTransaction, log_id: bytes, key_id: bytes, epoch: int, wrapped: bytes
+    ) -> Key:
+        key_id = bytes(key_id)
+        secret = _unwrap(self._epoch_key(tx, epoch), bytes(wrapped), _of_key(key_id, log_id))
+        if secret is None or identity.key_id(secret) != key_id:
+            raise WrongKeyError(f"what {self.path} keeps as key {key_id.hex()[:16]} is another key")
+        return Key(key_id, secret)
+
+
+class KeyFile(KeyStore):
+    """
+    Session keys in a file of their own, apart from the log: who has only one of the two reads nothing.
+
+    path: the file; it is created when a log is first opened with it.
+    root: the key that wraps the keys, e.g. ``RootKey(text)``. None: the file itself is the secret.
+    ahead: how many unused keys to keep, so that a copy of the file is good for as many new sessions.
+
+    Back the file up, apart from the log's backups, for as long as a shredding may be delayed: without it,
+    the contents of the log are lost.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], root: Root | None = None, *, ahead: int = AHEAD
+    ) -> None:
+        super().__init__(SQLiteKeyStorage(connections.resolve(path)), root, ahead=ahead)
+
+
+KeysOption: TypeAlias = "str | os.PathLike[str] | Keys | None"
+"""What ``keys=`` takes: the path of a key file, a store of keys, or None for EVENTLOG_KEYS."""
+
+ENVIRONMENT: Final = "EVENTLOG_KEYS"
+
+
+def keys_of(keys: KeysOption) -> Keys | None:
+    """
+    Return the store of keys that ``keys=`` means; None without keys.
+
+    The root key of a path is in ``EVENTLOG_KEY``. Raises WrongKeyError for a mistyped one, and KeysError
+    if a new file would be the secret itself, which only ``KeyFile(path)`` makes.
+    """
+    if keys is None:
+        keys = os.environ.get(ENVIRONMENT) or None
+    if not isinstance(keys, str | os.PathLike):
+        return keys
+    key = root.from_environment()
+    store = KeyFile(keys, key)
+    if key is None and not Path(store.path).exists():
+        raise KeysError(
+            f"{store.path} does not exist, and {root.ENVIRONMENT} has no root key for a new key file: "
+            "set it, or run `eventlog keys init`"
+        )
+    return store
+
+
+def _new_keys(log_id: bytes, epoch: _Epoch, count: int) -> Iterator[tuple[Any, ...]]:
+    now = _now()
+    for _ in range(count):
+        secret = secrets.token_bytes(KEY_BYTES)
+        key_id = identity.key_id(secret)
+        wrapped = _wrap(epoch.key, secret, _of_key(key_id, log_id))
+        yield key_id, log_id, epoch.epoch, wrapped, now
+
+
+def _of_key(key_id: bytes, log_id: bytes) -> bytes:
+    return b"eventlog key v1\0" + key_id + log_id
+
+
+def _of_index(log_id: bytes) -> bytes:
+    return b"eventlog index key v1\0" + log_id
+
+
+def _context(epoch: int) -> dict[str, str]:
+    return {"purpose": "eventlog epoch key v1", "epoch": str(epoch)}
+
+
+def _wrap(key: bytes, secret: bytes, associated: bytes) -> bytes:
+    from agents_eventlog.eventlog.cipher import aead
+
+    return aead.wrap(key, secret, associated)
+
+
+def _unwrap(key: bytes, wrapped: bytes, associated: bytes) -> bytes | None:
+    from agents_eventlog.eventlog.cipher import aead
+
+    return aead.unwrap(key, wrapped, associated)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
