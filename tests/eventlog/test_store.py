@@ -20,7 +20,7 @@ from agents_eventlog.eventlog import (
     errors,
 )
 from agents_eventlog.eventlog.appender import session_version
-from agents_eventlog.eventlog.storage.sqlite import connections
+from agents_eventlog.eventlog.storage.sqlite import connections, lazy_connection
 from tests.eventlog.noting import NOTE, held, note, written
 from tests.faults.support import refusal
 
@@ -297,6 +297,20 @@ def test_a_reader_forgets_what_it_remembers_when_somebody_writes(notes: EventLog
     with closing(sqlite3.connect(notes.path)) as other, other:
         other.execute(NOTE, (2, "another process"))
     assert notes.store.read_sync(remembered) == (2,)
+
+
+def test_a_connection_that_remembers_too_many_rows_forgets_them(
+    notes: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lazy_connection, "MAX_CACHED", 2)
+    monkeypatch.setattr(lazy_connection, "TRANSACTIONS_PER_CHECK", 1)
+
+    def remembered(tx: Transaction) -> list[int]:
+        tx.cache[Counted].append(len(tx.cache[Counted]))
+        return [*tx.cache[Counted]]
+
+    found = [notes.store.read_sync(remembered) for _ in range(4)]
+    assert found == [[0], [0, 1], [0, 1, 2], [0]]
 
 
 def test_what_a_reader_remembers_and_what_it_reads_are_of_one_moment(notes: EventLog) -> None:

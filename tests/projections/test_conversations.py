@@ -20,6 +20,8 @@ from agents_eventlog.eventlog import (
     SessionCleared,
     SessionDeleted,
 )
+from agents_eventlog.eventlog.appender import read_events
+from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.projections import Conversations
 from agents_eventlog.projections.conversations import builder as conversations
@@ -301,6 +303,13 @@ def test_what_is_remembered_is_bounded_and_shows_in_no_row(
     given(added(), branched("b", (1, 1)), on("b", added()), popped(1, 1), added())
     assert given.refs() == [(1, 0), (5, 0), (5, 1)]
     assert given.refs("b") == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    events = given.log.store.read_sync(lambda tx: read_events(tx, Cursor(1)))
+    tx = empty([Conversations()])
+    with closing(tx.connection):
+        build(tx, [Conversations()], events, [2, 4])
+        for table in ("sessions", "branches", "segments", "items"):
+            rows = f"SELECT * FROM {table} ORDER BY 1, 2"
+            assert tx.all(rows) == given.ask(rows)
 
 
 # -- what it costs --------------------------------------------------------------------------------
