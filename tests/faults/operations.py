@@ -163,6 +163,7 @@ ELSEWHERE = {
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
     "eventlog.configure": "sets numbers in memory",
+    "eventlog.generate_root_key": "makes a text",
     "eventlog.recording": "binds values in memory",
     "projections.default": "makes objects",
 }
