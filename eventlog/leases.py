@@ -56,9 +56,9 @@ class Lease(NamedTuple):
 
 def current(tx: Transaction, session_id: str) -> Lease | None:
     """Return a session's last lease, expired or not; None if it never had one."""
+    tx.lock_session(session_id)  # before the look: another server may be creating the table
     if TABLE not in tx.engine.table_names(tx):
         return None
-    tx.lock_session(session_id)
     row = tx.one(f"{CURRENT} WHERE session_id = ?", (session_id,))
     return None if row is None else Lease(*row)
 

@@ -16,7 +16,7 @@ from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLog, pr
 from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.eventlog import ItemsAdded, errors, leases
 from agents_eventlog.eventlog.events import SessionCleared
-from agents_eventlog.eventlog.storage.sqlite import prefix, schema
+from agents_eventlog.eventlog.storage.sqlite import prefix
 from agents_eventlog.projections.base import Projection, names
 from tests.adapters.looking import change, documents, run
 from tests.adapters.old_files import ITEMS_ON_MAIN, execute, grow, ours, rows, sdk
@@ -260,7 +260,7 @@ def test_a_newer_release_is_recognised_there_too(path: Path) -> None:
     change(path, "UPDATE eventlog_log_properties SET value = '9' WHERE name = 'schema_version'")
     with pytest.raises(errors.NewerFileError) as caught:
         EventLog.open_sync(path)
-    assert (caught.value.found, caught.value.known) == (9, schema.USER_VERSION)
+    assert (caught.value.found, caught.value.known) == (9, 2)
 
 
 def test_a_failed_creation_leaves_the_file_and_the_connection_as_they_were(path: Path) -> None:

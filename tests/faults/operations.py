@@ -122,7 +122,7 @@ READS: dict[str, Call] = {
     "log.timeline": lambda s: s.log.timeline("s"),
     "log.outline": lambda s: s.log.outline("s"),
     "log.branch_usage": lambda s: s.log.branch_usage("s"),
-    "log.places_of": lambda s: s.log.places_of(1, 0),
+    "log.places_of": lambda s: s.log.places_of(2, 0),
     "log.sessions": lambda s: s.log.sessions(),
     "log.session": lambda s: s.log.session("s"),
     "log.budget_usage": lambda s: s.log.budget_usage(Budget(tokens=100, per=("user", "day"))),
