@@ -50,6 +50,7 @@ DIFFERS: Final = {
     "tests/adapters/test_turns.py::test_a_transcript_keeps_the_place_of_erased_content": BYTES,
     "tests/properties/test_erasing.py::test_an_erased_history_gives_the_same_tables": POSITIONS,
     "tests/properties/test_finding.py::test_every_way_finds_the_same": POSITIONS,
+    "tests/properties/test_replay.py::test_readers_give_the_items_that_the_fold": POSITIONS,
 }
 """What runs on SQLite alone, by the beginnings of its name, with the reason."""
 

@@ -329,7 +329,7 @@ const keys = {
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input:not([type=range]), textarea, select, dialog");
+  const typing = event.target.closest("input:not([type=range]), textarea, select, dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const run = keys[event.key];
   if (run) {
