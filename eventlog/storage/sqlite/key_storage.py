@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ class SQLiteKeyStorage:
         self.path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._dropped: weakref.finalize[..., SQLiteKeyStorage] | None = None
         self._data_version: int | None = None
         self._signature: _Signature | None = None
         fork.close_before(self)
@@ -140,12 +142,17 @@ class SQLiteKeyStorage:
                 connection.close()
                 raise
             self._connection = connection
+            # Python 3.13 warns of a connection that is dropped open, and keys need not be closed.
+            self._dropped = weakref.finalize(self, connection.close)
+            self._dropped.atexit = False
         return self._connection
 
     def _close(self) -> None:
         self._data_version = None
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            if self._dropped is not None:
+                self._dropped.detach()
             with suppress(sqlite3.Error):
                 connection.close()
 
