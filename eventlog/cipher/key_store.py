@@ -282,8 +282,7 @@ class KeyFile(KeyStore):
     root: the key that wraps the keys, e.g. ``RootKey(text)``. None: the file itself is the secret.
     ahead: how many unused keys to keep, so that a copy of the file is good for as many new sessions.
 
-    Back the file up, apart from the log's backups, for as long as a shredding may be delayed: without it,
-    the contents of the log are lost.
+    Back the file up, apart from the log's backups: without it, the contents of the log are lost.
     """
 
     def __init__(
