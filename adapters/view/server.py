@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
@@ -28,3 +29,8 @@ class Server(uvicorn.Server):
         """End the streams, then the server."""
         await self._live.close()
         await super().shutdown(sockets)
+        # uvicorn asks the connections that it finds to close; a browser's that was being accepted at that
+        # moment joins them after it looked.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)

@@ -1,0 +1,42 @@
+"""The web server of the pages leaves nothing open behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+from agents_eventlog import ConversationLog
+from agents_eventlog.adapters.view.app import create_app
+from agents_eventlog.adapters.view.server import Server
+from agents_eventlog.eventlog import ItemsAdded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_a_connection_that_comes_while_the_server_stops_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    item: Any = {"role": "user", "content": "x"}
+    async with ConversationLog.open(path) as log:
+        await log.append("s", ItemsAdded(items=[item]), branch_id="main")
+        server = Server(create_app(log, hosts=["127.0.0.1"], key=None, cookie="eventlog"))
+        serving = asyncio.create_task(server.serve([socket.create_server(("127.0.0.1", 0))]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        ours, browsers = socket.socketpair()
+        with browsers:
+            server.should_exit = True
+            while server.servers[0].is_serving():  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.001)
+
+            def protocol() -> asyncio.Protocol:
+                return server.config.http_protocol_class(  # type: ignore[call-arg]
+                    config=server.config, server_state=server.server_state, app_state={}
+                )
+
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(protocol, ours)
+            await serving
+            assert transport.is_closing()
+            browsers.settimeout(5)
+            assert browsers.recv(1) == b""
