@@ -302,6 +302,13 @@ class Engine(Protocol):
     def drop(self, tx: Transaction, name: str) -> None:
         """Drop a table or view, if it exists."""
 
+    def keep_table(self, tx: Transaction, name: str, suffix: str) -> bool:
+        """
+        Add a suffix to the names of a table and its indexes; views that read it do not follow.
+
+        A view is dropped. Returns whether it is a table that exists.
+        """
+
     def create_statement(self, statement: str) -> str:
         """
         Return a CREATE statement of the shared subset in the engine's dialect.

@@ -91,6 +91,17 @@ KINDS: Final = """
     SELECT CAST(relname AS TEXT) AS name, CAST(relkind AS TEXT) AS relkind FROM pg_class
     WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p', 'v', 'm', 'f')
 """
+VIEWS_OF: Final = """
+    SELECT DISTINCT CAST(reader.relname AS TEXT) FROM pg_depend
+    JOIN pg_rewrite ON pg_rewrite.oid = pg_depend.objid
+    JOIN pg_class AS reader ON reader.oid = pg_rewrite.ev_class AND reader.relkind = 'v'
+    WHERE pg_depend.refobjid = to_regclass(?)
+"""
+INDEXES_OF: Final = """
+    SELECT CAST(indexes.relname AS TEXT) FROM pg_index
+    JOIN pg_class AS indexes ON indexes.oid = pg_index.indexrelid
+    WHERE pg_index.indrelid = to_regclass(?)
+"""
 NAMES: Final = f"SELECT name FROM ({KINDS}) AS kinds"
 
 
@@ -104,6 +115,20 @@ def drop(tx: Transaction, name: str) -> None:
     row = tx.one(f"SELECT relkind FROM ({KINDS}) AS kinds WHERE name = ?", (name,))
     if row is not None:
         tx.execute(f'DROP {"VIEW" if row[0] == "v" else "TABLE"} "{name}" CASCADE')
+
+
+def keep(tx: Transaction, name: str, suffix: str) -> bool:
+    """Add a suffix to the names of a table and its indexes, and drop its views; or drop a view."""
+    row = tx.one(f"SELECT relkind FROM ({KINDS}) AS kinds WHERE name = ?", (name,))
+    if row is None or row[0] == "v":
+        drop(tx, name)
+        return False
+    for (view,) in tx.all(VIEWS_OF, (f'"{name}"',)):
+        drop(tx, view)
+    for (index,) in tx.all(INDEXES_OF, (f'"{name}"',)):
+        tx.execute(f'ALTER INDEX "{index}" RENAME TO "{index}{suffix}"')
+    tx.execute(f'ALTER TABLE "{name}" RENAME TO "{name}{suffix}"')
+    return True
 
 
 def identify(tx: Transaction, path: str) -> bool:

@@ -183,6 +183,10 @@ class SQLiteEngine:
         """Drop a table or view, if it exists."""
         tables.drop(tx, name)
 
+    def keep_table(self, tx: Transaction, name: str, suffix: str) -> bool:
+        """Add a suffix to the names of a table and its indexes, or drop a view."""
+        return tables.keep(tx, name, suffix)
+
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as SQLite takes it."""
         return tables.create_statement(statement)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT, Table
+from agents_eventlog.eventlog.storage.renaming import with_suffixes
 from agents_eventlog.eventlog.storage.sqlite import full_text, prefix
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -21,6 +22,10 @@ TABLES = """
     JOIN pragma_table_list AS known ON known.schema = 'main' AND known.name = made.name
     WHERE known.type IN ('table', 'virtual')
     ORDER BY made.rowid
+"""
+INDEXES = """
+    SELECT name, sql FROM main.sqlite_schema
+    WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL
 """
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 
@@ -40,6 +45,27 @@ def drop(tx: Transaction, name: str) -> None:
     kind = tx.one("SELECT type FROM main.sqlite_schema WHERE name = ?", (name_in_file,))
     if kind is not None:
         tx.execute(f'DROP {kind[0]} main."{name_in_file}"')
+
+
+def keep(tx: Transaction, name: str, suffix: str) -> bool:
+    """Add a suffix to the names of a table and its indexes, or drop a view."""
+    name_in_file = prefix.name_in_file(tx.connection, name)
+    kind = tx.one("SELECT type FROM main.sqlite_schema WHERE name = ?", (name_in_file,))
+    if kind != ("table",):
+        drop(tx, name)
+        return False
+    run = partial(sqlite3.Connection.execute, tx.connection)  # these names are those in the file
+    indexes = run(INDEXES, (name_in_file,)).fetchall()
+    for index, _ in indexes:
+        run(f'DROP INDEX main."{index}"')
+    run("PRAGMA legacy_alter_table=ON")  # or views that read the table would follow it
+    run(f'ALTER TABLE main."{name_in_file}" RENAME TO "{name_in_file}{suffix}"')
+    run("PRAGMA legacy_alter_table=OFF")
+    for index, sql in indexes:
+        head, parenthesis, rest = sql.partition("(")
+        names = frozenset({(index.lower(), suffix), (name_in_file.lower(), suffix)})
+        run(with_suffixes(head, names) + parenthesis + rest)
+    return True
 
 
 def create_statement(statement: str) -> str:
