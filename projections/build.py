@@ -186,14 +186,14 @@ def _set_makers(tx: Transaction, makers: Mapping[str, str]) -> None:
 
 
 def _keep_for_older_programs(tx: Transaction, name: str, version: int) -> None:
-    """Rename the tables and the checkpoint of a version of a projection; drop its views."""
+    """Rename the tables and the checkpoint of a version of a projection. One of views alone is dropped."""
     suffix = _suffix(version)
     drop_tables(tx, name + suffix)
     makers = _makers(tx)
-    for table in [table for table, maker in makers.items() if maker == name]:
-        del makers[table]
-        if tx.engine.keep_table(tx, table, suffix):
-            makers[table + suffix] = name + suffix
+    made = [table for table, maker in makers.items() if maker == name]
+    kept = tx.engine.keep_tables(tx, made, suffix)
+    others = {table: maker for table, maker in makers.items() if maker != name}
+    makers = {**others, **{table + suffix: name + suffix for table in kept}}
     _set_makers(tx, makers)
     if name + suffix in makers.values():
         tx.execute(RENAME_CHECKPOINT, (name + suffix, name))
@@ -225,9 +225,15 @@ def plain_name(name: str) -> str:
     return name if found is None else found[1]
 
 
-def drop_other_versions(tx: Transaction, projections: Iterable[str]) -> None:
-    """Drop the tables of versions that this program does not use; programs that do build them again."""
+def drop_other_versions(tx: Transaction, projections: Iterable[str] | None = None) -> None:
+    """
+    Drop the tables of versions that this program does not use; programs that do build them again.
+
+    projections: names; None for all.
+    """
     own, tx.suffixes = tx.suffixes, frozenset()
+    if projections is None:
+        projections = {plain_name(name) for name in stored_checkpoints(tx)}
     for projection in projections:
         for name in other_versions(tx, projection):
             drop_tables(tx, name)

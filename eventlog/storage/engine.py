@@ -302,11 +302,12 @@ class Engine(Protocol):
     def drop(self, tx: Transaction, name: str) -> None:
         """Drop a table or view, if it exists."""
 
-    def keep_table(self, tx: Transaction, name: str, suffix: str) -> bool:
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
         """
-        Add a suffix to the names of a table and its indexes; views that read it do not follow.
+        Add a suffix to the names of tables, of their indexes, and of views that read these tables.
 
-        A view is dropped. Returns whether it is a table that exists.
+        Other views do not follow; views without a table among the names are dropped. Returns the old names
+        of what was renamed.
         """
 
     def create_statement(self, statement: str) -> str:

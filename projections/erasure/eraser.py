@@ -194,7 +194,7 @@ def _blank(
     """
     blanked = []
     # Tables of other versions could keep what is erased; programs that use them build them again.
-    build.drop_other_versions(tx, {build.plain_name(name) for name in build.stored_checkpoints(tx)})
+    build.drop_other_versions(tx)
     has_index = search_index.is_there(tx)
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):

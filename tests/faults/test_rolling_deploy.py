@@ -54,20 +54,20 @@ if release == "newer":
 
 async def talk(log, session_id):
     session = EventLogSession(session_id, log)
-    for number in range(25):
+    for number in range(15):
         content = f"{name} {number}"
         await session.add_items([{"role": "user", "content": content}])
         print("added", session_id, content, sep="\\t", flush=True)
-        newest = await session.get_items()
-        assert content in [item["content"] for item in newest] or number % 2, newest
-        if number % 5 == 4:
+        if session_id == name:
+            assert (await session.get_items())[-1]["content"] == content
+        elif number % 5 == 4:
             popped = await session.pop_item()
             print("popped", session_id, popped["content"], sep="\\t", flush=True)
 
 async def main():
     async with ConversationLog.open(where, projections=Projections(Tally())) as log:
         if command == "talk":
-            await asyncio.gather(*(talk(log, session_id) for session_id in sessions))
+            await asyncio.gather(*(talk(log, session_id) for session_id in [*sessions, name]))
             return
         if command == "replay":
             await asyncio.to_thread(projections.replay, log, [*projections.default().named([]), Tally()])
@@ -86,7 +86,7 @@ async def main():
 
 asyncio.run(main())
 """
-SESSIONS = ("one", "two", "three")
+SESSIONS = ("one", "two")
 
 
 def started(where: object, release: str, command: str, name: str = "") -> Any:
@@ -125,23 +125,23 @@ async def test_two_releases_with_different_tables_append_at_the_same_time_and_ag
     while not (await asyncio.to_thread(talks[0].stdout.readline)).startswith("popped"):
         assert talks[0].poll() is None, talks[0].stderr.read()
     talks.append(started(where, second, "talk", "b"))
-    talks.append(started(where, first, "talk", "c"))
     for talk in talks:
         said(talk)
     log = EventLog.open_sync(where, read_only=True)
-    added: dict[str, list[str]] = {session_id: [] for session_id in SESSIONS}
+    added: dict[str, list[str]] = {}
     popped = 0
     async for recorded in log.read():
         if recorded.type == "items_added":
-            added[recorded.session_id].append(recorded.event.items[0]["content"])
+            contents = added.setdefault(recorded.session_id, [])
+            contents.append(recorded.event.items[0]["content"])
         popped += recorded.type == "item_popped"
     log.close()
-    for contents in added.values():
-        assert sorted(contents) == sorted(f"{name} {n}" for name in "abc" for n in range(25))
-        for name in "abc":
-            own = [content for content in contents if content.startswith(name)]
-            assert own == [f"{name} {n}" for n in range(25)]
-    assert popped == 3 * 3 * 5
+    for session_id in SESSIONS:
+        for name in "ab":
+            own = [content for content in added[session_id] if content.startswith(name)]
+            assert own == [f"{name} {n}" for n in range(15)]
+        assert len(added[session_id]) == 2 * 15
+    assert popped == 2 * 2 * 3
 
     found = {release: said(started(where, release, "check")) for release in ("older", "newer")}
     kept = {
@@ -150,8 +150,8 @@ async def test_two_releases_with_different_tables_append_at_the_same_time_and_ag
     }
     assert kept["older"] == kept["newer"]
     assert [line for line in kept["older"] if line[0] == "differs"] == []
-    assert ["adds", str(3 * 3 * 25)] in kept["older"]
-    assert len([line for line in kept["older"] if line[0] == "kept"]) == 3 * 3 * 20
+    assert ["adds", str(2 * 3 * 15)] in kept["older"]
+    assert len([line for line in kept["older"] if line[0] == "kept"]) == 2 * 2 * 12
     assert "tally__v1" in found["newer"][-1]
 
     replayed = said(started(where, "newer", "replay"))

@@ -174,9 +174,9 @@ class PostgresEngine:
         """Drop a table or view, if it exists, with the views that read it."""
         schema.drop(tx, name)
 
-    def keep_table(self, tx: Transaction, name: str, suffix: str) -> bool:
-        """Add a suffix to the names of a table and its indexes, or drop a view."""
-        return schema.keep(tx, name, suffix)
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """Add a suffix to the names of tables, their indexes and views; return the old names."""
+        return schema.keep(tx, names, suffix)
 
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as PostgreSQL takes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,7 +96,7 @@ VIEWS_OF: Final = """
     SELECT DISTINCT CAST(reader.relname AS TEXT) FROM pg_depend
     JOIN pg_rewrite ON pg_rewrite.oid = pg_depend.objid
     JOIN pg_class AS reader ON reader.oid = pg_rewrite.ev_class AND reader.relkind = 'v'
-    WHERE pg_depend.refobjid = to_regclass(?)
+    WHERE pg_depend.refobjid = to_regclass(?) AND reader.oid <> pg_depend.refobjid
 """
 INDEXES_OF: Final = """
     SELECT CAST(indexes.relname AS TEXT) FROM pg_index
@@ -117,18 +118,22 @@ def drop(tx: Transaction, name: str) -> None:
         tx.execute(f'DROP {"VIEW" if row[0] == "v" else "TABLE"} "{name}" CASCADE')
 
 
-def keep(tx: Transaction, name: str, suffix: str) -> bool:
-    """Add a suffix to the names of a table and its indexes, and drop its views; or drop a view."""
-    row = tx.one(f"SELECT relkind FROM ({KINDS}) AS kinds WHERE name = ?", (name,))
-    if row is None or row[0] == "v":
-        drop(tx, name)
-        return False
-    for (view,) in tx.all(VIEWS_OF, (f'"{name}"',)):
-        drop(tx, view)
-    for (index,) in tx.all(INDEXES_OF, (f'"{name}"',)):
-        tx.execute(f'ALTER INDEX "{index}" RENAME TO "{index}{suffix}"')
-    tx.execute(f'ALTER TABLE "{name}" RENAME TO "{name}{suffix}"')
-    return True
+def keep(tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+    """Add a suffix to the names of tables, of their indexes, and of views that read these tables."""
+    kinds = {name: kind for name, kind in tx.all(KINDS) if name in names}
+    if all(kind == "v" for kind in kinds.values()):
+        for name in kinds:
+            drop(tx, name)
+        return []
+    for name, kind in kinds.items():
+        for (index,) in tx.all(INDEXES_OF, (f'"{name}"',)):
+            tx.execute(f'ALTER INDEX "{index}" RENAME TO "{index}{suffix}"')
+        for (view,) in tx.all(VIEWS_OF, (f'"{name}"',)):
+            if view not in kinds and view.removesuffix(suffix) not in kinds:
+                drop(tx, view)
+        what = "VIEW" if kind == "v" else "TABLE"
+        tx.execute(f'ALTER {what} "{name}" RENAME TO "{name}{suffix}"')
+    return list(kinds)
 
 
 def identify(tx: Transaction, path: str) -> bool:
