@@ -306,8 +306,8 @@ class Engine(Protocol):
         """
         Add a suffix to the names of tables, of their indexes, and of views that read these tables.
 
-        Other views do not follow; views without a table among the names are dropped. Returns the old names
-        of what was renamed.
+        Other views do not follow. Views are dropped if no table is among the names. Returns the old names
+        of the renamed tables and views.
         """
 
     def create_statement(self, statement: str) -> str:

@@ -19,7 +19,7 @@ def _pattern(names: frozenset[str]) -> re.Pattern[str]:
 
 
 def substituted(sql: str, names: frozenset[str], other: Callable[[str], str]) -> str:
-    """Return a statement with other names for some tables, views and indexes, in whatever case."""
+    """Return a statement with other names for some tables, views and indexes; the case is ignored."""
 
     def replaced(found: re.Match[str]) -> str:
         return found[0] if found[2] is None else f"{found[1]}{other(found[2])}{found[1]}"

@@ -14,6 +14,8 @@ from agents_eventlog.eventlog import EventLog
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.timeout(600)
+
 RELEASES = """
 import asyncio, sys
 from agents_eventlog import projections
@@ -101,7 +103,7 @@ def started(where: object, release: str, command: str, name: str = "") -> Any:
 
 def said(process: Any) -> list[list[str]]:
     """Return what a program printed, once it has ended well."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     return [line.split("\t") for line in out.splitlines()]
 
@@ -143,7 +145,8 @@ async def test_two_releases_with_different_tables_append_at_the_same_time_and_ag
         assert len(added[session_id]) == 2 * 15
     assert popped == 2 * 2 * 3
 
-    found = {release: said(started(where, release, "check")) for release in ("older", "newer")}
+    checks = {release: started(where, release, "check") for release in ("older", "newer")}
+    found = {release: said(check) for release, check in checks.items()}
     kept = {
         release: [line for line in lines if line[0] in ("kept", "adds", "differs")]
         for release, lines in found.items()
