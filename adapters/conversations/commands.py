@@ -305,9 +305,12 @@ def add_items(
     """
     here = writable(tx, context)
     session_id, branch_id = context.session_id, context.branch_id
-    if idempotency_key is not None and here.session_exists:
-        if first_result(tx, session_id, idempotency_key, events, branch_id) is not None:
-            return False
+    if (
+        idempotency_key is not None
+        and here.session_exists
+        and first_result(tx, session_id, idempotency_key, events, branch_id) is not None
+    ):
+        return False
     append_all(tx, session_id, events, branch_id=branch_id, idempotency_key=idempotency_key)
     return True
 

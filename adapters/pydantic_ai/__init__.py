@@ -13,6 +13,6 @@ except ImportError as error:  # pragma: no cover - a test runs it in a process w
         "Pydantic AI is not installed: pip install 'agents-eventlog[pydantic-ai]'"
     ) from error
 
-from agents_eventlog.adapters.pydantic_ai.conversation import Conversation
+from agents_eventlog.adapters.pydantic_ai.conversation import Conversation, Run
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "Run"]

@@ -86,7 +86,7 @@ def from_(part: Any) -> JSON:
     match part.get("type"), rest.get("kind"):
         case _, "text-content":
             return {**rest, "content": part["text"]}
-        case kind, "binary":
+        case _, "binary":
             _, key = DATA.get(rest["media_type"].partition("/")[0], FILE)
             data = part[key].partition(",")[2]
             return {**rest, "data": data.translate(_FROM_STANDARD)}

@@ -45,11 +45,11 @@ class Conversation:
     """
     A conversation of Pydantic AI's agents, on the session of an event log.
 
-    session_id: the id of the session in the log; its first write creates it.
+    session_id: the id of the session in the log; the first write creates it.
     log: an open ``EventLog``; the constructor adds the session's projections to it.
     branch_id: the branch to start on.
-    user_id: the owner of the session, stored by the first write. Calls on a session with another owner, or
-        without one, raise SessionOwnerError (a PermissionError). None: any session.
+    user_id: the owner of the session, stored by the first write. Calls on a session with another owner,
+        or without one, raise SessionOwnerError (a PermissionError). None: any session.
     metadata: a JSON object, stored by the first write; ignored if the session exists.
     prices: a mapping of model, or (model, service tier), to ``Price``; or a callable that takes a
         ``RequestUsage`` and its datetime, and returns the cost in USD, or None. What they do not price costs
@@ -98,9 +98,9 @@ class Conversation:
         branch_id: None for the current branch; an unknown one has no messages.
         as_of: return the messages at an earlier version of the session, or at a time (without a zone: UTC).
 
-        A redacted part has "[redacted]" in place of its content. Raises UndecodableEventError if content was
-        erased, ConversationError (both ValueErrors) if another SDK stored items that are no messages, and
-        VersionNotFoundError for a version that the session never had.
+        A redacted part has "[redacted]" in place of its content. Raises UndecodableEventError if content
+        was erased, ConversationError (both ValueErrors) if another SDK stored items that are not messages,
+        and VersionNotFoundError for a version that the session never had.
         """
         if as_of is None:
             items = await self._read(
@@ -119,10 +119,11 @@ class Conversation:
         result: what ``agent.run`` returned, or a streamed run that was read to its end.
         agent: the name of the agent, for the usage by agent.
 
-        Storing a run again writes nothing, so that a call whose outcome is unknown can be repeated. Usage of
-        other agents that the run's tools called is not in its messages: see ``record_usage``. Raises
-        UnserialisableError (a TypeError) for values that JSON cannot represent, and IdempotencyConflictError
-        (a ValueError) if the run was stored before with other messages, or on another branch.
+        Storing a run again writes nothing, so that a call whose outcome is unknown can be repeated. Usage
+        of other agents that the run's tools called is not in its messages: see ``record_usage``. Raises
+        UnserialisableError (a TypeError) for values that JSON cannot represent, and
+        IdempotencyConflictError (a ValueError) if the run was stored before with other messages, or on
+        another branch.
         """
         await self.add_messages(result.new_messages(), agent=agent, idempotency_key=result.run_id)
 
@@ -164,7 +165,8 @@ class Conversation:
         """
         Record the usage of a run whose messages do not belong here, on the last turn, once.
 
-        result: the run of an agent that a tool called, for example. agent: its name, for the usage by agent.
+        result: the run of an agent that a tool called, for example.
+        agent: the name of that agent, for the usage by agent.
         """
         requests = requests_of(result.new_messages(), agent=agent, prices=self._prices)
         run_id = result.run_id

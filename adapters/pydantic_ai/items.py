@@ -10,8 +10,8 @@ under the key ``pydantic_ai``, so that the same messages come back:
     part      the part without what is in the item
     json      the arguments or the output are JSON text of a value that was not a text
 
-Defaults of the messages' classes are left out. An item without the key, for example one that was redacted or
-that another SDK stored, becomes the part that it looks like.
+Defaults of the messages' classes are left out. An item without the key, for example one that was redacted
+or that another SDK stored, becomes the part that it looks like.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _STATUS: Final = {
     "denied": "incomplete",
     "interrupted": "incomplete",
 }
+_KINDS: Final = {"user": "user-prompt", "assistant": "text"}
 _PROVIDER: Final = "server"
 """The ``execution`` of tools that the model's provider runs."""
 
@@ -56,7 +57,9 @@ def items_of(messages: Sequence[ModelMessage]) -> list[Item]:
     try:
         dumped = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json", warnings="error")
     except PydanticSerializationError as error:
-        raise UnserialisableError(f"cannot store these messages: {error}"[:300], place="$") from None
+        raise UnserialisableError(
+            f"cannot store these messages: {error}"[:300], place="$"
+        ) from None
     return [
         item
         for message, dump in zip(messages, dumped, strict=True)
@@ -68,7 +71,7 @@ def messages_of(items: Iterable[JSON]) -> list[ModelMessage]:
     """
     Return the messages of items.
 
-    Raises ConversationError for an item that is no part of a message, for example another SDK's call of a
+    Raises ConversationError for an item that is not part of a message, for example another SDK's call of a
     tool of its provider.
     """
     found: list[dict[str, JSON]] = []
@@ -128,37 +131,23 @@ def _makes_nothing(factory: Any) -> bool:
 
 
 def _item(part: dict[str, JSON]) -> tuple[Item, dict[str, JSON]]:
-    """Return a part as an item, and what the item lacks."""
+    """Return a part as an item, and what the item lacks; takes out of the part what the item has."""
     facts: dict[str, JSON] = {"part": part}
     match part["part_kind"]:
-        case "user-prompt":
-            return {"role": "user", "content": contents.of_prompt(part.pop("content"))}, facts
-        case "system-prompt":
-            return {"role": "system", "content": part.pop("content")}, facts
-        case "text":
-            return {"role": "assistant", "content": part.pop("content")}, facts
-        case "file":
-            return {"role": "assistant", "content": [contents.of(part.pop("content"))]}, facts
-        case "speech":
-            return {"role": part.pop("speaker"), "content": part.pop("transcript", "")}, facts
+        case "user-prompt" | "system-prompt" | "text" | "file" | "speech" as kind:
+            return _message(kind, part), facts
         case "thinking":
             text = {"type": "summary_text", "text": part.pop("content")}
             return {"type": "reasoning", "summary": [text]}, facts
-        case "tool-call" | "builtin-tool-call" as kind:
+        case "tool-call" | "builtin-tool-call":
             given = part.pop("args", None)
-            if not isinstance(given, str):
-                facts["json"] = True
-                given = "" if given is None else json.dumps(given, ensure_ascii=False)
-            return {**_call("function_call", kind, part), "arguments": given}, facts
-        case "tool-return" | "builtin-tool-return" | "retry-prompt" as kind if "tool_name" in part:
-            outcome = part.get("outcome", "failed" if kind == "retry-prompt" else "success")
-            item = _call("function_call_output", kind, part)
-            item["status"] = _STATUS.get(outcome, "completed")
-            output = part.pop("content")
-            item["output"] = contents.of_output(output)
-            if not isinstance(output, str) and isinstance(item["output"], str):
-                facts["json"] = True
-            return item, facts
+            item = _of_tool("function_call", part)
+            if isinstance(given, str):
+                return {**item, "arguments": given}, facts
+            shown = "" if given is None else json.dumps(given, ensure_ascii=False)
+            return {**item, "arguments": shown}, {**facts, "json": True}
+        case "tool-return" | "builtin-tool-return" | "retry-prompt" if "tool_name" in part:
+            return _output(part, facts), facts
         case kind:
             item = {"type": f"{OTHER}{kind}"}
             if isinstance(part.get("content"), str):
@@ -166,9 +155,34 @@ def _item(part: dict[str, JSON]) -> tuple[Item, dict[str, JSON]]:
             return item, facts
 
 
-def _call(kind: str, part_kind: str, part: dict[str, JSON]) -> Item:
+def _message(kind: str, part: dict[str, JSON]) -> Item:
+    if kind == "speech":
+        spoken = part.setdefault("transcript", None)
+        if spoken is not None:
+            del part["transcript"]
+        return {"role": part.pop("speaker"), "content": spoken or ""}
+    content = part.pop("content")
+    if kind == "user-prompt":
+        return {"role": "user", "content": contents.of_prompt(content)}
+    if kind == "file":
+        return {"role": "assistant", "content": [contents.of(content)]}
+    return {"role": "system" if kind == "system-prompt" else "assistant", "content": content}
+
+
+def _output(part: dict[str, JSON], facts: dict[str, JSON]) -> Item:
+    is_retry = part["part_kind"] == "retry-prompt"
+    outcome = part.get("outcome", "failed" if is_retry else "success")
+    content = part.pop("content")
+    output = contents.of_output(content)
+    if isinstance(output, str) and not isinstance(content, str):
+        facts["json"] = True
+    item = _of_tool("function_call_output", part)
+    return {**item, "status": _STATUS.get(outcome, "completed"), "output": output}
+
+
+def _of_tool(kind: str, part: dict[str, JSON]) -> Item:
     item = {"type": kind, "call_id": part.pop("tool_call_id"), "name": part.pop("tool_name")}
-    return {**item, "execution": _PROVIDER} if part_kind.startswith("builtin") else item
+    return {**item, "execution": _PROVIDER} if part["part_kind"].startswith("builtin") else item
 
 
 # -- and back -----------------------------------------------------------------------------------
@@ -183,35 +197,37 @@ def _part(item: JSON, own: Mapping[str, JSON], names: dict[str, str]) -> dict[st
     if not isinstance(item, Mapping):
         raise _foreign(type(item).__name__)
     part: dict[str, JSON] = dict(own.get("part", {}))
-    kind = part.get("part_kind")
     match item:
         case {"role": "user" | "assistant" | "system" | "developer" as role}:
-            part.setdefault("part_kind", {"user": "user-prompt", "assistant": "text"}.get(role, "system-prompt"))
+            part.setdefault("part_kind", _KINDS.get(role, "system-prompt"))
             _fill_message(part, role, item.get("content"))
         case {"type": "reasoning"}:
             texts = [each.get("text", "") for each in item.get("summary") or ()]
             part = {"part_kind": "thinking", "content": "\n\n".join(texts), **part}
-        case {"type": "function_call" | "function_call_output" as type_, "call_id": str(call_id)}:
+        case {"type": "function_call" | "function_call_output", "call_id": str(call_id)}:
             names.setdefault(call_id, item.get("name") or "unknown")
             part["tool_call_id"], part["tool_name"] = call_id, item.get("name") or names[call_id]
-            by_provider = "builtin-" if item.get("execution") == _PROVIDER else ""
-            if type_ == "function_call":
-                part.setdefault("part_kind", f"{by_provider}tool-call")
-                part["args"] = _arguments(item.get("arguments"), own)
-            else:
-                part.setdefault("part_kind", f"{by_provider}tool-return")
-                output = item.get("output")
-                part["content"] = (
-                    json.loads(output) if own.get("json") else contents.from_output(output)
-                )
-        case {"type": str(type_)} if type_.startswith(OTHER):
-            if kind is None:
+            _fill_tool(part, item, is_json=own.get("json") is True)
+        case {"type": str(kind)} if kind.startswith(OTHER):
+            if "part_kind" not in part:
                 return None
             if "content" in item:
                 part["content"] = item["content"]
         case _:
             raise _foreign(item.get("type"))
     return part
+
+
+def _fill_tool(part: dict[str, JSON], item: Mapping[str, JSON], *, is_json: bool) -> None:
+    by_provider = "builtin-" if item.get("execution") == _PROVIDER else ""
+    if item["type"] == "function_call":
+        arguments = item.get("arguments")
+        part.setdefault("part_kind", f"{by_provider}tool-call")
+        part["args"] = json.loads(arguments or "null") if is_json else arguments
+    else:
+        output = item.get("output")
+        part.setdefault("part_kind", f"{by_provider}tool-return")
+        part["content"] = json.loads(output or "null") if is_json else contents.from_output(output)
 
 
 def _fill_message(part: dict[str, JSON], role: str, content: JSON) -> None:
@@ -225,12 +241,6 @@ def _fill_message(part: dict[str, JSON], role: str, content: JSON) -> None:
             part.setdefault("transcript", content)
         case _:
             part["content"] = contents.text(content)
-
-
-def _arguments(arguments: JSON, own: Mapping[str, JSON]) -> JSON:
-    if not own.get("json"):
-        return arguments
-    return json.loads(arguments) if arguments else None
 
 
 def _kind(part: Mapping[str, JSON]) -> str:

@@ -25,7 +25,7 @@ def requests_of(
 ) -> list[RequestUsage]:
     """Return the model requests behind the responses among messages, those that failed before, too."""
     return [
-        _priced(request, usage.cost, at, prices)
+        _priced(request, getattr(usage, "cost", None), at, prices)  # not in the first releases of 2
         for message in messages
         if isinstance(message, ModelResponse)
         for request, usage, at in _requests(message, agent)
@@ -35,9 +35,13 @@ def requests_of(
 def _requests(
     response: ModelResponse, agent: str | None
 ) -> Iterator[tuple[RequestUsage, Any, datetime]]:
-    for attempt in response.failed_attempts or ():
+    for attempt in getattr(response, "failed_attempts", None) or ():  # not before 2.60
         if attempt.usage is not None:
-            yield _request(attempt.usage, attempt.model_name, agent), attempt.usage, attempt.timestamp
+            yield (
+                _request(attempt.usage, attempt.model_name, agent),
+                attempt.usage,
+                attempt.timestamp,
+            )
     request = structs.replace(
         _request(response.usage, response.model_name, agent),
         response_id=response.provider_response_id,
@@ -53,7 +57,9 @@ def _request(usage: Any, model: str | None, agent: str | None) -> RequestUsage:
         total_tokens=usage.input_tokens + usage.output_tokens,
         cached_input_tokens=usage.cache_read_tokens,
         cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.output_reasoning_tokens,
+        reasoning_tokens=getattr(
+            usage, "output_reasoning_tokens", 0
+        ),  # not in the first releases of 2
         output_tokens_details=dict(usage.details) or None,
         model=model,
         agent=agent,

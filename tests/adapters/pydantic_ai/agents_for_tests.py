@@ -21,7 +21,9 @@ def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     last = messages[-1].parts[-1]
     usage = RequestUsage(input_tokens=100, output_tokens=20, cache_read_tokens=40)
     if isinstance(last, ToolReturnPart):
-        return ModelResponse([TextPart(f"It is {last.content}.")], usage=usage, model_name="gpt-4.1")
+        return ModelResponse(
+            [TextPart(f"It is {last.content}.")], usage=usage, model_name="gpt-4.1"
+        )
     call = ToolCallPart("look_up", {"name": last.content}, tool_call_id=f"call_{len(messages)}")
     return ModelResponse([TextPart("Let me see."), call], usage=usage, model_name="gpt-4.1")
 
@@ -48,4 +50,6 @@ def desk(**options: Any) -> Agent[None, str]:
 
 def as_kept(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
     """Return messages as Pydantic AI reads them from the JSON that it writes."""
-    return ModelMessagesTypeAdapter.validate_json(ModelMessagesTypeAdapter.dump_json(list(messages)))
+    return ModelMessagesTypeAdapter.validate_json(
+        ModelMessagesTypeAdapter.dump_json(list(messages))
+    )

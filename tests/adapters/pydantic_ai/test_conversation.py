@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, capture_run_messages
+from pydantic_ai import (
+    Agent,
+    DeferredToolRequests,
+    DeferredToolResults,
+    ModelRetry,
+    capture_run_messages,
+)
 from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.usage import RequestUsage
 
 from agents_eventlog import OnlyPrices, Price
 from agents_eventlog.adapters.pydantic_ai import Conversation
 from agents_eventlog.eventlog import errors
-from agents_eventlog.projections import replay
+from agents_eventlog.projections import default, replay
 from tests.adapters.pydantic_ai.agents_for_tests import as_kept, desk
 from tests.adapters.view.asking import reader, text
 
@@ -49,13 +58,13 @@ async def test_a_run_that_is_stored_twice_counts_once(log: ConversationLog) -> N
     assert (usage["total_runs"], usage["total_requests"], usage["total_tokens"]) == (1, 2, 240)
 
 
-async def test_a_run_id_that_comes_back_with_other_messages_is_refused(log: ConversationLog) -> None:
+async def test_a_run_id_that_comes_back_with_other_messages_is_refused(
+    log: ConversationLog,
+) -> None:
     conversation = Conversation("talk", log)
     result = await say(conversation, "Ada")
     with pytest.raises(errors.IdempotencyConflictError):
-        await conversation.add_messages(
-            result.new_messages()[:2], idempotency_key=result.run_id
-        )
+        await conversation.add_messages(result.new_messages()[:2], idempotency_key=result.run_id)
     assert len(await conversation.messages()) == 4
 
 
@@ -136,12 +145,36 @@ async def test_a_run_that_waits_for_an_approval_goes_on_from_the_log(log: Conver
     approved = DeferredToolResults(
         approvals={call.tool_call_id: True for call in waiting.output.approvals}
     )
-    result = await agent.run(
-        message_history=await later.messages(), deferred_tool_results=approved
-    )
+    result = await agent.run(message_history=await later.messages(), deferred_tool_results=approved)
     await later.store(result)
     assert await later.messages() == as_kept(result.all_messages())
     assert (await log.tools())[0]["unanswered"] == 0
+
+
+async def test_what_the_model_had_to_try_again_comes_back(log: ConversationLog) -> None:
+    agent = Agent(TestModel(call_tools=["guess"]), retries=2)
+    tries: list[int] = []
+
+    @agent.tool_plain
+    def guess(number: int) -> str:
+        tries.append(number)
+        if len(tries) == 1:
+            raise ModelRetry("a larger one, please")
+        return "right"
+
+    @agent.output_validator
+    def check(output: str) -> str:
+        if len(tries) < 3:
+            tries.append(0)
+            raise ModelRetry("say more")
+        return output
+
+    result = await agent.run("Guess")
+    conversation = Conversation("talk", log)
+    await conversation.store(result)
+    assert await conversation.messages() == as_kept(result.all_messages())
+    assert len(await log.find_items("a larger one")) == len(await log.find_items("say more")) == 1
+    assert (await log.tools())[0]["failures"] == 1
 
 
 async def test_messages_of_many_runs_are_added_each_with_its_own_turn(log: ConversationLog) -> None:
@@ -195,7 +228,7 @@ async def test_an_earlier_version_is_read_and_a_clearing_leaves_nothing(
 async def test_a_redacted_conversation_can_go_on(log: ConversationLog) -> None:
     conversation = Conversation("talk", log)
     await say(conversation, "Ada Lovelace")
-    for hit in (await log.find_items("Lovelace"))["items"]:
+    for hit in await log.find_items("Lovelace"):
         await log.redact(hit["position"], hit["index"])
     history = await conversation.messages()
     assert "Lovelace" not in str(history)
@@ -233,7 +266,8 @@ async def test_one_caller_at_a_time_holds_a_conversation(log: ConversationLog) -
 async def test_a_replay_gives_the_same_tables(log: ConversationLog) -> None:
     conversation = Conversation("talk", log)
     result = await say(conversation, "Ada")
-    await replay(log)
+    done = await asyncio.to_thread(replay, log, default().named([]), check=True)
+    assert {each.differences for each in done} == {0}
     assert await conversation.messages() == as_kept(result.all_messages())
     assert (await log.tools())[0]["calls"] == 1
 
@@ -242,17 +276,22 @@ async def test_search_and_tools_and_the_page_know_prompts_answers_and_calls(
     log: ConversationLog,
 ) -> None:
     await say(Conversation("talk", log), "Ada")
-    hits = (await log.find_items("Ada"))["items"]
-    assert [hit["type"] for hit in hits] == [
+    hits = await log.find_items("Ada")
+    assert [hit["type"] for hit in reversed(hits)] == [
         *("user", "function_call", "function_call_output", "assistant"),
     ]
-    assert (await log.find_items("room", tool_name="look_up"))["items"]
+    assert len(await log.find_items("room", tool_name="look_up")) == 1
     (row,) = await log.tools()
     assert (row["tool_name"], row["calls"], row["failures"]) == ("look_up", 1, 0)
     (turn,) = await log.outline("talk", first_turn=1)
-    assert (turn.first_words, turn.tools) == ("Ada", ["look_up"])
+    assert (turn["first_words"], turn["tools"]) == ("Ada", ["look_up"])
     html = await text(reader(log), "/session", id="talk")
-    for part in ("Let me see.", "look_up(name=", "&#34;room&#34;: &#34;4&#34;", "You look things up."):
+    for part in (
+        "Let me see.",
+        "look_up(name=",
+        "&#34;room&#34;: &#34;4&#34;",
+        "You look things up.",
+    ):
         assert part in html
 
 
@@ -287,16 +326,14 @@ import sys
 sys.modules["pydantic_ai"] = None
 import agents_eventlog.adapters.pydantic_ai
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
     assert "pip install 'agents-eventlog[pydantic-ai]'" in ended.stderr
 
 
 async def test_own_prices_go_before_those_that_pydantic_ai_computed(log: ConversationLog) -> None:
     def messages(model: str, cost: str | None = None) -> list[Any]:
-        from decimal import Decimal
-
-        from pydantic_ai.usage import RequestUsage
-
         usage = RequestUsage(input_tokens=1_000_000)
         if cost is not None:
             usage.cost = Decimal(cost)
