@@ -52,8 +52,8 @@ class Conversation:
         or without one, raise SessionOwnerError (a PermissionError). None: any session.
     metadata: a JSON object, stored by the first write; ignored if the session exists.
     prices: a mapping of model, or (model, service tier), to ``Price``; or a callable that takes a
-        ``RequestUsage`` and its datetime, and returns the cost in USD, or None. What they do not price costs
-        what Pydantic AI computed, or else what the list included in genai-prices says; not with
+        ``RequestUsage`` and its datetime, and returns the cost in USD, or None. What they do not price
+        costs what Pydantic AI computed, or else what the list included in genai-prices says; not with
         ``OnlyPrices(prices)``.
 
     A turn is a user prompt and what follows it, numbered from 1. Each part of a message is an item. All

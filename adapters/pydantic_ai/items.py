@@ -251,5 +251,5 @@ def _kind(part: Mapping[str, JSON]) -> str:
 def _foreign(kind: JSON) -> ConversationError:
     return ConversationError(
         f"cannot return an item of type {kind!r} as a message of Pydantic AI: "
-        "read it with ConversationLog, or go on in another session"
+        "read it with ConversationLog, or continue in another session"
     )
