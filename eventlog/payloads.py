@@ -80,6 +80,10 @@ BLANK_BOTH: Final = """
     UPDATE events SET data = NULL, sealed = NULL
     WHERE position = ? AND (data IS NOT NULL OR sealed IS NOT NULL)
 """
+FIRST_BYTES: Final = """
+    SELECT SUBSTR({payload}, 1, 1), COUNT(*) FROM events
+    WHERE type IN ({types}) AND {payload} IS NOT NULL {rest} GROUP BY 1
+"""
 FORKED_FROM: Final = "WHERE session_id = ? AND type = 'session_forked' ORDER BY version"
 POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
 DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
@@ -239,6 +243,28 @@ def is_blanked(tx: Transaction, position: int) -> bool:
 def sizes(tx: Transaction) -> list[Row]:
     """Return (type, events, bytes of payloads, erased payloads), the largest type first."""
     return tx.all(SIZES.format(payload=_payload(tx)))
+
+
+def count_in_plaintext(tx: Transaction, session_id: str | None = None) -> int:
+    """Return the number of contents, of the log or of a session, that are not sealed."""
+    return _counts(tx, session_id)[0]
+
+
+def count_sealed(tx: Transaction) -> int:
+    """Return the number of contents that are sealed."""
+    return _counts(tx, None)[1]
+
+
+def _counts(tx: Transaction, session_id: str | None) -> tuple[int, int]:
+    rest, parameters = ("", ()) if session_id is None else ("AND session_id = ?", (session_id,))
+    sql = FIRST_BYTES.format(payload=_payload(tx), types=TYPES, rest=rest)
+    plain = sealed = 0
+    for first, count in tx.all(sql, parameters):
+        if envelope.is_sealed(first):
+            sealed += count
+        else:
+            plain += count
+    return plain, sealed
 
 
 def blank(tx: Transaction, positions: Iterable[int]) -> None:

@@ -42,7 +42,7 @@ def run(source: Path, target: Path, *, follow: bool, as_json: bool) -> bool:
     with terminal.opened(source, read_only=True) as log:
         wanted = log.store.read_sync(projections.kept)
         with terminal.explain_foreign_file(target):
-            copy = EventLog.open_sync(target)
+            copy = EventLog.open_sync(target, seal=False)
         with closing(copy):
             try:
                 with bar("copying", shown=not as_json) as show:

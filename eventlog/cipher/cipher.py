@@ -43,7 +43,7 @@ class Cipher:
         self.keys = keys
         self.log_id = log_id
         self.sealed_from = kept.sealed_from
-        self._index_key = kept.index_key
+        self.index_key = kept.index_key
         self._open: dict[tuple[bytes, str], OpenKey] = {}
         self._current: dict[str, OpenKey] = {}
         self._pool: list[Key] = []
@@ -67,7 +67,7 @@ class Cipher:
 
     def token(self, kind: str, *parts: str) -> str:
         """Return the token that the log's tables hold in place of a value."""
-        return identity.token(self._index_key, kind, *parts)
+        return identity.token(self.index_key, kind, *parts)
 
     # -- keys ---------------------------------------------------------------------------------
 
