@@ -144,23 +144,29 @@ async def encrypt_log(
     source: opened with the same keys, if a part of it is sealed; that part is copied unopened.
     target: empty, or an earlier copy of this kind. It is sealed with the keys before the first event.
 
-    Session ids, versions, times, metadata and payloads stay; idempotency keys become tokens. Raises CopyError
-    for a source without contents in plaintext.
+    Session ids, versions, times, metadata and payloads stay; idempotency keys become tokens. Raises what
+    ``check_encryption`` raises, and KeysError for keys of another log than the source.
     """
-    theirs = await source.query(sealing.sealed_as)
-    if theirs is not None and not await source.query(payloads.count_in_plaintext):
+    await check_encryption(source, target)
+    await asyncio.to_thread(sealing.seal_copy, target.store, keys, like=source.store)
+    return await copy_log(source, target, on_progress=on_progress)
+
+
+async def check_encryption(source: EventLog, target: EventLog | None) -> None:
+    """Raise CopyError for a source without contents in plaintext, or a target with events in plaintext."""
+    is_sealed = await source.query(sealing.sealed_as) is not None
+    if is_sealed and not (await source.query(payloads.contents)).in_plaintext:
         raise CopyError(
             f"{source.path} is sealed, and holds no contents in plaintext: copy it with `eventlog copy`",
             path=source.path,
         )
-    ours = await target.query(sealing.sealed_as)
-    if ours is None and (await target.query(event_counts))[0]:
+    if target is None or await target.query(sealing.sealed_as) is not None:
+        return
+    if (await target.query(event_counts))[0]:
         raise CopyError(
             f"{target.path} holds events in plaintext: expected an empty log, or an earlier copy",
             path=target.path,
         )
-    await asyncio.to_thread(sealing.seal_copy, target.store, keys, like=source.store)
-    return await copy_log(source, target, on_progress=on_progress)
 
 
 class _Page(NamedTuple):

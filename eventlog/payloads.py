@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.cipher import envelope, identity
@@ -245,17 +245,15 @@ def sizes(tx: Transaction) -> list[Row]:
     return tx.all(SIZES.format(payload=_payload(tx)))
 
 
-def count_in_plaintext(tx: Transaction, session_id: str | None = None) -> int:
-    """Return the number of contents, of the log or of a session, that are not sealed."""
-    return _counts(tx, session_id)[0]
+class Contents(NamedTuple):
+    """The numbers of contents in the log, erased ones excepted."""
+
+    in_plaintext: int
+    sealed: int
 
 
-def count_sealed(tx: Transaction) -> int:
-    """Return the number of contents that are sealed."""
-    return _counts(tx, None)[1]
-
-
-def _counts(tx: Transaction, session_id: str | None) -> tuple[int, int]:
+def contents(tx: Transaction, session_id: str | None = None) -> Contents:
+    """Count the contents of the log, or of a session."""
     rest, parameters = ("", ()) if session_id is None else ("AND session_id = ?", (session_id,))
     sql = FIRST_BYTES.format(payload=_payload(tx), types=TYPES, rest=rest)
     plain = sealed = 0
@@ -264,7 +262,7 @@ def _counts(tx: Transaction, session_id: str | None) -> tuple[int, int]:
             sealed += count
         else:
             plain += count
-    return plain, sealed
+    return Contents(plain, sealed)
 
 
 def blank(tx: Transaction, positions: Iterable[int]) -> None:

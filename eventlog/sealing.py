@@ -17,7 +17,7 @@ from agents_eventlog.eventlog import item_kind, payloads
 from agents_eventlog.eventlog.cipher import envelope, identity
 from agents_eventlog.eventlog.cipher.access import cipher_of
 from agents_eventlog.eventlog.cipher.envelope import ITEMS_ADDED, SEALED_TYPES, Envelope, Place
-from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey
+from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey, where
 from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError, ShreddedError
 from agents_eventlog.eventlog.metadata_leaves import Leaf
 from agents_eventlog.eventlog.properties import get_property, set_property
@@ -204,9 +204,8 @@ def _cipher(tx: Transaction, keys: Keys) -> Cipher | None:
     kept = keys.log(bytes.fromhex(log_id))
     newest = payloads.newest_key(tx)
     if kept is None or (newest is not None and not keys.find([newest.key_id])):
-        where = getattr(keys, "path", None) or repr(keys)
         why = "they are of another log" if kept is None else "they are older than its last session"
-        raise KeyNotFoundError(f"the keys in {where} do not open this log: {why}")
+        raise KeyNotFoundError(f"the keys in {where(keys)} do not open this log: {why}")
     return Cipher(keys, bytes.fromhex(log_id), kept)
 
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog.cipher import aead, identity
 from agents_eventlog.eventlog.cipher import envelope as envelopes
-from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, where
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
 
 REMEMBERED_SECONDS: Final = 300.0
@@ -55,7 +55,7 @@ class Cipher:
     @property
     def where(self) -> str:
         """The store of keys, for errors."""
-        return str(getattr(self.keys, "path", None) or repr(self.keys))
+        return where(self.keys)
 
     def refresh(self) -> None:
         """Forget the remembered keys if any may have been destroyed."""

@@ -44,6 +44,11 @@ class LogKeys(NamedTuple):
         return f"LogKeys(sealed_from={self.sealed_from})"
 
 
+def where(keys: Keys) -> str:
+    """Return where keys are kept, for messages."""
+    return str(getattr(keys, "path", None) or repr(keys))
+
+
 class Keys(Protocol):
     """
     A store of session keys. ``KeyFile`` is one; a program may have another.

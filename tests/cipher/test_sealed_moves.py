@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLog, projections
-from agents_eventlog.eventlog import ItemsAdded, KeyFile, RootKey, copying
+from agents_eventlog.eventlog import ItemsAdded, KeyFile, RootKey, copying, payloads, sealing
 from agents_eventlog.eventlog.copying import copy_log, encrypt_log
 from agents_eventlog.eventlog.errors import (
     CopyError,
@@ -241,7 +241,7 @@ async def test_a_log_in_plaintext_becomes_a_sealed_one_that_shows_the_same(
         copied = await encrypt_log(log, copy, again(keys))
         assert (copied.source, copied.copied) == (head, (await log.verify()).events)
         assert await log.head() == head
-        assert not await copy.query(copying.payloads.count_in_plaintext)
+        assert (await copy.query(payloads.contents)).in_plaintext == 0
     assert await shown(here, keys) == before
     await check_tables(here)
     sealed = b"".join((await envelopes(here)).values())
@@ -283,7 +283,7 @@ async def test_a_log_that_was_sealed_late_keeps_its_envelopes_and_its_keys(
         EventLog.open(here) as copy,
     ):
         await encrypt_log(log, copy, keys)
-        assert not await copy.query(copying.payloads.count_in_plaintext)
+        assert (await copy.query(payloads.contents)).in_plaintext == 0
     assert await shown(here, keys) == before
     sealed = await envelopes(here)
     assert kept.items() <= sealed.items()
@@ -308,7 +308,7 @@ async def test_what_was_erased_since_it_was_sealed_is_erased_in_the_sealed_log(
         await encrypt_log(log, copy, keys)
         await log.erase(session_id="s")
         await encrypt_log(log, copy, keys)
-        assert await copy.query(copying.payloads.count_sealed) == 0
+        assert (await copy.query(payloads.contents)) == (0, 0)
 
 
 async def test_a_sealed_log_is_not_sealed_again_nor_a_target_with_plaintext(
@@ -326,7 +326,7 @@ async def test_a_sealed_log_is_not_sealed_again_nor_a_target_with_plaintext(
     async with EventLog.open(plain, read_only=True) as log, EventLog.open(copied) as copy:
         with pytest.raises(CopyError, match="holds events in plaintext"):
             await encrypt_log(log, copy, keys)
-        assert await copy.query(copying.sealing.sealed_as) is None
+        assert await copy.query(sealing.sealed_as) is None
 
 
 async def test_content_that_was_planted_in_plaintext_is_not_sealed(
