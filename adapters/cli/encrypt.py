@@ -1,8 +1,8 @@
 """
 ``eventlog encrypt``: copy a log with contents in plaintext into a sealed one.
 
-Documents of ``--json``: ``encrypted`` (source, target, keys: paths, sessions, events, contents: the number of
-sealed contents, source_head, target_head: null in a dry run, dry_run), or ``refused`` as of ``copy``.
+Documents of ``--json``: ``encrypted`` (source, target, keys: paths, sessions, events, contents: the number
+of sealed contents, source_head, target_head: null in a dry run, dry_run), or ``refused`` as of ``copy``.
 """
 
 from __future__ import annotations

@@ -98,13 +98,12 @@ async def shown(path: str, keys: KeyFile | None) -> Any:
         found = []
         for session_id in ("talk", "fork"):
             session = Session(session_id, path, keys=keys)
-            for branch in await session.list_branches():
-                found.append((branch, await session.get_items(branch_id=branch["branch_id"])))
-            found.append(await session.get_metadata())
+            branches = await session.list_branches()
+            items = [await session.get_items(branch_id=each["branch_id"]) for each in branches]
+            found.append((branches, items, await session.get_metadata()))
             session.close()
         events = [
-            (each.session_id, each.version, each.type, each.branch_id, each.recorded_at)
-            + (each.metadata_json, each.withheld)
+            (*where(each), each.type, each.branch_id, each.recorded_at, each.metadata_json)
             async for each in log.read()
         ]
         users = [row["session_id"] for row in await log.sessions(user_id=SECRETS[1])]
@@ -113,10 +112,14 @@ async def shown(path: str, keys: KeyFile | None) -> Any:
         return found, sorted(events), users, len(labelled), usage
 
 
+def where(event: Any) -> tuple[str, int]:
+    return event.session_id, event.version
+
+
 async def envelopes(path: str) -> dict[Any, bytes]:
     async with EventLog.open(path) as log:
         return {
-            (each.session_id, each.version): bytes(each.data)
+            where(each): bytes(each.data)
             async for each in log.read()
             if each.is_sealed and each.data is not None
         }
@@ -319,10 +322,12 @@ async def test_a_sealed_log_is_not_sealed_again_nor_a_target_with_plaintext(
     await furnish(plain, None)
     async with EventLog.open(plain) as log, EventLog.open(copied) as copy:
         await copy_log(log, copy)
-    async with EventLog.open(sealed, read_only=True, keys=keys) as log:
-        async with EventLog.open(copied) as copy:
-            with pytest.raises(CopyError, match="copy it with"):
-                await encrypt_log(log, copy, keys)
+    async with (
+        EventLog.open(sealed, read_only=True, keys=keys) as log,
+        EventLog.open(copied) as copy,
+    ):
+        with pytest.raises(CopyError, match="copy it with"):
+            await encrypt_log(log, copy, keys)
     async with EventLog.open(plain, read_only=True) as log, EventLog.open(copied) as copy:
         with pytest.raises(CopyError, match="holds events in plaintext"):
             await encrypt_log(log, copy, keys)
