@@ -471,7 +471,7 @@ def _groups(events: Iterable[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
 def _stored(
     tx: Transaction, event: RecordedEvent, position_of: Callable[[int], int]
 ) -> StoredEvent:
-    """Return an event's columns for the target. Envelopes refer to versions, and stay as they are."""
+    """Return an event's columns for the target. Envelopes refer to versions, and do not change."""
     data, digest, schema_version = event.data, event.data_digest, event.schema_version
     new = {position: position_of(position) for position in _references(event)}
     is_moved = any(old != position for old, position in new.items())
