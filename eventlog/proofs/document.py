@@ -11,8 +11,8 @@ A proof of a session:
 events, and the hashes that its tree needs beside the session's events (``merkle.root_of``). An event is in
 the lane ``position % len(lanes)``, at the index ``leaf``. ``previous`` is the digest of the event before it
 in the lane, ``columns`` what ``integrity`` hashes. ``data`` is the payload as stored, ``sealed`` an
-envelope; both are null once the content was erased. ``keys`` has the session's keys, if the owner added
-them.
+envelope; both are null if the content was erased or redacted. ``keys`` has the session's
+keys, if the owner added them.
 
 A proof of consistency:
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog import integrity
+from agents_eventlog.eventlog import integrity, payloads
 from agents_eventlog.eventlog.appender import ends_at, read_linked_rows, stored_head
 from agents_eventlog.eventlog.cipher import envelope
 from agents_eventlog.eventlog.cipher.access import cipher_of
@@ -31,6 +31,8 @@ from agents_eventlog.eventlog.proofs.document import (
     SessionProof,
 )
 from agents_eventlog.eventlog.proofs.signing import SigningKey
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.redacted_items import REDACTIONS, added_at
 from agents_eventlog.eventlog.storage.transaction import Row, RunUnit, Transaction
 
 PAGE_DIGESTS: Final = 10_000
@@ -106,7 +108,8 @@ async def prove(
     trees = await _trees(read, lanes, head, [row[0] for row in rows])
     if signed is not None:
         _check_signed(signed, trees.ends)
-    events = [_proven(row, trees.leaves[row[0]]) for row in rows]
+    withheld = await read(partial(_redacted, session_id=session_id))
+    events = [_proven(row, trees.leaves[row[0]], is_withheld=row[0] in withheld) for row in rows]
     used = {envelope.key_id(each.sealed) for each in events if each.sealed is not None}
     return document.write(
         SessionProof(
@@ -275,8 +278,19 @@ def _secret(tx: Transaction, key_id: bytes, session_id: str, position: int) -> b
     return key.secret
 
 
-def _proven(row: Row, leaf: int) -> ProvenEvent:
-    """Return an event of a proof. Raises CorruptFileError unless its digests fit."""
+def _redacted(tx: Transaction, session_id: str) -> set[int]:
+    """Return the positions of events whose contents a later event replaced by placeholders."""
+    newest: dict[int, int] = {}
+    replaced = set()
+    for row in payloads.event_rows(tx, REDACTIONS, (session_id,)):
+        position = added_at(RecordedEvent(row))
+        replaced.add(newest.get(position, position))
+        newest[position] = row[0]
+    return replaced
+
+
+def _proven(row: Row, leaf: int, *, is_withheld: bool) -> ProvenEvent:
+    """Return an event of a proof, without its content if that was redacted. Raises CorruptFileError."""
     position, session_id, version, kind, schema_version, branch_id, data, data_digest = row[:8]
     metadata, key, recorded_at, digest, previous = row[8:]
     before = integrity.FIRST if previous is None else bytes(previous)
@@ -289,6 +303,8 @@ def _proven(row: Row, leaf: int) -> ProvenEvent:
             f"the event at position {position} does not match its digest: run `eventlog verify`"
         )
     columns = (*linked[:6], bytes(data_digest).hex(), metadata, key, recorded_at)
+    if is_withheld:
+        content = None
     is_sealed = envelope.is_sealed(content)
     text = None if content is None or is_sealed else content.decode()
     return ProvenEvent(leaf, before, columns, text, content if is_sealed else None)

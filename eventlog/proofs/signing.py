@@ -118,7 +118,11 @@ def _parsed(text: str, wanted: str) -> tuple[str, bytes, bytes]:
         found, decoded = bytes.fromhex(key_id), base64.b64decode(encoded, validate=True)
     except ValueError:
         raise ProofError(f"invalid {wanted}") from None
-    is_whole = len(found) == ID_BYTES and len(decoded) == len(ED25519) + KEY_BYTES
+    is_whole = (
+        len(found) == ID_BYTES
+        and found.hex() == key_id
+        and len(decoded) == len(ED25519) + KEY_BYTES
+    )
     if not is_whole or not _is_name(name) or not decoded.startswith(ED25519):
         raise ProofError(f"invalid {wanted}")
     return name, found, decoded[len(ED25519) :]
