@@ -146,7 +146,7 @@ def _read(path: Path) -> bytes:
 
 
 def _parsed(path: Path) -> bytes:
-    """Return a signed head as it was read. Raises ProofError."""
+    """Return the text of a signed head. Raises ProofError."""
     note = _read(path)
     SignedHead.parse(note)
     return note

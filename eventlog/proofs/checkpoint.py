@@ -9,8 +9,8 @@ Signed heads: C2SP checkpoints, which are signed notes.
     — eventlog/5f8c... Az3grl...
 
 The lines are the name of the log, its number of events, the root of the tree over their digests, and the
-head as ``eventlog verify --head`` prints it. After an empty line follow the signatures, of which others may
-add their own.
+head as ``eventlog verify --head`` prints it. After an empty line follow the signatures; others may
+add theirs.
 """
 
 from __future__ import annotations
