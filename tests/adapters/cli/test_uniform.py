@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession, KeyFile
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli.terminal import PANELS, ExitCode
 from agents_eventlog.adapters.conversations import timestamps
@@ -48,6 +48,7 @@ EACH: dict[str, list[Any]] = {
     "copy": ["copy.db"],
     "delete": ["--user", "nobody"],
     "doctor": [],
+    "encrypt": ["sealed.db", "--keys", "keys.db"],
     "erase": ["--popped"],
     "export": ["-o", "out.jsonl"],
     "fork": [ID, "another"],
@@ -79,6 +80,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run("export", path, "-o", tmp_path / "history.jsonl")
     (tmp_path / "sign.key").write_text(SIGNING_KEY)
     (tmp_path / "head.note").write_text(run("sign", path, "--key", "sign.key").stdout)
+    KeyFile(tmp_path / "keys.db").create()
     return path
 
 
