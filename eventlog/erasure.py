@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from agents_eventlog.eventlog import leases, properties
 from agents_eventlog.eventlog import payloads as stored_payloads
 from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.cipher import shredding
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import JSON, ContentErased
 from agents_eventlog.eventlog.storage.engine import Store
@@ -40,12 +41,14 @@ def blank(
     reason: str | None,
     is_whole: bool,
     pseudonym: str | None = None,
+    key_ids: Sequence[str] = (),
 ) -> None:
     """
     Blank payloads of a session, in a unit of work, and record that.
 
     is_whole: nothing else of the session shall stay either, and it cannot be restored.
     pseudonym: replaces the user id of a whole session.
+    key_ids: in hex, the keys that are to be destroyed afterwards, by ``shredding.finish``.
     """
     erased = ContentErased(
         positions=[payload.position for payload in payloads],
@@ -54,12 +57,16 @@ def blank(
         payload_bytes=sum(payload.bytes for payload in payloads),
         is_whole=is_whole,
         pseudonym=pseudonym,
+        key_ids=list(key_ids),
     )
-    append(tx, session_id, erased)
+    position = append(tx, session_id, erased).position
     stored_payloads.blank(tx, (payload.position for payload in payloads))
     if is_whole:
         leases.delete(tx, session_id)
-    properties.set_property(tx, REWRITE_DUE, "1")
+    if key_ids:
+        shredding.note_due(tx, session_id, position, key_ids)
+    if payloads:
+        properties.set_property(tx, REWRITE_DUE, "1")
 
 
 def blank_copies(tx: Transaction, positions: Iterable[int]) -> None:

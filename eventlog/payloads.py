@@ -85,14 +85,20 @@ POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND versi
 DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
 TYPES: Final = ", ".join(f"'{name}'" for name in sorted(SEALED_TYPES))
 NEWEST_CONTENT: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY version DESC LIMIT 1
 """
 NEWEST_CONTENT_OF_ALL: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY position DESC LIMIT 1
+"""
+
+HEADS: Final = f"""
+    SELECT SUBSTR({{payload}}, 1, 34), MAX(version) FROM events
+    WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
+    GROUP BY 1
 """
 
 LONGEST_PATTERN_CHARACTERS: Final = 1_000
@@ -385,6 +391,14 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
     if row is None or not envelope.is_sealed(row[0]):
         return None
     return UsedKey(envelope.key_id(row[0]), row[1])
+
+
+def used_keys(tx: Transaction, session_id: str) -> dict[bytes, int]:
+    """Return the keys that sealed a session's contents, each with the version of its newest content."""
+    if tx.engine.envelope_column(tx) is None:
+        return {}
+    rows = tx.all(HEADS.format(payload=_payload(tx)), (session_id,))
+    return {envelope.key_id(head): version for head, version in rows if envelope.is_sealed(head)}
 
 
 def _payload(tx: Transaction, alias: str = "") -> str:

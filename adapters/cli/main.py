@@ -958,6 +958,12 @@ def erase(
         bool,
         typer.Option("--popped", help="Erase removed items, and replaced user ids and metadata."),
     ] = False,
+    shred_only: Annotated[
+        bool,
+        typer.Option(
+            "--shred-only", help="Only destroy the keys of a sealed log; leave the file as it is."
+        ),
+    ] = False,
     reason: Reason = None,
     actor: Actor = None,
     yes: Yes = False,
@@ -970,9 +976,14 @@ def erase(
     Without [bold]--yes[/bold], nothing changes. Positions, digests and usage stay. The log records who
     erased what, when and why. Writers wait while the file is rewritten at the end.
 
-    Exits with 1 if another process prevented rewriting the file; run it again later.
+    In a sealed log, the keys of the erased sessions are destroyed, so that no copy of the log can be read
+    with them. [bold]--shred-only[/bold] destroys only the keys, which takes milliseconds in any log.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
+    Exits with 1 if another process prevented rewriting the file, or if a sealed log's keys were not given;
+    run it again later, with keys.
+
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, keys,
+    keys_left, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --yes[/bold]
     """
@@ -980,7 +991,13 @@ def erase(
 
     terminal.check_dry_run(yes=yes, dry_run=dry_run)
     selection = erase.selection(
-        session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+        session,
+        user,
+        deleted=deleted,
+        older_than=older_than,
+        popped=popped,
+        reason=reason,
+        shred_only=shred_only,
     )
     return erase.run(db, selection, actor=actor, dry_run=not yes, as_json=as_json)
 
