@@ -26,7 +26,7 @@ from agents_eventlog.eventlog.cipher.envelope import (
     Planted,
     Withheld,
 )
-from agents_eventlog.eventlog.cipher.keys import UsedKey
+from agents_eventlog.eventlog.cipher.keys import UsedKey, UsedKeys
 from agents_eventlog.eventlog.errors import (
     KeyNotFoundError,
     KeysError,
@@ -95,11 +95,17 @@ NEWEST_CONTENT_OF_ALL: Final = f"""
     ORDER BY position DESC LIMIT 1
 """
 
-HEADS: Final = f"""
-    SELECT SUBSTR({{payload}}, 1, 34), MAX(version) FROM events
-    WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
-    GROUP BY 1
+USED_KEYS: Final = f"""
+    SELECT session_id, SUBSTR({{payload}}, 1, 34), COUNT(*), MAX(position) FROM events
+    WHERE type IN ({TYPES}) AND SUBSTR({{payload}}, 1, 1) <= ?
+    GROUP BY session_id, SUBSTR({{payload}}, 1, 34)
+    ORDER BY session_id, 4
 """
+PLAINTEXT: Final = f"""
+    SELECT COUNT(*) FROM events WHERE type IN ({TYPES}) AND SUBSTR({{payload}}, 1, 1) > ?
+"""
+NO_JSON: Final = bytes([envelope.MAX_FORMAT])
+"""JSON begins with a later byte, an envelope does not."""
 
 LONGEST_PATTERN_CHARACTERS: Final = 1_000
 """How much of a text SQLite's LIKE compares, because it limits patterns; Python compares all of it."""
@@ -393,12 +399,21 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
     return UsedKey(envelope.key_id(row[0]), row[1])
 
 
-def used_keys(tx: Transaction, session_id: str) -> dict[bytes, int]:
-    """Return the keys that sealed a session's contents, each with the version of its newest content."""
-    if tx.engine.envelope_column(tx) is None:
-        return {}
-    rows = tx.all(HEADS.format(payload=_payload(tx)), (session_id,))
-    return {envelope.key_id(head): version for head, version in rows if envelope.is_sealed(head)}
+def used_keys(tx: Transaction) -> list[UsedKeys]:
+    """Return the keys that sealed the contents of a log, by session. Its time grows with the log."""
+    if not tx.engine.is_sealed(tx):
+        return []
+    rows = tx.all(USED_KEYS.format(payload=_payload(tx)), (NO_JSON,))
+    return [
+        UsedKeys(session_id, envelope.key_id(head), contents, position)
+        for session_id, head, contents, position in rows
+    ]
+
+
+def plaintext(tx: Transaction) -> int:
+    """Return how many contents are not sealed. Its time grows with the log."""
+    row = tx.one(PLAINTEXT.format(payload=_payload(tx)), (NO_JSON,))
+    return 0 if row is None else int(row[0])
 
 
 def _payload(tx: Transaction, alias: str = "") -> str:

@@ -29,3 +29,8 @@ def set_property(tx: Transaction, name: str, value: str) -> None:
 def delete_property(tx: Transaction, name: str) -> None:
     """Remove a property."""
     tx.execute("DELETE FROM log_properties WHERE name = ?", (name,))
+
+
+def rename_property(tx: Transaction, name: str, new_name: str) -> None:
+    """Give a property another name, unless it has gone."""
+    tx.execute("UPDATE log_properties SET name = ? WHERE name = ?", (new_name, name))

@@ -108,7 +108,7 @@ class _Epoch(NamedTuple):
     key: bytes
 
 
-class EpochInfo(NamedTuple):
+class KeyEpoch(NamedTuple):
     """
     A key that wraps session keys.
 
@@ -122,9 +122,9 @@ class EpochInfo(NamedTuple):
     keys: int
 
 
-class LogInfo(NamedTuple):
+class KeyCounts(NamedTuple):
     """
-    The keys of a log: its id, the position from which on it is sealed, and the numbers of its keys.
+    The keys of a log: the log's id, the position from which on it is sealed, and how many keys there are.
 
     unused: made ahead for sessions to come. used: taken for a session. destroyed: destroyed for good.
     """
@@ -291,17 +291,32 @@ class KeyStore:
         self._epochs = {number: key}
         return len(wrapped_anew)
 
-    def epochs(self) -> list[EpochInfo]:
+    def destroyed_at(self, key_ids: Sequence[bytes]) -> dict[bytes, int | None]:
+        """
+        Return when keys were destroyed; None for those that live. Needs no root key.
+
+        Times are in microseconds since 1970 UTC. A key that is not here is left out.
+        """
+        self._require()
+        with self._storage.reading() as tx:
+            found = ((key_id, tx.execute(SELECT_KEY, (key_id,)).fetchone()) for key_id in key_ids)
+            return {
+                key_id: None if row[2] is not None else row[3] or 0
+                for key_id, row in found
+                if row is not None
+            }
+
+    def epochs(self) -> list[KeyEpoch]:
         """Return the keys that wrap session keys, the oldest first. Needs no root key."""
         self._require()
         with self._storage.reading() as tx:
-            return [EpochInfo(*row) for row in tx.execute(EPOCHS).fetchall()]
+            return [KeyEpoch(*row) for row in tx.execute(EPOCHS).fetchall()]
 
-    def logs(self) -> list[LogInfo]:
+    def logs(self) -> list[KeyCounts]:
         """Return the logs whose keys are here, and how many those are. Needs no root key."""
         self._require()
         with self._storage.reading() as tx:
-            return [LogInfo(bytes(row[0]), *row[1:]) for row in tx.execute(LOGS).fetchall()]
+            return [KeyCounts(bytes(row[0]), *row[1:]) for row in tx.execute(LOGS).fetchall()]
 
     # -- in a transaction ---------------------------------------------------------------------
 

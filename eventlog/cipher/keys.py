@@ -29,6 +29,15 @@ class UsedKey(NamedTuple):
     position: int
 
 
+class UsedKeys(NamedTuple):
+    """A key of a session in a log, how many contents it sealed, and the position of the newest."""
+
+    session_id: str
+    key_id: bytes
+    contents: int
+    position: int
+
+
 class Shredding(NamedTuple):
     """
     What the log recorded of a destroyed key whose contents it still has.

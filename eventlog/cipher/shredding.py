@@ -9,15 +9,16 @@ the next erasure destroys them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agents_eventlog.eventlog.cipher.keys import Shredding
+from agents_eventlog.eventlog.cipher.keys import Key, Keys, Shredding
 from agents_eventlog.eventlog.properties import (
-    delete_property,
     get_property,
     properties_after,
+    rename_property,
     set_property,
 )
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 DUE: Final = "shred_due:"
 """With the position of an erasure, the property that names the keys which it has yet to destroy."""
+
+DONE: Final = "shred_done:"
+"""The name of that property once they are destroyed."""
 
 RECORDED: Final = "shredded:"
 """With the id of a destroyed key whose contents the log still has, the property that says who and why."""
@@ -69,29 +73,45 @@ def recorded(tx: Transaction) -> dict[bytes, Shredding]:
 def due(tx: Transaction) -> dict[str, list[bytes]]:
     """Return the keys that are to be destroyed, by the property that says so."""
     return {
-        f"{DUE}{position}": [bytes.fromhex(key_id) for key_id in key_ids.split(",")]
+        f"{DUE}{position}": _parsed(key_ids)
         for position, key_ids in properties_after(tx, DUE).items()
     }
 
 
-def finish(store: Store) -> int:
+def revived(tx: Transaction, keys: Keys) -> list[bytes]:
+    """Return the keys that were destroyed, and are there again: their store was replaced by a copy."""
+    noted = properties_after(tx, DONE).values()
+    found = keys.find([key_id for key_ids in noted for key_id in _parsed(key_ids)])
+    return [key_id for key_id, key in found.items() if isinstance(key, Key)]
+
+
+def finish(store: Store, *, again: bool = False) -> int:
     """
     Destroy the keys that are due. Blocks.
+
+    again: also those that were destroyed and are there again.
 
     Returns how many are left, because the log was opened without keys.
     """
     noted = store.read_sync(due)
     key_ids = [key_id for some in noted.values() for key_id in some]
     cipher: Cipher | None = store.cipher  # type: ignore[assignment]
-    if cipher is None or not key_ids:
+    if cipher is None:
         return len(set(key_ids))
+    if again:
+        key_ids += store.read_sync(partial(revived, keys=cipher.keys))
     for start in range(0, len(key_ids), PAGE_KEYS):
         cipher.keys.destroy(key_ids[start : start + PAGE_KEYS])
     cipher.forget()
-    store.write_sync(lambda tx: _delete(tx, noted))
+    if noted:
+        store.write_sync(lambda tx: _note_done(tx, noted))
     return 0
 
 
-def _delete(tx: Transaction, names: Iterable[str]) -> None:
+def _note_done(tx: Transaction, names: Iterable[str]) -> None:
     for name in names:
-        delete_property(tx, name)
+        rename_property(tx, name, DONE + name.removeprefix(DUE))
+
+
+def _parsed(key_ids: str) -> list[bytes]:
+    return [bytes.fromhex(key_id) for key_id in key_ids.split(",")]

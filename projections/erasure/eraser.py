@@ -136,7 +136,7 @@ async def erase(
             found = await log.query(partial(look, again))
     if dry_run:
         return total.erased(is_complete=True)
-    keys_left = await asyncio.to_thread(shredding.finish, log.store)
+    keys_left = await asyncio.to_thread(shredding.finish, log.store, again=True)
     is_rewritten = shred_only or await asyncio.to_thread(finish, log)
     return total.erased(is_complete=is_rewritten and not keys_left, keys_left=keys_left)
 
