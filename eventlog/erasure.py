@@ -16,8 +16,10 @@ from agents_eventlog.eventlog import leases, properties
 from agents_eventlog.eventlog import payloads as stored_payloads
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.cipher import shredding
+from agents_eventlog.eventlog.cipher.keys import Shredding
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import JSON, ContentErased
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
@@ -59,14 +61,24 @@ def blank(
         pseudonym=pseudonym,
         key_ids=list(key_ids),
     )
-    position = append(tx, session_id, erased).position
+    recorded = append(tx, session_id, erased)
     stored_payloads.blank(tx, (payload.position for payload in payloads))
     if is_whole:
         leases.delete(tx, session_id)
     if key_ids:
-        shredding.note_due(tx, session_id, position, key_ids)
+        shredding.note_due(tx, session_id, recorded.position, key_ids)
+        record_shredding(tx, recorded)
     if payloads:
         properties.set_property(tx, REWRITE_DUE, "1")
+
+
+def record_shredding(tx: Transaction, erasure: RecordedEvent) -> None:
+    """Record the keys that an erasure destroys though their contents stay in the log, in a unit of work."""
+    event, actor = erasure.event, erasure.metadata.get("actor")
+    if isinstance(event, ContentErased) and not event.positions:
+        who = actor if isinstance(actor, str) else None
+        for key_id in event.key_ids:
+            shredding.record(tx, key_id, Shredding(erasure.recorded_at, who, event.reason))
 
 
 def blank_copies(tx: Transaction, positions: Iterable[int]) -> None:

@@ -121,13 +121,12 @@ def of_keys(tx: Transaction, path: str) -> Iterator[Problem]:
 
 
 def _of_plaintext(tx: Transaction, db: str) -> Iterator[Problem]:
-    if plain := payloads.plaintext(tx):
+    if plain := payloads.contents(tx).in_plaintext:
         yield Problem(
             "keys",
             f"{summary.counted(plain, 'event')} from before the log was sealed "
             f"{'has its' if plain == 1 else 'have their'} content in plaintext",
-            f"to seal them, too: eventlog export {db} -o history.jsonl, then import that into a new log "
-            "with EVENTLOG_KEYS, and destroy this file and its backups",
+            f"to seal them, too: eventlog encrypt {db} NEW.db; then destroy this log and its backups",
             is_note=True,
         )
     if left := sdk_tables.messages(tx):

@@ -50,10 +50,8 @@ def note_due(tx: Transaction, session_id: str, position: int, key_ids: Iterable[
     set_property(tx, f"{DUE}{position}", ",".join(key_ids))
 
 
-def record(tx: Transaction, key_id: str, reason: str | None) -> None:
+def record(tx: Transaction, key_id: str, said: Shredding) -> None:
     """Record that a key is destroyed, though its contents stay in the log."""
-    actor = tx.recording.get("actor")
-    said = Shredding(tx.now, actor if isinstance(actor, str) else None, reason)
     set_property(tx, f"{RECORDED}{key_id}", msgspec.json.encode(said).decode())
 
 

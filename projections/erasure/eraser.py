@@ -304,8 +304,6 @@ def _shred(
             pseudonym=_pseudonym(tx, plan.session_id, names),
             key_ids=key_ids,
         )
-        for key_id in key_ids:
-            shredding.record(tx, key_id, reason)
         shredded.append(plan)
     return shredded
 

@@ -20,6 +20,7 @@ from agents_eventlog.eventlog import (
     recording,
 )
 from agents_eventlog.eventlog.cipher import shredding
+from agents_eventlog.eventlog.copying import copy_log
 from agents_eventlog.eventlog.errors import (
     BusyError,
     KeysError,
@@ -268,6 +269,23 @@ async def test_shredding_only_needs_keys_and_sealed_contents(path: str, keys: Ke
             await log.erase(popped=True, shred_only=True)
         assert [each async for each in log.read(types=[ContentErased])] == []
     assert destroyed(keys) == 0
+
+
+async def test_a_copy_of_a_log_knows_what_was_shredded(
+    path: str, keys: KeyFile, tmp_path: Path
+) -> None:
+    await talk(path, keys)
+    async with (
+        ConversationLog.open(path, keys=keys) as log,
+        ConversationLog.open(tmp_path / "copy.db", keys=None) as copy,
+    ):
+        with recording(actor="carol"):
+            await log.erase(session_id="s", shred_only=True, reason="ticket 7")
+        await copy_log(log, copy)
+    session = Session("s", tmp_path / "copy.db", keys=keys)
+    with pytest.raises(ShreddedError, match="by carol: ticket 7"):
+        await session.get_items(as_of=1)
+    session.close()
 
 
 # -- unfinished -------------------------------------------------------------------------------
