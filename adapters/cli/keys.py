@@ -135,7 +135,7 @@ def rotate(path: Path, *, new_root: bool, yes: bool, as_json: bool) -> None:
         terminal.print_json({"kind": "rotated", **facts, "dry_run": not yes})
     elif text is not None:
         out.print(f"{root.ENVIRONMENT}={text}", soft_wrap=True)
-    sys.stdout.flush()  # a key that nobody has seen must not wrap anything
+    sys.stdout.flush()  # the new key must be printed before it wraps anything
     if yes:
         keys.rotate(new)
     keys.close()

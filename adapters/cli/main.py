@@ -995,7 +995,7 @@ def erase(
     shred_only: Annotated[
         bool,
         typer.Option(
-            "--shred-only", help="Only destroy the keys of a sealed log; leave the file as it is."
+            "--shred-only", help="Only destroy the keys of a sealed log; do not rewrite the file."
         ),
     ] = False,
     reason: Reason = None,

@@ -268,7 +268,7 @@ class KeyStore:
         new_root: wraps the new key, from now on. Older copies of the store open with the old root key only:
             once that is destroyed, so are the keys in them. None: the present root key.
 
-        Either all of it happens, or nothing. Sealed contents stay as they are. Raises KeyNotFoundError,
+        Either all of it happens, or nothing. Sealed contents do not change. Raises KeyNotFoundError,
         KeysError and WrongKeyError.
         """
         self._require()

@@ -99,7 +99,7 @@ async def erase(
     Blank the payloads that a scope selects, in bounded transactions, then rewrite the file without them.
 
     dry_run: count what would be erased, and write nothing.
-    shred_only: destroy the keys of whole sessions, and leave the sealed payloads and the file as they are.
+    shred_only: destroy the keys of whole sessions, and leave the file unchanged otherwise.
     forget: removes copies of the erased items elsewhere in the file.
 
     Other programs may write meanwhile; they wait while the file is rewritten. The metadata of the
