@@ -1,17 +1,19 @@
 """
 ``eventlog sign``, ``prove`` and ``check``: signed heads, and proofs of a session's events.
 
-Documents of ``--json``. ``sign``: ``signed_head`` (name, size, root, head: position, digest, public_key,
-note: the signed text). ``prove``: the proof, one document (``eventlog.proofs.document``), as without
-``--json``. ``check``: ``event`` for each event of the session, as ``eventlog audit`` prints them, and at
-the end ``checked`` (ok, problem, session_id, events, name, size, head, earlier: null unless the proof is
-of consistency). If the proof does not hold, ``problem`` says why, and the others are null.
+Documents of ``--json``. ``keys init-signing``: ``signing_key`` (path, name, public_key). ``sign``:
+``signed_head`` (name, size, root, head: position, digest, public_key, note: the signed text). ``prove``:
+the proof, one document (``eventlog.proofs.document``), as without ``--json``. ``check``: ``event`` for each
+event of the session, as ``eventlog audit`` prints them, and at the end ``checked`` (ok, problem,
+session_id, events, name, size, head, earlier: null unless the proof is of consistency). If the proof does
+not hold, ``problem`` says why, and the others are null.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,7 +28,11 @@ from agents_eventlog.eventlog.errors import ProofError
 from agents_eventlog.eventlog.proofs import checking, document
 from agents_eventlog.eventlog.proofs.checkpoint import SignedHead
 from agents_eventlog.eventlog.proofs.document import ConsistencyProof
-from agents_eventlog.eventlog.proofs.signing import PublicKey, SigningKey
+from agents_eventlog.eventlog.proofs.signing import (
+    PublicKey,
+    SigningKey,
+    generate_signing_key,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +40,28 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.integrity import Head
     from agents_eventlog.eventlog.proofs.checking import Consistency, ProvenSession
+
+
+def init_signing(path: Path, name: str | None, *, as_json: bool) -> None:
+    """Create a file with a signing key, and print its public key. Raises an EventLogError."""
+    try:
+        text = generate_signing_key(name)
+    except ProofError as error:
+        terminal.fail(ExitCode.USAGE, error)
+    key = SigningKey(text)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        terminal.fail(ExitCode.USAGE, f"{path} exists: expected a new file")
+    with os.fdopen(file, "w", encoding="utf-8") as opened:
+        opened.write(f"{text}\n")
+    if as_json:
+        document = {"path": str(path), "name": key.name, "public_key": key.public_key}
+        terminal.print_json({"kind": "signing_key", **document})
+        return
+    terminal.console().print(printable(key.public_key), soft_wrap=True)
+    notes = terminal.console(stderr=True)
+    notes.print(printable(f"created {path}: keep it apart from the log"), soft_wrap=True)
 
 
 def sign(db: Path, key_file: Path, *, earlier: Path | None, as_json: bool) -> None:
