@@ -14,14 +14,21 @@ from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.eventlog import EventLog
 from tests.adapters import child
 from tests.adapters.looking import one, run
-from tests.adapters.old_files import execute, files, ours
+from tests.adapters.old_files import execute, ours
 from tests.contract.items import turns
 from tests.projections.given import added
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agents_eventlog.eventlog import Transaction
     from tests.postgres import Server
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return what a folder holds."""
+    return {found.name: found.read_bytes() for found in folder.iterdir()}
+
 
 KEPT = list(projections.default().by_name)
 
@@ -126,5 +133,16 @@ async def test_on_postgresql_a_role_that_can_only_read_gets_a_read_only_log(serv
         found = await log.query(health.check)
         assert (found.ok, found.is_writable, found.events) == (True, True, 1)
         assert {each.events_behind for each in found.projections} == {0}
-        await log.write(lambda tx: tx.execute("REVOKE INSERT ON events FROM CURRENT_USER"))
-        assert not (await log.query(health.check)).is_writable
+
+        def as_reader(tx: Transaction) -> health.Health:
+            tx.execute("CREATE ROLE probe")
+            ((schema,),) = tx.all("SELECT CAST(current_schema() AS TEXT)")
+            tx.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO probe')
+            tx.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO probe')
+            tx.execute("SET LOCAL ROLE probe")
+            seen = health.check(tx)
+            tx.execute("RESET ROLE")
+            return seen
+
+        found = await log.write(as_reader)
+        assert (found.ok, found.is_writable) == (True, False)
