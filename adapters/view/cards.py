@@ -201,7 +201,7 @@ def card(
     if item.get("type") == "reasoning":
         texts = media.texts(item.get("summary")) + media.texts(item.get("content"))
         text = "\n\n".join(filter(None, texts))
-        line = _line(text) or "not shown by the model"
+        line = _line(text.replace("**", "")) or "not shown by the model"
         return _folded("reasoning", "reasoning", line, rendering.shown(text), place)
     if kind is not None and kind.is_tool_call:
         line = summary.call(item) if "arguments" in item else str(kind.tool_name or kind.type)

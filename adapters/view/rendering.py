@@ -107,6 +107,11 @@ def indented(text: str) -> str:
     return shown(text)
 
 
+def told(account: str) -> str:
+    """Return what an event did; the account of one item is beside it, and its number is not."""
+    return "added 1 item" if account == "added" else shown(account)
+
+
 def day(time: int) -> str:
     """Return the date of a time as people read it: Tue 3 Nov 2026."""
     at = datetime.fromisoformat(timestamps.day(time))
@@ -168,6 +173,7 @@ _environment = Environment(
 )
 _environment.filters.update(
     shown=shown,
+    told=told,
     markdown=markdown,
     pretty=pretty,
     usd=usd,

@@ -226,6 +226,9 @@ class SessionPages:
             "turns": views,
             "most": max((view.margin.total for view in views if view.margin), default=0),
             "is_past": look.version < look.last_version,
+            "is_sealed": any(
+                item.withheld == "sealed" for turn in look.shown.turns for item in turn.items
+            ),
             "sentence": None if look.step is None else sentence(look.step),
             "here": here,
             "fetched": partial(_fetched, session_id, look),

@@ -266,7 +266,7 @@ function ready() {
 }
 
 function end() {
-  if (!location.hash) scrollTo({ top: document.body.scrollHeight, behavior: "instant" });
+  if (!location.hash) $("#turns").scrollIntoView({ block: "end", behavior: "instant" });
 }
 
 // A link to an item that is not on the page leads to the turns around it.
