@@ -163,7 +163,8 @@ class SessionPages:
             if not session_version(tx, session_id):
                 raise SessionNotFoundError(session_id)
             found = conversation.conversation(tx, session_id, branch_id, version)
-            return list(conversation.documents(found, turns=turns))
+            outlined = conversation.turns_of(tx, found) if turns else None
+            return list(conversation.documents(found, turns=outlined))
 
         return lines(await self.log.query(unit))
 

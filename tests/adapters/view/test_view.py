@@ -150,7 +150,7 @@ async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Pat
         assert "$0.25" in page
         assert "1 request without a known price" in page
         assert "2.0k tokens" in await text(browser, "/spend", id="s")
-        assert "1 without a price" in await text(browser, "/session", id="s")
+        assert "1 request without a price" in await text(browser, "/session", id="s")
         assert (await browser.get("/spend?by=planet")).status_code == 400
         assert (await browser.get("/spend?since=yesterday")).status_code == 400
 
