@@ -40,7 +40,7 @@ _DATA_URL: Final = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,", re.
 
 class Part(NamedTuple):
     """
-    A part of a message: "text", "image" (``text`` is its address), or "note".
+    A part of a message: "text", "image" (``text`` is its address), "note", or "marked" (``text`` is HTML).
 
     more: the address of the whole text, and its length, if it is cut here.
     """
