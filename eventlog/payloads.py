@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.cipher import envelope, identity
@@ -79,6 +79,10 @@ BLANK: Final = "UPDATE events SET data = NULL WHERE position = ? AND data IS NOT
 BLANK_BOTH: Final = """
     UPDATE events SET data = NULL, sealed = NULL
     WHERE position = ? AND (data IS NOT NULL OR sealed IS NOT NULL)
+"""
+FIRST_BYTES: Final = """
+    SELECT SUBSTR({payload}, 1, 1), COUNT(*) FROM events
+    WHERE type IN ({types}) AND {payload} IS NOT NULL {rest} GROUP BY 1
 """
 FORKED_FROM: Final = "WHERE session_id = ? AND type = 'session_forked' ORDER BY version"
 POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
@@ -239,6 +243,26 @@ def is_blanked(tx: Transaction, position: int) -> bool:
 def sizes(tx: Transaction) -> list[Row]:
     """Return (type, events, bytes of payloads, erased payloads), the largest type first."""
     return tx.all(SIZES.format(payload=_payload(tx)))
+
+
+class Contents(NamedTuple):
+    """The numbers of contents in the log, erased ones excepted."""
+
+    in_plaintext: int
+    sealed: int
+
+
+def contents(tx: Transaction, session_id: str | None = None) -> Contents:
+    """Count the contents of the log, or of a session."""
+    rest, parameters = ("", ()) if session_id is None else ("AND session_id = ?", (session_id,))
+    sql = FIRST_BYTES.format(payload=_payload(tx), types=TYPES, rest=rest)
+    plain = sealed = 0
+    for first, count in tx.all(sql, parameters):
+        if envelope.is_sealed(first):
+            sealed += count
+        else:
+            plain += count
+    return Contents(plain, sealed)
 
 
 def blank(tx: Transaction, positions: Iterable[int]) -> None:

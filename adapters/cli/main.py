@@ -866,6 +866,40 @@ def copy(
     return copy.run(source, target, follow=follow, as_json=as_json)
 
 
+@_command(MOVE)
+def encrypt(
+    db: Database,
+    target: Annotated[
+        Path, typer.Argument(metavar="NEW", help="New log, or an earlier one of DB to continue.")
+    ],
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Key file, created if missing. [dim]\\[default: EVENTLOG_KEYS][/dim]",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Copy a log with contents in plaintext into a new, sealed log.
+
+    Session ids, versions, times and contents stay; positions and digests are new. At the end, every event
+    of both logs is compared. DB is not changed; programs may append to it, but not to NEW. If interrupted,
+    run it again.
+
+    The file of DB, its backups and unused blocks of the disk still hold the plaintext afterwards.
+
+    Exits with 1 if NEW has other events than DB, or DB has no contents in plaintext.
+
+    Example: [bold]eventlog encrypt conversations.db sealed.db --keys keys.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import encrypt
+
+    return encrypt.run(db, target, keys, dry_run=dry_run, as_json=as_json)
+
+
 @_command(MANAGE)
 def fork(
     db: Database,

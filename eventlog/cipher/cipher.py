@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog.cipher import aead, identity
 from agents_eventlog.eventlog.cipher import envelope as envelopes
-from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, where
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
 
 REMEMBERED_SECONDS: Final = 300.0
@@ -43,7 +43,7 @@ class Cipher:
         self.keys = keys
         self.log_id = log_id
         self.sealed_from = kept.sealed_from
-        self._index_key = kept.index_key
+        self.index_key = kept.index_key
         self._open: dict[tuple[bytes, str], OpenKey] = {}
         self._current: dict[str, OpenKey] = {}
         self._pool: list[Key] = []
@@ -55,7 +55,7 @@ class Cipher:
     @property
     def where(self) -> str:
         """The store of keys, for errors."""
-        return str(getattr(self.keys, "path", None) or repr(self.keys))
+        return where(self.keys)
 
     def refresh(self) -> None:
         """Forget the remembered keys if any may have been destroyed."""
@@ -67,7 +67,7 @@ class Cipher:
 
     def token(self, kind: str, *parts: str) -> str:
         """Return the token that the log's tables hold in place of a value."""
-        return identity.token(self._index_key, kind, *parts)
+        return identity.token(self.index_key, kind, *parts)
 
     # -- keys ---------------------------------------------------------------------------------
 

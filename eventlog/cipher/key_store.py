@@ -131,10 +131,12 @@ class KeyStore:
 
     # -- Keys ---------------------------------------------------------------------------------
 
-    def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
+    def register(
+        self, log_id: bytes, sealed_from: int, *, index_key: bytes | None = None
+    ) -> LogKeys:
         """Begin to keep keys for a log, in a new store if needed; durable when it returns."""
         self.create()
-        index_key = secrets.token_bytes(KEY_BYTES)
+        index_key = index_key or secrets.token_bytes(KEY_BYTES)
         with self._storage.writing() as tx:
             epoch = self._current_epoch(tx)
             wrapped = _wrap(epoch.key, index_key, _of_index(log_id))

@@ -44,6 +44,11 @@ class LogKeys(NamedTuple):
         return f"LogKeys(sealed_from={self.sealed_from})"
 
 
+def where(keys: Keys) -> str:
+    """Return where keys are kept, for messages."""
+    return str(getattr(keys, "path", None) or repr(keys))
+
+
 class Keys(Protocol):
     """
     A store of session keys. ``KeyFile`` is one; a program may have another.
@@ -51,8 +56,14 @@ class Keys(Protocol):
     A key belongs to one session of one log, for ever: ``take`` never returns a key twice.
     """
 
-    def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
-        """Begin to keep keys for a log; durable when it returns."""
+    def register(
+        self, log_id: bytes, sealed_from: int, *, index_key: bytes | None = None
+    ) -> LogKeys:
+        """
+        Begin to keep keys for a log; durable when it returns.
+
+        index_key: that of a log whose tokens the new one shares; None makes one.
+        """
 
     def log(self, log_id: bytes) -> LogKeys | None:
         """Return what is kept of a log; None if it is not known."""
