@@ -50,9 +50,12 @@ def test_different_or_long_texts_are_not_marked(a: str, b: str) -> None:
     assert marked(a, b) is None
 
 
-@given(st.lists(st.sampled_from([*HOSTILE_TEXTS[:-10], "a", " ", "\n", "<b>", "&lt;", "*", "1."])))
+PIECES = [*(text[:200] for text in HOSTILE_TEXTS), "a", "\n", "<b>", "&lt;", "*", "1."]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6))
 def test_marks_are_all_that_marking_adds_to_the_html(parts: list[str]) -> None:
-    a = " ".join(parts)[:2_000]
+    a = " ".join(parts)
     found = marked(a, f"{a} more")
     if found is not None:
         without = re.sub("</?del>", "", found[1][0])
