@@ -51,7 +51,7 @@ class ForkLinks(NamedTuple):
     """
     Where a session was forked from, and the sessions that were forked from it.
 
-    source: the session and branch that it began with; None for a session that is no fork.
+    source: the session and branch that it began with; None for a session that was not forked.
     forks: the newest ones, each with the branch that was forked and the session's version.
     more: how many older forks are not among ``forks``.
     """
