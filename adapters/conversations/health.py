@@ -16,8 +16,8 @@ class ProjectionHealth(NamedTuple):
     """
     How far the tables of a projection are behind the log, in events.
 
-    version: that of the tables, None if there are none yet. The next program that opens the log for writing
-    builds them, or applies the missing events.
+    version: that of the tables; None if they do not exist yet. The next program that opens the log for
+    writing builds them, or applies the missing events.
     """
 
     projection: str
