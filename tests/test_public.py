@@ -26,7 +26,7 @@ PUBLIC = {
         ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
-        Key KeyFile Keys LogKeys
+        Key KeyCounts KeyEpoch KeyFile Keys LogKeys
         MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
         Transaction
         TurnRedone TurnUndone
