@@ -56,7 +56,8 @@ PUBLIC = {
 ERRORS = "agents_eventlog.eventlog.errors"
 
 # Internal types in public signatures, whose values users get and pass on but need not name.
-UNNAMED = {"Engine", "Opening", "Projector", "Store"}
+# "Checkpoint" is LangGraph's there, which has the name of an internal class.
+UNNAMED = {"Checkpoint", "Engine", "Opening", "Projector", "Store"}
 
 
 def exported() -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -49,7 +49,7 @@ def digest_of(message: object) -> str | None:
 
 
 def items_of(message: BaseMessage) -> list[Item] | None:
-    """Return a message as items; None if it would not come back as it is."""
+    """Return a message as items; None if it would come back changed."""
     items = _items(json.loads(json.dumps(message_to_dict(message)))["data"])
     items[0][OWN] |= {"digest": digest_of(message), "count": len(items)}
     try:
@@ -66,22 +66,24 @@ def places_of(messages: Sequence[JSON]) -> dict[str, tuple[int, int]]:
     it is left, with its former one, too.
     """
     found: dict[str, tuple[int, int]] = {}
-    number = 0
-    while number < len(messages):
-        if not isinstance(messages[number], Mapping):
-            number += 1
-            continue
-        own = _own(messages[number])
-        count = own["count"] if own else _count_redacted(messages, number)
-        with suppress(LookupError, TypeError, ValueError):  # items of others
-            digest = digest_of(message_of(messages[number : number + count]))
-            found |= {each: (number, count) for each in (digest, own.get("digest")) if each}
-        number += count
+    for number, count in groups(messages, 0, len(messages)):
+        digests = [_own(messages[number]).get("digest")]
+        with suppress(AttributeError, LookupError, TypeError, ValueError):  # items of others
+            digests.append(digest_of(message_of(messages[number : number + count])))
+        found |= {digest: (number, count) for digest in digests if digest is not None}
     return found
 
 
+def groups(items: Sequence[JSON], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield for each message in a range of items the number of its first item, and their count."""
+    while start < end:
+        count = _own(items[start]).get("count") or _count_redacted(items, start, end)
+        yield start, count
+        start += count
+
+
 def message_of(items: Sequence[Mapping[str, JSON]]) -> BaseMessage:
-    """Return the message of its items, of which some may be redacted."""
+    """Return the message of its items; some of them may be redacted."""
     first = items[0]
     data: dict[str, JSON] = dict(_own(first).get("message", {}))
     calls = [_call(item) for item in items if item.get("type") == "function_call"]
@@ -125,13 +127,15 @@ def _own(item: JSON) -> Mapping[str, JSON]:
     return own if isinstance(own, Mapping) else {}
 
 
-def _count_redacted(messages: Sequence[JSON], number: int) -> int:
+def _count_redacted(items: Sequence[JSON], start: int, end: int) -> int:
     """Return how many items a message without its first one has: an answer's calls follow it."""
-    first, after = messages[number], number + 1
-    if first.get("role") == "assistant" or first.get("type") == "function_call":
-        while after < len(messages) and _is_further_call(messages[after]):
+    first, after = items[start], start + 1
+    if isinstance(first, Mapping) and (
+        first.get("role") == "assistant" or first.get("type") == "function_call"
+    ):
+        while after < end and _is_further_call(items[after]):
             after += 1
-    return after - number
+    return after - start
 
 
 def _is_further_call(item: JSON) -> bool:

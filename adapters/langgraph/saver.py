@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_core.messages import BaseMessage
@@ -264,8 +264,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
                         messages[digest] = (known.items + len(items), len(added))
                         items += added
                         requests += self._requests(message, tx.now)
-                refs = [messages[digest] for _, digest, _ in value["messages"]]
-                stored[-1][2] = {"messages": refs}
+                places = [messages[digest] for _, digest, _ in value["messages"]]
+                stored[-1][2] = {"messages": _ranges(places)}
             context = SessionContext(thread_id)
             if items:
                 commands.add_items(tx, context, commands.in_parts(ItemsAdded(items=items)))
@@ -397,6 +397,17 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def _check_open(self) -> None:
         if self.log.is_closed:
             raise ClosedError("the log is closed")
+
+
+def _ranges(places: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the places of messages as ranges of items: [start, end], the end exclusive."""
+    found: list[list[int]] = []
+    for number, count in places:
+        if found and found[-1][1] == number:
+            found[-1][1] += count
+        else:
+            found.append([number, number + count])
+    return found
 
 
 def _thread_id(config: RunnableConfig) -> str:

@@ -7,7 +7,7 @@ Messages are on main, each once. A branch of its own has the items of LangGraph:
     langgraph_writes       what a task wrote after a checkpoint
 
 The value of a channel is {"typed": [type, base64]} as LangGraph's serializer gives it; or for a list of
-messages {"messages": [[number, count], ...]}, which are places on main; or null.
+messages {"messages": [[start, end], ...]}, which are ranges of items on main; or null.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple, writes_sort_key
 
-from agents_eventlog.adapters.langgraph.messages import OWN, message_of
+from agents_eventlog.adapters.langgraph.messages import OWN, groups, message_of
 from agents_eventlog.eventlog.errors import ConversationError
 from agents_eventlog.eventlog.events import JSON
 
@@ -123,14 +123,15 @@ class Thread:
     def _value(self, serde: Serializer, stored: Mapping[str, JSON]) -> Any:
         if "typed" in stored:
             return untyped(serde, stored["typed"])
-        last = max((number + count for number, count in stored["messages"]), default=0)
-        if last > len(self._messages):
+        messages = self._messages
+        if any(end > len(messages) for _, end in stored["messages"]):
             raise ConversationError(
                 f"thread {self.thread_id!r} lacks messages, which were removed from its session"
             )
         return [
-            message_of(self._messages[number : number + count])
-            for number, count in stored["messages"]
+            message_of(messages[number : number + count])
+            for start, end in stored["messages"]
+            for number, count in groups(messages, start, end)
         ]
 
 
