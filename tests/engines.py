@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +19,18 @@ import pytest
 
 from agents_eventlog.eventlog.storage import engines
 from agents_eventlog.eventlog.storage.engine import MEMORY
+from tests import postgres
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agents_eventlog.eventlog import Transaction
+    from agents_eventlog.eventlog.storage.engine import Problem
     from tests.postgres import Server
 
 SUITES: Final = (
     "tests/properties/",
+    "tests/adapters/",
     *(
         f"tests/adapters/test_{name}.py"
         for name in (
@@ -32,6 +40,9 @@ SUITES: Final = (
     ),
 )
 """What runs on both engines; the tests of the contract choose the engine themselves."""
+
+NOT_DURABLE: Final = "fsync is off: a crash can damage the log"
+"""What ``doctor`` rightly finds about the server of the tests."""
 
 POSITIONS: Final = "names positions, which on PostgreSQL depend on the lane"
 BYTES: Final = "changes the bytes of an SQLite file"
@@ -76,10 +87,17 @@ def redirect(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
         def resolve(self, path: str | os.PathLike[str]) -> str:
             given = os.fspath(path)
             if not given.startswith(engines.POSTGRES):
-                name = hashlib.sha256(str(Path(given).absolute()).encode()).hexdigest()[:32]
-                given = server.url(f"log_{name}")
+                given = url_of(given)
             return super().resolve(given)
 
+        def problems(self, tx: Transaction) -> Iterator[Problem]:
+            return (each for each in super().problems(tx) if each.problem != NOT_DURABLE)
+
+    def url_of(path: str | os.PathLike[str]) -> str:
+        name = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:32]
+        return server.url(f"log_{name}")
+
+    monkeypatch.setattr(sys.modules[__name__], "_url_of", url_of)
     on_server = OnServer()
     own = engines.engine_for
 
@@ -91,3 +109,45 @@ def redirect(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     for module in list(sys.modules.values()):
         if getattr(module, "engine_for", None) is own:
             monkeypatch.setattr(module, "engine_for", engine_for)
+
+
+_url_of: Callable[[str | os.PathLike[str]], str] | None = None
+
+
+def change(path: Path, *statements: str | tuple[str, tuple[Any, ...]]) -> None:
+    """Change a log behind the library's back; statements may have parameters, ``?``."""
+    if _url_of is not None:
+        with postgres.raw(_url_of(path)) as connection:
+            for sql, parameters in map(_with_parameters, statements):
+                on_events = " ON events" if sql.startswith("DROP TRIGGER") else ""
+                connection.execute(sql.replace("?", "%s") + on_events, parameters or None)
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        for sql, parameters in map(_with_parameters, statements):
+            connection.execute(sql, parameters)
+        connection.commit()
+
+
+def _with_parameters(
+    statement: str | tuple[str, tuple[Any, ...]],
+) -> tuple[str, tuple[Any, ...]]:
+    return (statement, ()) if isinstance(statement, str) else statement
+
+
+def dump(path: Path) -> list[str]:
+    """Return all rows of a log, as text."""
+    if _url_of is None:
+        with closing(sqlite3.connect(path)) as connection:
+            return list(connection.iterdump())
+    with postgres.raw(_url_of(path)) as connection:
+        names = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1"
+        return [
+            f"{name} {row}"
+            for (name,) in connection.execute(names).fetchall()
+            for row in connection.execute(f'SELECT * FROM "{name}" ORDER BY 1').fetchall()
+        ]
+
+
+def stored(path: Path) -> bytes:
+    """Return all that a log contains: the bytes of its file, or the rows of its schema."""
+    return path.read_bytes() if _url_of is None else "\n".join(dump(path)).encode()
