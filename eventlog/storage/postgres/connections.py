@@ -47,6 +47,8 @@ AT_LEAST_ON: Final = """
 """
 """The server's default may be stricter: it may wait for replicas to apply a commit."""
 
+ADVICE: Final = "add pooling=transaction to the URL"
+
 READS: Final = (
     *("SELECT", "WITH", "DECLARE", "FETCH"),
     *("BEGIN", "COMMIT", "ROLLBACK", "LOCK"),
@@ -107,12 +109,21 @@ class Connection:
             **options,
         )
         adaptation.register(self.raw)
-        if durability == "full" and not read_only and not target.is_pooled:
-            self.raw.execute(AT_LEAST_ON)
+        if not target.is_pooled:
+            self._check_search_path(name, target.schema)
+            if durability == "full" and not read_only:
+                self.raw.execute(AT_LEAST_ON)
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
         self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
         self.claim: Claim | None = None
+
+    def _check_search_path(self, name: str, schema: str) -> None:
+        """Refuse a pooler that ignores the settings of connections: the log would be in another schema."""
+        found = self.raw.execute("SELECT current_setting('search_path')").fetchone()
+        if found != (schema,):
+            self.raw.close()
+            raise OpenError(f"{name}: a pooler ignored search_path: {ADVICE}", path=name)
 
     def begin_pipeline(self) -> None:
         """Send statements without waiting for each one's result, until the end of the transaction."""
@@ -219,6 +230,8 @@ def _mapped(error: psycopg.Error, path: str) -> BaseException:
         return CorruptFileError(f"{path} is damaged: {message}", path=path)
     if state in ("42501", "25006"):
         return ReadOnlyFileError(f"{path} cannot be written: {message}", path=path)
+    if "startup parameter" in message:
+        return OpenError(f"cannot connect to {path}: {message}: {ADVICE}", path=path)
     if not state or state.startswith(("08", "28", "3D", "57P")):
         return OpenError(f"cannot connect to {path}: {message}", path=path)
     return StoreError(f"PostgreSQL failed on {path}: {message}", path=path)

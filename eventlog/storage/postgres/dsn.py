@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from agents_eventlog.eventlog.errors import OpenError
 
-DEFAULTTRANSACTION: Final = "transaction"
+DEFAULT_SCHEMA: Final = "eventlog"
+TRANSACTION: Final = "transaction"
 """The parameter ``pooling`` for a pooler in transaction mode."""
-_SCHEMA: Final = "eventlog"
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 _passwords: dict[str, str] = {}

@@ -65,7 +65,7 @@ class Store(BaseStore):
         self._writer.notifier = self._notifier()
 
     def _notifier(self) -> Notifier:
-        """Return one that hears other processes, except through a pooler, which forwards no notifications."""
+        """Return one that hears other processes; through a pooler it cannot."""
         return Notifier(None if self._is_pooled else self._listener)
 
     def begin_pause(self) -> None:
@@ -127,7 +127,6 @@ class Store(BaseStore):
 
         Copies in the server's write-ahead log, its archives, backups and replicas stay.
         """
-
         schema = dsn.target(self.path).schema
 
         def rewritten(connection: Connection) -> bool:
