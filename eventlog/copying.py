@@ -6,6 +6,10 @@ new, so the positions in payloads are replaced by those of the same events in th
 remembers, in the transaction of the events, which head of the source it has: a copy that was killed
 continues there, and a target with other events is refused.
 
+A copy of a sealed log has the same envelopes, and belongs to the same keys, which the copy does not need.
+``encrypt_log`` copies a log that is not sealed, or only from some position on, into a sealed one: another
+log for the keys.
+
 Projections are built at the end, once: an event may be copied long before the one that erased it.
 """
 
@@ -13,12 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from agents_eventlog.eventlog import codec, erasure, integrity, payloads
+from agents_eventlog.eventlog import codec, erasure, integrity, payloads, sealing
 from agents_eventlog.eventlog.appender import (
     PAGE_EVENTS,
     Ends,
@@ -30,6 +35,8 @@ from agents_eventlog.eventlog.appender import (
     stored_head,
     up_to_page_bytes,
 )
+from agents_eventlog.eventlog.cipher.envelope import SEALED_TYPES, Envelope, Planted
+from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import CopyError
 from agents_eventlog.eventlog.events import ContentErased
@@ -39,6 +46,7 @@ from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.reader import event_counts
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
+from agents_eventlog.eventlog.sealing import SealedAs
 from agents_eventlog.eventlog.storage.transaction import Lane, Transaction
 
 COPIED: Final = "copied_from"
@@ -107,10 +115,9 @@ async def copy_log(
     on_progress: called after each page of events.
 
     Other programs can append to the source, but not to the target. Raises CopyError if the target has other
-    events than the source, UndecodableEventError for an event of a newer release.
+    events than the source, or the source is sealed and holds contents in plaintext; UndecodableEventError
+    for an event of a newer release.
     """
-    for log in (source, target):
-        await _refuse_sealed(log)
     copy = _Copy(source, target)
     await copy.resume()
     total = (await source.query(event_counts))[0]
@@ -128,13 +135,37 @@ async def copy_log(
     return await copy.compared()
 
 
-async def _refuse_sealed(log: EventLog) -> None:
-    """Raise CopyError for a sealed log: its payloads open with the keys of this log only."""
-    if await log.query(lambda tx: tx.engine.is_sealed(tx)):
+async def encrypt_log(
+    source: EventLog, target: EventLog, keys: Keys, *, on_progress: OnProgress | None = None
+) -> Copied:
+    """
+    Copy a log with contents in plaintext into a sealed log, as ``copy_log`` does.
+
+    source: opened with the same keys, if a part of it is sealed; that part is copied unopened.
+    target: empty, or an earlier copy of this kind. It is sealed with the keys before the first event.
+
+    Session ids, versions, times, metadata and payloads stay; idempotency keys become tokens. Raises what
+    ``check_encryption`` raises, and KeysError for keys of another log than the source.
+    """
+    await check_encryption(source, target)
+    await asyncio.to_thread(sealing.seal_copy, target.store, keys, like=source.store)
+    return await copy_log(source, target, on_progress=on_progress)
+
+
+async def check_encryption(source: EventLog, target: EventLog | None) -> None:
+    """Raise CopyError for a source without contents in plaintext, or a target with events in plaintext."""
+    is_sealed = await source.query(sealing.sealed_as) is not None
+    if is_sealed and not (await source.query(payloads.contents)).in_plaintext:
         raise CopyError(
-            f"{log.path} is sealed, and its keys belong to this log: "
-            "move the sessions with `eventlog export` and `eventlog import`",
-            path=log.path,
+            f"{source.path} is sealed, and holds no contents in plaintext: copy it with `eventlog copy`",
+            path=source.path,
+        )
+    if target is None or await target.query(sealing.sealed_as) is not None:
+        return
+    if (await target.query(event_counts))[0]:
+        raise CopyError(
+            f"{target.path} holds events in plaintext: expected an empty log, or an earlier copy",
+            path=target.path,
         )
 
 
@@ -144,11 +175,15 @@ class _Page(NamedTuple):
 
     places: session and version of the events that they refer to, by position; None if unknown.
     blanked: the positions of the payloads that they erased.
+    sealed_as: what the log is called where it keeps keys; None if it is not sealed.
+    keys: the keys of those sessions that have contents in plaintext here, and sealed ones.
     """
 
     events: list[RecordedEvent]
     places: dict[int, Place | None]
     blanked: frozenset[int] = frozenset()
+    sealed_as: SealedAs | None = None
+    keys: Mapping[str, UsedKey] = MappingProxyType({})
 
 
 class _Copy:
@@ -233,6 +268,7 @@ class _Copy:
                 f"another program copies into {self._target.path} at the same time",
                 path=self._target.path,
             )
+        self._seal(tx, page)
         _load_ends(tx, {event.session_id for event in page.events})
         positions: dict[tuple[str, int], int] = {}
 
@@ -252,11 +288,12 @@ class _Copy:
                 version = session_version(tx, session_id)
                 if version != group[0].version - 1:
                     raise self._conflict([session_id])
-                stored = [_stored(event, position_of) for event in group]
+                stored = [_stored(tx, event, position_of) for event in group]
                 times = [event.recorded_at for event in group]
                 written = ledger(tx).put(tx, session_id, version, stored, times)
                 positions.update({(session_id, each.version): each.position for each in written})
                 if group[0].type == CONTENT_ERASED:
+                    erasure.record_shredding(tx, group[0])
                     blanked = page.blanked.intersection(_references(group[0]))
                     copies = [*map(position_of, blanked)]
                     erasure.blank_copies(tx, copies)
@@ -265,11 +302,41 @@ class _Copy:
         set_property(tx, COPIED, remembered)
         return remembered
 
+    def _seal(self, tx: Transaction, page: _Page) -> None:
+        """Make the target fit for sealed events, in a unit of work. Raises CopyError."""
+        theirs, ours = page.sealed_as, sealing.sealed_as(tx)
+        if theirs is None:
+            return
+        if ours is None and self.events:
+            raise CopyError(
+                f"{self._source.path} was sealed after it was copied to {self._target.path}: "
+                "expected an empty log",
+                path=self._target.path,
+            )
+        if _are_others(theirs, ours):
+            if not sealing.is_alike(tx, self._source.store):
+                raise CopyError(
+                    f"{self._target.path} is sealed as another log than {self._source.path}: "
+                    "expected an empty log, or an earlier copy",
+                    path=self._target.path,
+                )
+            sealing.use_keys(tx, page.keys)
+            return
+        if any(map(_is_in_plaintext, page.events)):
+            raise CopyError(
+                f"{self._source.path} holds contents in plaintext from before it was sealed: "
+                "seal them with `eventlog encrypt`",
+                path=self._source.path,
+            )
+        sealing.become(tx, theirs)
+
     # -- comparing ----------------------------------------------------------------------------
 
     async def compared(self) -> Copied:
         """Compare all events, and verify the target's chain. Raises CopyError for the first difference."""
         differing: list[str] = []
+        names = [await log.query(sealing.sealed_as) for log in (self._source, self._target)]
+        seals = _are_others(*names)
         sessions = events = 0
         after: tuple[str, int] = ("", 0)
         last: str | None = None
@@ -279,14 +346,17 @@ class _Copy:
             ours = [
                 each for each in page.events if each.position <= ends[each.position % len(ends)]
             ]
-            theirs = await self._target.query(partial(_counterparts, events=ours))
+            theirs, tokens = await self._target.query(partial(_counterparts, events=ours))
             known = {(each.session_id, each.version): each for each in theirs.events}
             for event in ours:
                 if event.session_id != last:
                     last, sessions = event.session_id, sessions + 1
                 events += 1
                 other = known.get((event.session_id, event.version))
-                if other is None or not _are_same(event, page.places, other, theirs.places):
+                event.idempotency_key = tokens[event.position]
+                if other is None or not _are_same(
+                    event, page.places, other, theirs.places, seals=seals
+                ):
                     differing.append(event.session_id)
         verified = await self._target.verify()
         if verified.events != events and not differing:
@@ -313,7 +383,19 @@ def _read(tx: Transaction, cursor: Cursor) -> _Page:
         for position in _references(event)
     }
     blanked = {position for position in erased if payloads.is_blanked(tx, position)}
-    return _Page(events, _places(tx, events), frozenset(blanked))
+    sealed_as = sealing.sealed_as(tx)
+    keys: dict[str, UsedKey] = {}
+    if sealed_as is not None:
+        for session_id in {each.session_id for each in events if _is_in_plaintext(each)}:
+            if (key := payloads.newest_key(tx, session_id)) is not None:
+                keys[session_id] = key
+    return _Page(events, _places(tx, events), frozenset(blanked), sealed_as, keys)
+
+
+def _is_in_plaintext(event: RecordedEvent) -> bool:
+    """Whether an event has content that is not sealed."""
+    is_content = event.type in SEALED_TYPES and event.data is not None
+    return is_content and (not event.is_sealed or isinstance(event.data, Planted))
 
 
 def _read_in_order(tx: Transaction, after: tuple[str, int]) -> _Page | None:
@@ -335,7 +417,7 @@ def _places(tx: Transaction, events: Iterable[RecordedEvent]) -> dict[int, Place
 
 def _references(event: RecordedEvent) -> list[int]:
     codec.check_known(event.type, event.schema_version, position=event.position)
-    return positions_in(event.event) if event.type in REFERRING else []
+    return positions_in(event.outlined().event) if event.type in REFERRING else []
 
 
 # -- units of work on the target --------------------------------------------------------------
@@ -387,29 +469,46 @@ def _groups(events: Iterable[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
             yield list(group)
 
 
-def _stored(event: RecordedEvent, position_of: Callable[[int], int]) -> StoredEvent:
-    """Return an event's columns for the target."""
+def _stored(
+    tx: Transaction, event: RecordedEvent, position_of: Callable[[int], int]
+) -> StoredEvent:
+    """Return an event's columns for the target. Envelopes refer to versions, and do not change."""
     data, digest, schema_version = event.data, event.data_digest, event.schema_version
     new = {position: position_of(position) for position in _references(event)}
-    if event.event is not None and any(old != position for old, position in new.items()):
+    is_moved = any(old != position for old, position in new.items())
+    if isinstance(data, Planted):
+        data = data.opened()  # raises TamperedPayloadError
+    elif is_moved and not isinstance(data, Envelope) and event.event is not None:
         data = codec.encode(with_positions(event.event, new.__getitem__))
         digest = integrity.data_digest(data)
         schema_version = event.event.schema_version
     kind = (event.type, schema_version, event.branch_id)
-    return (*kind, data, digest, event.metadata_json, event.idempotency_key)
+    key = sealing.imported_key(tx, event.session_id, event.idempotency_key)
+    return (*kind, data, digest, event.metadata_json, key)
 
 
 # -- comparing --------------------------------------------------------------------------------
 
 
-def _counterparts(tx: Transaction, events: Sequence[RecordedEvent]) -> _Page:
-    """Return the events of the same sessions and versions."""
+def _are_others(source: SealedAs | None, target: SealedAs | None) -> bool:
+    """Whether the target seals contents that are in plaintext in the source."""
+    return target is not None and (source is None or source.log_id != target.log_id)
+
+
+def _counterparts(
+    tx: Transaction, events: Sequence[RecordedEvent]
+) -> tuple[_Page, dict[int, str | None]]:
+    """Return the events of the same sessions and versions, and the idempotency keys that they must have."""
     found: list[RecordedEvent] = []
     for session_id, group in groupby(events, key=lambda event: event.session_id):
         versions = [event.version for event in group]
         between = (session_id, versions[0], versions[-1])
         found += [RecordedEvent(row) for row in payloads.event_rows(tx, OF_SESSION, between)]
-    return _Page(found, _places(tx, found))
+    keys = {
+        event.position: sealing.imported_key(tx, event.session_id, event.idempotency_key)
+        for event in events
+    }
+    return _Page(found, _places(tx, found)), keys
 
 
 def _are_same(
@@ -417,14 +516,20 @@ def _are_same(
     our_places: dict[int, Place | None],
     theirs: RecordedEvent,
     their_places: dict[int, Place | None],
+    *,
+    seals: bool,
 ) -> bool:
-    """Whether two events are the same but for positions, digests of the chain, and erased content."""
+    """
+    Whether two events are the same but for positions, digests of the chain, and erased content.
+
+    seals: whether the target seals contents that the source has in plaintext.
+    """
     if _columns(ours) != _columns(theirs):
         return False
-    if ours.type not in REFERRING:
-        return (ours.schema_version, ours.data_digest) == (
-            theirs.schema_version,
-            theirs.data_digest,
+    if ours.type not in REFERRING or isinstance(ours.data, Envelope):
+        return ours.schema_version == theirs.schema_version and (
+            ours.data_digest == theirs.data_digest
+            or (seals and _is_sealed_from(ours.data, theirs.data))
         )
     if ours.event is None or theirs.event is None:  # the digest covers positions
         return True
@@ -434,6 +539,13 @@ def _are_same(
         codec.encode(with_positions(ours.event, lambda _: 0))
         == codec.encode(with_positions(theirs.event, lambda _: 0))
     )
+
+
+def _is_sealed_from(ours: bytes | None, theirs: bytes | None) -> bool:
+    """Whether an envelope contains this content. Content that was erased is not compared."""
+    if ours is None or theirs is None:
+        return True
+    return isinstance(theirs, Envelope) and theirs.opened() == ours
 
 
 def _columns(event: RecordedEvent) -> tuple[Any, ...]:

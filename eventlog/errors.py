@@ -235,9 +235,12 @@ class ShreddedError(UndecodableEventError):
     The key of the content was destroyed, so that it cannot be read in any copy of the log.
 
     destroyed_at: when, in microseconds since 1970 UTC.
+    actor, reason: who did it and why, as the log recorded it; None if this copy of the log does not know.
     """
 
     destroyed_at: int
+    actor: str | None = None
+    reason: str | None = None
 
 
 class TamperedPayloadError(UndecodableEventError):

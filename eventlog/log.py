@@ -145,7 +145,7 @@ class EventLog:
         """
         Do as ``open`` does, but block; for callers without a running event loop.
 
-        seal: whether keys seal a log that is there and is not sealed.
+        seal: whether keys seal a log that is not sealed, or is created here.
         accept: called before a log is created in a file, to read the file's other tables; it raises the
             error that refuses the file. Without it, a file with other tables raises ForeignFileError.
             It returns whether the log's tables need names of their own beside those.
@@ -163,7 +163,8 @@ class EventLog:
 
         def prepare(store: Store, is_new: bool) -> None:
             if is_new:
-                claim(store, create=create, accept=accept, on_create=on_create, keys=found)
+                sealed_with = found if seal else None
+                claim(store, create=create, accept=accept, on_create=on_create, keys=sealed_with)
             if found is not None:
                 sealing.attach(store, found, seal=seal)
             if projections is not None:

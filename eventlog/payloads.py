@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.cipher import envelope, identity
@@ -26,7 +26,7 @@ from agents_eventlog.eventlog.cipher.envelope import (
     Planted,
     Withheld,
 )
-from agents_eventlog.eventlog.cipher.keys import UsedKey
+from agents_eventlog.eventlog.cipher.keys import UsedKey, UsedKeys
 from agents_eventlog.eventlog.errors import (
     KeyNotFoundError,
     KeysError,
@@ -80,20 +80,33 @@ BLANK_BOTH: Final = """
     UPDATE events SET data = NULL, sealed = NULL
     WHERE position = ? AND (data IS NOT NULL OR sealed IS NOT NULL)
 """
+FIRST_BYTES: Final = """
+    SELECT SUBSTR({payload}, 1, 1), COUNT(*) FROM events
+    WHERE type IN ({types}) AND {payload} IS NOT NULL {rest} GROUP BY 1
+"""
 FORKED_FROM: Final = "WHERE session_id = ? AND type = 'session_forked' ORDER BY version"
 POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
 DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
 TYPES: Final = ", ".join(f"'{name}'" for name in sorted(SEALED_TYPES))
 NEWEST_CONTENT: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY version DESC LIMIT 1
 """
 NEWEST_CONTENT_OF_ALL: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY position DESC LIMIT 1
 """
+
+USED_KEYS: Final = f"""
+    SELECT session_id, SUBSTR({{payload}}, 1, 34), COUNT(*), MAX(position) FROM events
+    WHERE type IN ({TYPES}) AND SUBSTR({{payload}}, 1, 1) <= ?
+    GROUP BY session_id, SUBSTR({{payload}}, 1, 34)
+    ORDER BY session_id, 4
+"""
+NO_JSON: Final = bytes([envelope.MAX_FORMAT])
+"""JSON begins with a later byte, an envelope does not."""
 
 LONGEST_PATTERN_CHARACTERS: Final = 1_000
 """How much of a text SQLite's LIKE compares, because it limits patterns; Python compares all of it."""
@@ -241,6 +254,26 @@ def sizes(tx: Transaction) -> list[Row]:
     return tx.all(SIZES.format(payload=_payload(tx)))
 
 
+class Contents(NamedTuple):
+    """The numbers of contents in the log, erased ones excepted."""
+
+    in_plaintext: int
+    sealed: int
+
+
+def contents(tx: Transaction, session_id: str | None = None) -> Contents:
+    """Count the contents of the log, or of a session."""
+    rest, parameters = ("", ()) if session_id is None else ("AND session_id = ?", (session_id,))
+    sql = FIRST_BYTES.format(payload=_payload(tx), types=TYPES, rest=rest)
+    plain = sealed = 0
+    for first, count in tx.all(sql, parameters):
+        if envelope.is_sealed(first):
+            sealed += count
+        else:
+            plain += count
+    return Contents(plain, sealed)
+
+
 def blank(tx: Transaction, positions: Iterable[int]) -> None:
     """Blank payloads for good."""
     is_apart = tx.engine.envelope_column(tx) == "sealed"
@@ -385,6 +418,17 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
     if row is None or not envelope.is_sealed(row[0]):
         return None
     return UsedKey(envelope.key_id(row[0]), row[1])
+
+
+def used_keys(tx: Transaction) -> list[UsedKeys]:
+    """Return the keys that sealed the contents of a log, by session. Its time grows with the log."""
+    if not tx.engine.is_sealed(tx):
+        return []
+    rows = tx.all(USED_KEYS.format(payload=_payload(tx)), (NO_JSON,))
+    return [
+        UsedKeys(session_id, envelope.key_id(head), contents, position)
+        for session_id, head, contents, position in rows
+    ]
 
 
 def _payload(tx: Transaction, alias: str = "") -> str:

@@ -9,16 +9,24 @@ content, and refuses to append content.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import item_kind, payloads
-from agents_eventlog.eventlog.cipher import envelope, identity
+from agents_eventlog.eventlog.cipher import envelope, identity, shredding
 from agents_eventlog.eventlog.cipher.access import cipher_of
 from agents_eventlog.eventlog.cipher.envelope import ITEMS_ADDED, SEALED_TYPES, Envelope, Place
-from agents_eventlog.eventlog.cipher.keys import Keys
-from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError
+from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey, where
+from agents_eventlog.eventlog.cipher.shredding import CheckedSessions
+from agents_eventlog.eventlog.errors import (
+    KeyNotFoundError,
+    KeysError,
+    OpenError,
+    ShreddedError,
+    StoreError,
+)
 from agents_eventlog.eventlog.metadata_leaves import Leaf
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.storage.engine import Store
@@ -83,14 +91,17 @@ def seal(
 
 def _key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:
     """Return the key that seals a session's contents; a session without any gets a new one."""
+    checked = tx.cache[CheckedSessions]
     current = cipher.current(session_id)
-    if current is not None:
+    if current is not None and session_id in checked:
         return current
     newest = payloads.newest_key(tx, session_id)
-    if newest is None:
-        return _new_key(tx, cipher, session_id)
-    key = cipher.key(newest.key_id, session_id, newest.position)
-    cipher.remember_current(session_id, key)
+    if newest is None or shredding.is_recorded(tx, newest.key_id):
+        key = _new_key(tx, cipher, session_id)
+    else:
+        key = cipher.key(newest.key_id, session_id, newest.position)
+        cipher.remember_current(session_id, key)
+    checked.add(session_id)
     return key
 
 
@@ -167,12 +178,19 @@ def attach(store: Store, keys: Keys, *, seal: bool) -> None:
     cipher = store.read_sync(partial(_cipher, keys=keys))
     if cipher is not None:
         store.cipher = cipher
+        if not store.read_only:
+            with suppress(OpenError, StoreError):  # doctor and the next erasure say why
+                shredding.finish(store)
     elif seal and not store.read_only:
         store.write_sync(partial(begin, store=store, keys=keys))
 
 
-def begin(tx: Transaction, store: Store, keys: Keys) -> None:
-    """Seal a log from now on, in a unit of work, unless another process was first."""
+def begin(tx: Transaction, store: Store, keys: Keys, *, index_key: bytes | None = None) -> None:
+    """
+    Seal a log from now on, in a unit of work, unless another process was first.
+
+    index_key: the key of its tokens, if it shares them with another log.
+    """
     from agents_eventlog.eventlog.cipher.cipher import Cipher
 
     cipher = _cipher(tx, keys)
@@ -181,7 +199,8 @@ def begin(tx: Transaction, store: Store, keys: Keys) -> None:
         log_id = secrets.token_bytes(LOG_ID_BYTES)
         last, assigned = tx.one(LAST_POSITIONS.format(assigned=tx.engine.last_position)) or (0, 0)
         sealed_from = max(last or 0, assigned or 0) + 1
-        cipher = Cipher(keys, log_id, keys.register(log_id, sealed_from))
+        kept = keys.register(log_id, sealed_from, index_key=index_key)
+        cipher = Cipher(keys, log_id, kept)
         set_property(tx, LOG_ID, log_id.hex())
     tx.on_rollback(partial(setattr, store, "cipher", store.cipher))
     store.cipher = tx.cipher = cipher
@@ -199,7 +218,70 @@ def _cipher(tx: Transaction, keys: Keys) -> Cipher | None:
     kept = keys.log(bytes.fromhex(log_id))
     newest = payloads.newest_key(tx)
     if kept is None or (newest is not None and not keys.find([newest.key_id])):
-        where = getattr(keys, "path", None) or repr(keys)
         why = "they are of another log" if kept is None else "they are older than its last session"
-        raise KeyNotFoundError(f"the keys in {where} do not open this log: {why}")
-    return Cipher(keys, bytes.fromhex(log_id), kept)
+        raise KeyNotFoundError(f"the keys in {where(keys)} do not open this log: {why}")
+    return Cipher(keys, bytes.fromhex(log_id), kept, shredding.recorded(tx))
+
+
+# -- copies -----------------------------------------------------------------------------------
+
+
+class SealedAs(NamedTuple):
+    """What a log is called where it keeps keys, and the last batch of keys that it uses: both as text."""
+
+    log_id: str
+    key_batch: str
+
+
+def sealed_as(tx: Transaction) -> SealedAs | None:
+    """Return what the log is called where it keeps keys, in a unit of work; None if it is not sealed."""
+    log_id = get_property(tx, LOG_ID)
+    return None if log_id is None else SealedAs(log_id, get_property(tx, KEY_BATCH) or "0")
+
+
+def become(tx: Transaction, name: SealedAs) -> None:
+    """Make a log a copy of a sealed one, in a unit of work: it belongs to the same keys. Needs no keys."""
+    if get_property(tx, LOG_ID) is None:
+        tx.engine.begin_sealing(tx)
+        set_property(tx, LOG_ID, name.log_id)
+    tx.execute(NOTE_BATCH, (KEY_BATCH, name.key_batch))
+
+
+def seal_copy(store: Store, keys: Keys, *, like: Store) -> None:
+    """
+    Seal a log that is to have the events of another one, unless it is sealed already. Blocks.
+
+    like: the other log. If a part of it is sealed, both have the same tokens.
+
+    Raises KeysMissingError if a part of the other log is sealed and it was opened without keys, and
+    KeysError if these keys are not its own.
+    """
+    cipher: Any = like.cipher
+    if cipher is None and like.read_sync(sealed_as) is not None:
+        raise envelope.missing_keys()
+    if cipher is not None and cipher.keys != keys:
+        raise KeysError(f"a part of {like.path} is sealed with other keys: {cipher.where}")
+    index_key = None if cipher is None else cipher.index_key
+    attach(store, keys, seal=False)
+    if store.cipher is None:
+        store.write_sync(partial(begin, store=store, keys=keys, index_key=index_key))
+
+
+def is_alike(tx: Transaction, other: Store) -> bool:
+    """Whether a log can hold the envelopes of another one: both are open, and have the same tokens."""
+    ours: Any = cipher_of(tx)
+    theirs: Any = other.cipher
+    return None not in (ours, theirs) and ours.index_key == theirs.index_key
+
+
+def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
+    """Seal the contents of these sessions with these keys from now on, unless they were destroyed."""
+    if (cipher := cipher_of(tx)) is None:
+        return
+    for session_id, used in keys.items():
+        try:
+            key = cipher.key(used.key_id, session_id, used.position)
+        except ShreddedError:
+            continue
+        cipher.remember_current(session_id, key)
+        tx.cache[CheckedSessions].add(session_id)

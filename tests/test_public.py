@@ -26,7 +26,7 @@ PUBLIC = {
         ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
-        Key KeyFile Keys LogKeys
+        Key KeyCounts KeyEpoch KeyFile Keys LogKeys
         MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
         Transaction
         TurnRedone TurnUndone
@@ -45,6 +45,7 @@ PUBLIC = {
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
         TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
+    "agents_eventlog.adapters.pydantic_ai": "Conversation Run",
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens
     """,

@@ -42,13 +42,13 @@ def run(source: Path, target: Path, *, follow: bool, as_json: bool) -> bool:
     with terminal.opened(source, read_only=True) as log:
         wanted = log.store.read_sync(projections.kept)
         with terminal.explain_foreign_file(target):
-            copy = EventLog.open_sync(target)
+            copy = EventLog.open_sync(target, seal=False)
         with closing(copy):
             try:
                 with bar("copying", shown=not as_json) as show:
                     copied = asyncio.run(_copy(log, copy, follow=follow, show=show))
             except CopyError as error:
-                _print_refusal(error, as_json=as_json)
+                print_refusal(error, as_json=as_json)
                 return False
             copy.join(wanted)
             eraser.finish(copy)
@@ -79,7 +79,8 @@ async def _copy(
     return await copy_log(source, target, follow=lambda: is_following, on_progress=on_progress)
 
 
-def _print_refusal(error: CopyError, *, as_json: bool) -> None:
+def print_refusal(error: CopyError, *, as_json: bool) -> None:
+    """Print why a log was not copied."""
     if as_json:
         sessions: JSON = list(error.sessions)
         terminal.print_json({"kind": "refused", "problem": str(error), "sessions": sessions})
@@ -98,8 +99,8 @@ def _print(copied: Copied, source: str, target: str, *, as_json: bool) -> None:
                 "sessions": copied.sessions,
                 "events": copied.events,
                 "copied": copied.copied,
-                "source_head": _as_json(copied.source),
-                "target_head": _as_json(copied.target),
+                "source_head": head_as_json(copied.source),
+                "target_head": head_as_json(copied.target),
             }
         )
         return
@@ -111,5 +112,6 @@ def _print(copied: Copied, source: str, target: str, *, as_json: bool) -> None:
     out.print(Text(f"target head   {copied.target}"), soft_wrap=True)
 
 
-def _as_json(head: Head) -> JSON:
+def head_as_json(head: Head) -> JSON:
+    """Return a head as a document has it."""
     return {"position": head.position, "digest": head.digest.hex()}

@@ -866,6 +866,40 @@ def copy(
     return copy.run(source, target, follow=follow, as_json=as_json)
 
 
+@_command(MOVE)
+def encrypt(
+    db: Database,
+    target: Annotated[
+        Path, typer.Argument(metavar="NEW", help="New log, or an earlier one of DB to continue.")
+    ],
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Key file, created if missing. [dim]\\[default: EVENTLOG_KEYS][/dim]",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Copy a log with contents in plaintext into a new, sealed log.
+
+    Session ids, versions, times and contents stay; positions and digests are new. At the end, every event
+    of both logs is compared. DB is not changed; programs may append to it, but not to NEW. If interrupted,
+    run it again.
+
+    The file of DB, its backups and unused blocks of the disk still hold the plaintext afterwards.
+
+    Exits with 1 if NEW has other events than DB, or DB has no contents in plaintext.
+
+    Example: [bold]eventlog encrypt conversations.db sealed.db --keys keys.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import encrypt
+
+    return encrypt.run(db, target, keys, dry_run=dry_run, as_json=as_json)
+
+
 @_command(MANAGE)
 def fork(
     db: Database,
@@ -958,6 +992,12 @@ def erase(
         bool,
         typer.Option("--popped", help="Erase removed items, and replaced user ids and metadata."),
     ] = False,
+    shred_only: Annotated[
+        bool,
+        typer.Option(
+            "--shred-only", help="Only destroy the keys of a sealed log; do not rewrite the file."
+        ),
+    ] = False,
     reason: Reason = None,
     actor: Actor = None,
     yes: Yes = False,
@@ -970,9 +1010,14 @@ def erase(
     Without [bold]--yes[/bold], nothing changes. Positions, digests and usage stay. The log records who
     erased what, when and why. Writers wait while the file is rewritten at the end.
 
-    Exits with 1 if another process prevented rewriting the file; run it again later.
+    In a sealed log, the keys of the erased sessions are destroyed, so that no copy of the log can be read
+    with them. [bold]--shred-only[/bold] destroys only the keys, which takes milliseconds in any log.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
+    Exits with 1 if another process prevented rewriting the file, or if a sealed log's keys were not given;
+    run it again later, with keys.
+
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, keys,
+    keys_left, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --yes[/bold]
     """
@@ -980,7 +1025,13 @@ def erase(
 
     terminal.check_dry_run(yes=yes, dry_run=dry_run)
     selection = erase.selection(
-        session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+        session,
+        user,
+        deleted=deleted,
+        older_than=older_than,
+        popped=popped,
+        reason=reason,
+        shred_only=shred_only,
     )
     return erase.run(db, selection, actor=actor, dry_run=not yes, as_json=as_json)
 
@@ -1071,7 +1122,8 @@ keys_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Create the key file of sealed logs.\n\nExample: [bold]eventlog keys init keys.db[/bold]",
+    help="Create and maintain the key file of sealed logs.\n\n"
+    "Example: [bold]eventlog keys init keys.db[/bold]",
 )
 app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
@@ -1096,6 +1148,76 @@ def keys_init(
     from agents_eventlog.adapters.cli import keys
 
     keys.init(path, has_root=not no_root, as_json=as_json)
+
+
+KeyFilePath = Annotated[Path, typer.Argument(metavar="FILE", help="Key file.")]
+
+
+@keys_app.command("list")
+def keys_list(
+    path: KeyFilePath,
+    db: Annotated[
+        Path | None, typer.Argument(metavar="[DB]", help="Log whose sessions' keys to list.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List what a key file has: epochs, and the numbers of unused, used and destroyed keys of each log.
+
+    With DB, also the keys of its sessions: only the log knows whose they are. Needs no root key.
+
+    --json: kind ("epoch"), epoch, root_id, created_at, keys; ("log"), log_id, sealed_from, unused, used,
+    destroyed; ("session"), session_id, key_id, contents, state, destroyed_at.
+
+    Example: [bold]eventlog keys list keys.db conversations.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import keys
+
+    keys.list_keys(path, db, as_json=as_json)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    path: KeyFilePath,
+    new_root: Annotated[
+        bool, typer.Option("--new-root", help="Make a new root key, and print it once.")
+    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Wrap all keys of a key file with a new key, and destroy the old one.
+
+    Without [bold]--yes[/bold], nothing changes. EVENTLOG_KEY has the present root key. With
+    [bold]--new-root[/bold], older copies of the file open with the old root key only: destroy it to make
+    them useless. Programs need the new one when they start again.
+
+    --json: kind ("rotated"), path, root_id, root_key, keys, dry_run.
+
+    Example: [bold]eventlog keys rotate keys.db --new-root --yes[/bold]
+    """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
+    from agents_eventlog.adapters.cli import keys
+
+    keys.rotate(path, new_root=new_root, yes=yes, as_json=as_json)
+
+
+@keys_app.command("check")
+def keys_check(db: Database, as_json: AsJson = False) -> bool:
+    """
+    Open every content of a sealed log with the keys in EVENTLOG_KEYS.
+
+    Exits with 1 if one does not open, except those whose key the log records as destroyed.
+
+    --json: kind ("finding"), session_id, position, problem; ("keys_checked"), opened, shredded, plaintext,
+    findings, ok.
+
+    Example: [bold]eventlog keys check conversations.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import keys
+
+    return keys.check(db, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

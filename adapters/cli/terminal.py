@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from agents_eventlog.adapters.conversations.log import ConversationLog
+    from agents_eventlog.eventlog.cipher.keys import Keys
     from agents_eventlog.eventlog.events import JSON
     from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -292,13 +293,19 @@ def print_json(document: dict[str, JSON]) -> None:
 
 
 @contextmanager
-def opened(path: Path, *, read_only: bool, with_projections: bool = False) -> Iterator[EventLog]:
-    """Open an existing log, by default without its projections. Raises an OpenError."""
+def opened(
+    path: Path, *, read_only: bool, with_projections: bool = False, keys: Keys | None = None
+) -> Iterator[EventLog]:
+    """
+    Open an existing log, by default without its projections. Raises an OpenError.
+
+    keys: None for those of EVENTLOG_KEYS.
+    """
     kept = projections.default() if with_projections else None
     _opened.set(path)
     with explain_foreign_file(path):
         log = EventLog.open_sync(
-            path, create=False, read_only=read_only, projections=kept, seal=False
+            path, create=False, read_only=read_only, projections=kept, keys=keys, seal=False
         )
     try:
         yield log

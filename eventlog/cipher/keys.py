@@ -29,6 +29,27 @@ class UsedKey(NamedTuple):
     position: int
 
 
+class UsedKeys(NamedTuple):
+    """A key of a session in a log, how many contents it sealed, and the position of the newest."""
+
+    session_id: str
+    key_id: bytes
+    contents: int
+    position: int
+
+
+class Shredding(NamedTuple):
+    """
+    What the log recorded of a destroyed key whose contents it still has.
+
+    at: when, in microseconds since 1970 UTC. actor, reason: who did it and why, if that was recorded.
+    """
+
+    at: int
+    actor: str | None
+    reason: str | None
+
+
 class LogKeys(NamedTuple):
     """
     What a store of keys keeps of a log.
@@ -44,6 +65,11 @@ class LogKeys(NamedTuple):
         return f"LogKeys(sealed_from={self.sealed_from})"
 
 
+def where(keys: Keys) -> str:
+    """Return where keys are kept, for messages."""
+    return str(getattr(keys, "path", None) or repr(keys))
+
+
 class Keys(Protocol):
     """
     A store of session keys. ``KeyFile`` is one; a program may have another.
@@ -51,8 +77,14 @@ class Keys(Protocol):
     A key belongs to one session of one log, for ever: ``take`` never returns a key twice.
     """
 
-    def register(self, log_id: bytes, sealed_from: int) -> LogKeys:
-        """Begin to keep keys for a log; durable when it returns."""
+    def register(
+        self, log_id: bytes, sealed_from: int, *, index_key: bytes | None = None
+    ) -> LogKeys:
+        """
+        Begin to keep keys for a log; durable when it returns.
+
+        index_key: that of a log whose tokens the new one shares; None makes one.
+        """
 
     def log(self, log_id: bytes) -> LogKeys | None:
         """Return what is kept of a log; None if it is not known."""

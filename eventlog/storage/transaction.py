@@ -96,8 +96,8 @@ class Participant(Protocol):
 class PayloadCipher(Protocol):
     """What seals and opens payloads: the log's cipher."""
 
-    def refresh(self) -> None:
-        """Forget what was remembered of keys that may have been destroyed since."""
+    def refresh(self) -> bool:
+        """Forget what was remembered of keys if any may have been destroyed since; return whether so."""
 
 
 class Insert:

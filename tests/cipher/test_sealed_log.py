@@ -855,21 +855,6 @@ async def test_a_users_sessions_are_erased_by_the_users_name(path: str, keys: Ke
         assert [str(row["user_id"])[:7] for row in rows] == ["erased-"]
 
 
-async def test_a_sealed_log_is_not_copied_under_other_keys(file: Path, keys: KeyFile) -> None:
-    from agents_eventlog.eventlog.copying import copy_log
-    from agents_eventlog.eventlog.errors import CopyError
-
-    (await talk(file, keys)).close()
-    async with (
-        EventLog.open(file, keys=keys) as source,
-        EventLog.open(file.with_name("target.db")) as target,
-    ):
-        for one, other in ((source, target), (target, source)):
-            with pytest.raises(CopyError, match="sealed"):
-                await copy_log(one, other)
-        assert [each async for each in target.read()] == []
-
-
 async def test_what_is_exported_is_imported_into_a_plain_and_a_sealed_log(
     path: str, keys: KeyFile, tmp_path: Path
 ) -> None:

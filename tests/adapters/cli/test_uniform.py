@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession, KeyFile
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli.terminal import PANELS, ExitCode
 from agents_eventlog.adapters.conversations import timestamps
@@ -45,6 +45,7 @@ EACH: dict[str, list[Any]] = {
     "copy": ["copy.db"],
     "delete": ["--user", "nobody"],
     "doctor": [],
+    "encrypt": ["sealed.db", "--keys", "keys.db"],
     "erase": ["--popped"],
     "export": ["-o", "out.jsonl"],
     "fork": [ID, "another"],
@@ -72,6 +73,7 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "support.db"
     asyncio.run(write(path))
     run("export", path, "-o", tmp_path / "history.jsonl")
+    KeyFile(tmp_path / "keys.db").create()
     return path
 
 
