@@ -154,7 +154,8 @@ def _events_between(tx: Transaction, after: int, last: int) -> int:
     """Return how many events there are after one position, up to another."""
     if tx.engine.lanes == 1:
         return last - after  # without gaps
-    return int(tx.one(COUNT_EVENTS, (after, last))[0])
+    ((count,),) = tx.execute(COUNT_EVENTS, (after, last))
+    return int(count)
 
 
 def _scan(condition: str) -> str:

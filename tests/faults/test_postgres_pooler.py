@@ -80,7 +80,7 @@ async def test_sessions_of_many_stores_share_two_connections(pooler: Pooler) -> 
             usage: Any = await session.get_session_usage()
             assert usage["total_tokens"] == 80
         found = await log.find_items("s2 3 7")
-        assert [item.session_id for item in found] == ["s2 3"]
+        assert [item["session_id"] for item in found] == ["s2 3"]
 
 
 async def test_nothing_is_written_to_the_log_that_another_transaction_had_chosen(
