@@ -47,6 +47,7 @@ NOT_DURABLE: Final = "fsync is off: a crash can damage the log"
 POSITIONS: Final = "names positions, which on PostgreSQL depend on the lane"
 BYTES: Final = "changes the bytes of an SQLite file"
 FILE: Final = "looks at the file of the log, or opens it"
+BOTH: Final = "chooses its engines itself"
 CHILD: Final = "gives another process the path of the file"
 MIGRATED: Final = "migrates a file of the SDK's"
 REFUSED: Final = "stores what PostgreSQL's types refuse"
@@ -108,7 +109,6 @@ COMMANDS: Final = {
             "test_a_name_in_an_error_cannot_command_the_terminal",
             "test_what_is_no_log_is_one_line_on_stderr",
         ),
-        "copy": ("",),
         "doctor": (
             "test_a_damaged_file_is_a_finding",
             "test_a_folder_that_cannot_be_written",
@@ -143,6 +143,14 @@ COMMANDS: Final = {
         "sessions": ("test_listing_and_telling_what_would_be_deleted_write_nothing",),
         "uniform": ("test_documents_are_those_of_the_manual_with_times_of_one_form[backup]",),
         "verify": ("test_a_damaged_page_is_a_finding",),
+    },
+    BOTH: {
+        "copy": ("",),
+        "encrypt": (
+            "test_a_sealed_copy_prints_what_its_source_prints",
+            "test_a_sealed_log_on_a_server_is_made_and_copied_without_keys",
+            "test_copy_leaves_a_log_in_plaintext_though_there_are_keys",
+        ),
     },
     CHILD: {
         "audit": (
