@@ -125,6 +125,7 @@ COMMANDS: Final = {
         ),
         "export": (
             "test_a_file_is_there_once_it_is_whole",
+            "test_an_erased_content_stays_erased_and_keeps_its_digest",
             "test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for",
             "test_what_was_written_by_hand_moves_as_what_it_means",
             "test_who_when_and_why_are_kept_over_any_number_of_moves",
@@ -138,7 +139,12 @@ COMMANDS: Final = {
             "test_the_commands_json_is_a_line_a_session_and_a_receipt",
             "test_a_hostile_session_id_is_shown_not_obeyed",
         ),
-        "keys": ("test_commands_never_seal_a_plain_log", "test_maintenance_needs_no_keys"),
+        "keys": (
+            "test_check_finds_what_does_not_open",
+            "test_commands_never_seal_a_plain_log",
+            "test_doctor_finds_keys_that_the_log_does_not_know",
+            "test_maintenance_needs_no_keys",
+        ),
         "no_log": ("",),
         "sessions": ("test_listing_and_telling_what_would_be_deleted_write_nothing",),
         "uniform": ("test_documents_are_those_of_the_manual_with_times_of_one_form[backup]",),

@@ -140,7 +140,7 @@ class Connection:
             self.execute(SETTINGS_OF_TRANSACTION, self._settings)
 
     def ask(self, sql: str, parameters: Sequence[Any]) -> Any:
-        """Return the first row of a statement outside of any transaction; None if there is none."""
+        """Return the first row of a statement outside of any transaction, or None."""
         if self._settings is None:
             return self.execute(sql, parameters).fetchone()
         with self.raw.transaction():
