@@ -83,6 +83,7 @@ COMMANDS: Final = {
             "test_the_past_of_what_was_erased_cannot_be_read_and_is_named",
         ),
         "export": (
+            "test_an_event_names_others_by_their_versions",
             "test_an_event_that_cannot_be_read_stops_the_export_and_is_named",
             "test_metadata_that_cannot_be_read_stops_the_export_and_is_named",
             "test_what_arrives_are_the_same_events",
