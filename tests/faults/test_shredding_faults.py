@@ -59,7 +59,7 @@ def killed(path: Path, name: str, nth: int) -> bool:
 
 
 async def check(path: Path, keys: KeyFile) -> tuple[bool, int]:
-    """Open a log with its keys; return whether it says that a session was erased, and its destroyed keys."""
+    """Open a log with its keys; return whether something was erased, and how many keys are destroyed."""
     async with ConversationLog.open(path, keys=keys) as log:
         counts = KeyCheck()
         assert [each async for each in open_all(log, counts)] == []
