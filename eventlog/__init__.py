@@ -38,6 +38,14 @@ from agents_eventlog.eventlog.integrity import Finding, Head, Verification
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
 from agents_eventlog.eventlog.log import Backup, EventLog
+from agents_eventlog.eventlog.proofs.checking import (
+    Consistency,
+    ProvenSession,
+    check_consistency,
+    check_proof,
+)
+from agents_eventlog.eventlog.proofs.checkpoint import SignedHead
+from agents_eventlog.eventlog.proofs.signing import SigningKey, generate_signing_key
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.recording_context import recording
 from agents_eventlog.eventlog.storage.engines import configure
@@ -49,6 +57,7 @@ __all__ = [
     "BranchCreated",
     "BranchDeleted",
     "BranchSwitched",
+    "Consistency",
     "ContentErased",
     "Destroyed",
     "Event",
@@ -74,6 +83,7 @@ __all__ = [
     "Keys",
     "LogKeys",
     "MetadataSet",
+    "ProvenSession",
     "RecordedEvent",
     "RequestUsage",
     "Root",
@@ -82,6 +92,8 @@ __all__ = [
     "SessionDeleted",
     "SessionForked",
     "SessionRestored",
+    "SignedHead",
+    "SigningKey",
     "Transaction",
     "TurnRedone",
     "TurnUndone",
@@ -90,10 +102,13 @@ __all__ = [
     "UsageRecorded",
     "Verification",
     "append",
+    "check_consistency",
+    "check_proof",
     "configure",
     "errors",
     "export_lines",
     "generate_root_key",
+    "generate_signing_key",
     "import_lines",
     "recording",
 ]

@@ -28,6 +28,7 @@ Everything that can go wrong, as one tree.
     │   ├── KeysMissingError (LookupError)  the log is sealed, and no keys were given
     │   ├── KeyNotFoundError (LookupError)  the key file has no such key
     │   └── WrongKeyError (ValueError)      the root key, or a key in the file, is another one
+    ├── ProofError (ValueError)             a proof, signed head or signing key does not hold
     ├── SourceError (ValueError)            the source of an import has an unknown format
     ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
@@ -269,6 +270,14 @@ class KeyNotFoundError(KeysError, LookupError):
 
 class WrongKeyError(KeysError, ValueError):
     """The root key is mistyped or another one, or the file has another key under a key's id."""
+
+
+class ProofError(EventLogError, ValueError):
+    """
+    A proof does not show what it should, or a proof, signed head or signing key is invalid.
+
+    The message says which and why. Nothing follows from a proof that does not hold.
+    """
 
 
 class SourceError(EventLogError, ValueError):

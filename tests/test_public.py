@@ -32,6 +32,7 @@ PUBLIC = {
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
         generate_root_key import_lines recording
+        Consistency ProvenSession SignedHead SigningKey check_consistency check_proof generate_signing_key
     """,
     "agents_eventlog.projections": """
         Conversations Difference ErasureResult Progress Projection Projections ReplayResult Search

@@ -21,10 +21,12 @@ from agents_eventlog.adapters.cli.options import (
     AsJson,
     Database,
     DryRun,
+    EarlierHead,
     Reason,
     Removed,
     Session,
     SessionId,
+    SignedHead,
     Since,
     Tz,
     Until,
@@ -176,6 +178,98 @@ def verify(
     from agents_eventlog.adapters.cli import verify
 
     return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
+
+
+@_command(MAINTAIN)
+def sign(
+    db: Database,
+    key: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Signing key of the log, from `keys init-signing`."),
+    ],
+    earlier: EarlierHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Sign the head of a log, to publish it or keep it elsewhere.
+
+    The signed head is a C2SP checkpoint: the number of events, and the root of a Merkle tree over their
+    digests. It proves single sessions with [bold]prove[/bold]. One key is for one log.
+
+    Exits with 1 if the log no longer contains the earlier head; then nothing is signed.
+
+    Example: [bold]eventlog sign conversations.db --key sign.key > head.note[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.sign(db, key, earlier=earlier, as_json=as_json)
+
+
+@_command(MAINTAIN)
+def prove(
+    db: Database,
+    session: Session = None,
+    with_key: Annotated[
+        bool,
+        typer.Option("--with-key", help="Add the session's keys, which open its sealed contents."),
+    ] = False,
+    earlier: EarlierHead = None,
+    signed: SignedHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Prove that a session's events are in a signed log, without showing any other session.
+
+    With [bold]--earlier[/bold] and without a session, prove that the log only grew since an earlier signed
+    head. Without [bold]--signed[/bold], the proof is for the end of the log: sign it before another event
+    is appended.
+
+    Exits with 1 if the log does not contain a head.
+
+    --json: the proof, which is one JSON document in any case.
+
+    Example: [bold]eventlog prove conversations.db -s support-42 --signed head.note > proof.json[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.prove(
+        db,
+        session_id=session,
+        earlier=earlier,
+        signed=signed,
+        with_key=with_key,
+        as_json=as_json,
+    )
+
+
+@_command(MAINTAIN)
+def check(
+    proof: Annotated[Path, typer.Argument(metavar="PROOF", help="File with a proof.")],
+    signed: SignedHead = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Public key of the log, from its owner."),
+    ] = None,
+    earlier: EarlierHead = None,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Check a proof against a signed head, without the log, and show the events.
+
+    Get the public key from the owner of the log, not together with the proof. A proof of consistency also
+    needs [bold]--earlier[/bold].
+
+    Exits with 1 if the proof does not hold, and says why.
+
+    Example: [bold]eventlog check proof.json --signed head.note --public-key KEY[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    if signed is None or public_key is None:
+        terminal.fail(ExitCode.USAGE, "expected both --signed and --public-key")
+    return proofs.check(
+        proof, signed=signed, earlier=earlier, public_key=public_key, as_json=as_json
+    )
 
 
 @_command(INSPECT)
@@ -1122,7 +1216,7 @@ keys_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Create and maintain the key file of sealed logs.\n\n"
+    help="Create and maintain the key file of sealed logs, and keys that sign heads.\n\n"
     "Example: [bold]eventlog keys init keys.db[/bold]",
 )
 app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
@@ -1218,6 +1312,32 @@ def keys_check(db: Database, as_json: AsJson = False) -> bool:
     from agents_eventlog.adapters.cli import keys
 
     return keys.check(db, as_json=as_json)
+
+
+@keys_app.command("init-signing")
+def keys_init_signing(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the signing key.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the log in its signed heads. [dim]\\[default: a random one][/dim]",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create the key that signs the heads of one log, and print the public key that checks them.
+
+    Keep the file apart from the log: a writer of the log who has it, too, can sign another history.
+
+    --json: kind ("signing_key"), path, name, public_key.
+
+    Example: [bold]eventlog keys init-signing sign.key --name example.com/support[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.init_signing(path, name, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -152,9 +152,11 @@ class Store(Protocol):
 
 
 class Engine(Protocol):
-    """What knows one database. It has no state."""
+    """What knows one database. It has no state, and so may be the key of a cache."""
 
     name: str
+
+    def __hash__(self) -> int: ...
 
     # -- opening ------------------------------------------------------------------------------
 

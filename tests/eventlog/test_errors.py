@@ -381,6 +381,16 @@ async def keys_of_another_log(path: Path) -> None:
     AdvancedSQLiteSession("talk", path, keys=other)
 
 
+@provokes("ProofError")
+async def changed_proof(path: Path) -> None:
+    key = eventlog.SigningKey(eventlog.generate_signing_key())
+    session = await session_with_secret(path)
+    head, proof = await session.log.sign(key), await session.log.prove("talk")
+    session.close()
+    changed = proof.replace(SECRET, f"not {SECRET}")
+    eventlog.check_proof(changed, head, public_key=key.public_key)
+
+
 @provokes("WrongKeyError")
 async def mistyped_root_key(path: Path) -> None:
     RootKey(SECRET)
