@@ -93,6 +93,7 @@ def test_commands_show_contents_with_keys_and_say_sealed_without(
         (("audit", path), SECRET),
         (("sessions", path), SECRET),
         (("show", path, "s", "--turns"), SECRET),
+        (("branches", path, "s", "--turns"), SECRET),
     ):
         assert shows in run(*command, **environment)
         hidden = run(*command, **without)
