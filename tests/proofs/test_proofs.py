@@ -147,6 +147,19 @@ async def test_keys_are_only_handed_over_where_they_can_be(
     assert check_proof(proof, head, public_key=PUBLIC).events[0].withheld == "sealed"
 
 
+async def test_keys_of_events_that_are_not_in_the_proof_are_not_handed_over(
+    file: Path, key: SigningKey, keys: KeyFile
+) -> None:
+    session = AdvancedSQLiteSession("s", file, keys=keys)
+    await session.add_items([user(SECRET)])
+    head = await session.log.sign(key)
+    await session.log.erase(session_id="s")
+    await said(session.log, "s", "again, under a new key")
+    proofs = [await session.log.prove("s", signed=given, with_key=True) for given in (head, None)]
+    session.close()
+    assert [len(json.loads(proof)["keys"]) for proof in proofs] == [0, 1]
+
+
 async def test_an_erased_content_stays_proven_and_a_redacted_one_is_left_out(
     path: str, key: SigningKey
 ) -> None:
