@@ -33,8 +33,8 @@ Everything that can go wrong, as one tree.
     ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
     ├── ProjectionError                     a projection cannot be used with this log
-    │   ├── NewerProjectionError            a newer release built it
     │   ├── StaleProjectionError            it is behind the log, which is open read-only
+    │   │   └── NewerProjectionError        a newer program built it
     │   └── UnknownProjectionError (ValueError)
     ├── BudgetExceededError                 a budget is used up; the model was not called
     └── ConversationError (ValueError)      the operation does not fit the conversation
@@ -308,23 +308,6 @@ class ProjectionError(EventLogError):
     projection: str | None = None
 
 
-class NewerProjectionError(ProjectionError):
-    """A newer release built this projection. Upgrade; until then, nothing is written."""
-
-    projection: str
-    found: int
-    known: int
-
-    def __init__(self, *, projection: str, found: int, known: int) -> None:
-        super().__init__(
-            f"projection {projection!r} is at version {found}, this program knows {known}: "
-            "upgrade agents-eventlog",
-            projection=projection,
-            found=found,
-            known=known,
-        )
-
-
 class StaleProjectionError(ProjectionError):
     """
     A projection is behind the log: a program that does not maintain it has appended.
@@ -340,6 +323,31 @@ class StaleProjectionError(ProjectionError):
             f"projection {projection!r} is not up to date: open the log for writing, "
             "or run 'eventlog replay'",
             projection=projection,
+        )
+
+
+class NewerProjectionError(StaleProjectionError):
+    """
+    A newer program built this projection, and the tables of this program's version are not up to date.
+
+    Raised only in a read-only log: a program that may write keeps tables of its own version beside the
+    newer ones. Use the newer program, or open the log for writing.
+    """
+
+    found: int
+    known: int
+
+    def __init__(self, *, projection: str, found: int, known: int, is_built_in: bool) -> None:
+        upgrade = (
+            "upgrade agents-eventlog" if is_built_in else "use the newer version of your projection"
+        )
+        ProjectionError.__init__(
+            self,
+            f"projection {projection!r} is at version {found}, this program knows {known}: "
+            f"{upgrade}, or open the log for writing",
+            projection=projection,
+            found=found,
+            known=known,
         )
 
 

@@ -304,6 +304,14 @@ class Engine(Protocol):
     def drop(self, tx: Transaction, name: str) -> None:
         """Drop a table or view, if it exists."""
 
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """
+        Add a suffix to the names of tables, of their indexes, and of views that read these tables.
+
+        Other views do not follow. Views are dropped if no table is among the names. Returns the old names
+        of the renamed tables and views.
+        """
+
     def create_statement(self, statement: str) -> str:
         """
         Return a CREATE statement of the shared subset in the engine's dialect.
@@ -348,6 +356,9 @@ class Engine(Protocol):
 
     def problems(self, tx: Transaction) -> Iterator[Problem]:
         """Yield what needs attention in the storage and around it, for ``eventlog doctor``."""
+
+    def is_writable(self, tx: Transaction) -> bool:
+        """Whether this user may append, and the storage takes writes."""
 
     def facts(self, tx: Transaction) -> dict[str, JSON]:
         """Return what the storage is and how large, for ``eventlog doctor``."""

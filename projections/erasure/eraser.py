@@ -32,6 +32,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.redacted_items import REDACTING
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import forks, redactions
 from agents_eventlog.projections.conversations.builder import Conversations
@@ -234,6 +235,8 @@ def _blank(
     names: the pseudonym of each user of this erasure.
     """
     blanked = []
+    # Tables of other versions could keep what is erased; programs that use them build them again.
+    build.drop_other_versions(tx)
     has_index = search_index.is_there(tx)
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):

@@ -183,6 +183,10 @@ class SQLiteEngine:
         """Drop a table or view, if it exists."""
         tables.drop(tx, name)
 
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """Add a suffix to the names of tables, their indexes and views; return the old names."""
+        return tables.keep(tx, names, suffix)
+
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as SQLite takes it."""
         return tables.create_statement(statement)
@@ -224,6 +228,10 @@ class SQLiteEngine:
     def problems(self, tx: Transaction) -> Iterator[Problem]:
         """Yield what needs attention in the file, beside it, and in SQLite itself."""
         return health.problems(tx)
+
+    def is_writable(self, tx: Transaction) -> bool:
+        """Whether this user may write the file and its folder."""
+        return health.is_writable(tx)
 
     def facts(self, tx: Transaction) -> dict[str, JSON]:
         """Return what the file is and how large."""
