@@ -270,3 +270,15 @@ def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
         except ShreddedError:
             continue
         cipher.remember_current(session_id, key)
+
+
+def envelope_of(
+    tx: Transaction, stored: bytes, place: Place, position_of: Callable[[int], int]
+) -> Envelope:
+    """
+    Return an envelope of another log in its place in this one, in a unit of work.
+
+    position_of: returns the position of a version of the session.
+    """
+    outline = envelope.placed(envelope.raw_outline(stored), position_of)
+    return Envelope(stored, place, outline, cipher_of(tx))

@@ -724,6 +724,9 @@ def export(
         Format,
         typer.Option("--format", help="Events as JSON lines, or readable Markdown or HTML."),
     ] = Format.jsonl,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Export the contents of a sealed log without opening.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -740,13 +743,17 @@ def export(
     [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools;
     [bold]--format html[/bold] exports them as one page without scripts, with pictures.
 
+    [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without keys.
+
     --json describes the written file: kind ("exported"), sessions, events, output.
 
     Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
     """
     from agents_eventlog.adapters.cli import export_import
 
-    export_import.export(db, session, user, form=form.value, output=output, as_json=as_json)
+    export_import.export(
+        db, session, user, form=form.value, sealed=sealed, output=output, as_json=as_json
+    )
 
 
 @_command("import", MOVE)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLog, projections
-from agents_eventlog.eventlog import ItemsAdded, KeyFile, RootKey, copying, payloads, sealing
+from agents_eventlog.eventlog import (
+    ItemsAdded,
+    KeyFile,
+    RootKey,
+    copying,
+    export_lines,
+    import_lines,
+    payloads,
+    sealing,
+)
 from agents_eventlog.eventlog.copying import copy_log, encrypt_log
 from agents_eventlog.eventlog.errors import (
     CopyError,
     IdempotencyConflictError,
     KeysError,
     KeysMissingError,
+    SourceError,
     TamperedPayloadError,
 )
 from agents_eventlog.projections.replay import replay
@@ -370,3 +381,131 @@ async def test_a_sealed_content_that_differs_from_its_source_is_found_at_the_end
     async with EventLog.open(there) as log, EventLog.open(here) as copy:
         with pytest.raises(CopyError, match="sessions 'fork'"):
             await encrypt_log(log, copy, keys)
+
+
+# -- exports --------------------------------------------------------------------------------------
+
+
+async def exported(path: str, *sessions: str, keys: KeyFile | None = None) -> list[str]:
+    async with EventLog.open(path, keys=keys, read_only=True) as log:
+        return [line async for line in export_lines(log, sessions or None, sealed=True)]
+
+
+async def imported(
+    path: str, lines: list[str], *, keys: KeyFile | None = None, **options: Any
+) -> list[tuple[str, str | None]]:
+    async with ConversationLog.open(path, keys=keys) as log:
+        return [
+            (each.outcome, each.problem)
+            async for each in import_lines(log, [each.encode() for each in lines], **options)
+        ]
+
+
+async def without_fork(path: str, keys: KeyFile) -> None:
+    await furnish(path, keys)
+    async with ConversationLog.open(path, keys=keys) as log:
+        await log.append("late", ItemsAdded(items=[user("x")]), branch_id="main")
+
+
+SESSIONS = ("talk", "other", "late")
+
+
+@pytest.mark.parametrize("source", ENGINES)
+@pytest.mark.parametrize("target", ENGINES)
+async def test_a_sealed_export_is_imported_without_keys_and_opens_with_them(
+    place: Callable[[str], str], keys: KeyFile, source: str, target: str
+) -> None:
+    there, here = place(source), place(target)
+    await without_fork(there, keys)
+    lines = await exported(there, *SESSIONS)
+    assert not any(secret in line for secret in SECRETS for line in lines)
+    assert await imported(here, lines) == [("imported", None)] * 3
+    assert await exported(here, *SESSIONS) == lines
+    assert {**await envelopes(there)}.items() >= (await envelopes(here)).items()
+    async with ConversationLog.open(here, keys=again(keys)) as log:
+        assert (await log.verify()).ok
+        assert [row["session_id"] for row in await log.sessions(user_id=SECRETS[1])] == ["talk"]
+        opened = [each async for each in export_lines(log, ["talk"])]
+    async with EventLog.open(there, keys=keys) as log:
+        assert [each async for each in export_lines(log, ["talk"])] == opened
+    session, same = Session("talk", here, keys=again(keys)), Session("talk", there, keys=keys)
+    for branch in ("main", "draft"):
+        assert await session.get_items(branch_id=branch) == await same.get_items(branch_id=branch)
+    session.close()
+    same.close()
+    await check_tables(here)
+
+
+async def test_a_session_comes_back_into_a_copy_of_its_log_only(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there, copy, other = place("sqlite"), place("sqlite"), place("sqlite")
+    await without_fork(there, keys)
+    lines = await exported(there, "talk")
+    assert await imported(copy, await exported(there, "late")) == [("imported", None)]
+    assert await imported(copy, lines, dry_run=True) == [("imported", None)]
+    assert await imported(copy, lines, keys=again(keys)) == [("imported", None)]
+    for dry_run in (True, False):
+        exists = "session 'talk' already exists"
+        assert await imported(copy, lines, dry_run=dry_run) == [("refused", exists)]
+        cannot = f"{exists}, and a sealed session cannot be renamed"
+        refused = await imported(copy, lines, on_conflict="rename", dry_run=dry_run)
+        assert refused == [("refused", cannot)]
+    assert await imported(copy, await exported(there, "other"), on_conflict="rename") == [
+        ("imported", None)
+    ]
+    await furnish(other, None)
+    for dry_run in (True, False):
+        with pytest.raises(KeysError, match="keys of another log"):
+            await imported(other, lines, dry_run=dry_run)
+    with pytest.raises(KeysError, match="keys of another log"):
+        await imported(place("sqlite"), lines, keys=again(keys))
+
+
+async def test_only_what_is_sealed_whole_is_exported_sealed(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there = place("sqlite")
+    await furnish(there, None)
+    with pytest.raises(KeysError, match="is not sealed"):
+        await exported(there)
+    async with EventLog.open(there, keys=keys) as log:
+        await log.append("late", ItemsAdded(items=[user("x")]), branch_id="main")
+    for sessions in ((), ("fork",)):
+        with pytest.raises(KeysError, match="session 'fork' is a fork"):
+            await exported(there, *sessions, keys=keys)
+    with pytest.raises(KeysError, match="session 'talk' has contents in plaintext"):
+        await exported(there, "talk")
+    assert len(await exported(there, "late")) == 3
+
+
+async def test_a_sealed_export_that_was_changed_is_broken(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there = place("sqlite")
+    async with EventLog.open(there, keys=keys) as log:
+        for session_id in ("s", "t"):
+            await log.append(session_id, ItemsAdded(items=[user("x")]), branch_id="main")
+        plain = [json.loads(line) async for line in export_lines(log)]
+    lines = [json.loads(line) for line in await exported(there)]
+    head, first, event, second, other = lines
+    moved = {**event, "sealed": other["sealed"]}
+    for changed, problem in (
+        (moved, "version 1 was sealed for another session, type or branch"),
+        ({**event, "branch_id": "b"}, "version 1 was sealed for another session, type or branch"),
+        (plain[2], "version 1 is not sealed, though the export"),
+        ({**event, "sealed": "AA=="}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "sealed": "?"}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "data": {}}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "version": 2}, "its data does not fit its type"),
+    ):
+        text = [json.dumps(each) for each in (head, first, changed, second, other)]
+        found = await imported(place("sqlite"), text)
+        assert [outcome for outcome, _ in found] == ["broken", "imported"]
+        assert problem in str(found[0][1])
+    text = [json.dumps(each) for each in (plain[0], first, event)]
+    [(outcome, said)] = await imported(place("sqlite"), text)
+    assert (outcome, said) == ("broken", "version 1 is sealed, but not the export")
+    for wrong in ({"log_id": "x"}, {"key_batch": -1}, {"key_batch": None}, {"log_id": None}):
+        with pytest.raises(SourceError, match=f"invalid {next(iter(wrong))}"):
+            await imported(place("sqlite"), [json.dumps({**head, **wrong}), json.dumps(first)])

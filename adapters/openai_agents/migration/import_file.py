@@ -38,6 +38,7 @@ from agents_eventlog.eventlog.jsonl.import_ import (
     import_lines,
     place,
 )
+from agents_eventlog.eventlog.jsonl.format import LogLine
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.storage.sqlite import files
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
@@ -98,21 +99,26 @@ async def import_file(
             yield outcome
 
 
-def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
-    """Raise an OpenError or SourceError for a file that ``import_file`` cannot import."""
+def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> bool:
+    """
+    Raise an OpenError or SourceError for a file that ``import_file`` cannot import.
+
+    Returns whether it is a sealed export, which is imported without keys.
+    """
     target = SQLITE.resolve(path)
     if not _is_database(target):
-        _check_lines(target)
-    elif tables is not None or not files.is_log(target):
+        return _check_lines(target).sealed_as is not None
+    if tables is not None or not files.is_log(target):
         with _source(target, (tables or DEFAULT_TABLES).resolved()):
-            return
+            return False
+    return False
 
 
-def _check_lines(path: str) -> None:
+def _check_lines(path: str) -> LogLine:
     with Path(path).open("rb") as file:
         line = file.readline()
     try:
-        check_first_line(line)
+        return check_first_line(line)
     except SourceError as error:
         raise SourceError(f"{path}: {error}", path=path) from error
 
