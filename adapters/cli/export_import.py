@@ -178,6 +178,7 @@ def import_(
     *,
     on_conflict: OnConflict,
     tables: TablePair | None,
+    key_variable: str | None,
     dry_run: bool,
     actor: str | None,
     as_json: bool,
@@ -188,13 +189,23 @@ def import_(
             tables.resolved()
     except WrongTablesError as error:
         terminal.fail(ExitCode.USAGE, error)
-    is_sealed = check_source(source, tables)  # before creating a log
-    import_source = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
+    key = None if key_variable is None else os.environ.get(key_variable)
+    if key_variable is not None and not key:
+        terminal.fail(
+            ExitCode.USAGE, f"{key_variable} is not set: expected an encryption key in it"
+        )
+    is_sealed = check_source(source, tables, key)  # before creating a log
+    import_source = partial(
+        import_file, path=source, tables=tables, encryption_key=key, on_conflict=on_conflict
+    )
     outcomes: list[ImportResult] = []
     try:
         is_tried = dry_run or (not _is_there(path) and _is_all_broken(import_source))
         seal = not is_sealed and not _holds_log(path)
-        with _target(path, dry_run=is_tried, seal=seal) as log, bar("importing", shown=not as_json) as show:
+        with (
+            _target(path, dry_run=is_tried, seal=seal) as log,
+            bar("importing", shown=not as_json) as show,
+        ):
             imported = import_source(log, dry_run=is_tried, on_progress=show)
             with terminal.acting(actor):
                 asyncio.run(_collect(imported, outcomes, as_json=as_json))
@@ -225,7 +236,7 @@ def _is_all_broken(import_source: Callable[..., AsyncGenerator[ImportResult, Non
     async def found() -> set[bool]:
         seen = set()
         async with (
-            EventLog.open(MEMORY) as log,
+            EventLog.open_sync(MEMORY, seal=False) as log,
             aclosing(import_source(log, dry_run=True)) as outcomes,
         ):
             async for outcome in outcomes:
@@ -264,7 +275,7 @@ def _target(path: Path, *, dry_run: bool, seal: bool) -> Iterator[EventLog]:
             log = EventLog.open_sync(
                 MEMORY if dry_run else path,
                 projections=None if dry_run else projections.default(),
-                seal=seal,
+                seal=seal and not dry_run,
             )
     try:
         yield log

@@ -743,7 +743,7 @@ def export(
     [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools;
     [bold]--format html[/bold] exports them as one page without scripts, with pictures.
 
-    [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without keys.
+    [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without.
 
     --json describes the written file: kind ("exported"), sessions, events, output.
 
@@ -778,6 +778,12 @@ def import_(
             help="Name of the SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
         ),
     ] = None,
+    encryption_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Environment variable with the key of the SDK's EncryptedSession."
+        ),
+    ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
 ) -> bool:
@@ -791,8 +797,12 @@ def import_(
     If SOURCE contains both a log and the SDK's tables, the import reads the log. To read the tables, pass
     [bold]--sessions-table[/bold] or [bold]--messages-table[/bold].
 
+    With [bold]--encryption-key-env[/bold], the items that the SDK's EncryptedSession stored in SOURCE are
+    opened.
+
     Exits with 1 if a session is refused, broken or incomplete. Damaged rows of the SDK's tables are
-    skipped, and make a session incomplete.
+    skipped, and make a session incomplete; so are items that the key does not open, or that are not
+    encrypted.
 
     --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
     refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
@@ -811,6 +821,7 @@ def import_(
         source,
         on_conflict=on_conflict.value,
         tables=tables,
+        key_variable=encryption_key_env,
         dry_run=dry_run,
         actor=actor,
         as_json=as_json,

@@ -62,15 +62,15 @@ async def export_lines(
     Yield the complete histories of sessions as JSON Lines, without line ends, for ``import_lines``.
 
     session_ids: only these sessions; None for all.
-    sealed: export the contents of a sealed log as they are stored. Needs no keys; only an empty log, or a copy
-        of this one, can import them. Redacted items are then exported sealed.
+    sealed: export the contents of a sealed log unopened. Needs no keys; only an empty log, or a copy of
+        this one, can import them. Redacted items are then exported sealed.
     on_progress: called with the progress after each page of events.
 
     The export is a snapshot; events appended meanwhile are not included. Redacted items are exported as
     their placeholders, and a fork with the items that it began with, as its own. Memory use does not depend
     on the length of the log. Raises SessionNotFoundError, before the first line, for an unknown session,
-    and UndecodableEventError for an event that cannot be read. With ``sealed``, raises KeysError for a log that
-    is not sealed, contents in plaintext, and forks, whose items have the keys of another session.
+    and UndecodableEventError for an event that cannot be read. With ``sealed``, raises KeysError for a log
+    that is not sealed, contents in plaintext, and forks, whose items have the keys of another session.
     """
     chosen = await log.query(lambda tx: choose(tx, session_ids))
     sealed_as = await log.query(partial(_sealed_as, chosen=chosen)) if sealed else None
@@ -140,7 +140,7 @@ def _sealed_as(tx: Transaction, chosen: Chosen) -> SealedAs:
     """Return what a log is called where it keeps keys. Raises KeysError unless all contents are sealed."""
     found = sealed_as(tx)
     if found is None:
-        raise KeysError("the log is not sealed: export it as it is, without sealed")
+        raise KeysError("the log is not sealed: export it without sealed")
     for session_id, _ in chosen.headings:
         if tx.one(IS_FORK, (session_id,)) is not None:
             raise KeysError(

@@ -30,8 +30,8 @@ A sealed export holds the envelopes of a sealed log instead of its contents. Its
     {"kind": "log", "format": 2, "log_id": "0123456789abcdef0123456789abcdef", "key_batch": 1}
 
 with the name of the log where its keys are kept, and the last batch of keys that it uses. An event with
-content has ``"data": null`` and, after it, ``sealed``: the envelope in base64, as the log stores it. The items
-of redacted events are in their envelopes.
+content has ``"data": null`` and, after it, ``sealed``: the envelope in base64, as the log stores it. The
+items of redacted events are in their envelopes.
 
 So no line depends on positions in the log: an export that is imported and exported again has the same
 bytes. Control and bidirectional formatting characters are escaped, so lines are safe to print. Exports can

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import sealing
-from agents_eventlog.eventlog.cipher import identity
-from agents_eventlog.eventlog.cipher.envelope import Place
 from agents_eventlog.eventlog.appender import (
     StoredEvent,
     ledger,
@@ -17,6 +15,8 @@ from agents_eventlog.eventlog.appender import (
     position_before,
     session_version,
 )
+from agents_eventlog.eventlog.cipher import identity
+from agents_eventlog.eventlog.cipher.envelope import Place
 from agents_eventlog.eventlog.errors import (
     AppendError,
     EventLogError,
@@ -69,13 +69,13 @@ async def import_lines(
         failure, "skip" it, or import it under another id ("rename").
     dry_run: check everything and yield the outcomes, but write nothing.
 
-    Sealed lines are imported unopened, into an empty log, which becomes a copy of theirs, or a copy of it; open an
-    empty one without keys. A session of theirs cannot be renamed.
+    Sealed lines are imported unopened, into an empty log, which becomes a copy of theirs, or a copy of it;
+    open an empty one without keys. A session of theirs cannot be renamed.
 
     Each session is held in memory and written in one transaction. A session with an invalid line is
     "broken", and the import continues with the next one. Versions, order, metadata and contents are kept;
-    positions and digests are new. Raises SourceError if the source has another format, and KeysError for sealed
-    lines of another log.
+    positions and digests are new. Raises SourceError if the source has another format, and KeysError for
+    sealed lines of another log.
     """
     if on_conflict not in ("refuse", "skip", "rename"):
         raise ValueError(
@@ -262,7 +262,6 @@ async def _each(source: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator
 async def _foretell(
     log: EventLog, history: History, on_conflict: OnConflict, taken: set[str]
 ) -> ImportResult:
-    events = len(history.events)
     try:
         await asyncio.to_thread(lambda: [event.stored(lambda _: 0) for event in history.events])
     except (AppendError, UnserialisableError) as error:

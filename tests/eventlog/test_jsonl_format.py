@@ -291,7 +291,9 @@ def test_data_that_does_not_fit_is_named_by_its_version(fields: dict[str, Any]) 
 def test_a_newer_format_is_refused(told: int | None) -> None:
     with pytest.raises(SourceError) as caught:
         jsonl_format.parse(json.dumps({"kind": "log", "format": told}).encode())
-    assert str(caught.value) == f"format {told} is unknown: expected 1 or 2; upgrade agents-eventlog"
+    assert (
+        str(caught.value) == f"format {told} is unknown: expected 1 or 2; upgrade agents-eventlog"
+    )
 
 
 # -- storing -------------------------------------------------------------------------------------
