@@ -227,10 +227,15 @@ def append_all(
     *,
     branch_id: str | None = None,
     occurred_at: int | None = None,
+    idempotency_key: str | None = None,
 ) -> list[RecordedEvent]:
-    """Append events, each with what ``codec.encode_checked`` returned for it, in a unit of work."""
+    """
+    Append events, each with what ``codec.encode_checked`` returned for it, in a unit of work.
+
+    idempotency_key: recorded with the first event, for ``first_result``; the unit of work asks it first.
+    """
     recording = tx.recording
-    if len(events) > 1:
+    if len(events) > 1 or idempotency_key is not None:
         recording = {**recording, "events_in_append": len(events)}
     if occurred_at is not None:
         recording = {**recording, "occurred_at": occurred_at}
@@ -241,6 +246,9 @@ def append_all(
         branch_id=branch_id,
         version=session_version(tx, session_id),
         metadata=metadata_json(recording),
+        idempotency_key=None
+        if idempotency_key is None
+        else sealing.idempotency_key(tx, session_id, idempotency_key),
     )
 
 

@@ -45,6 +45,7 @@ PUBLIC = {
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
         TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
+    "agents_eventlog.adapters.pydantic_ai": "Conversation Run",
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens
     """,

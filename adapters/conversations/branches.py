@@ -6,6 +6,7 @@ from typing import NamedTuple, TypedDict
 
 from agents_eventlog.adapters.conversations import commands, summary, timestamps
 from agents_eventlog.adapters.conversations.commands import SessionContext
+from agents_eventlog.adapters.conversations.rows import BranchRow as LiveBranch
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import TurnNotFoundError
 from agents_eventlog.eventlog.events import (
@@ -122,6 +123,21 @@ class Branch(NamedTuple):
     def document(self, session_id: str) -> dict[str, JSON]:
         """Return the document of ``eventlog branches``."""
         return {"kind": "branch", "session_id": session_id, **self.node()}
+
+
+def live_branches(tx: Transaction, context: SessionContext) -> list[LiveBranch]:
+    """Return the live branches of a session, in order of creation; [] for an empty session."""
+    rows = commands.list_branches(tx, context)
+    return [
+        LiveBranch(
+            branch_id=branch_id,
+            message_count=length,
+            user_turns=turns,
+            is_current=branch_id == context.branch_id,
+            created_at=timestamps.as_text(created_at),
+        )
+        for branch_id, length, turns, created_at in rows
+    ]
 
 
 def branches(tx: Transaction, session_id: str) -> list[Branch]:

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from agents_eventlog.eventlog import codec, leases
 from agents_eventlog.eventlog.appender import append, append_all
+from agents_eventlog.eventlog.appending import first_result
 from agents_eventlog.eventlog.errors import (
     BranchExistsError,
     BranchNotFoundError,
@@ -290,11 +291,28 @@ def _is_small(items: list[JSON], data: bytes) -> bool:
 
 
 def add_items(
-    tx: Transaction, context: SessionContext, events: Sequence[tuple[Event, bytes]]
-) -> None:
-    """Append the parts of an ``ItemsAdded`` to the current branch, all or none."""
-    writable(tx, context)
-    append_all(tx, context.session_id, events, branch_id=context.branch_id)
+    tx: Transaction,
+    context: SessionContext,
+    events: Sequence[tuple[Event, bytes]],
+    *,
+    idempotency_key: str | None = None,
+) -> bool:
+    """
+    Append the parts of an ``ItemsAdded`` to the current branch, all or none.
+
+    Returns False, without a change, if they were added before with the same idempotency key. Raises
+    IdempotencyConflictError if other items were.
+    """
+    here = writable(tx, context)
+    session_id, branch_id = context.session_id, context.branch_id
+    if (
+        idempotency_key is not None
+        and here.session_exists
+        and first_result(tx, session_id, idempotency_key, events, branch_id) is not None
+    ):
+        return False
+    append_all(tx, session_id, events, branch_id=branch_id, idempotency_key=idempotency_key)
+    return True
 
 
 def pop_item(tx: Transaction, context: SessionContext) -> JSON | None:

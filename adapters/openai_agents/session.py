@@ -557,21 +557,7 @@ class EventLogSession:
 
         Keys: branch_id, message_count (all items), user_turns, is_current, created_at (UTC).
         """
-
-        def unit(tx: Transaction) -> list[BranchRow]:
-            rows = commands.list_branches(tx, self._context)
-            return [
-                {
-                    "branch_id": branch_id,
-                    "message_count": length,
-                    "user_turns": turns,
-                    "is_current": branch_id == self._context.branch_id,
-                    "created_at": timestamps.as_text(created_at),
-                }
-                for branch_id, length, turns, created_at in rows
-            ]
-
-        return await self._runner.read(unit)
+        return await self._runner.read(lambda tx: branches.live_branches(tx, self._context))
 
     async def branch_tree(self) -> list[BranchNode]:
         """

@@ -364,6 +364,7 @@ RUNS_BEGINNING = f"""
         )
     ORDER BY position DESC
 """
+HAS_RUN = "SELECT 1 FROM usage WHERE session_id = ? AND run_id = ? AND begins_run = 1 LIMIT 1"
 REQUESTS_OF_RUN = f"""
     SELECT position, index_in_event, occurred_at, {", ".join(_REQUEST_COLUMNS)}
     FROM usage
@@ -460,6 +461,11 @@ def requests(tx: Transaction, query: UsageQuery) -> list[RecordedRequest]:
         ORDER BY position, index_in_event
     """
     return [_recorded_request(row) for row in tx.all(sql, parameters)]
+
+
+def has_run(tx: Transaction, session_id: str, run_id: str) -> bool:
+    """Return whether usage of a run was recorded in a session."""
+    return tx.one(HAS_RUN, (session_id, run_id)) is not None
 
 
 def runs_beginning(
