@@ -9,14 +9,21 @@ content, and refuses to append content.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import item_kind, payloads
 from agents_eventlog.eventlog.cipher import envelope, identity
 from agents_eventlog.eventlog.cipher.access import cipher_of
-from agents_eventlog.eventlog.cipher.envelope import ITEMS_ADDED, SEALED_TYPES, Envelope, Place
+from agents_eventlog.eventlog.cipher.envelope import (
+    ITEMS_ADDED,
+    SEALED_TYPES,
+    Envelope,
+    Place,
+    PositionOf,
+    VersionOf,
+)
 from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey, where
 from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError, ShreddedError
 from agents_eventlog.eventlog.metadata_leaves import Leaf
@@ -55,12 +62,12 @@ def seal(
     schema_version: int,
     branch_id: str | None,
     data: bytes,
-    version_of: Callable[[int], int],
+    version_of: VersionOf,
 ) -> bytes:
     """
     Return an event's data as the table of a sealed log holds it: sealed, if it is content.
 
-    version_of: returns the version of the session's event at a position.
+    version_of: returns the version of the event at a position.
 
     Raises KeysMissingError for content, if the log was opened without keys.
     """
@@ -272,9 +279,7 @@ def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
         cipher.remember_current(session_id, key)
 
 
-def envelope_of(
-    tx: Transaction, stored: bytes, place: Place, position_of: Callable[[int], int]
-) -> Envelope:
+def envelope_of(tx: Transaction, stored: bytes, place: Place, position_of: PositionOf) -> Envelope:
     """
     Return an envelope of another log in its place in this one, in a unit of work.
 

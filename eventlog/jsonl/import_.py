@@ -288,7 +288,9 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
             for _ in range(last):
                 positions.append(position_after(tx, positions[-1]))
 
-            def position_of(version: int) -> int:
+            def position_of(version: int, session_id: str | None = None) -> int:
+                if session_id is not None:
+                    return 0  # a fork's, which are not exported sealed
                 return positions[version] if 1 <= version <= last else 0
 
             stored: list[StoredEvent] = []

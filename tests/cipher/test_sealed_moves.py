@@ -90,17 +90,19 @@ async def furnish(path: str, keys: KeyFile | None) -> None:
     await session.fork("fork")
     fork = Session("fork", path, keys=keys)
     await fork.add_items([user("in the fork")])
+    await shorten(fork)
+    await shorten(fork, kept=0)
     await log.erase(session_id="other")
     await log.erase(popped=True)
     for each in (fork, other, session):
         each.close()
 
 
-async def shorten(session: Session) -> None:
-    """Replace the last item, as the SDK's compaction does."""
+async def shorten(session: Session, *, kept: int = 1) -> None:
+    """Replace the last item or both, as the SDK's compaction does."""
     snapshot = await session._get_compaction_snapshot(2)
     assert snapshot is not None
-    await snapshot.replace_suffix(1, [user("short")])
+    await snapshot.replace_suffix(kept, [user("short")])
 
 
 async def shown(path: str, keys: KeyFile | None) -> Any:

@@ -69,9 +69,9 @@ async def import_file(
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. The file is only read.
     tables: the names of the SDK's sessions table and messages table in the file. If given, these tables are
         read even if the file also contains a log.
-    encryption_key: that of the SDK's ``EncryptedSession`` over these sessions: their items are opened, with
-        the times at which they were encrypted, also after its ``ttl``. Items that are not encrypted are left
-        out. Needs the extra ``encrypt``.
+    encryption_key: that of the SDK's ``EncryptedSession`` over these sessions: their items are opened with
+        the times at which they were encrypted, also after its ``ttl``. Items that are not encrypted are
+        left out. Needs the extra ``encrypt``.
     on_conflict, dry_run: as in ``eventlog.import_lines``.
     on_progress: called with the amount of the source that was read, and the total amount.
 
