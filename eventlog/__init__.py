@@ -3,7 +3,7 @@
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.appending import AppendResult
-from agents_eventlog.eventlog.cipher.key_store import KeyFile
+from agents_eventlog.eventlog.cipher.key_store import KeyDatabase, KeyFile
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
 from agents_eventlog.eventlog.cipher.root import Root, RootKey, generate_root_key
 from agents_eventlog.eventlog.errors import EventLogError
@@ -68,6 +68,7 @@ __all__ = [
     "ItemsReplaced",
     "ItemsWithheld",
     "Key",
+    "KeyDatabase",
     "KeyFile",
     "Keys",
     "LogKeys",

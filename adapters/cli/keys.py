@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.cipher import root
-from agents_eventlog.eventlog.cipher.key_store import KeyFile
+from agents_eventlog.eventlog.cipher.key_store import key_store
 from agents_eventlog.eventlog.cipher.root import RootKey, generate_root_key
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 def init(path: Path, *, has_root: bool, as_json: bool) -> None:
     """Create a key file, and print a new root key for it once. Raises an EventLogError."""
-    if path.exists():
-        terminal.fail(terminal.ExitCode.USAGE, f"{path} exists: expected a new file")
+    if key_store(path, None).exists():
+        terminal.fail(terminal.ExitCode.USAGE, f"{path} exists: expected a new file or schema")
     key, text = None, None
     if has_root:
         key = root.from_environment()
         if key is None:
             text = generate_root_key()
             key = RootKey(text)
-    keys = KeyFile(path, key)
+    keys = key_store(path, key)
     keys.create()
     keys.close()
     if as_json:
@@ -48,4 +48,4 @@ def init(path: Path, *, has_root: bool, as_json: bool) -> None:
             "keep the root key apart from the file: it is not printed again", soft_wrap=True
         )
     elif key is None:
-        notes.print("without a root key, the file itself is the secret", soft_wrap=True)
+        notes.print("without a root key, what was created is the secret itself", soft_wrap=True)

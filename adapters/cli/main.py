@@ -1130,7 +1130,9 @@ app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
 @keys_app.command("init")
 def keys_init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="New key file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="New key file, or URL of its database.")
+    ],
     no_root: Annotated[
         bool, typer.Option("--no-root", help="Use no root key: the file itself is the secret.")
     ] = False,

@@ -50,7 +50,7 @@ class EncryptedItems:
         self._fernet = fernet
         self._key = _key_bytes(key)
 
-    def open(self, session_id: str, item: JSON) -> Opened | None:
+    def opened(self, session_id: str, item: JSON) -> Opened | None:
         """Return an opened item; None if it does not open with the key."""
         if not isinstance(item, dict) or (item.get("v"), item.get("kid")) != VERSION:
             return None

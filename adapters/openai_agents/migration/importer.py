@@ -151,7 +151,7 @@ class Source:
                 if not is_encrypted(item[0]):
                     in_plaintext += 1
                     continue
-                opened = self.encrypted.open(session_id, item[0])
+                opened = self.encrypted.opened(session_id, item[0])
                 if opened is None:
                     unopened += 1
                     continue
