@@ -3,7 +3,7 @@
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.appending import AppendResult
-from agents_eventlog.eventlog.cipher.key_store import KeyDatabase, KeyFile
+from agents_eventlog.eventlog.cipher.key_store import KeyCounts, KeyDatabase, KeyEpoch, KeyFile
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
 from agents_eventlog.eventlog.cipher.root import Root, RootKey, generate_root_key
 from agents_eventlog.eventlog.errors import EventLogError
@@ -38,6 +38,14 @@ from agents_eventlog.eventlog.integrity import Finding, Head, Verification
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import ImportResult, import_lines
 from agents_eventlog.eventlog.log import Backup, EventLog
+from agents_eventlog.eventlog.proofs.checking import (
+    Consistency,
+    ProvenSession,
+    check_consistency,
+    check_proof,
+)
+from agents_eventlog.eventlog.proofs.checkpoint import SignedHead
+from agents_eventlog.eventlog.proofs.signing import SigningKey, generate_signing_key
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.recording_context import recording
 from agents_eventlog.eventlog.storage.engines import configure
@@ -49,6 +57,7 @@ __all__ = [
     "BranchCreated",
     "BranchDeleted",
     "BranchSwitched",
+    "Consistency",
     "ContentErased",
     "Destroyed",
     "Event",
@@ -68,11 +77,14 @@ __all__ = [
     "ItemsReplaced",
     "ItemsWithheld",
     "Key",
+    "KeyCounts",
     "KeyDatabase",
+    "KeyEpoch",
     "KeyFile",
     "Keys",
     "LogKeys",
     "MetadataSet",
+    "ProvenSession",
     "RecordedEvent",
     "RequestUsage",
     "Root",
@@ -81,6 +93,8 @@ __all__ = [
     "SessionDeleted",
     "SessionForked",
     "SessionRestored",
+    "SignedHead",
+    "SigningKey",
     "Transaction",
     "TurnRedone",
     "TurnUndone",
@@ -89,10 +103,13 @@ __all__ = [
     "UsageRecorded",
     "Verification",
     "append",
+    "check_consistency",
+    "check_proof",
     "configure",
     "errors",
     "export_lines",
     "generate_root_key",
+    "generate_signing_key",
     "import_lines",
     "recording",
 ]

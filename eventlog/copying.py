@@ -293,6 +293,7 @@ class _Copy:
                 written = ledger(tx).put(tx, session_id, version, stored, times)
                 positions.update({(session_id, each.version): each.position for each in written})
                 if group[0].type == CONTENT_ERASED:
+                    erasure.record_shredding(tx, group[0])
                     blanked = page.blanked.intersection(_references(group[0]))
                     copies = [*map(position_of, blanked)]
                     erasure.blank_copies(tx, copies)

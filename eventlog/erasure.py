@@ -15,8 +15,11 @@ from typing import Final, NamedTuple
 from agents_eventlog.eventlog import leases, properties
 from agents_eventlog.eventlog import payloads as stored_payloads
 from agents_eventlog.eventlog.appender import append
+from agents_eventlog.eventlog.cipher import shredding
+from agents_eventlog.eventlog.cipher.keys import Shredding
 from agents_eventlog.eventlog.errors import BusyError
 from agents_eventlog.eventlog.events import JSON, ContentErased
+from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction, Unit
 
@@ -40,12 +43,14 @@ def blank(
     reason: str | None,
     is_whole: bool,
     pseudonym: str | None = None,
+    key_ids: Sequence[str] = (),
 ) -> None:
     """
     Blank payloads of a session, in a unit of work, and record that.
 
     is_whole: nothing else of the session shall stay either, and it cannot be restored.
     pseudonym: replaces the user id of a whole session.
+    key_ids: in hex, the keys that are to be destroyed afterwards, by ``shredding.finish``.
     """
     erased = ContentErased(
         positions=[payload.position for payload in payloads],
@@ -54,12 +59,26 @@ def blank(
         payload_bytes=sum(payload.bytes for payload in payloads),
         is_whole=is_whole,
         pseudonym=pseudonym,
+        key_ids=list(key_ids),
     )
-    append(tx, session_id, erased)
+    recorded = append(tx, session_id, erased)
     stored_payloads.blank(tx, (payload.position for payload in payloads))
     if is_whole:
         leases.delete(tx, session_id)
-    properties.set_property(tx, REWRITE_DUE, "1")
+    if key_ids:
+        shredding.note_due(tx, session_id, recorded.position, key_ids)
+        record_shredding(tx, recorded)
+    if payloads:
+        properties.set_property(tx, REWRITE_DUE, "1")
+
+
+def record_shredding(tx: Transaction, erasure: RecordedEvent) -> None:
+    """Record the keys that an erasure destroys though their contents stay in the log, in a unit of work."""
+    event, actor = erasure.event, erasure.metadata.get("actor")
+    if isinstance(event, ContentErased) and not event.positions:
+        who = actor if isinstance(actor, str) else None
+        for key_id in event.key_ids:
+            shredding.record(tx, key_id, Shredding(erasure.recorded_at, who, event.reason))
 
 
 def blank_copies(tx: Transaction, positions: Iterable[int]) -> None:

@@ -28,12 +28,13 @@ Everything that can go wrong, as one tree.
     │   ├── KeysMissingError (LookupError)  the log is sealed, and no keys were given
     │   ├── KeyNotFoundError (LookupError)  the key file has no such key
     │   └── WrongKeyError (ValueError)      the root key, or a key in the file, is another one
+    ├── ProofError (ValueError)             a proof, signed head or signing key does not hold
     ├── SourceError (ValueError)            the source of an import has an unknown format
     ├── CopyError (ValueError)              the target of a copy has other events than the source
     ├── InvalidQueryError (ValueError)      a filter, group, order, limit or cursor is invalid
     ├── ProjectionError                     a projection cannot be used with this log
-    │   ├── NewerProjectionError            a newer release built it
     │   ├── StaleProjectionError            it is behind the log, which is open read-only
+    │   │   └── NewerProjectionError        a newer program built it
     │   └── UnknownProjectionError (ValueError)
     ├── BudgetExceededError                 a budget is used up; the model was not called
     └── ConversationError (ValueError)      the operation does not fit the conversation
@@ -235,9 +236,12 @@ class ShreddedError(UndecodableEventError):
     The key of the content was destroyed, so that it cannot be read in any copy of the log.
 
     destroyed_at: when, in microseconds since 1970 UTC.
+    actor, reason: who did it and why, as the log recorded it; None if this copy of the log does not know.
     """
 
     destroyed_at: int
+    actor: str | None = None
+    reason: str | None = None
 
 
 class TamperedPayloadError(UndecodableEventError):
@@ -268,6 +272,14 @@ class WrongKeyError(KeysError, ValueError):
     """The root key is mistyped or another one, or the file has another key under a key's id."""
 
 
+class ProofError(EventLogError, ValueError):
+    """
+    A proof does not show what it should, or a proof, signed head or signing key is invalid.
+
+    The message says which and why. Nothing follows from a proof that does not hold.
+    """
+
+
 class SourceError(EventLogError, ValueError):
     """The source of an import has an unknown format, or that of a newer release. Nothing was written."""
 
@@ -296,23 +308,6 @@ class ProjectionError(EventLogError):
     projection: str | None = None
 
 
-class NewerProjectionError(ProjectionError):
-    """A newer release built this projection. Upgrade; until then, nothing is written."""
-
-    projection: str
-    found: int
-    known: int
-
-    def __init__(self, *, projection: str, found: int, known: int) -> None:
-        super().__init__(
-            f"projection {projection!r} is at version {found}, this program knows {known}: "
-            "upgrade agents-eventlog",
-            projection=projection,
-            found=found,
-            known=known,
-        )
-
-
 class StaleProjectionError(ProjectionError):
     """
     A projection is behind the log: a program that does not maintain it has appended.
@@ -328,6 +323,31 @@ class StaleProjectionError(ProjectionError):
             f"projection {projection!r} is not up to date: open the log for writing, "
             "or run 'eventlog replay'",
             projection=projection,
+        )
+
+
+class NewerProjectionError(StaleProjectionError):
+    """
+    A newer program built this projection, and the tables of this program's version are not up to date.
+
+    Raised only in a read-only log: a program that may write keeps tables of its own version beside the
+    newer ones. Use the newer program, or open the log for writing.
+    """
+
+    found: int
+    known: int
+
+    def __init__(self, *, projection: str, found: int, known: int, is_built_in: bool) -> None:
+        upgrade = (
+            "upgrade agents-eventlog" if is_built_in else "use the newer version of your projection"
+        )
+        ProjectionError.__init__(
+            self,
+            f"projection {projection!r} is at version {found}, this program knows {known}: "
+            f"{upgrade}, or open the log for writing",
+            projection=projection,
+            found=found,
+            known=known,
         )
 
 

@@ -275,10 +275,11 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     ``structures``: for each of them, its items without their content, so that a replay numbers items and
     turns as before. ``payload_bytes``: the size of the erased payloads. ``is_whole``: whether the whole
     session was erased, and cannot be restored. ``pseudonym``: replaces the user id of an erased session, so
-    that its usage still counts as that of one user.
+    that its usage still counts as that of one user. ``key_ids``: in hex, the keys of a sealed log that were
+    destroyed with it, so that no copy of the log can be read with them.
     """
 
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
 
     positions: list[int]
     reason: str | None = None
@@ -286,6 +287,7 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     payload_bytes: Count = 0
     is_whole: bool = False
     pseudonym: str | None = None
+    key_ids: list[str] = []
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):

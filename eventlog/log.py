@@ -50,6 +50,8 @@ from agents_eventlog.eventlog.integrity import (
     is_in,
     missing_head,
 )
+from agents_eventlog.eventlog.proofs import proving
+from agents_eventlog.eventlog.proofs.signing import SigningKey
 from agents_eventlog.eventlog.reader import Query
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.engine import MEMORY, Durability, Store
@@ -435,6 +437,54 @@ class EventLog:
                 return verifier.finish(0)
             await asyncio.to_thread(verifier.read_session, rows)
             version = rows[-1][2]
+
+    # -- proofs -------------------------------------------------------------------------------
+
+    async def sign(self, key: SigningKey, *, earlier: str | bytes | None = None) -> str:
+        """
+        Sign the head of the log; return the text of a C2SP checkpoint, to keep or publish elsewhere.
+
+        key: the log's own, in a ``SigningKey``. It signs no other log.
+        earlier: a head that the key signed before: sign only if the log still contains it, unchanged.
+
+        Reads all digests: some seconds for a million events. Needs the package ``cryptography``. Raises
+        ProofError if the log does not contain the earlier head.
+        """
+        return await proving.sign(self._read, self.store.engine.lanes, key, earlier)
+
+    async def prove(
+        self, session_id: str, *, signed: str | bytes | None = None, with_key: bool = False
+    ) -> str:
+        """
+        Return a proof that a session's events are in the log, as JSON; ``check_proof`` checks it.
+
+        signed: the text of a signed head, up to which to prove; None for the end of the log, which is
+            to be signed before another event is appended.
+        with_key: of a sealed log, add the session's keys, which open these contents and no others.
+
+        The proof contains the session's events with their metadata, and nothing of other sessions. Raises
+        SessionNotFoundError; ProofError for a head that the log does not contain, or that is older than
+        the session; CorruptFileError for events that do not match their digests; and, for keys, what
+        reading the contents raises.
+        """
+        return await proving.prove(
+            self._read, self.store.engine.lanes, session_id, signed, with_key=with_key
+        )
+
+    async def prove_consistency(
+        self, earlier: str | bytes, *, signed: str | bytes | None = None
+    ) -> str:
+        """
+        Return a proof that the log only grew since an earlier signed head; ``check_consistency`` checks it.
+
+        earlier: the text of the earlier head.
+        signed: the text of the later one; None for the end of the log, as in ``prove``.
+
+        Raises ProofError for a head that the log does not contain.
+        """
+        return await proving.prove_consistency(self._read, self.store.engine.lanes, earlier, signed)
+
+    # -- backups ------------------------------------------------------------------------------
 
     async def backup(
         self, target: str | os.PathLike[str], *, expect_head: Head | str | None = None

@@ -27,7 +27,7 @@ from agents_eventlog.eventlog.cipher.envelope import (
     PositionOf,
     Withheld,
 )
-from agents_eventlog.eventlog.cipher.keys import UsedKey
+from agents_eventlog.eventlog.cipher.keys import UsedKey, UsedKeys
 from agents_eventlog.eventlog.errors import (
     KeyNotFoundError,
     KeysError,
@@ -90,15 +90,24 @@ POSITION_OF: Final = "SELECT position FROM events WHERE session_id = ? AND versi
 DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
 TYPES: Final = ", ".join(f"'{name}'" for name in sorted(SEALED_TYPES))
 NEWEST_CONTENT: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY version DESC LIMIT 1
 """
 NEWEST_CONTENT_OF_ALL: Final = f"""
-    SELECT {{payload}}, position FROM events
+    SELECT SUBSTR({{payload}}, 1, 34), position FROM events
     WHERE type IN ({TYPES}) AND {{payload}} IS NOT NULL
     ORDER BY position DESC LIMIT 1
 """
+
+USED_KEYS: Final = f"""
+    SELECT session_id, SUBSTR({{payload}}, 1, 34), COUNT(*), MAX(position) FROM events
+    WHERE type IN ({TYPES}) AND SUBSTR({{payload}}, 1, 1) <= ?
+    GROUP BY session_id, SUBSTR({{payload}}, 1, 34)
+    ORDER BY session_id, 4
+"""
+NO_JSON: Final = bytes([envelope.MAX_FORMAT])
+"""JSON begins with a later byte, an envelope does not."""
 
 LONGEST_PATTERN_CHARACTERS: Final = 1_000
 """How much of a text SQLite's LIKE compares, because it limits patterns; Python compares all of it."""
@@ -410,6 +419,17 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
     if row is None or not envelope.is_sealed(row[0]):
         return None
     return UsedKey(envelope.key_id(row[0]), row[1])
+
+
+def used_keys(tx: Transaction) -> list[UsedKeys]:
+    """Return the keys that sealed the contents of a log, by session. Its time grows with the log."""
+    if not tx.engine.is_sealed(tx):
+        return []
+    rows = tx.all(USED_KEYS.format(payload=_payload(tx)), (NO_JSON,))
+    return [
+        UsedKeys(session_id, envelope.key_id(head), contents, position)
+        for session_id, head, contents, position in rows
+    ]
 
 
 def _payload(tx: Transaction, alias: str = "") -> str:

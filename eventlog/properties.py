@@ -11,6 +11,12 @@ def get_property(tx: Transaction, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def properties_after(tx: Transaction, prefix: str) -> dict[str, str]:
+    """Return the properties whose names begin with a prefix, by the rest of their names."""
+    rows = tx.all("SELECT name, value FROM log_properties WHERE name LIKE ?", (f"{prefix}%",))
+    return {str(name).removeprefix(prefix): str(value) for name, value in rows}
+
+
 def set_property(tx: Transaction, name: str, value: str) -> None:
     """Set a property."""
     tx.execute(
@@ -23,3 +29,8 @@ def set_property(tx: Transaction, name: str, value: str) -> None:
 def delete_property(tx: Transaction, name: str) -> None:
     """Remove a property."""
     tx.execute("DELETE FROM log_properties WHERE name = ?", (name,))
+
+
+def rename_property(tx: Transaction, name: str, new_name: str) -> None:
+    """Give a property another name, unless it has gone."""
+    tx.execute("UPDATE log_properties SET name = ? WHERE name = ?", (new_name, name))

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agents_eventlog.eventlog import item_kind, payloads
-from agents_eventlog.eventlog.cipher import envelope, identity
+from agents_eventlog.eventlog.cipher import envelope, identity, shredding
 from agents_eventlog.eventlog.cipher.access import cipher_of
 from agents_eventlog.eventlog.cipher.envelope import (
     ITEMS_ADDED,
@@ -25,7 +26,14 @@ from agents_eventlog.eventlog.cipher.envelope import (
     VersionOf,
 )
 from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey, where
-from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError, ShreddedError
+from agents_eventlog.eventlog.cipher.shredding import CheckedSessions
+from agents_eventlog.eventlog.errors import (
+    KeyNotFoundError,
+    KeysError,
+    OpenError,
+    ShreddedError,
+    StoreError,
+)
 from agents_eventlog.eventlog.metadata_leaves import Leaf
 from agents_eventlog.eventlog.properties import get_property, set_property
 from agents_eventlog.eventlog.storage.engine import Store
@@ -90,14 +98,17 @@ def seal(
 
 def _key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:
     """Return the key that seals a session's contents; a session without any gets a new one."""
+    checked = tx.cache[CheckedSessions]
     current = cipher.current(session_id)
-    if current is not None:
+    if current is not None and session_id in checked:
         return current
     newest = payloads.newest_key(tx, session_id)
-    if newest is None:
-        return _new_key(tx, cipher, session_id)
-    key = cipher.key(newest.key_id, session_id, newest.position)
-    cipher.remember_current(session_id, key)
+    if newest is None or shredding.is_recorded(tx, newest.key_id):
+        key = _new_key(tx, cipher, session_id)
+    else:
+        key = cipher.key(newest.key_id, session_id, newest.position)
+        cipher.remember_current(session_id, key)
+    checked.add(session_id)
     return key
 
 
@@ -174,6 +185,9 @@ def attach(store: Store, keys: Keys, *, seal: bool) -> None:
     cipher = store.read_sync(partial(_cipher, keys=keys))
     if cipher is not None:
         store.cipher = cipher
+        if not store.read_only:
+            with suppress(OpenError, StoreError):  # doctor and the next erasure say why
+                shredding.finish(store)
     elif seal and not store.read_only:
         store.write_sync(partial(begin, store=store, keys=keys))
 
@@ -213,7 +227,7 @@ def _cipher(tx: Transaction, keys: Keys) -> Cipher | None:
     if kept is None or (newest is not None and not keys.find([newest.key_id])):
         why = "they are of another log" if kept is None else "they are older than its last session"
         raise KeyNotFoundError(f"the keys in {where(keys)} do not open this log: {why}")
-    return Cipher(keys, bytes.fromhex(log_id), kept)
+    return Cipher(keys, bytes.fromhex(log_id), kept, shredding.recorded(tx))
 
 
 # -- copies -----------------------------------------------------------------------------------
@@ -277,6 +291,7 @@ def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
         except ShreddedError:
             continue
         cipher.remember_current(session_id, key)
+        tx.cache[CheckedSessions].add(session_id)
 
 
 def envelope_of(tx: Transaction, stored: bytes, place: Place, position_of: PositionOf) -> Envelope:

@@ -11,7 +11,6 @@ import time
 from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import complete_checkpoint, read_events
 from agents_eventlog.eventlog.cursor import Cursor
-from agents_eventlog.eventlog.errors import NewerProjectionError
 from agents_eventlog.eventlog.storage.engine import Store
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections import build
@@ -28,23 +27,16 @@ log = _logging.get_logger("eventlog.replay")
 def build_incrementally(
     store: Store, projection: Projection, on_progress: OnProgress | None = None
 ) -> None:
-    """
-    Build a projection from its checkpoint to the end of the log, one transaction a step. Blocks.
-
-    Raises NewerProjectionError if a newer program built it.
-    """
+    """Build a projection from its checkpoint to the end of the log, one transaction a step. Blocks."""
     started = time.monotonic()
 
     def step(tx: Transaction) -> Progress:
         head = complete_checkpoint(tx)
+        build.use_own_tables(tx, [projection])
         found = build.checkpoints(tx).get(projection.name)
         if found is None or found.version < projection.version:
-            build.create_tables(tx, projection, replace=found is not None)
+            build.create_tables(tx, projection, replaced=found)
             found = build.Checkpoint(projection.version, 0)
-        elif found.version > projection.version:
-            raise NewerProjectionError(
-                projection=projection.name, found=found.version, known=projection.version
-            )
         page = read_events(tx, Cursor(tx.engine.lanes, found.position), limit=STEP_EVENTS)
         build.apply(tx, [projection], page)
         position = page[-1].position if page else head

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agents_eventlog.eventlog import _logging
-from agents_eventlog.eventlog.appender import complete_checkpoint, ledger, read_head
+from agents_eventlog.eventlog.appender import (
+    complete_checkpoint,
+    last_assigned,
+    ledger,
+    read_head,
+)
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import (
     NewerProjectionError,
@@ -23,18 +28,22 @@ from agents_eventlog.projections.build import (
     Checkpoint,
     apply,
     catch_up,
+    checkpoint_name,
     checkpoints,
     create_tables,
+    drop_other_versions,
     empty_tables,
+    plain_name,
     set_checkpoint,
+    stored_checkpoints,
     usable_to,
+    use_own_tables,
 )
 from agents_eventlog.projections.replay import rebuild
 
 REPLAY_ON_OPEN_EVENTS = 20_000
 """Projections further behind than this are replayed beside the live tables when a log is opened."""
 
-CHECKPOINTS_AND_COMPLETE = "SELECT projection, version, position, {complete} FROM checkpoints"
 ADVANCE_ALL = "UPDATE checkpoints SET position = ?"
 log = _logging.get_logger("eventlog.projections")
 
@@ -58,7 +67,7 @@ class Projections:
                 self._handlers.setdefault(kind.type_name(), []).append(projection)
         marks = ", ".join("?" * len(self.by_name))
         self._advance = f"{ADVANCE_ALL} WHERE projection IN ({marks})"
-        self._leave_behind = f"{ADVANCE_ALL} WHERE projection NOT IN ({marks})"
+        self._leave_behind = f"{ADVANCE_ALL} WHERE projection NOT IN ({marks}) AND position = ?"
 
     def named(self, names: Sequence[str]) -> list[Projection]:
         """Return the projections with these names; all for []. Raises UnknownProjectionError."""
@@ -89,6 +98,8 @@ class Projections:
             if projection not in at_once:
                 background.build_incrementally(store, projection)
         store.write_sync(self._take_part)
+        if in_steps and store.read_sync(merged.unused):
+            store.write_sync(lambda tx: drop_other_versions(tx, merged.unused(tx)))
 
     def _take_part(self, tx: Transaction) -> None:
         """
@@ -106,35 +117,55 @@ class Projections:
         keeper.projector = merged
 
     def begin(self, tx: Transaction, head: Lane) -> None:
-        """Refuse tables of a newer release; catch up with events that programs without them appended."""
+        """Catch up with events that programs without these projections, or of other versions, appended."""
         built = tx.cache[Built]
         if built.to == (self, head):
+            tx.suffixes = built.suffixes
             return
-        found, complete = _checkpoints(tx)
-        if not all(self._is_built(name, found, complete) for name in self.by_name):
+        stored, complete = self._choose_tables(tx, built)
+        if not self._is_settled(tx, stored, complete):
             tx.engine.lock_projections(tx)
-            found, complete = _checkpoints(tx)
+            stored, complete = self._choose_tables(tx, built)
+            if tx.engine.lanes > 1:
+                tx.newest = max(tx.newest, last_assigned(tx))
         for name, projection in self.by_name.items():
-            checkpoint = found.get(name)
-            position = usable_to(checkpoint, projection)
-            if checkpoint is not None and checkpoint.version > projection.version:
-                raise NewerProjectionError(
-                    projection=name, found=checkpoint.version, known=projection.version
-                )
-            if self._is_built(name, found, complete):
+            checkpoint = stored.get(checkpoint_name(tx, name))
+            if checkpoint == Checkpoint(projection.version, complete):
                 continue
+            position = usable_to(checkpoint, projection)
             if checkpoint is None or checkpoint.version < projection.version:
-                create_tables(tx, projection, replace=checkpoint is not None)
-            elif tx.engine.lanes > 1:  # or the rows are those of the events up to its position
+                create_tables(tx, projection, replaced=checkpoint)
+                stored = stored_checkpoints(tx)
+            elif not position:  # a program that knows no projections has appended
                 empty_tables(tx, projection)
             if projection.handles:
                 catch_up(tx, [projection], position)
             set_checkpoint(tx, projection, complete)
+        others = self._others(tx, stored)
         built.to = self, head
-        built.is_all = found.keys() <= self.by_name.keys()
+        built.is_all = not others
+        if tx.engine.lanes > 1:  # what is appended now comes after what the others show
+            tx.newest = max(tx.newest, *(at for at in others if at < complete), 0)
 
-    def _is_built(self, name: str, found: Mapping[str, Checkpoint], complete: int) -> bool:
-        return found.get(name) == Checkpoint(self.by_name[name].version, complete)
+    def _choose_tables(self, tx: Transaction, built: Built) -> tuple[dict[str, Checkpoint], int]:
+        built.names, built.suffixes = {}, frozenset()
+        return use_own_tables(tx, self.by_name.values())
+
+    def _others(self, tx: Transaction, stored: Mapping[str, Checkpoint]) -> list[int]:
+        """Return the positions to which tables show the log that these projections do not keep."""
+        own = {checkpoint_name(tx, name) for name in self.by_name}
+        return [each.position for name, each in stored.items() if name not in own]
+
+    def _is_settled(self, tx: Transaction, stored: Mapping[str, Checkpoint], complete: int) -> bool:
+        """
+        Whether nothing is to be built, and no other projection to be left behind in several lanes.
+
+        There, its checkpoint becomes the last position before: all transactions that write must have ended.
+        """
+        return all(
+            stored.get(checkpoint_name(tx, name)) == Checkpoint(projection.version, complete)
+            for name, projection in self.by_name.items()
+        ) and (tx.engine.lanes == 1 or complete not in self._others(tx, stored))
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
@@ -155,28 +186,29 @@ class Projections:
         if built.to == (self, head):
             return
         built.to = self, head
-        if tx.engine.lanes > 1:  # a checkpoint is complete, or it is 0
+        own = [checkpoint_name(tx, name) for name in self.by_name]
+        if tx.engine.lanes > 1:  # a checkpoint is complete, or was left behind
             if not built.is_all:
-                tx.execute(f"{self._leave_behind} AND position > 0", (0, *self.by_name))
+                tx.execute(self._leave_behind, (tx.newest, *own, complete_checkpoint(tx)))
         elif built.is_all:
             tx.execute(ADVANCE_ALL, (head.position,))
         else:
-            tx.execute(self._advance, (head.position, *self.by_name))
+            tx.execute(self._advance, (head.position, *own))
 
     def require_fresh(self, tx: Transaction) -> None:
         """Raise StaleProjectionError if the tables show less than the log holds."""
         if tx.participant is not None:
             return  # a writing transaction has caught up; its checkpoints move when it commits
-        if tx.cache[Built].fresh is self:
+        built = tx.cache[Built]
+        if built.fresh is self:
+            tx.suffixes = built.suffixes
             return
-        found = {}
-        sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
-        for name, version, position, complete in tx.all(sql):
-            found[name] = version, position == complete
+        stored, complete = use_own_tables(tx, self.by_name.values())
         for name, projection in self.by_name.items():
-            if found.get(name) != (projection.version, True):
-                raise StaleProjectionError(projection=name)
-        tx.cache[Built].fresh = self
+            own = stored.get(checkpoint_name(tx, name))
+            if own != Checkpoint(projection.version, complete):
+                raise _stale(projection, stored.get(name))
+        built.fresh = self
 
     def _merged_with(self, present: Projections) -> Projections:
         for name in self.by_name.keys() & present.by_name.keys():
@@ -192,20 +224,37 @@ class Projections:
         more = {name: p for name, p in self.by_name.items() if name not in present.by_name}
         return Projections(*present.by_name.values(), *more.values())
 
+    def unused(self, tx: Transaction) -> list[str]:
+        """Return the projections with tables of a lower version that no program has used for long."""
+        stored, complete = use_own_tables(tx, self.by_name.values())
+        return [
+            plain_name(name)
+            for name, checkpoint in stored.items()
+            if plain_name(name) != name
+            and plain_name(name) in self.by_name.keys() - tx.cache[Built].names.keys()
+            and complete - checkpoint.position > REPLAY_ON_OPEN_EVENTS
+        ]
+
     def far_behind(self, tx: Transaction) -> list[Projection]:
         """Return the projections that are too far behind to catch up inside a transaction."""
+        use_own_tables(tx, self.by_name.values())
         events, found = read_head(tx).position // tx.engine.lanes, checkpoints(tx)
         return [
             projection
             for name, projection in self.by_name.items()
             if projection.handles
-            and events - usable_to(found.get(name), projection) > REPLAY_ON_OPEN_EVENTS
+            and events - usable_to(found.get(name), projection) // tx.engine.lanes
+            > REPLAY_ON_OPEN_EVENTS
         ]
 
 
-def _checkpoints(tx: Transaction) -> tuple[dict[str, Checkpoint], int]:
-    """Return every projection's checkpoint, and that of a projection that shows all events."""
-    sql = CHECKPOINTS_AND_COMPLETE.format(complete=tx.engine.complete_checkpoint)
-    rows = tx.all(sql)
-    found = {name: Checkpoint(version, position) for name, version, position, _ in rows}
-    return found, rows[0][3] if rows else complete_checkpoint(tx)
+def _stale(projection: Projection, stored: Checkpoint | None) -> StaleProjectionError:
+    """Return the error for a projection whose tables do not show all events."""
+    if stored is None or stored.version <= projection.version:
+        return StaleProjectionError(projection=projection.name)
+    return NewerProjectionError(
+        projection=projection.name,
+        found=stored.version,
+        known=projection.version,
+        is_built_in=type(projection).__module__.startswith("agents_eventlog."),
+    )

@@ -17,9 +17,6 @@ from agents_eventlog.eventlog import _logging
 from agents_eventlog.eventlog.appender import complete_checkpoint, read_events
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
-from agents_eventlog.eventlog.errors import (
-    ProjectionError,
-)
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.reader import event_counts
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
@@ -92,17 +89,27 @@ def replay(
     """
     if check:
         return _check(log_.store, projections, on_progress, on_difference)
-    return rebuild(log_.store, projections, on_progress)
+    return rebuild(log_.store, projections, on_progress, drop_others=True)
 
 
 def rebuild(
-    store: Store, projections: Sequence[Projection], on_progress: OnProgress | None = None
+    store: Store,
+    projections: Sequence[Projection],
+    on_progress: OnProgress | None = None,
+    *,
+    drop_others: bool = False,
 ) -> list[ReplayResult]:
-    """Build projections beside the live tables and swap them in."""
+    """
+    Build projections beside the live tables and swap them in.
+
+    drop_others: drop the tables of other versions; programs that use these build them again.
+    """
     started = time.monotonic()
     with store.engine.scratch_file(store) as path, store.engine.scratch(path) as scratch:
         cursor = _build(store, scratch, projections, on_progress)
-        store.swap(path, lambda tx: _swap_in(tx, scratch, projections, cursor))
+        store.swap(
+            path, lambda tx: _swap_in(tx, scratch, projections, cursor, drop_others=drop_others)
+        )
         counts = [
             ReplayResult(projection.name, table.name, _count(scratch, table), 0)
             for projection in projections
@@ -167,18 +174,26 @@ def _apply(
 
 
 def _swap_in(
-    tx: Transaction, scratch: Transaction, projections: Sequence[Projection], cursor: Cursor
+    tx: Transaction,
+    scratch: Transaction,
+    projections: Sequence[Projection],
+    cursor: Cursor,
+    *,
+    drop_others: bool,
 ) -> None:
     """Apply events appended meanwhile, then replace the live tables by the scratch tables."""
     tx.engine.lock_projections(tx)
     _apply_rest(tx, scratch, projections, cursor)
+    if drop_others:
+        for projection in projections:
+            found = build.checkpoints(tx).get(projection.name)
+            if found is not None and found.version != projection.version:
+                build.drop_tables(tx, projection.name)
+        build.drop_other_versions(tx, [projection.name for projection in projections])
+    build.use_own_tables(tx, projections)
     for projection in projections:
         found = build.checkpoints(tx).get(projection.name)
-        if found is not None and found.version > projection.version:
-            raise ProjectionError(
-                f"projection {projection.name!r} was replayed by a newer program meanwhile"
-            )
-        build.create_tables(tx, projection, replace=found is not None)
+        build.create_tables(tx, projection, replaced=found)
         for table in tables(tx.engine, projection):
             tx.engine.copy_from_scratch(tx, scratch, table)
         build.set_checkpoint(tx, projection, complete_checkpoint(tx))
@@ -197,6 +212,7 @@ def _check(
         cursor = _build(store, scratch, projections, on_progress)
 
         def compare(tx: Transaction) -> list[ReplayResult]:
+            build.use_own_tables(tx, projections)
             _apply_rest(tx, scratch, projections, cursor)
             return [
                 _compared(tx, scratch, projection, table, on_difference)
@@ -226,7 +242,7 @@ def _differing(
     tx: Transaction, scratch: Transaction, table: Table
 ) -> Iterator[tuple[tuple[Any, ...], Row | None, Row | None]]:
     """Walk both tables in the order of their keys, side by side."""
-    missing = table.name not in tx.engine.table_names(tx)
+    missing = tx.name_of(table.name) not in tx.engine.table_names(tx)
     live_rows: Iterator[Row] = iter(()) if missing else _rows(tx, table)
     places = [table.columns.index(column) for column in table.key]
 

@@ -26,12 +26,13 @@ PUBLIC = {
         ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
-        Key KeyDatabase KeyFile Keys LogKeys
+        Key KeyCounts KeyDatabase KeyEpoch KeyFile Keys LogKeys
         MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
         Transaction
         TurnRedone TurnUndone
         UsageCorrected UsageCorrection UsageRecorded Verification append configure errors export_lines
         generate_root_key import_lines recording
+        Consistency ProvenSession SignedHead SigningKey check_consistency check_proof generate_signing_key
     """,
     "agents_eventlog.projections": """
         Conversations Difference ErasureResult Progress Projection Projections ReplayResult Search

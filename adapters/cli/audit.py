@@ -267,7 +267,7 @@ class _View:
                 row.append_text(_column(recorded.session_id, 14))
             row.append_text(_column(recorded.branch_id or "", 12, style="cyan"))
             words = line(described, full=self.full) if len(group) == 1 else _turn(group)
-            words.append_text(_bound(recorded, with_trace=self._with_traces))
+            words.append_text(bound(recorded, with_trace=self._with_traces))
             rows.append(terminal.folded(self._out, row, words))
         self._out.print(Text("\n").join(rows), soft_wrap=True)
 
@@ -348,7 +348,7 @@ def _item(item: ItemTold, *, full: bool) -> Text:
     return words
 
 
-def _bound(recorded: RecordedEvent, *, with_trace: bool) -> Text:
+def bound(recorded: RecordedEvent, *, with_trace: bool) -> Text:
     """Return the actor of an event, and its trace id if it is wanted."""
     words = Text()
     for name, label in (("actor", "by"), ("trace_id", "trace")):

@@ -6,7 +6,8 @@ fork_turn: the last shared turn, last_item: [position, index] of the last item s
 own_items, turns, first_words: of the first user message after the fork, created_at, last_used_at, is_live,
 is_current, ended: "deleted" or "cleared", ended_at, last_version: of the session, in which it existed), in
 the order of creation; with ``--turns`` followed by ``turn`` for each turn after its fork (branch_id, turn,
-position, index, first_words, time, items, tools, removed: null or how it was removed).
+position, index, first_words, withheld: null or why they cannot be read, time, items, tools, removed: null
+or how it was removed).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import show, terminal
 from agents_eventlog.adapters.conversations import outline, summary, timestamps
 from agents_eventlog.adapters.conversations.branches import Branch, branches
 from agents_eventlog.adapters.conversations.printable import printable
@@ -51,7 +52,7 @@ def run(
         for branch in shown:
             terminal.print_json(branch.document(session))
             for turn in turns.get(branch.branch_id, ()):
-                terminal.print_json({"kind": "turn", "branch_id": branch.branch_id, **turn})
+                terminal.print_json(outline.document(branch.branch_id, turn))
         return
     out = terminal.console()
     out.print(_tree(session, shown, found, turns))
@@ -96,11 +97,7 @@ def _tree(
 
 
 def _turn(turn: OutlineTurn) -> Text:
-    words = "(erased)" if turn["first_words"] is None else turn["first_words"]
-    text = Text(f"{turn['turn']}  ", style="dim").append(printable(words), style="not dim")
-    if turn["removed"] is not None:
-        text.append(f"  {turn['removed']}", style="red")
-    return text
+    return Text(f"{turn['turn']}  ", style="dim").append_text(show.words(turn))
 
 
 def _nearest(branch: Branch, by_id: Mapping[str, Branch], nodes: Mapping[str, Tree]) -> str | None:

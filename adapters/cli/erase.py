@@ -2,7 +2,7 @@
 ``eventlog erase``: erase content permanently, or only show what that would do.
 
 The document of ``--json``: ``erased`` (sessions, events, payload_bytes, kept_items, is_complete,
-forks, dry_run).
+forks, keys, keys_left, dry_run).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Selection(NamedTuple):
     older_than: timedelta | None
     popped: bool
     reason: str | None
+    shred_only: bool
 
 
 def selection(
@@ -49,6 +50,7 @@ def selection(
     older_than: str | None,
     popped: bool,
     reason: str | None,
+    shred_only: bool,
 ) -> Selection:
     """Return the selected content; exit with USAGE unless exactly one option selects it."""
     chosen = (session_id is not None, user_id is not None, deleted, popped)
@@ -59,11 +61,13 @@ def selection(
         )
     if older_than is not None and not deleted:
         terminal.fail(terminal.ExitCode.USAGE, "--older-than requires --deleted")
+    if shred_only and popped:
+        terminal.fail(terminal.ExitCode.USAGE, "--shred-only cannot be combined with --popped")
     try:
         age = None if older_than is None else timestamps.duration(older_than)
     except ValueError as error:
         terminal.fail(terminal.ExitCode.USAGE, error)
-    return Selection(session_id, user_id, deleted, age, popped, reason)
+    return Selection(session_id, user_id, deleted, age, popped, reason, shred_only)
 
 
 def run(
@@ -81,11 +85,11 @@ async def _erase(
 ) -> bool:
     would = await log.erase(**selected._asdict(), dry_run=True)
     if dry_run:
-        print_erased(would, dry_run=True, as_json=as_json)
+        print_erased(would, dry_run=True, as_json=as_json, shred_only=selected.shred_only)
         return True
     with _progress(would.events, shown=not as_json) as on_progress:
         erased = await log.erase(**selected._asdict(), on_progress=on_progress)
-    print_erased(erased, dry_run=False, as_json=as_json)
+    print_erased(erased, dry_run=False, as_json=as_json, shred_only=selected.shred_only)
     return erased.is_complete
 
 
@@ -95,15 +99,22 @@ def _amount(erased: ErasureResult) -> str:
     return f"the content of {events} ({erased.payload_bytes:,} bytes) in {sessions}"
 
 
-def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None:
+def print_erased(
+    erased: ErasureResult, *, dry_run: bool, as_json: bool, shred_only: bool = False
+) -> None:
     """Print the result of an erasure."""
     if as_json:
         terminal.print_json({"kind": "erased", **erased._asdict(), "dry_run": dry_run})
         return
     out = terminal.console()
-    verb = "would erase" if dry_run else "erased"
+    verbs = ("would shred", "shredded") if shred_only else ("would erase", "erased")
+    verb = verbs[0 if dry_run else 1]
     outcome = f"{verb} {_amount(erased)}" if erased.sessions else "nothing to erase"
     out.print(Text(outcome), soft_wrap=True)
+    if erased.keys:
+        destroyed = "would destroy" if dry_run else "destroyed"
+        keys = summary.counted(erased.keys, "key")
+        out.print(Text(f"{destroyed} {keys}: no copy of the log can be read with them"))
     if erased.forks:
         names = ", ".join(map(repr, erased.forks))
         shown = f"placeholders take the place of the erased items in the forks {names}"
@@ -119,7 +130,11 @@ def print_erased(erased: ErasureResult, *, dry_run: bool, as_json: bool) -> None
         out.print(Text(kept), soft_wrap=True)
     if dry_run and erased.sessions:
         out.print(Text("nothing was erased: pass --yes to erase", style="dim"), soft_wrap=True)
-    if not erased.is_complete:
+    if erased.keys_left:
+        left = summary.counted(erased.keys_left, "key")
+        text = f"{left} still to be destroyed: run this command again with EVENTLOG_KEYS"
+        out.print(Text(text, style="bold red"), soft_wrap=True)
+    elif not erased.is_complete:
         _print_incomplete(out)
 
 

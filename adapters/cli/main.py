@@ -21,10 +21,12 @@ from agents_eventlog.adapters.cli.options import (
     AsJson,
     Database,
     DryRun,
+    EarlierHead,
     Reason,
     Removed,
     Session,
     SessionId,
+    SignedHead,
     Since,
     Tz,
     Until,
@@ -176,6 +178,98 @@ def verify(
     from agents_eventlog.adapters.cli import verify
 
     return verify.run(db, expect_head=expect_head, after=after, only_head=head, as_json=as_json)
+
+
+@_command(MAINTAIN)
+def sign(
+    db: Database,
+    key: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Signing key of the log, from `keys init-signing`."),
+    ],
+    earlier: EarlierHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Sign the head of a log, to publish it or keep it elsewhere.
+
+    The signed head is a C2SP checkpoint: the number of events, and the root of a Merkle tree over their
+    digests. It proves single sessions with [bold]prove[/bold]. One key is for one log.
+
+    Exits with 1 if the log no longer contains the earlier head; then nothing is signed.
+
+    Example: [bold]eventlog sign conversations.db --key sign.key > head.note[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.sign(db, key, earlier=earlier, as_json=as_json)
+
+
+@_command(MAINTAIN)
+def prove(
+    db: Database,
+    session: Session = None,
+    with_key: Annotated[
+        bool,
+        typer.Option("--with-key", help="Add the session's keys, which open its sealed contents."),
+    ] = False,
+    earlier: EarlierHead = None,
+    signed: SignedHead = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Prove that a session's events are in a signed log, without showing any other session.
+
+    With [bold]--earlier[/bold] and without a session, prove that the log only grew since an earlier signed
+    head. Without [bold]--signed[/bold], the proof is for the end of the log: sign it before another event
+    is appended.
+
+    Exits with 1 if the log does not contain a head.
+
+    --json: the proof, which is one JSON document in any case.
+
+    Example: [bold]eventlog prove conversations.db -s support-42 --signed head.note > proof.json[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.prove(
+        db,
+        session_id=session,
+        earlier=earlier,
+        signed=signed,
+        with_key=with_key,
+        as_json=as_json,
+    )
+
+
+@_command(MAINTAIN)
+def check(
+    proof: Annotated[Path, typer.Argument(metavar="PROOF", help="File with a proof.")],
+    signed: SignedHead = None,
+    public_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Public key of the log, from its owner."),
+    ] = None,
+    earlier: EarlierHead = None,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Check a proof against a signed head, without the log, and show the events.
+
+    Get the public key from the owner of the log, not together with the proof. A proof of consistency also
+    needs [bold]--earlier[/bold].
+
+    Exits with 1 if the proof does not hold, and says why.
+
+    Example: [bold]eventlog check proof.json --signed head.note --public-key KEY[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    if signed is None or public_key is None:
+        terminal.fail(ExitCode.USAGE, "expected both --signed and --public-key")
+    return proofs.check(
+        proof, signed=signed, earlier=earlier, public_key=public_key, as_json=as_json
+    )
 
 
 @_command(INSPECT)
@@ -1010,6 +1104,12 @@ def erase(
         bool,
         typer.Option("--popped", help="Erase removed items, and replaced user ids and metadata."),
     ] = False,
+    shred_only: Annotated[
+        bool,
+        typer.Option(
+            "--shred-only", help="Only destroy the keys of a sealed log; do not rewrite the file."
+        ),
+    ] = False,
     reason: Reason = None,
     actor: Actor = None,
     yes: Yes = False,
@@ -1022,9 +1122,14 @@ def erase(
     Without [bold]--yes[/bold], nothing changes. Positions, digests and usage stay. The log records who
     erased what, when and why. Writers wait while the file is rewritten at the end.
 
-    Exits with 1 if another process prevented rewriting the file; run it again later.
+    In a sealed log, the keys of the erased sessions are destroyed, so that no copy of the log can be read
+    with them. [bold]--shred-only[/bold] destroys only the keys, which takes milliseconds in any log.
 
-    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, dry_run.
+    Exits with 1 if another process prevented rewriting the file, or if a sealed log's keys were not given;
+    run it again later, with keys.
+
+    --json: kind ("erased"), sessions, events, payload_bytes, kept_items, is_complete, forks, keys,
+    keys_left, dry_run.
 
     Example: [bold]eventlog erase conversations.db --deleted --older-than 30d --yes[/bold]
     """
@@ -1032,7 +1137,13 @@ def erase(
 
     terminal.check_dry_run(yes=yes, dry_run=dry_run)
     selection = erase.selection(
-        session, user, deleted=deleted, older_than=older_than, popped=popped, reason=reason
+        session,
+        user,
+        deleted=deleted,
+        older_than=older_than,
+        popped=popped,
+        reason=reason,
+        shred_only=shred_only,
     )
     return erase.run(db, selection, actor=actor, dry_run=not yes, as_json=as_json)
 
@@ -1123,7 +1234,8 @@ keys_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Create the key file of sealed logs.\n\nExample: [bold]eventlog keys init keys.db[/bold]",
+    help="Create and maintain the key file of sealed logs, and keys that sign heads.\n\n"
+    "Example: [bold]eventlog keys init keys.db[/bold]",
 )
 app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
@@ -1150,6 +1262,102 @@ def keys_init(
     from agents_eventlog.adapters.cli import keys
 
     keys.init(path, has_root=not no_root, as_json=as_json)
+
+
+KeyFilePath = Annotated[Path, typer.Argument(metavar="FILE", help="Key file.")]
+
+
+@keys_app.command("list")
+def keys_list(
+    path: KeyFilePath,
+    db: Annotated[
+        Path | None, typer.Argument(metavar="[DB]", help="Log whose sessions' keys to list.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List what a key file has: epochs, and the numbers of unused, used and destroyed keys of each log.
+
+    With DB, also the keys of its sessions: only the log knows whose they are. Needs no root key.
+
+    --json: kind ("epoch"), epoch, root_id, created_at, keys; ("log"), log_id, sealed_from, unused, used,
+    destroyed; ("session"), session_id, key_id, contents, state, destroyed_at.
+
+    Example: [bold]eventlog keys list keys.db conversations.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import keys
+
+    keys.list_keys(path, db, as_json=as_json)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    path: KeyFilePath,
+    new_root: Annotated[
+        bool, typer.Option("--new-root", help="Make a new root key, and print it once.")
+    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Wrap all keys of a key file with a new key, and destroy the old one.
+
+    Without [bold]--yes[/bold], nothing changes. EVENTLOG_KEY has the present root key. With
+    [bold]--new-root[/bold], older copies of the file open with the old root key only: destroy it to make
+    them useless. Programs need the new one when they start again.
+
+    --json: kind ("rotated"), path, root_id, root_key, keys, dry_run.
+
+    Example: [bold]eventlog keys rotate keys.db --new-root --yes[/bold]
+    """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
+    from agents_eventlog.adapters.cli import keys
+
+    keys.rotate(path, new_root=new_root, yes=yes, as_json=as_json)
+
+
+@keys_app.command("check")
+def keys_check(db: Database, as_json: AsJson = False) -> bool:
+    """
+    Open every content of a sealed log with the keys in EVENTLOG_KEYS.
+
+    Exits with 1 if one does not open, except those whose key the log records as destroyed.
+
+    --json: kind ("finding"), session_id, position, problem; ("keys_checked"), opened, shredded, plaintext,
+    findings, ok.
+
+    Example: [bold]eventlog keys check conversations.db[/bold]
+    """
+    from agents_eventlog.adapters.cli import keys
+
+    return keys.check(db, as_json=as_json)
+
+
+@keys_app.command("init-signing")
+def keys_init_signing(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="New file for the signing key.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the log in its signed heads. [dim]\\[default: a random one][/dim]",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Create the key that signs the heads of one log, and print the public key that checks them.
+
+    Keep the file apart from the log: a writer of the log who has it, too, can sign another history.
+
+    --json: kind ("signing_key"), path, name, public_key.
+
+    Example: [bold]eventlog keys init-signing sign.key --name example.com/support[/bold]
+    """
+    from agents_eventlog.adapters.cli import proofs
+
+    proofs.init_signing(path, name, as_json=as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,6 +48,16 @@ Session = Annotated[
 User = Annotated[
     str | None, typer.Option("--user", "-u", metavar="ID", help="Only this user's sessions.")
 ]
+SignedHead = Annotated[
+    Path | None,
+    typer.Option(metavar="HEAD", help="File with the signed head of the proof."),
+]
+EarlierHead = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="HEAD", help="File with an earlier signed head, which the log must still contain."
+    ),
+]
 Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Start time: ISO 8601, a day, yesterday, 30d (ago)."),

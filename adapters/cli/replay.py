@@ -19,7 +19,7 @@ from rich.text import Text
 from agents_eventlog import projections
 from agents_eventlog.adapters.cli import terminal
 from agents_eventlog.adapters.conversations.printable import printable
-from agents_eventlog.projections import Difference, Progress, ReplayResult
+from agents_eventlog.projections import Difference, Progress, ReplayResult, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +46,8 @@ def run(path: Path, names: Sequence[str], *, check: bool, as_json: bool) -> bool
         tables = projections.replay(
             log, selected, check=check, on_progress=bar.show, on_difference=differs
         )
+        if not check and not names:
+            log.store.write_sync(build.drop_other_versions)
     print_tables(out, tables, check=check, as_json=as_json)
     return not any(table.differences for table in tables)
 

@@ -5,8 +5,8 @@ Documents of ``--json``, one per line: first ``conversation`` (session_id, branc
 is_erased, items, turns, beside_version: null or the one to compare with), then ``item`` (number, turn,
 position, index, type, occurred_at, item: null if it cannot be read, is_erased, withheld: null, "erased",
 "sealed" without keys, or "shredded") in order; with ``--turns`` instead
-``turn`` (turn, occurred_at, user, items, tools); with ``--diff`` instead ``removed`` and ``added``, with
-the fields of ``item``. Items are complete here; the output for people cuts long ones.
+``turn`` with the fields that ``branches --turns`` has; with ``--diff`` instead ``removed`` and ``added``,
+with the fields of ``item``. Items are complete here; the output for people cuts long ones.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from agents_eventlog.adapters.conversations.conversation import (
     Conversation,
     Entry,
     Unreadable,
-    by_turn,
     changes,
     conversation,
     documents,
     said,
+    turns_of,
 )
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog.errors import ConversationError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from agents_eventlog.adapters.conversations.outline import OutlineTurn
     from agents_eventlog.eventlog.storage.transaction import Transaction
     from agents_eventlog.projections.conversations.as_of import AsOf
 
@@ -78,26 +79,29 @@ def run(
     with terminal.opened(path, read_only=True) as log:
         session = terminal.session_of(log, session_id)
 
-        def unit(tx: Transaction) -> tuple[Conversation, Conversation | None]:
+        def unit(
+            tx: Transaction,
+        ) -> tuple[Conversation, Conversation | None, list[OutlineTurn] | None]:
             shown = conversation(tx, session, branch_id, when)
             if earlier is None:
-                return shown, None
-            return shown, conversation(tx, session, shown.branch_id, earlier, may_lack=True)
+                return shown, None, turns_of(tx, shown) if turns else None
+            before = conversation(tx, session, shown.branch_id, earlier, may_lack=True)
+            return shown, before, None
 
         try:
-            shown, before = log.store.read_sync(unit)
+            shown, before, outlined = log.store.read_sync(unit)
         except ConversationError as error:
             terminal.fail(terminal.ExitCode.USAGE, error)
     if as_json:
-        for document in documents(shown, before, turns=turns):
+        for document in documents(shown, before, outlined):
             terminal.print_json(document)
         return
     out = terminal.console()
     _print_heading(out, shown, before)
     if before is not None:
         _print_difference(out, shown, before)
-    elif turns:
-        _print_turns(out, shown)
+    elif outlined is not None:
+        _print_turns(out, outlined)
     else:
         _print_entries(out, [("", "", entry) for entry in shown.entries])
 
@@ -183,17 +187,23 @@ def _print_difference(out: Console, shown: Conversation, before: Conversation) -
     out.print(Text(f"{summary.counted(same, 'item')} the same", style="dim"))
 
 
-def _print_turns(out: Console, shown: Conversation) -> None:
-    rows = []
-    for turn in by_turn(shown.entries):
-        opening = "" if turn.opening is None else said_by(turn.opening)[1]
-        cells = (
-            str(turn.number),
-            timestamps.minute(turn.entries[0].occurred_at),
-            printable(summary.shortened(opening)),
-            f"{len(turn.entries):,}",
-            printable(", ".join(turn.tools)),
-        )
-        rows.append([Text(cell) for cell in cells])
+def words(turn: OutlineTurn) -> Text:
+    """Return the first words of a turn of an outline, and how it was removed."""
+    withheld = f"({turn['withheld']})" if turn["withheld"] else ""
+    text = Text(printable(turn["first_words"] or withheld))
+    return text.append(f"  {turn['removed']}", style="red") if turn["removed"] else text
+
+
+def _print_turns(out: Console, turns: Sequence[OutlineTurn]) -> None:
+    rows = [
+        [
+            Text(str(turn["turn"])),
+            Text(timestamps.minute(timestamps.instant(turn["time"]))),
+            words(turn),
+            Text(f"{turn['items']:,}"),
+            Text(printable(", ".join(turn["tools"]))),
+        ]
+        for turn in turns
+    ]
     table = layout.table(TURN_COLUMNS, rows, width=terminal.table_width(out))
     out.print(table, soft_wrap=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from agents_eventlog.adapters.conversations import summary, timestamps
-from agents_eventlog.eventlog import item_kind
+from agents_eventlog.adapters.conversations import outline, summary, timestamps
+from agents_eventlog.adapters.conversations.outline import OutlineTurn
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.errors import BranchNotFoundError, StaleProjectionError
@@ -133,23 +133,32 @@ def _is_fresh(tx: Transaction) -> bool:
 
 
 def documents(
-    shown: Conversation, before: Conversation | None = None, *, turns: bool = False
+    shown: Conversation,
+    before: Conversation | None = None,
+    turns: Sequence[OutlineTurn] | None = None,
 ) -> Iterator[dict[str, JSON]]:
     """
     Yield the documents of ``eventlog show``.
 
-    before: the conversation to compare with. turns: one document for each turn instead of each item.
+    before: the conversation to compare with. turns: the outline to print instead of the items.
     """
     yield {**shown.document(), "beside_version": None if before is None else before.version}
     if before is not None:
         for kind, entry in changes(shown, before):
             yield entry.document(kind)
-    elif turns:
-        for turn in by_turn(shown.entries):
-            yield turn.document()
+    elif turns is not None:
+        for turn in turns:
+            yield outline.document(shown.branch_id, turn)
     else:
         for entry in shown.entries:
             yield entry.document("item")
+
+
+def turns_of(tx: Transaction, shown: Conversation) -> list[OutlineTurn]:
+    """Return the outline of a conversation; a deleted session has none."""
+    if shown.is_deleted:
+        return []
+    return outline.rows_at(tx, shown.session_id, shown.branch_id, shown.version)
 
 
 def changes(shown: Conversation, before: Conversation) -> list[tuple[str, Entry]]:
@@ -167,33 +176,6 @@ class Turn(NamedTuple):
 
     number: int
     entries: list[Entry]
-
-    @property
-    def opening(self) -> Entry | None:
-        """The user item that opens it, if it has one."""
-        first = self.entries[0]
-        return first if first.type == item_kind.USER else None
-
-    @property
-    def tools(self) -> list[str]:
-        """The tools that it called, each once."""
-        names = (
-            entry.tool_name
-            for entry in self.entries
-            if entry.tool_name and not entry.type.endswith("_output")
-        )
-        return list(dict.fromkeys(names))
-
-    def document(self) -> dict[str, JSON]:
-        """Return the turn for programs."""
-        return {
-            "kind": "turn",
-            "turn": self.number,
-            "occurred_at": timestamps.iso(self.entries[0].occurred_at),
-            "user": None if self.opening is None else self.opening.document("item")["item"],
-            "items": len(self.entries),
-            "tools": self.tools,
-        }
 
 
 def by_turn(entries: Iterable[Entry]) -> list[Turn]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from agents_eventlog.adapters.conversations import doctor_checks, timestamps
+from agents_eventlog.adapters.conversations import doctor_checks, key_checks, timestamps
 from agents_eventlog.eventlog import EventLog, leases, payloads
 from agents_eventlog.eventlog.appender import read_head
 from agents_eventlog.eventlog.events import JSON
@@ -73,6 +73,7 @@ def _problems(log: EventLog) -> list[Problem]:
         ("sessions", doctor_checks.of_sessions),
         ("the SDK's tables", partial(doctor_checks.of_sdk_tables, path=log.path)),
         ("erasing", doctor_checks.of_erasing),
+        ("keys", partial(key_checks.of_keys, path=log.path)),
     )
     for subject, check in in_log:
 

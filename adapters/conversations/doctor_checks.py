@@ -38,14 +38,16 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     """Return the projections that can be compared with a replay, and the problems found."""
     wanted: list[Projection] = []
     problems: list[str] = []
+    known = projections.kept(tx).by_name
+    build.use_own_tables(tx, known.values())
     head = complete_checkpoint(tx)
     built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
-    for name, projection in projections.kept(tx).by_name.items():
+    for name, projection in known.items():
         checkpoint = built.get(name)
         if checkpoint is None:
             # Not built yet, which is fine; but tables without a checkpoint cannot be explained.
-            if present & set(names_of(tx.engine, projection)):
+            if present & {tx.name_of(table) for table in names_of(tx.engine, projection)}:
                 problems.append(f"projection {name!r} has tables, but no checkpoint")
             continue
         if checkpoint.version != projection.version:
@@ -90,12 +92,22 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
             )
             continue
         for table in names_of(tx.engine, projection):
-            if table not in present:
+            if tx.name_of(table) not in present:
                 yield Problem(
                     "projections",
                     f"the table {table!r} of projection {name!r} is missing",
                     "run `eventlog replay`",
                 )
+
+    for name, checkpoint in build.stored_checkpoints(tx).items():
+        if (projection_name := build.plain_name(name)) != name:
+            yield Problem(
+                "projections",
+                f"tables of version {checkpoint.version} of projection {projection_name!r} are kept for "
+                "programs that use it",
+                "run `eventlog replay` when none of them runs any more",
+                is_note=True,
+            )
 
 
 def of_erasing(tx: Transaction) -> Iterator[Problem]:

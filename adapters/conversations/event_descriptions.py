@@ -279,9 +279,12 @@ def _corrected(event: UsageCorrected, _facts: Effect) -> str:
 
 def _erased(event: ContentErased, _facts: Effect) -> str:
     because = f": {event.reason}" if event.reason else ""
+    if event.key_ids and not event.positions:
+        return f"destroyed the key of the session{because}"
     whole = "the session, " if event.is_whole else ""
     count = summary.counted(len(event.positions), "event")
-    return f"erased {whole}the content of {count}{because}"
+    keys = f", and destroyed {summary.counted(len(event.key_ids), 'key')}" if event.key_ids else ""
+    return f"erased {whole}the content of {count}{keys}{because}"
 
 
 def _imported(event: HistoryImported, _facts: Effect) -> str:

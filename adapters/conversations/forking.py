@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from agents_eventlog.adapters.conversations import commands
 from agents_eventlog.adapters.conversations.commands import SessionContext
-from agents_eventlog.eventlog import codec
+from agents_eventlog.eventlog import codec, reader
 from agents_eventlog.eventlog.appender import append, append_all, session_version
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
@@ -17,16 +17,20 @@ from agents_eventlog.eventlog.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
-from agents_eventlog.eventlog.events import JSON, ForkCreated, ForkedItems, SessionForked
+from agents_eventlog.eventlog.events import JSON, Event, ForkCreated, ForkedItems, SessionForked
 from agents_eventlog.eventlog.item_kind import ItemKind, smallest
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import labels as labels_of
 from agents_eventlog.projections.conversations import queries as conversation_queries
 from agents_eventlog.projections.conversations.builder import MAIN
+from agents_eventlog.projections.conversations.paths import Paths
 
 MAX_EVENT_ITEMS: Final = 1_000
 """Maximum number of items that one event of a fork refers to."""
+
+MAX_LINKS: Final = 10
+"""Maximum number of forks that ``links`` returns."""
 
 
 class Fork(TypedDict):
@@ -41,6 +45,42 @@ class Fork(TypedDict):
     from_branch_id: str
     items: int
     turns: int
+
+
+class ForkLinks(NamedTuple):
+    """
+    Where a session was forked from, and the sessions that were forked from it.
+
+    source: the session and branch that it began with; None for a session that was not forked.
+    forks: the newest ones, each with the branch that was forked and the session's version.
+    more: how many older forks are not among ``forks``.
+    """
+
+    source: tuple[str, str] | None
+    forks: list[tuple[str, str, int]]
+    more: int
+
+
+def links(tx: Transaction, paths: Paths, version: int) -> ForkLinks:
+    """Return the forks that a session has to do with, at a version."""
+    changes = list(enumerate(paths.changes[:version], 1))
+    made = [each for each in changes if each[1].type == ForkCreated.type_name()]
+    found: list[tuple[str, str, int]] = []
+    for number, change in made[: -MAX_LINKS - 1 : -1]:
+        match _event(tx, change.position):
+            case ForkCreated(session_id=session_id, branch_id=branch_id):
+                found.append((session_id, branch_id, number))
+    source = None
+    if changes and changes[0][1].type == SessionForked.type_name():
+        match _event(tx, changes[0][1].position):
+            case SessionForked(from_session_id=session_id, from_branch_id=branch_id):
+                source = session_id, branch_id
+    return ForkLinks(source, found, max(0, len(made) - MAX_LINKS))
+
+
+def _event(tx: Transaction, position: int) -> Event | None:
+    recorded = reader.event_at(tx, position)
+    return None if recorded is None else recorded.event
 
 
 def fork(

@@ -465,6 +465,7 @@ class ConversationLog(EventLog):
         popped: bool = False,
         reason: str | None = None,
         dry_run: bool = False,
+        shred_only: bool = False,
         on_progress: OnProgress | None = None,
     ) -> ErasureResult:
         """
@@ -480,13 +481,18 @@ class ConversationLog(EventLog):
 
         reason: recorded in the log.
         dry_run: return what would be erased, without writing.
+        shred_only: only destroy the keys of these sessions: their contents cannot be read any more, in this
+            log or any copy of it, but their ciphertexts stay. Only in a sealed log, opened with keys.
         on_progress: called after each step with the result so far.
+
+        In a sealed log, the keys that seal nothing else are destroyed, so that no copy of the log can be
+        read with them. If it was opened without keys, the next opening with keys destroys them.
 
         Positions, digests, usage, and the number and types of items stay; a random pseudonym replaces the
         user id of an erased session, which cannot be restored. In a file that was migrated from the SDK's
         class, the same contents are deleted from the SDK's tables. At the end the file is rewritten, and
         writers wait for it. Raises SessionNotFoundError, and ValueError for another combination of
-        parameters.
+        parameters; with ``shred_only`` also KeysMissingError, and KeysError for contents in plaintext.
         """
         chosen = (session_id is not None, user_id is not None, deleted, popped)
         if sum(chosen) != 1:
@@ -495,6 +501,8 @@ class ConversationLog(EventLog):
             )
         if older_than is not None and not deleted:
             raise ValueError("invalid older_than: expected it only with deleted=True")
+        if popped and shred_only:
+            raise ValueError("invalid shred_only: expected False with popped=True")
         scope: Scope = PoppedItems()
         if session_id is not None:
             scope = SessionScope(session_id)
@@ -509,6 +517,7 @@ class ConversationLog(EventLog):
             scope,
             reason=reason,
             dry_run=dry_run,
+            shred_only=shred_only,
             on_progress=on_progress,
             forget=sdk_tables.forget,
         )

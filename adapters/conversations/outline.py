@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.adapters.conversations.event_descriptions import HOW
 from agents_eventlog.eventlog import codec, item_kind
+from agents_eventlog.eventlog.cipher.envelope import Withheld
 from agents_eventlog.eventlog.errors import (
     BranchNotFoundError,
     InvalidQueryError,
@@ -28,7 +29,8 @@ class OutlineTurn(TypedDict):
     A turn of a branch.
 
     position, index: of the user item that opens it; None before the first user item.
-    first_words: of that item; None if its content was erased, or there is no such item.
+    first_words: of that item; None if its content cannot be read, or there is no such item.
+    withheld: why its content cannot be read: "erased", "sealed" without keys, or "shredded".
     time: of its first item, ISO 8601 in UTC.
     items: the number of its items. tools: the tools that it called, each once.
     removed: "popped", "undone", "replaced", "deleted" or "cleared" if the branch does not have the turn any
@@ -39,6 +41,7 @@ class OutlineTurn(TypedDict):
     position: int | None
     index: int | None
     first_words: str | None
+    withheld: Withheld | None
     time: str
     items: int
     tools: list[str]
@@ -169,11 +172,13 @@ def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
     kinds = [node.kind for node in nodes if node.kind is not None]
     tools = [kind.tool_name for kind in kinds if kind.is_tool_call and kind.tool_name]
     removed = turn.removed_at
+    words, withheld = first_words(tx, turn.opening)
     return OutlineTurn(
         turn=turn.number,
         position=None if turn.opening is None else turn.opening.position,
         index=None if turn.opening is None else turn.opening.index,
-        first_words=first_words(tx, turn.opening),
+        first_words=words,
+        withheld=withheld,
         time=timestamps.iso(paths.changes[nodes[0].version - 1].occurred_at),
         items=len(nodes),
         tools=list(dict.fromkeys(tools)),
@@ -181,12 +186,27 @@ def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
     )
 
 
-def first_words(tx: Transaction, ref: ItemRef | None) -> str | None:
-    """Return the beginning of a user item, on one line; None without one, or if it cannot be read."""
+def first_words(tx: Transaction, ref: ItemRef | None) -> tuple[str | None, Withheld | None]:
+    """Return the beginning of a user item, on one line, or why it cannot be read; Nones without one."""
     if ref is None:
-        return None
-    item: JSON = conversation_queries.item(tx, ref, instead=lambda _: None)
-    return summary.shortened(summary.content(item)) if isinstance(item, Mapping) else None
+        return None, None
+    found: list[Withheld] = []
+    item: JSON = conversation_queries.item(tx, ref, instead=found.append)
+    if isinstance(item, Mapping):
+        return summary.shortened(summary.content(item)), None
+    return None, found[0] if found else None
+
+
+def rows_at(tx: Transaction, session_id: str, branch_id: str, version: int) -> list[OutlineTurn]:
+    """Return the whole outline of a branch at a version."""
+    paths = Paths.read(tx, session_id)
+    last = paths.lifelines(branch_id).last_turn(version)
+    return rows(tx, paths, branch_id, version, range(last + 1))
+
+
+def document(branch_id: str, turn: OutlineTurn) -> dict[str, Any]:
+    """Return a turn of a branch for programs."""
+    return {"kind": "turn", "branch_id": branch_id, **turn}
 
 
 async def outline(

@@ -134,6 +134,16 @@ def all_of(pair: TablePair) -> set[str]:
     return {STRUCTURE, USAGE, RESERVATIONS, CLEARINGS, *pair}
 
 
+def messages(tx: Transaction) -> int:
+    """Return the number of messages that the SDK's tables of a migrated file hold."""
+    text = get_property(tx, SDK_TABLES)
+    table = None if text is None else TablePair(*json.loads(text)).messages
+    if table is None or table not in tx.engine.table_names(tx):
+        return 0
+    row = tx.one(f"SELECT COUNT(*) FROM {quoted(table)}")
+    return 0 if row is None else int(row[0])
+
+
 def not_migrated(tx: Transaction, messages_table: str) -> int:
     """Return the number of messages that were added to the SDK's table after the migration."""
     if not tx.one("SELECT 1 FROM pragma_table_info(?) WHERE name = 'id'", (messages_table,)):

@@ -40,7 +40,7 @@ _DATA_URL: Final = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,", re.
 
 class Part(NamedTuple):
     """
-    A part of a message: "text", "image" (``text`` is its address), or "note".
+    A part of a message: "text", "image" (``text`` is its address), "note", or "marked" (``text`` is HTML).
 
     more: the address of the whole text, and its length, if it is cut here.
     """
@@ -201,7 +201,7 @@ def card(
     if item.get("type") == "reasoning":
         texts = media.texts(item.get("summary")) + media.texts(item.get("content"))
         text = "\n\n".join(filter(None, texts))
-        line = _line(text) or "not shown by the model"
+        line = _line(text.replace("**", "")) or "not shown by the model"
         return _folded("reasoning", "reasoning", line, rendering.shown(text), place)
     if kind is not None and kind.is_tool_call:
         line = summary.call(item) if "arguments" in item else str(kind.tool_name or kind.type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
@@ -80,7 +80,18 @@ def markdown(text: str) -> Markup:
     safe = shown(text)
     if len(safe) > MARKDOWN_CHARACTERS:
         return Markup('<pre class="text">{}</pre>').format(safe)
-    return Markup(_markdown.render(safe))  # noqa: S704 - markdown-it escapes everything, html is off
+    return rendered(parsed(safe))
+
+
+def parsed(text: str) -> list[Token]:
+    """Return the tokens of a text that was made safe by ``shown``."""
+    return _markdown.parse(text)
+
+
+def rendered(tokens: Sequence[Token]) -> Markup:
+    """Return tokens of ``parsed`` as HTML."""
+    html = _markdown.renderer.render(tokens, _markdown.options, {})
+    return Markup(html)  # noqa: S704 - markdown-it escapes everything, html is off
 
 
 def pretty(value: JSON) -> str:
@@ -105,6 +116,11 @@ def indented(text: str) -> str:
         except (ValueError, RecursionError):
             pass
     return shown(text)
+
+
+def told(account: str) -> str:
+    """Return what an event did; the account of one item is beside it, and its number is not."""
+    return "added 1 item" if account == "added" else shown(account)
 
 
 def day(time: int) -> str:
@@ -168,6 +184,7 @@ _environment = Environment(
 )
 _environment.filters.update(
     shown=shown,
+    told=told,
     markdown=markdown,
     pretty=pretty,
     usd=usd,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
 import uvicorn
@@ -28,6 +29,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then the server."""
         await self._live.close()
+        # uvicorn reports requests that it cancels as errors; their browsers lose their server anyway.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
         # uvicorn asks the connections that it finds to close; a browser's that was being accepted at that
         # moment joins them after it looked.

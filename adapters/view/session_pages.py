@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,12 +23,17 @@ from agents_eventlog.adapters.conversations import (
     comparison,
     comparison_at,
     conversation,
+    forking,
     item_places,
     outline,
     timestamps,
 )
 from agents_eventlog.adapters.conversations.audit_trail import Entry, Filters
-from agents_eventlog.adapters.conversations.comparison import BranchComparison, TurnSide
+from agents_eventlog.adapters.conversations.comparison import (
+    BranchComparison,
+    ComparedTurn,
+    TurnSide,
+)
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.conversations.outline import Leaving, OutlineTurn
 from agents_eventlog.adapters.conversations.sessions import SessionRow
@@ -45,6 +50,7 @@ from agents_eventlog.adapters.view.known_paths import KnownPaths
 from agents_eventlog.adapters.view.live import Live
 from agents_eventlog.adapters.view.log_pages import Proof
 from agents_eventlog.adapters.view.rendering import lines, page, url
+from agents_eventlog.adapters.view.word_marks import WordMarks
 from agents_eventlog.eventlog import export_lines, item_kind, reader
 from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.errors import SessionNotFoundError
@@ -63,6 +69,9 @@ FETCHED_TURNS: Final = 200
 CHIPS: Final = 3
 """How many branches that leave at one place are shown before the others are folded."""
 COLOURS: Final = 7
+
+ComparedView: TypeAlias = tuple[int, list[tuple[TurnSide | None, list[cards.Row]]]]
+"""A turn of two branches as the page shows it: its number, and what each side used and its items."""
 
 
 class Margin(NamedTuple):
@@ -114,6 +123,7 @@ class Look(NamedTuple):
     colours: dict[str, int]
     live: list[str]
     step: Entry | None
+    links: forking.ForkLinks | None = None
 
 
 class SessionPages:
@@ -163,7 +173,8 @@ class SessionPages:
             if not session_version(tx, session_id):
                 raise SessionNotFoundError(session_id)
             found = conversation.conversation(tx, session_id, branch_id, version)
-            return list(conversation.documents(found, turns=turns))
+            outlined = conversation.turns_of(tx, found) if turns else None
+            return list(conversation.documents(found, turns=outlined))
 
         return lines(await self.log.query(unit))
 
@@ -202,6 +213,7 @@ class SessionPages:
             _colours(paths),
             [name for name in paths.moves if paths.exists(name)],
             _step(tx, paths, session_id, shown.version),
+            forking.links(tx, paths, shown.version),
         )
 
     def _values(
@@ -226,6 +238,9 @@ class SessionPages:
             "turns": views,
             "most": max((view.margin.total for view in views if view.margin), default=0),
             "is_past": look.version < look.last_version,
+            "is_sealed": any(
+                item.withheld == "sealed" for turn in look.shown.turns for item in turn.items
+            ),
             "sentence": None if look.step is None else sentence(look.step),
             "here": here,
             "fetched": partial(_fetched, session_id, look),
@@ -374,15 +389,18 @@ class SessionPages:
         session_id, a = asked.required(request, "id"), asked.required(request, "a")
         chosen = asked.text(request, "b")
 
-        def unit(tx: Transaction) -> tuple[BranchComparison | None, list[str]]:
+        marks = WordMarks()
+
+        def unit(tx: Transaction) -> tuple[BranchComparison | None, list[ComparedView], list[str]]:
             paths = self._existing(tx, session_id)
             names = [name for name in paths.moves if paths.exists(name)]
             b = chosen or next((name for name in names if name != a), None)
             if b is None:
-                return None, names
-            return comparison_at.compare(tx, session_id, a, b, paths), names
+                return None, [], names
+            found = comparison_at.compare(tx, session_id, a, b, paths)
+            return found, [_compared(paths, turn, marks) for turn in found["turns"]], names
 
-        found, names = await self.log.query(unit)
+        found, turns, names = await self.log.query(unit)
         if wants_json(request):
             return lines([] if found is None else comparison.documents(session_id, found))
         row = await self._row(session_id)
@@ -396,10 +414,8 @@ class SessionPages:
             a=a,
             found=found,
             names=names,
-            turns=[
-                (turn["turn"], [(side, _side(side)) for side in (turn["a"], turn["b"])])
-                for turn in ([] if found is None else found["turns"])
-            ],
+            turns=turns,
+            is_marked=marks.is_used,
         )
 
     async def export(self, request: Request) -> Response:
@@ -610,10 +626,18 @@ def _days(
     return found
 
 
-def _side(side: TurnSide | None) -> list[cards.Row]:
-    if side is None:
-        return []
-    shown = [comparison.shown_item(row, item_kind.classify(row["item"])) for row in side["items"]]
+def _compared(paths: Paths, turn: ComparedTurn, marks: WordMarks) -> ComparedView:
+    a, b = turn["a"], turn["b"]
+    rows = marks.turn(_side(paths, a), _side(paths, b))
+    return turn["turn"], [(a, rows[0]), (b, rows[1])]
+
+
+def _side(paths: Paths, side: TurnSide | None) -> list[cards.Row]:
+    shown = []
+    for row in [] if side is None else side["items"]:
+        node = paths.number(ItemRef(row["position"], row["index"]))
+        kind = None if node is None else paths.nodes[node].kind
+        shown.append(comparison.shown_item(row, kind or item_kind.classify(row["item"])))
     return [row for group in cards.groups(shown) for row in group.rows]
 
 

@@ -74,7 +74,7 @@ def sparkline(values: Sequence[int], *, width: int = 80, height: int = 18) -> Ma
     most = max(values) or 1
     room = min(width / len(values), 10)
     lines = [
-        f'<rect x="{index * room:.1f}" y="{height - size:.1f}" width="{max(room - 1, 0.5):.1f}" '
+        f'<rect x="{index * room:.1f}" y="{height - size:.1f}" width="{max(room - 1, room * 0.7):.1f}" '
         f'height="{size:.1f}"/>'
         for index, size in enumerate(max(1.0, height * value / most) for value in values)
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from agents_eventlog.eventlog.cipher import shredding
+
 if TYPE_CHECKING:
     from agents_eventlog.eventlog.cipher.cipher import Cipher
     from agents_eventlog.eventlog.storage.transaction import Transaction
@@ -17,6 +19,7 @@ def cipher_of(tx: Transaction) -> Cipher | None:
     """
     cipher = cast("Cipher | None", tx.cipher)
     if cipher is not None and not tx.is_refreshed:
-        cipher.refresh()
+        if cipher.refresh():
+            cipher.shredded = shredding.recorded(tx)
         tx.is_refreshed = True
     return cipher

@@ -1,4 +1,4 @@
-"""AES-256-GCM: the only module that imports ``cryptography``, which is an extra."""
+"""AES-256-GCM: imports ``cryptography``, which is an extra."""
 
 from __future__ import annotations
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from agents_eventlog.eventlog.cipher import aead, identity
 from agents_eventlog.eventlog.cipher import envelope as envelopes
-from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, where
+from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys, Shredding, where
 from agents_eventlog.eventlog.errors import KeyNotFoundError, ShreddedError, WrongKeyError
 
 REMEMBERED_SECONDS: Final = 300.0
@@ -39,10 +40,18 @@ class Cipher:
     Keys are remembered until another connection changes the store of keys; ``refresh`` looks.
     """
 
-    def __init__(self, keys: Keys, log_id: bytes, kept: LogKeys) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        log_id: bytes,
+        kept: LogKeys,
+        shredded: Mapping[bytes, Shredding] | None = None,
+    ) -> None:
         self.keys = keys
         self.log_id = log_id
         self.sealed_from = kept.sealed_from
+        self.shredded: Mapping[bytes, Shredding] = shredded or {}
+        """The keys that the log calls destroyed, though it still has their contents."""
         self.index_key = kept.index_key
         self._open: dict[tuple[bytes, str], OpenKey] = {}
         self._current: dict[str, OpenKey] = {}
@@ -57,13 +66,19 @@ class Cipher:
         """The store of keys, for errors."""
         return where(self.keys)
 
-    def refresh(self) -> None:
-        """Forget the remembered keys if any may have been destroyed."""
+    def refresh(self) -> bool:
+        """Forget the remembered keys if any may have been destroyed; return whether that is so."""
         generation = self.keys.generation()
-        if generation != self._generation:
-            self._generation = generation
-            self._open.clear()
-            self._current.clear()
+        if generation == self._generation:
+            return False
+        self._generation = generation
+        self._open.clear()
+        self._current.clear()
+        return True
+
+    def forget(self) -> None:
+        """Have the next transaction look at the keys and at what the log says of them."""
+        self._generation = -1
 
     def token(self, kind: str, *parts: str) -> str:
         """Return the token that the log's tables hold in place of a value."""
@@ -111,6 +126,9 @@ class Cipher:
         found = self._open.get((key_id, session_id))
         if found is not None and found.deadline > time.monotonic():
             return found
+        recorded = self.shredded.get(key_id)
+        if recorded is not None:  # even if an older copy of the store has the key
+            raise _shredded(position, recorded)
         stored = self.keys.find([key_id]).get(key_id)
         if stored is None:
             raise KeyNotFoundError(
@@ -118,11 +136,7 @@ class Cipher:
                 f"{self.where}: it is of another log, or a copy from before the session began"
             )
         if isinstance(stored, Destroyed):
-            raise ShreddedError(
-                f"the content of the event at position {position} was shredded: its key was destroyed",
-                position=position,
-                destroyed_at=stored.destroyed_at,
-            )
+            raise _shredded(position, Shredding(stored.destroyed_at, None, None))
         if identity.key_id(stored.secret) != key_id:
             raise WrongKeyError(
                 f"what {self.where} returns as key {key_id.hex()[:16]} is another key"
@@ -179,3 +193,18 @@ class Cipher:
                 raise envelopes.tampered(position, "it does not open with its key") from None
 
         return unseal
+
+
+def _shredded(position: int, recorded: Shredding) -> ShreddedError:
+    at, actor, reason = recorded
+    time_of = datetime.fromtimestamp(at // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    by = f" by {actor}" if actor else ""
+    because = f": {reason}" if reason else ""
+    return ShreddedError(
+        f"the content of the event at position {position} was shredded: "
+        f"its key was destroyed at {time_of} UTC{by}{because}",
+        position=position,
+        destroyed_at=at,
+        actor=actor,
+        reason=reason,
+    )

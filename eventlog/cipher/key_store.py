@@ -77,6 +77,24 @@ TAKE_ALL: Final = "UPDATE keys SET taken_at = ? WHERE log_id = ? AND taken_at IS
 DESTROY: Final = """
     UPDATE keys SET wrapped = NULL, destroyed_at = ? WHERE key_id = ? AND wrapped IS NOT NULL
 """
+LIVING_KEYS: Final = "SELECT key_id, log_id, epoch, wrapped FROM keys WHERE wrapped IS NOT NULL"
+WRAP_KEY: Final = "UPDATE keys SET epoch = ?, wrapped = ? WHERE key_id = ?"
+INDEX_KEYS: Final = "SELECT log_id, epoch, index_key FROM logs"
+WRAP_INDEX_KEY: Final = "UPDATE logs SET epoch = ?, index_key = ? WHERE log_id = ?"
+DROP_EPOCHS: Final = "DELETE FROM epochs WHERE epoch < ?"
+EPOCHS: Final = """
+    SELECT e.epoch, e.root_id, e.created_at,
+        (SELECT COUNT(*) FROM keys AS k WHERE k.epoch = e.epoch AND k.wrapped IS NOT NULL)
+    FROM epochs AS e ORDER BY e.epoch
+"""
+LOGS: Final = """
+    SELECT log_id, sealed_from,
+        (SELECT COUNT(*) FROM keys AS k WHERE k.log_id = l.log_id AND k.taken_at IS NULL),
+        (SELECT COUNT(*) FROM keys AS k
+            WHERE k.log_id = l.log_id AND k.taken_at IS NOT NULL AND k.wrapped IS NOT NULL),
+        (SELECT COUNT(*) FROM keys AS k WHERE k.log_id = l.log_id AND k.wrapped IS NULL)
+    FROM logs AS l ORDER BY log_id
+"""
 INSERT_LOG: Final = """
     INSERT INTO logs (log_id, sealed_from, epoch, index_key, batches) VALUES (?, ?, ?, ?, 0)
 """
@@ -88,6 +106,34 @@ SET_BATCHES: Final = "UPDATE logs SET batches = ? WHERE log_id = ?"
 class _Epoch(NamedTuple):
     epoch: int
     key: bytes
+
+
+class KeyEpoch(NamedTuple):
+    """
+    A key that wraps session keys.
+
+    root_id: the root key that wraps it; None if the store itself is the secret. created_at: when, in
+    microseconds since 1970 UTC. keys: how many keys it wraps.
+    """
+
+    epoch: int
+    root_id: str | None
+    created_at: int
+    keys: int
+
+
+class KeyCounts(NamedTuple):
+    """
+    The keys of a log: the log's id, the position from which on it is sealed, and how many keys there are.
+
+    unused: made ahead for sessions to come. used: taken for a session. destroyed: destroyed for good.
+    """
+
+    log_id: bytes
+    sealed_from: int
+    unused: int
+    used: int
+    destroyed: int
 
 
 class KeyStore:
@@ -156,12 +202,7 @@ class KeyStore:
             if row is None:
                 return None
             sealed_from, epoch, wrapped = row
-            index_key = _unwrap(self._epoch_key(tx, epoch), bytes(wrapped), _of_index(log_id))
-        if index_key is None:
-            raise WrongKeyError(
-                f"what {self.path} keeps as the index key of this log is another key"
-            )
-        return LogKeys(sealed_from, index_key)
+            return LogKeys(sealed_from, self._index_key(tx, log_id, epoch, bytes(wrapped)))
 
     def take(self, log_id: bytes, count: int, *, batch: int) -> tuple[int, list[Key]]:
         """Return new keys for sessions of a log, and the number of this batch."""
@@ -222,6 +263,67 @@ class KeyStore:
         """Close the connection; the next use opens it again."""
         self._storage.close()
 
+    # -- care ---------------------------------------------------------------------------------
+
+    def rotate(self, new_root: Root | None = None) -> int:
+        """
+        Wrap all keys with a new key, destroy the one that wrapped them, and return how many keys there are.
+
+        new_root: wraps the new key, from now on. Older copies of the store open with the old root key only:
+            once that is destroyed, so are the keys in them. None: the present root key.
+
+        Either all of it happens, or nothing. Sealed contents do not change. Raises KeyNotFoundError,
+        KeysError and WrongKeyError.
+        """
+        self._require()
+        root = self._root if new_root is None else new_root
+        with self._storage.writing() as tx:
+            number = self._current_epoch(tx).epoch + 1
+            key = secrets.token_bytes(KEY_BYTES)
+            wrapped = key if root is None else root.wrap(key, _context(number))
+            tx.execute(INSERT_EPOCH, (number, None if root is None else root.id, wrapped, _now()))
+            wrapped_anew = []
+            for key_id, log_id, epoch, old in tx.execute(LIVING_KEYS).fetchall():
+                opened = self._opened(tx, bytes(log_id), key_id, epoch, old)
+                anew = _wrap(key, opened.secret, _of_key(opened.key_id, bytes(log_id)))
+                wrapped_anew.append((number, anew, opened.key_id))
+            tx.executemany(WRAP_KEY, wrapped_anew)
+            for log_id, epoch, index_key in tx.execute(INDEX_KEYS).fetchall():
+                secret = self._index_key(tx, bytes(log_id), epoch, bytes(index_key))
+                again = _wrap(key, secret, _of_index(bytes(log_id)))
+                tx.execute(WRAP_INDEX_KEY, (number, again, log_id))
+            tx.execute(DROP_EPOCHS, (number,))
+        self._root = root
+        self._epochs = {number: key}
+        return len(wrapped_anew)
+
+    def destroyed_at(self, key_ids: Sequence[bytes]) -> dict[bytes, int | None]:
+        """
+        Return when keys were destroyed; None for those that live. Needs no root key.
+
+        Times are in microseconds since 1970 UTC. A key that is not here is left out.
+        """
+        self._require()
+        with self._storage.reading() as tx:
+            found = ((key_id, tx.execute(SELECT_KEY, (key_id,)).fetchone()) for key_id in key_ids)
+            return {
+                key_id: None if row[2] is not None else row[3] or 0
+                for key_id, row in found
+                if row is not None
+            }
+
+    def epochs(self) -> list[KeyEpoch]:
+        """Return the keys that wrap session keys, the oldest first. Needs no root key."""
+        self._require()
+        with self._storage.reading() as tx:
+            return [KeyEpoch(*row) for row in tx.execute(EPOCHS).fetchall()]
+
+    def logs(self) -> list[KeyCounts]:
+        """Return the logs whose keys are here, and how many those are. Needs no root key."""
+        self._require()
+        with self._storage.reading() as tx:
+            return [KeyCounts(bytes(row[0]), *row[1:]) for row in tx.execute(LOGS).fetchall()]
+
     # -- in a transaction ---------------------------------------------------------------------
 
     def _require(self) -> None:
@@ -269,6 +371,14 @@ class KeyStore:
 
     def _make(self, tx: KeyTransaction, log_id: bytes, epoch: _Epoch, count: int) -> None:
         tx.executemany(INSERT_KEY, list(_new_keys(log_id, epoch, count)))
+
+    def _index_key(self, tx: KeyTransaction, log_id: bytes, epoch: int, wrapped: bytes) -> bytes:
+        index_key = _unwrap(self._epoch_key(tx, epoch), wrapped, _of_index(log_id))
+        if index_key is None:
+            raise WrongKeyError(
+                f"what {self.path} keeps as the index key of this log is another key"
+            )
+        return index_key
 
     def _opened(
         self, tx: KeyTransaction, log_id: bytes, key_id: bytes, epoch: int, wrapped: bytes

@@ -29,6 +29,27 @@ class UsedKey(NamedTuple):
     position: int
 
 
+class UsedKeys(NamedTuple):
+    """A key of a session in a log, how many contents it sealed, and the position of the newest."""
+
+    session_id: str
+    key_id: bytes
+    contents: int
+    position: int
+
+
+class Shredding(NamedTuple):
+    """
+    What the log recorded of a destroyed key whose contents it still has.
+
+    at: when, in microseconds since 1970 UTC. actor, reason: who did it and why, if that was recorded.
+    """
+
+    at: int
+    actor: str | None
+    reason: str | None
+
+
 class LogKeys(NamedTuple):
     """
     What a store of keys keeps of a log.

@@ -152,9 +152,11 @@ class Store(Protocol):
 
 
 class Engine(Protocol):
-    """What knows one database. It has no state."""
+    """What knows one database. It has no state, and so may be the key of a cache."""
 
     name: str
+
+    def __hash__(self) -> int: ...
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -301,6 +303,14 @@ class Engine(Protocol):
 
     def drop(self, tx: Transaction, name: str) -> None:
         """Drop a table or view, if it exists."""
+
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """
+        Add a suffix to the names of tables, of their indexes, and of views that read these tables.
+
+        Other views do not follow. Views are dropped if no table is among the names. Returns the old names
+        of the renamed tables and views.
+        """
 
     def create_statement(self, statement: str) -> str:
         """

@@ -18,6 +18,7 @@ from typing import (
 
 from agents_eventlog.eventlog.errors import ClosedError
 from agents_eventlog.eventlog.events import JSON
+from agents_eventlog.eventlog.storage.renaming import suffix_of, with_suffixes
 
 if TYPE_CHECKING:
     from agents_eventlog.eventlog.storage.engine import Engine
@@ -96,8 +97,8 @@ class Participant(Protocol):
 class PayloadCipher(Protocol):
     """What seals and opens payloads: the log's cipher."""
 
-    def refresh(self) -> None:
-        """Forget what was remembered of keys that may have been destroyed since."""
+    def refresh(self) -> bool:
+        """Forget what was remembered of keys if any may have been destroyed since; return whether so."""
 
 
 class Insert:
@@ -117,14 +118,22 @@ class Insert:
         self.one = f"{into}({values})"
         self.many = into + ", ".join([f"({values})"] * ROWS_AT_ONCE)
 
-    def write(self, connection: Any, rows: Sequence[Sequence[Any]]) -> None:
+    def write(
+        self,
+        connection: Any,
+        rows: Sequence[Sequence[Any]],
+        suffixes: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         """Insert rows; many in one statement, which takes a third less."""
+        one, many = self.one, self.many
+        if suffixes:
+            one, many = with_suffixes(one, suffixes), with_suffixes(many, suffixes)
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
         for start in range(0, whole, ROWS_AT_ONCE):
             some = rows[start : start + ROWS_AT_ONCE]
-            connection.execute(self.many, [*chain.from_iterable(some)])
+            connection.execute(many, [*chain.from_iterable(some)])
         if whole < len(rows):
-            connection.executemany(self.one, rows[whole:] if whole else rows)
+            connection.executemany(one, rows[whole:] if whole else rows)
 
 
 class Remembered(Protocol):
@@ -186,6 +195,7 @@ class Transaction:
         "now",
         "participant",
         "recording",
+        "suffixes",
     )
 
     def __init__(
@@ -208,6 +218,8 @@ class Transaction:
         self.cipher: PayloadCipher | None = None  # if the log was opened with keys
         self.is_refreshed = False  # whether the cipher has looked at its keys since the beginning
         self.broken: BaseException | None = None  # what left a write half done, caught or not
+        self.suffixes: frozenset[tuple[str, str]] = frozenset()
+        """Names that have a suffix in the storage, because a newer program has the plain ones."""
         self._deferred: dict[str | Insert, list[Sequence[Any]]] = {}
         self._deferred_rows = 0
         self._undo: list[Callable[[], None]] = []
@@ -226,6 +238,8 @@ class Transaction:
     ) -> Cursor:
         if self._deferred:
             self.flush()
+        if self.suffixes:
+            sql = with_suffixes(sql, self.suffixes)
         cursor = cursor_of(self.connection)
         cursor.execute(sql, parameters)
         if cursor.description is not None:  # only what gives rows can stay open
@@ -236,6 +250,8 @@ class Transaction:
         """Run a statement for each row."""
         if self._deferred:
             self.flush()
+        if self.suffixes:
+            sql = with_suffixes(sql, self.suffixes)
         self.connection.executemany(sql, rows)
 
     def defer(self, statement: str | Insert, rows: Sequence[Sequence[Any]]) -> None:
@@ -253,9 +269,10 @@ class Transaction:
         try:
             for statement, rows in deferred.items():
                 if isinstance(statement, Insert):
-                    statement.write(self.connection, rows)
+                    statement.write(self.connection, rows, self.suffixes)
                 else:
-                    self.connection.executemany(statement, rows)
+                    sql = with_suffixes(statement, self.suffixes) if self.suffixes else statement
+                    self.connection.executemany(sql, rows)
         except BaseException as error:
             self.broken = error  # the rows may belong to another unit than the one that runs now
             raise
@@ -264,6 +281,8 @@ class Transaction:
         """Return the first row, or None."""
         if self._deferred:
             self.flush()
+        if self.suffixes:
+            sql = with_suffixes(sql, self.suffixes)
         cursor = self.connection.execute(sql, parameters)
         row: Row | None = cursor.fetchone()
         cursor.close()  # or an error's traceback might keep it, and what it reads, open
@@ -273,8 +292,14 @@ class Transaction:
         """Return all rows."""
         if self._deferred:
             self.flush()
+        if self.suffixes:
+            sql = with_suffixes(sql, self.suffixes)
         rows: list[Row] = self.connection.execute(sql, parameters).fetchall()
         return rows
+
+    def name_of(self, name: str) -> str:
+        """Return the name that a table, view or index has in the storage."""
+        return name + suffix_of(name, self.suffixes)
 
     def lock_session(self, session_id: str) -> None:
         """Have a session to oneself until the commit, in a transaction that writes."""

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.appender import PAGE_EVENTS, session_version, up_to_page_bytes
+from agents_eventlog.eventlog.cipher.access import cipher_of
 from agents_eventlog.eventlog.cursor import check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import VersionNotFoundError
@@ -86,7 +87,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
         past.now = tx.now
-        past.cipher = tx.cipher
+        past.cipher, past.is_refreshed = cipher_of(tx), True
         past.engine.create_log(past)
         for statement in Conversations.schema:
             past.execute(past.engine.create_statement(statement))

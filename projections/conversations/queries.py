@@ -36,15 +36,21 @@ REFS = """
     WHERE segment_id = ? AND number BETWEEN ? AND ?
     ORDER BY number
 """
+# Most turns begin with the first item of an event. One statement reads these, other turns take two: a join
+# would return the data of a large event with each of its items.
+FIRST_USER_ITEMS = """
+    items AS i JOIN events AS {o} ON {o}.position = i.position {join}
+    WHERE i.segment_id = ? AND i.type = 'user' AND i.turn > 0 AND i.number <= ? AND i.index_in_event = 0
+"""
 USER_ITEMS = """
-    SELECT i.turn, i.position, i.index_in_event FROM items AS i
-    WHERE i.segment_id = ? AND i.type = 'user' AND i.turn > 0 AND i.number <= ?
-        AND i.position BETWEEN ? AND ?
-    ORDER BY i.turn
+    SELECT turn, position, index_in_event FROM items
+    WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ? AND index_in_event > 0
+    ORDER BY turn
 """
 USER_EVENTS = """
     events AS {o} {join} WHERE {o}.position IN (
-        SELECT position FROM items WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ?
+        SELECT position FROM items
+        WHERE segment_id = ? AND type = 'user' AND turn > 0 AND number <= ? AND index_in_event > 0
     )
 """
 ENTRIES = """
@@ -477,36 +483,39 @@ def user_items(
     session_id: the session that is read, as in ``items``.
     """
     condition, needle = ("", ()) if text is None else payloads.narrowed(tx, text)
-    source = redactions.present(tx, f"{USER_EVENTS} {condition} ORDER BY {{o}}.position")
+    first = redactions.present(tx, f"{FIRST_USER_ITEMS} {condition} ORDER BY i.turn")
+    others = redactions.present(tx, f"{USER_EVENTS} {condition}")
     columns = redactions.present(tx, "{o}.recorded_at, {o}.metadata, {o}.position")
+
+    def read(source: str, columns: str, parameters: tuple[object, ...]) -> Iterable[Row]:
+        return payloads.stored(tx, source, parameters, columns=columns, session_id=session_id)
+
     events: list[Row] = []
-    found: list[Row] = []
+    places: list[
+        tuple[int, int, int]
+    ] = []  # the turn, the number of its event, and the index in that
     for span in _spans_in_order(tx, pointer):
         where = (span.segment_id, span.last)
-        rows = list(
-            payloads.stored(
-                *(tx, source, (*where, *needle)), columns=columns, session_id=session_id
-            )
-        )
-        if rows:
-            events += rows
-            found += tx.all(USER_ITEMS, (*where, rows[0][2], rows[-1][2]))
+        opening = list(read(first, f"i.turn, {columns}", (*where, *needle)))
+        places += [(row[0], number, 0) for number, row in enumerate(opening, len(events))]
+        events += [row[1:] for row in opening]
+        if rest := tx.all(USER_ITEMS, where):
+            within = list(read(others, columns, (*where, *needle)))
+            numbers = {row[2]: number for number, row in enumerate(within, len(events))}
+            events += within
+            places += [(turn, numbers[at], index) for turn, at, index in rest if at in numbers]
+            places.sort()
     for row in events:
         if row[-1] is None:
             _present(tx, *row[3:])
-    numbers = {row[2]: number for number, row in enumerate(events)}
-    if len(found) > len(numbers):  # of several items of one event, or one that cannot hold the text
-        found = [row for row in found if row[1] in numbers]
-    places = [(numbers[position], index) for _, position, index in found]
     times = [
         at if metadata is None else occurred_at(at, metadata, position)
         for at, metadata, position, *_ in events
     ]
+    contents = codec.contents(events, [(number, index) for _, number, index in places])
     return [
         UserItem(turn, content, times[number])
-        for (turn, *_), (number, _), content in zip(
-            found, places, codec.contents(events, places), strict=True
-        )
+        for (turn, number, _), content in zip(places, contents, strict=True)
     ]
 
 

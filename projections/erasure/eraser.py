@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import codec, erasure, payloads
 from agents_eventlog.eventlog.appender import PAGE_BYTES, PAGE_EVENTS, append
+from agents_eventlog.eventlog.cipher import shredding
 from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.erasure import Payload
+from agents_eventlog.eventlog.errors import KeysError, KeysMissingError
 from agents_eventlog.eventlog.events import (
     ITEM_EVENTS,
     JSON,
@@ -30,6 +32,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.log import EventLog
 from agents_eventlog.eventlog.redacted_items import REDACTING
 from agents_eventlog.eventlog.storage.transaction import Transaction
+from agents_eventlog.projections import build
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import forks, redactions
 from agents_eventlog.projections.conversations.builder import Conversations
@@ -38,7 +41,9 @@ from agents_eventlog.projections.erasure.scopes import (
     ErasurePlan,
     Scope,
     added_at,
+    key_of,
     replaced_by,
+    stored_payloads,
     structure,
 )
 from agents_eventlog.projections.projector import Projections
@@ -57,8 +62,10 @@ class ErasureResult(NamedTuple):
     sessions, events: the numbers of erased sessions and events. payload_bytes: their size.
     kept_items: the number of removed items that were not erased, because active items are in their events.
     forks: the sessions, forked from erased ones, in which placeholders take the place of erased items.
-    is_complete: False if another process prevented rewriting the file, which may still contain copies.
-        Erase again to finish.
+    keys: the number of keys that were destroyed with the contents that they sealed.
+    keys_left: the number of keys that are still to be destroyed, because the log was opened without keys.
+    is_complete: False if another process prevented rewriting the file, which may still contain copies, or
+        if keys are left. Erase again to finish, with keys in a sealed log.
     """
 
     sessions: int = 0
@@ -67,6 +74,8 @@ class ErasureResult(NamedTuple):
     kept_items: int = 0
     is_complete: bool = True
     forks: tuple[str, ...] = ()
+    keys: int = 0
+    keys_left: int = 0
 
 
 OnProgress: TypeAlias = Callable[[ErasureResult], None]
@@ -83,6 +92,7 @@ async def erase(
     *,
     reason: str | None = None,
     dry_run: bool = False,
+    shred_only: bool = False,
     on_progress: OnProgress | None = None,
     forget: Forget | None = None,
 ) -> ErasureResult:
@@ -90,34 +100,46 @@ async def erase(
     Blank the payloads that a scope selects, in bounded transactions, then rewrite the file without them.
 
     dry_run: count what would be erased, and write nothing.
+    shred_only: destroy the keys of whole sessions, and leave the file unchanged otherwise.
     forget: removes copies of the erased items elsewhere in the file.
 
     Other programs may write meanwhile; they wait while the file is rewritten. The metadata of the
     ``ContentErased`` events records the actor, as with any other event. Erasing again finds nothing to do,
     or finishes an interrupted erasure.
+
+    In a sealed log, the keys are destroyed that seal nothing else. Raises KeysError if ``shred_only``
+    finds contents that are not sealed, and KeysMissingError if it has no keys.
     """
+    if shred_only and log.store.cipher is None:
+        raise KeysMissingError(
+            "destroying keys needs keys: open a sealed log with keys= or set EVENTLOG_KEYS"
+        )
     needed = Projections(Conversations())
     await asyncio.to_thread(log.join, needed)
+    look = partial(_look_through, needed, scope, shred_only=shred_only)
+    act = partial(_shred if shred_only else _blank, scope, {}, reason, forget)
     total = _Total()
-    names: dict[str, str] = {}
     after: str | None = None
     while page := await log.query(partial(scope.sessions, after=after)):
         after = page[-1]
-        found = await log.query(partial(_look_through, needed, scope, page))
+        found = await log.query(partial(look, page))
         total.kept_items += sum(plan.kept_items for plan in found)
         if dry_run:
             total.add(found)
             continue
         while found := [plan for plan in found if not plan.is_nothing]:
-            for batch in _batches(found):
-                total.add(await log.write(partial(_blank, scope, batch, names, reason, forget)))
+            for batch in [found] if shred_only else _batches(found):
+                total.add(await log.write(partial(act, batch)))
                 if on_progress is not None:
                     on_progress(total.erased())
             # Until nothing is left: a session that was live may have grown before it was deleted.
             again = [plan.session_id for plan in found]
-            found = await log.query(partial(_look_through, needed, scope, again))
-    is_complete = dry_run or await asyncio.to_thread(finish, log)
-    return total.erased(is_complete=is_complete)
+            found = await log.query(partial(look, again))
+    if dry_run:
+        return total.erased(is_complete=True)
+    keys_left = await asyncio.to_thread(shredding.finish, log.store, again=True)
+    is_rewritten = shred_only or await asyncio.to_thread(finish, log)
+    return total.erased(is_complete=is_rewritten and not keys_left, keys_left=keys_left)
 
 
 class _Total:
@@ -127,6 +149,7 @@ class _Total:
         self.kept_items = 0
         self._sessions: set[str] = set()
         self._forks: set[str] = set()
+        self._key_ids: set[bytes] = set()
         self._events = 0
         self._payload_bytes = 0
 
@@ -136,10 +159,11 @@ class _Total:
             if not plan.is_nothing:
                 self._sessions.add(plan.session_id)
                 self._forks.update(plan.forks)
+                self._key_ids.update(plan.key_ids)
                 self._events += len(plan.payloads)
                 self._payload_bytes += sum(size for _, size in plan.payloads)
 
-    def erased(self, *, is_complete: bool = False) -> ErasureResult:
+    def erased(self, *, is_complete: bool = False, keys_left: int = 0) -> ErasureResult:
         """Return the sums so far."""
         sessions = len(self._sessions)
         return ErasureResult(
@@ -149,14 +173,33 @@ class _Total:
             self.kept_items,
             is_complete,
             tuple(sorted(self._forks)),
+            0 if keys_left else len(self._key_ids),
+            keys_left,
         )
 
 
 def _look_through(
-    needed: Projections, scope: Scope, session_ids: Sequence[str], tx: Transaction
+    needed: Projections,
+    scope: Scope,
+    session_ids: Sequence[str],
+    tx: Transaction,
+    *,
+    shred_only: bool,
 ) -> list[ErasurePlan]:
     needed.require_fresh(tx)
-    return [scope.plan(tx, session_id) for session_id in session_ids]
+    plans = [scope.plan(tx, session_id) for session_id in session_ids]
+    return [_to_shred(tx, plan) for plan in plans] if shred_only else plans
+
+
+def _to_shred(tx: Transaction, plan: ErasurePlan) -> ErasurePlan:
+    """Return a plan without the keys that are destroyed already. Raises KeysError for plaintext."""
+    if plan.plain:
+        raise KeysError(
+            f"session {plan.session_id!r} has contents in plaintext, in {plan.plain} of its events, which "
+            "destroying its key would leave readable: erase the session"
+        )
+    key_ids = {each for each in plan.key_ids if not shredding.is_recorded(tx, each)}
+    return plan._replace(payloads=plan.payloads if key_ids else [], key_ids=frozenset(key_ids))
 
 
 def _batches(found: Iterable[ErasurePlan]) -> Iterator[list[ErasurePlan]]:
@@ -180,10 +223,10 @@ def _batches(found: Iterable[ErasurePlan]) -> Iterator[list[ErasurePlan]]:
 
 def _blank(
     scope: Scope,
-    batch: Sequence[ErasurePlan],
     names: dict[str, str],
     reason: str | None,
     forget: Forget | None,
+    batch: Sequence[ErasurePlan],
     tx: Transaction,
 ) -> list[ErasurePlan]:
     """
@@ -192,6 +235,8 @@ def _blank(
     names: the pseudonym of each user of this erasure.
     """
     blanked = []
+    # Tables of other versions could keep what is erased; programs that use them build them again.
+    build.drop_other_versions(tx)
     has_index = search_index.is_there(tx)
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):
@@ -207,6 +252,7 @@ def _blank(
             forget(tx, plan.session_id, None if scope.is_whole else _items(tx, stored))
         if going or not plan.is_marked:
             is_whole = scope.is_whole
+            key_ids = _spent_keys(tx, plan.session_id, stored, is_whole=is_whole)
             erasure.blank(
                 tx,
                 plan.session_id,
@@ -214,18 +260,64 @@ def _blank(
                 reason=reason,
                 is_whole=is_whole,
                 pseudonym=_pseudonym(tx, plan.session_id, names) if is_whole else None,
+                key_ids=[each.hex() for each in key_ids],
             )
             if has_index:  # this process may not keep it up to date
                 _update_index(tx, stored)
-            blanked.append(plan._replace(payloads=[(each.position, each.bytes) for each in going]))
+            sizes = [(each.position, each.bytes) for each in going]
+            blanked.append(plan._replace(payloads=sizes, key_ids=frozenset(key_ids)))
     return blanked
 
 
+def _spent_keys(
+    tx: Transaction, session_id: str, going: Sequence[StoredPayload], *, is_whole: bool
+) -> list[bytes]:
+    """Return the keys of payloads that seal nothing which stays."""
+    positions = {row[0] for row in going}
+    used = {key_id for row in going if (key_id := key_of(row)) is not None}
+    if used and not is_whole:
+        staying = (row for row in stored_payloads(tx, session_id) if row[0] not in positions)
+        used.difference_update(key_of(row) or b"" for row in staying)
+    return sorted(used)
+
+
+def _shred(
+    scope: Scope,
+    names: dict[str, str],
+    reason: str | None,
+    forget: Forget | None,
+    batch: Sequence[ErasurePlan],
+    tx: Transaction,
+) -> list[ErasurePlan]:
+    """Record in a unit of work that the keys of a batch are destroyed; return what they sealed."""
+    shredded = []
+    for plan in batch:
+        if not scope.may_erase(tx, plan.session_id, reason):
+            continue
+        _withhold(tx, plan.session_id, stored_payloads(tx, plan.session_id), reason)
+        if forget is not None:
+            forget(tx, plan.session_id, None)
+        key_ids = sorted(each.hex() for each in plan.key_ids)
+        erasure.blank(
+            tx,
+            plan.session_id,
+            (),
+            reason=reason,
+            is_whole=True,
+            pseudonym=_pseudonym(tx, plan.session_id, names),
+            key_ids=key_ids,
+        )
+        shredded.append(plan)
+    return shredded
+
+
 def _withhold(
-    tx: Transaction, session_id: str, going: Sequence[StoredPayload], reason: str | None
+    tx: Transaction, session_id: str, going: Iterable[StoredPayload], reason: str | None
 ) -> None:
     """Leave placeholders for the forks of a session that is erased as a whole."""
     held = forks.held(tx, session_id)
+    if not held:
+        return
     adding = dict.fromkeys(position for position in map(added_at, going) if position in held)
     for position in adding:
         row = redactions.at(tx, position)

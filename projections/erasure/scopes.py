@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from agents_eventlog.eventlog import codec, item_kind, payloads, sealing
 from agents_eventlog.eventlog.appender import append, session_version
+from agents_eventlog.eventlog.cipher import envelope
 from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
 from agents_eventlog.eventlog.cursor import check_progress
@@ -79,6 +80,8 @@ class ErasurePlan(NamedTuple):
     The payloads of a session to erase: (position, bytes) of each payload, newest first.
 
     forks: the sessions that show placeholders of the erased items afterwards.
+    key_ids: the keys of a sealed log that seal nothing else, so that they are to be destroyed.
+    plain: how many of the payloads are not sealed.
     """
 
     session_id: str
@@ -86,6 +89,8 @@ class ErasurePlan(NamedTuple):
     kept_items: int = 0
     is_marked: bool = True
     forks: tuple[str, ...] = ()
+    key_ids: frozenset[bytes] = frozenset()
+    plain: int = 0
 
     @property
     def is_nothing(self) -> bool:
@@ -214,8 +219,9 @@ class PoppedItems(NamedTuple):
         live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id, session_id)))
         found: list[tuple[int, int]] = []
         kept_items = 0
+        going, staying = set[bytes | None](), set[bytes | None]()
         history = _MetadataHistory()
-        for stored in _payloads(tx, session_id):
+        for stored in stored_payloads(tx, session_id):
             position, type_name, _, data = stored
             if type_name == MetadataSet.type_name():
                 is_live = history.shows(stored)
@@ -228,7 +234,9 @@ class PoppedItems(NamedTuple):
                 kept_items += count - live.get(adding, 0) if is_live else 0
             if not is_live:
                 found.append((position, len(data)))
-        return ErasurePlan(session_id, found, kept_items)
+            (staying if is_live else going).add(key_of(stored))
+        key_ids = frozenset(each for each in going - staying if each is not None)
+        return ErasurePlan(session_id, found, kept_items, key_ids=key_ids)
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
         """Return True: an item that left every branch never returns to one."""
@@ -262,13 +270,23 @@ def _next_sessions(tx: Transaction, after: str | None) -> list[str]:
 
 def _all_payloads(tx: Transaction, session_id: str) -> ErasurePlan:
     session = conversations.session(tx, session_id)
-    found = [(row[0], len(row[3])) for row in _payloads(tx, session_id)]
-    is_marked = session is not None and session.erased_at is not None
-    held = forks.holding(tx, session_id)
-    return ErasurePlan(session_id, found, is_marked=is_marked, forks=held)
+    stored = [(row[0], len(row[3]), key_of(row)) for row in stored_payloads(tx, session_id)]
+    return ErasurePlan(
+        session_id,
+        [(position, size) for position, size, _ in stored],
+        is_marked=session is not None and session.erased_at is not None,
+        forks=forks.holding(tx, session_id),
+        key_ids=frozenset(key_id for *_, key_id in stored if key_id is not None),
+        plain=sum(key_id is None for *_, key_id in stored),
+    )
 
 
-def _payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
+def key_of(stored: StoredPayload) -> bytes | None:
+    """Return the id of the key that sealed a payload; None if it is not sealed."""
+    return envelope.key_id(stored[-1]) if envelope.is_sealed(stored[-1]) else None
+
+
+def stored_payloads(tx: Transaction, session_id: str) -> Iterator[Row]:
     """Return the session's payloads that may be erased and have not been, newest first."""
     rows = payloads.stored(tx, ERASABLE, (session_id,), is_opened=False)
     return (row for row in rows if row[-1] is not None)

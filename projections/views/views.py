@@ -8,6 +8,7 @@ tables of ``Conversations`` and ``Usage``, so they are never behind them and nee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from agents_eventlog.projections.base import Projection
@@ -181,28 +182,33 @@ class Views(Projection):
 
     def views(self, engine: Engine) -> Mapping[str, str]:
         """Return each view's name and its query, in an order in which they can be created."""
-        times = ("created_at", "updated_at", "deleted_at", "erased_at")
-        return {
-            "v_messages": MESSAGES.format(
-                text=_present(engine.item_text),
-                item=_present(engine.item_json),
-                time=engine.iso_time(engine.event_time),
-                on_branches=ON_BRANCHES,
-            ),
-            "v_turns": TURNS.format(
-                text=_present(engine.item_text),
-                time=engine.event_time,
-                started_at=engine.iso_time("m.started_at"),
-                ended_at=engine.iso_time("m.ended_at"),
-                on_branches=ON_BRANCHES,
-                usage=_sums(USED_IN_TURN),
-            ),
-            "v_sessions": SESSIONS.format(
-                usage=_sums(USED_IN_SESSION),
-                **{name: engine.iso_time(f"s.{name}") for name in times},
-            ),
-            "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at")),
-        }
+        return _queries(engine)
+
+
+@cache  # engines have no state, and making the texts takes longer than creating the views
+def _queries(engine: Engine) -> Mapping[str, str]:
+    times = ("created_at", "updated_at", "deleted_at", "erased_at")
+    return {
+        "v_messages": MESSAGES.format(
+            text=_present(engine.item_text),
+            item=_present(engine.item_json),
+            time=engine.iso_time(engine.event_time),
+            on_branches=ON_BRANCHES,
+        ),
+        "v_turns": TURNS.format(
+            text=_present(engine.item_text),
+            time=engine.event_time,
+            started_at=engine.iso_time("m.started_at"),
+            ended_at=engine.iso_time("m.ended_at"),
+            on_branches=ON_BRANCHES,
+            usage=_sums(USED_IN_TURN),
+        ),
+        "v_sessions": SESSIONS.format(
+            usage=_sums(USED_IN_SESSION),
+            **{name: engine.iso_time(f"s.{name}") for name in times},
+        ),
+        "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at")),
+    }
 
 
 def _present(content: str) -> str:

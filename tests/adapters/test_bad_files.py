@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog
 from agents_eventlog.eventlog import EventLog, errors
 from tests.adapters import child
 from tests.adapters.old_files import assert_sound, damage, execute, ours, rows
@@ -171,35 +171,31 @@ def test_a_file_of_a_newer_release_is_refused(path: Path, open_it: Any) -> None:
 
 
 @pytest.mark.parametrize("projection", ["conversations", "usage"])
-async def test_projections_of_a_newer_release_are_refused_and_left_as_they_are(
-    path: Path, projection: str
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_a_projection_of_a_newer_release_does_not_stop_a_session(
+    path: Path, projection: str, is_live: bool
 ) -> None:
+    session = ours(path)
+    await session.add_items(turns("first"))
+    if not is_live:
+        session.close()
+    execute(path, f"UPDATE checkpoints SET version = 99 WHERE projection = '{projection}'")
+    before = rows(path, "SELECT * FROM items"), rows(path, "SELECT * FROM usage")
+    session = session if is_live else ours(path)
+    await session.add_items(turns("second"))
+    assert await session.get_items() == turns("first", "second")
+    table = {"conversations": "items", "usage": "usage"}[projection]
+    assert rows(path, f"SELECT * FROM {table}") == before[table == "usage"]
+
+
+async def test_a_read_only_program_says_which_projection_is_of_a_newer_release(path: Path) -> None:
     session = ours(path)
     await session.add_items(turns("first"))
     session.close()
-    execute(path, f"UPDATE checkpoints SET version = 99 WHERE projection = '{projection}'")
-    before = rows(path, "SELECT * FROM events"), rows(path, "SELECT * FROM items")
-    with pytest.raises(errors.NewerProjectionError, match=r"at version 99.*upgrade") as caught:
-        ours(path)
-    assert (caught.value.projection, caught.value.found) == (projection, 99)
-    assert (rows(path, "SELECT * FROM events"), rows(path, "SELECT * FROM items")) == before
-    execute(path, f"UPDATE checkpoints SET version = 1 WHERE projection = '{projection}'")
-    assert await ours(path).get_items() == turns("first")
-
-
-async def test_a_projection_that_becomes_newer_under_a_live_session_stops_its_writes(
-    path: Path,
-) -> None:
-    session = ours(path)
-    await session.add_items(turns("first"))
-    execute(path, "UPDATE checkpoints SET version = 99 WHERE projection = 'conversations'")
-    before = rows(path, "SELECT * FROM events")
-    with pytest.raises(errors.NewerProjectionError):
-        await session.add_items(turns("second"))
-    assert rows(path, "SELECT * FROM events") == before
-    execute(path, "UPDATE checkpoints SET version = 1 WHERE projection = 'conversations'")
-    await session.add_items(turns("second"))
-    assert await session.get_items() == turns("first", "second")
+    execute(path, "UPDATE checkpoints SET version = 99 WHERE projection = 'usage'")
+    async with ConversationLog.open(path, read_only=True) as log:
+        with pytest.raises(errors.NewerProjectionError, match=r"'usage' is at version 99.*upgrade"):
+            await log.usage()
 
 
 @pytest.mark.parametrize("way", ["session", "log"])

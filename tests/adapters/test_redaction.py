@@ -509,7 +509,7 @@ def test_no_command_shows_a_redacted_item(tmp_path: Path) -> None:
         ("audit", path, "--json"),
         ("audit", path, "--full"),
         ("sessions", path, "--json"),
-        ("branches", path, "s"),
+        ("branches", path, "s", "--turns"),
         ("compare", path, "s", "main", "main", "--json"),
         ("tools", path, "--json"),
         ("doctor", path),

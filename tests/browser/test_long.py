@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.view import session_pages
 from benchmarks.view import LONG, write
 from tests.browser.conftest import serving, watched
@@ -74,3 +75,44 @@ def test_what_follows_the_first_view_comes_by_itself(
     assert turns(long)[-1] == TURNS
     assert not long.locator("#incomplete").is_visible()
     eventually(long, "scrollY > 0")
+
+
+@pytest.mark.parametrize("around", ["", "&around=120"])
+def test_new_events_leave_the_reader_at_the_turn_that_is_read(
+    long: Page, tmp_path: Path, around: str
+) -> None:
+    with long.expect_response(lambda answer: "/session/live" in answer.url):
+        long.goto(f"/session?id={LONG}&branch=main{around}")
+    first = turns(long)[0]
+    while turns(long)[0] > first - 15:
+        long.evaluate("scrollTo(0, 0)")
+        long.wait_for_timeout(100)
+    read = f"#t{turns(long)[0] + 3}"
+    long.locator(f"{read} h2").evaluate(
+        "(e) => e.scrollIntoView({ block: 'start', behavior: 'instant' })"
+    )
+    long.wait_for_timeout(300)
+    top = long.locator(read).bounding_box()
+    version = int(long.locator(".session").get_attribute("data-version") or 0)
+    in_a_thread(say(tmp_path / "long.db"))
+    eventually(long, f"document.querySelector('.session').dataset.version === '{version + 1}'")
+    long.wait_for_timeout(300)
+    now = long.locator(read).bounding_box()
+    assert top is not None
+    assert now is not None
+    assert abs(now["y"] - top["y"]) < 40
+
+
+def test_new_events_are_followed_by_a_reader_at_the_end(long: Page, tmp_path: Path) -> None:
+    with long.expect_response(lambda answer: "/session/live" in answer.url):
+        long.goto(f"/session?id={LONG}&branch=main")
+    in_a_thread(say(tmp_path / "long.db"))
+    long.get_by_text("something new").first.wait_for()
+    eventually(
+        long, f"document.querySelector('#t{TURNS + 1}').getBoundingClientRect().top < innerHeight"
+    )
+
+
+async def say(path: Path) -> None:
+    async with AdvancedSQLiteSession(LONG, path) as session:
+        await session.add_items([{"role": "user", "content": "something new"}])

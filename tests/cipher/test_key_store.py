@@ -44,6 +44,12 @@ def made(keys: KeyFile) -> KeyFile:
     return keys
 
 
+def wrapped_keys(keys: KeyFile, table: str) -> list[bytes]:
+    with closing(sqlite3.connect(keys.path)) as connection:
+        sql = f"SELECT wrapped FROM {table} WHERE wrapped IS NOT NULL"
+        return [wrapped for (wrapped,) in connection.execute(sql)]
+
+
 def change(keys: KeyFile, *statements: str) -> None:
     keys.close()
     with closing(sqlite3.connect(keys.path, isolation_level=None)) as connection:
@@ -393,3 +399,75 @@ def test_processes_never_take_the_same_key(made: KeyFile) -> None:
 
 def test_keys_are_equal_by_value() -> None:
     assert Key(b"a", b"b") == Key(b"a", b"b")
+
+
+# -- rotation ---------------------------------------------------------------------------------
+
+
+def test_rotation_keeps_every_key_and_drops_the_one_that_wrapped_them(
+    made: KeyFile, tmp_path: Path
+) -> None:
+    _, [first, second, _] = made.take(LOG, 3, batch=0)
+    made.destroy([second.key_id])
+    kept = made.log(LOG)
+    before = [*wrapped_keys(made, "epochs"), *wrapped_keys(made, "keys")]
+    living = sum(epoch.keys for epoch in made.epochs())
+    assert made.rotate() == living
+    assert [(epoch.epoch, epoch.keys) for epoch in made.epochs()] == [(2, living)]
+    for keys in (made, KeyFile(made.path, RootKey(ROOT))):
+        assert keys.log(LOG) == kept
+        assert keys.find([first.key_id])[first.key_id] == first
+        assert isinstance(keys.find([second.key_id])[second.key_id], Destroyed)
+    made.close()
+    for file in tmp_path.iterdir():
+        assert not any(wrapped in file.read_bytes() for wrapped in before)
+
+
+def test_another_process_goes_on_after_a_rotation_with_the_same_root_key(made: KeyFile) -> None:
+    other = KeyFile(made.path, RootKey(ROOT), ahead=3)
+    _, [key] = other.take(LOG, 1, batch=0)
+    made.rotate()
+    other.generation()
+    assert other.find([key.key_id])[key.key_id] == key
+    assert len(other.take(LOG, 2, batch=1)[1]) == 2
+
+
+def test_a_rotation_that_fails_changes_nothing(made: KeyFile) -> None:
+    _, [key] = made.take(LOG, 1, batch=0)
+
+    class Broken:
+        id = "broken"
+
+        def wrap(self, key: bytes, context: Any) -> bytes:
+            raise OSError("the service is away")
+
+        def unwrap(self, wrapped: bytes, context: Any) -> bytes:
+            raise AssertionError
+
+    with pytest.raises(OSError, match="away"):
+        made.rotate(Broken())
+    with pytest.raises(WrongKeyError):
+        KeyFile(made.path, RootKey(generate_root_key())).rotate()
+    assert [epoch.epoch for epoch in made.epochs()] == [1]
+    assert made.find([key.key_id])[key.key_id] == key
+
+
+def test_a_file_without_a_root_gets_one_by_rotation(tmp_path: Path) -> None:
+    keys = KeyFile(tmp_path / "keys.db", ahead=3)
+    keys.register(LOG, 1)
+    root = RootKey(generate_root_key())
+    keys.rotate(root)
+    assert [epoch.root_id for epoch in keys.epochs()] == [root.id]
+    with pytest.raises(KeysError):
+        KeyFile(keys.path).log(LOG)
+    assert KeyFile(keys.path, root).log(LOG) == keys.log(LOG)
+
+
+def test_what_a_key_file_has_is_counted_without_a_root_key(made: KeyFile) -> None:
+    _, keys = made.take(LOG, 2, batch=0)
+    made.destroy([keys[0].key_id])
+    closed = KeyFile(made.path)
+    assert [counts[2:] for counts in closed.logs()] == [(3, 1, 1)]
+    found = closed.destroyed_at([*(key.key_id for key in keys), b"unknown"])
+    assert found.keys() == {key.key_id for key in keys}
+    assert [at is None for at in found.values()] == [False, True]

@@ -108,6 +108,7 @@ EVENTS: list[Event] = [
         payload_bytes=1_234,
         is_whole=True,
         pseudonym="erased-0123456789abcdef",
+        key_ids=["718466670e71f8846dd6c505d9cf03da944e74411ec1043f8d63959fd24f631f"],
     ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
     SessionForked(
@@ -132,6 +133,14 @@ OLDER: dict[str, Event] = {
         structures=[{"items": [{"role": "user"}]}, {}],
         payload_bytes=1_234,
         is_whole=True,
+    ),
+    "content_erased.v3": ContentErased(
+        positions=[3, 5],
+        reason="asked to",
+        structures=[{"items": [{"role": "user"}]}, {}],
+        payload_bytes=1_234,
+        is_whole=True,
+        pseudonym="erased-0123456789abcdef",
     ),
 }
 """What the golden files of earlier schema versions mean now."""

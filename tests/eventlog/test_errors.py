@@ -203,7 +203,11 @@ async def undecodable(path: Path) -> None:
 async def newer_projection(path: Path) -> None:
     (await session_with_secret(path)).close()
     change(path, "UPDATE checkpoints SET version = 99")
-    AdvancedSQLiteSession("talk", path)
+    log = EventLog.open_sync(path, read_only=True)
+    try:
+        await EventLogSession("talk", log).get_items()
+    finally:
+        log.close()
 
 
 @provokes("StaleProjectionError")
@@ -381,6 +385,16 @@ async def keys_of_another_log(path: Path) -> None:
     AdvancedSQLiteSession("talk", path, keys=other)
 
 
+@provokes("ProofError")
+async def changed_proof(path: Path) -> None:
+    key = eventlog.SigningKey(eventlog.generate_signing_key())
+    session = await session_with_secret(path)
+    head, proof = await session.log.sign(key), await session.log.prove("talk")
+    session.close()
+    changed = proof.replace(SECRET, f"not {SECRET}")
+    eventlog.check_proof(changed, head, public_key=key.public_key)
+
+
 @provokes("WrongKeyError")
 async def mistyped_root_key(path: Path) -> None:
     RootKey(SECRET)
@@ -448,7 +462,7 @@ def test_the_root_can_be_caught_by_one_import() -> None:
 
 def test_each_leaf_is_provoked() -> None:
     """And one that is raised itself, beside its kinds."""
-    assert PROVOKED.keys() == LEAVES | {"UndecodableEventError"}
+    assert PROVOKED.keys() == LEAVES | {"UndecodableEventError", "StaleProjectionError"}
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))

@@ -23,7 +23,13 @@ from agents_eventlog import (
 from agents_eventlog.adapters.conversations import turns
 from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
-from agents_eventlog.eventlog import ItemsAdded, export_lines, import_lines
+from agents_eventlog.eventlog import (
+    ItemsAdded,
+    SigningKey,
+    export_lines,
+    generate_signing_key,
+    import_lines,
+)
 from tests.faults.support import answer, batch, ran, user
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ class Stage(NamedTuple):
     run: Any
     lines: Path
 
+
+SIGNING_KEY = SigningKey(generate_signing_key())
 
 Call: TypeAlias = "Callable[[Stage], Awaitable[Any]]"
 
@@ -131,6 +139,9 @@ READS: dict[str, Call] = {
     "log.head": lambda s: s.log.head(),
     "log.verify": lambda s: s.log.verify(),
     "log.verify_session": lambda s: s.log.verify_session("s"),
+    "log.sign": lambda s: s.log.sign(SIGNING_KEY),
+    "log.prove": lambda s: s.log.prove("s"),
+    "log.prove_consistency": lambda s: prove_consistency(s.log),
     "log.query": lambda s: s.log.query(lambda tx: tx.all("SELECT * FROM items")),
     "eventlog.export_lines": lambda s: everything(export_lines(s.log)),
     "log.export_user": lambda s: everything(s.log.export_user("alice")),
@@ -162,6 +173,9 @@ ELSEWHERE = {
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
+    "eventlog.check_proof": "reads no file: in tests/proofs",
+    "eventlog.check_consistency": "reads no file: in tests/proofs",
+    "eventlog.generate_signing_key": "reads no file: in tests/proofs",
     "eventlog.configure": "sets numbers in memory",
     "eventlog.generate_root_key": "makes a text",
     "eventlog.recording": "binds values in memory",
@@ -185,6 +199,11 @@ async def compact(session: AdvancedSQLiteSession) -> bool:
     snapshot = await session._get_compaction_snapshot(2)
     assert snapshot is not None
     return await snapshot.replace_suffix(1, [user("short")])
+
+
+async def prove_consistency(log: ConversationLog) -> str:
+    """Prove that the log contains the head of now."""
+    return await log.prove_consistency(await log.sign(SIGNING_KEY))
 
 
 async def redact_first(session: AdvancedSQLiteSession) -> Any:

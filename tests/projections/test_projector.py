@@ -414,7 +414,7 @@ def test_a_newer_version_of_a_projection_is_replayed_when_the_log_is_opened(path
         add(log, times=2)
     with closing(opened(path, WeightedTally())) as log:
         assert tally(log) == [("s", 20, 10)]
-        assert checkpoints(log) == {"tally": (2, 2)}
+        assert checkpoints(log) == {"tally": (2, 2), "tally__v1": (1, 2)}
         add(log)
         assert tally(log) == [("s", 30, 10)]
 
@@ -469,7 +469,7 @@ def tables_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("is_far_behind", [False, True])
-def test_of_a_newer_version_no_table_of_an_earlier_one_is_left(
+def test_of_a_newer_version_no_table_of_an_earlier_one_is_left_after_a_replay(
     path: Path, monkeypatch: pytest.MonkeyPatch, is_far_behind: bool
 ) -> None:
     if is_far_behind:
@@ -478,6 +478,8 @@ def test_of_a_newer_version_no_table_of_an_earlier_one_is_left(
     for own, names in versions:
         with closing(opened(path, own())) as log:
             add(log)
+            assert names < tables_in(path) or own is Tally
+            projections.replay(log, [own()])
         assert tables_in(path) == names
 
 
@@ -491,27 +493,119 @@ def test_a_table_that_another_projection_took_over_is_left_to_it(
     with closing(opened(path, *chosen)) as log:
         add(log)
         assert tally(log) == [("s", 4)]
+        projections.replay(log, chosen)
+        assert tally(log) == [("s", 4)]
     assert tables_in(path) == {"tally", "half", "other_half"}
 
 
-def test_a_projection_that_a_newer_program_built_is_refused_and_left_alone(path: Path) -> None:
-    with closing(opened(path, WeightedTally())) as log:
-        add(log)
-    with pytest.raises(errors.NewerProjectionError) as caught:
-        opened(path, Tally())
-    assert (caught.value.projection, caught.value.found, caught.value.known) == ("tally", 2, 1)
-    with closing(opened(path, WeightedTally())) as log:
-        assert tally(log) == [("s", 10, 10)]
+# -- several versions at once --------------------------------------------------------------------
 
 
-def test_a_program_whose_projection_was_renewed_by_another_writes_no_more(path: Path) -> None:
-    with closing(opened(path, Tally())) as log:
-        add(log)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("UPDATE checkpoints SET version = 2 WHERE projection = 'tally'")
-        with pytest.raises(errors.NewerProjectionError):
+class IndexedTally(Tally):
+    """The tally with an index and a view, as an older program has it."""
+
+    schema: ClassVar[Sequence[str]] = (
+        *Tally.schema,
+        "CREATE INDEX tally_by_items ON tally (items, session_id)",
+    )
+
+    def views(self, engine: Any) -> dict[str, str]:
+        return {"tallied": "SELECT items FROM tally"}
+
+
+class NewTally(WeightedTally):
+    """The same in a newer program."""
+
+    schema: ClassVar[Sequence[str]] = (
+        *WeightedTally.schema,
+        "CREATE INDEX tally_by_items ON tally (items, weight)",
+    )
+    views = IndexedTally.views
+
+
+def in_own_tables(log: EventLog, sql: str = "SELECT * FROM tally") -> list[tuple[Any, ...]]:
+    """Return what a program reads."""
+    return asyncio.run(log.query(lambda tx: tx.all(sql)))
+
+
+def test_an_older_program_and_a_newer_one_each_keep_the_tables_of_their_version(
+    path: Path,
+) -> None:
+    with closing(opened(path, IndexedTally())) as older:
+        add(older)
+    for count in (2, 4):
+        with closing(opened(path, NewTally())) as newer:
+            add(newer)
+            assert in_own_tables(newer) == [("s", count * 10, 10)]
+        with closing(opened(path, IndexedTally())) as older:
+            add(older)
+            assert in_own_tables(older) == [("s", (count + 1) * 2)]
+            assert in_own_tables(older, "SELECT * FROM tallied") == [((count + 1) * 2,)]
+            check = projections.replay(older, [IndexedTally()], check=True)
+            assert [(each.rows, each.differences) for each in check] == [(1, 0)]
+    with closing(sqlite3.connect(path)) as connection:
+        indexes = connection.execute(
+            "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall()
+        assert {("tally_by_items", "tally"), ("tally_by_items__v1", "tally__v1")} <= {*indexes}
+        assert connection.execute("SELECT * FROM tallied").fetchall() == [(40,)]
+
+
+def test_an_older_program_that_comes_later_builds_tables_of_its_own(path: Path) -> None:
+    with closing(opened(path, NewTally())) as newer:
+        add(newer)
+    with closing(opened(path, IndexedTally())) as older:
+        assert in_own_tables(older) == [("s", 2)]
+    with closing(opened(path)) as log:
+        assert checkpoints(log) == {"tally": (2, 1), "tally__v1": (1, 1)}
+
+
+def test_a_replay_by_an_older_program_gives_it_the_plain_names_again(path: Path) -> None:
+    for own in (IndexedTally(), NewTally()):
+        with closing(opened(path, own)) as log:
             add(log)
-        assert log.store.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM events")) == (1,)
+    with closing(opened(path, IndexedTally())) as older:
+        projections.replay(older, [IndexedTally()])
+        add(older)
+        assert in_own_tables(older) == [("s", 6)]
+        assert checkpoints(older) == {"tally": (1, 3)}
+    assert tables_in(path) == {"tally"}
+
+
+def test_a_read_only_older_program_names_the_users_projection_that_is_newer(path: Path) -> None:
+    with closing(opened(path, NewTally())) as newer:
+        add(newer)
+    log = EventLog.open_sync(path, read_only=True)
+    with closing(log), pytest.raises(errors.NewerProjectionError) as caught:
+        log.store.read_sync(Projections(IndexedTally()).require_fresh)
+    assert (caught.value.projection, caught.value.found, caught.value.known) == ("tally", 2, 1)
+    assert "use the newer version of your projection" in str(caught.value)
+
+
+async def test_an_erasure_drops_the_tables_of_other_versions(path: Path) -> None:
+    for own in (IndexedTally(), NewTally()):
+        async with ConversationLog.open(path, projections=Projections(own)) as log:
+            add(log)
+            await log.write(lambda tx: append(tx, "s", popped(1, 1), branch_id="main"))
+    assert "tally__v1" in tables_in(path)
+    async with ConversationLog.open(path, projections=Projections(NewTally())) as log:
+        await log.erase(session_id="s")
+    assert not {name for name in tables_in(path) if "__v" in name}
+
+
+@pytest.mark.parametrize(("events", "is_left"), [(3, True), (4, False)])
+def test_tables_that_no_program_has_used_for_long_are_dropped_when_the_log_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch, events: int, is_left: bool
+) -> None:
+    for own in (IndexedTally(), NewTally()):
+        with closing(opened(path, own)) as log:
+            add(log)
+    with closing(opened(path, NewTally())) as log:
+        add(log, times=events - 1)
+    monkeypatch.setattr(projector, "REPLAY_ON_OPEN_EVENTS", 3)
+    with closing(opened(path, NewTally())) as log:
+        assert tally(log)
+    assert ("tally__v1" in tables_in(path)) is is_left
 
 
 @pytest.mark.parametrize("own", [Tally(), WeightedTally()])

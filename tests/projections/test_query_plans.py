@@ -368,6 +368,7 @@ def unwanted(given: Given, sql: str) -> list[str]:
     "sql",
     [
         conversation_queries.USER_ITEMS,
+        *map(payloads.statement, redactions.forms(conversation_queries.FIRST_USER_ITEMS)),
         *map(payloads.statement, redactions.forms(conversation_queries.USER_EVENTS)),
     ],
 )

@@ -13,7 +13,7 @@ from agents_eventlog.eventlog import (
     ItemsAdded,
     append,
 )
-from agents_eventlog.eventlog.errors import NewerProjectionError, ProjectionError
+from agents_eventlog.eventlog.errors import ProjectionError
 from agents_eventlog.eventlog.storage.sqlite import full_text
 from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.projections import Search, background, projector, replay
@@ -176,15 +176,16 @@ def test_it_is_built_anew_when_its_version_is_higher(
     assert rows(indexed) == [(1, "text")]
 
 
-def test_that_of_a_newer_program_is_left_alone(
+def test_that_of_a_newer_program_is_left_alone_and_another_is_built_beside_it(
     indexed: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     indexed(said("text"))
     monkeypatch.setattr(Search, "version", 0)
     assert built_to(indexed) is None
     assert positions(find(indexed, "text")) == [1]
-    with pytest.raises(NewerProjectionError):
-        build_incrementally(indexed.log.store, Search())
+    build_incrementally(indexed.log.store, Search())
+    assert rows(indexed) == [(1, "text")]
+    assert indexed.ask("SELECT rowid FROM item_texts__v0") == [(1,)]
 
 
 def test_a_table_of_somebody_else_is_not_taken(given: Given) -> None:

@@ -33,6 +33,7 @@ async function show(address, { push = true, keep = true } = {}) {
   }
   const open = new Set($$("details[open]").map((each) => $(".item, [id]", each)?.id ?? each.closest(".item")?.id));
   const place = scrollY;
+  const turn = atTop();
   const outline = $(".outline")?.scrollTop;
   $("main").replaceWith($("main", found));
   const time = $(".time", found);
@@ -43,6 +44,7 @@ async function show(address, { push = true, keep = true } = {}) {
   }
   if (push) history.replaceState(null, "", address.replace("&whole=1", ""));
   if (keep) scrollTo({ top: place, behavior: "instant" });
+  if (keep && place && turn?.top < 100) hold(turn);
   if (outline) $(".outline").scrollTop = outline;
   ready();
 }
@@ -58,11 +60,10 @@ async function more(link) {
   delete link.dataset.fetch;
   if (!address) return;
   const part = await fetched(address);
-  const turns = $("#turns");
-  const height = turns.scrollHeight;
+  const turn = atTop();
   $(isEarlier ? ".pages.later" : ".pages.earlier", part)?.remove();
   side.replaceWith(part);
-  if (isEarlier) scrollBy({ top: turns.scrollHeight - height, behavior: "instant" });
+  if (isEarlier && turn) hold(turn);
   drop(isEarlier);
   watch();
 }
@@ -106,6 +107,19 @@ async function unfold(link) {
 
 const turns = () => $$("#turns > .turn");
 const forks = () => $$("#turns > .fork");
+
+// The turn that one reads, and where it is.
+function atTop() {
+  const turn = turns().find((each) => each.getBoundingClientRect().bottom > 0);
+  return turn && { id: turn.id, top: turn.getBoundingClientRect().top };
+}
+
+// Keep a turn where it is. Turns above it get their height when they come near, so one step is not enough.
+function hold({ id, top }, steps = 4) {
+  const turn = document.getElementById(id);
+  if (turn) scrollBy({ top: turn.getBoundingClientRect().top - top, behavior: "instant" });
+  if (turn && steps) requestAnimationFrame(() => hold({ id, top }, steps - 1));
+}
 
 function current(all) {
   let index = -1;
@@ -209,10 +223,16 @@ function follow() {
 let refresh;
 
 async function refreshed() {
-  const atEnd = innerHeight + scrollY >= document.body.scrollHeight - 120;
+  const bottom = $("#turns").getBoundingClientRect().bottom;
+  const atEnd = $(".pages.later").hidden && bottom > 0 && bottom < innerHeight + 120;
+  const address = new URL(location);
+  address.hash = "";
+  address.searchParams.set("whole", 1);
+  if (atEnd) address.searchParams.delete("around");
+  else address.searchParams.set("around", (atTop() ?? turns().at(-1))?.id.slice(1) ?? "");
   stream?.close();
-  await show(location.pathname + location.search, { push: false });
-  if (atEnd) scrollTo({ top: document.body.scrollHeight, behavior: "instant" });
+  await show(address.href, { push: false });
+  if (atEnd) toEnd();
 }
 
 addEventListener("visibilitychange", follow);
@@ -266,7 +286,12 @@ function ready() {
 }
 
 function end() {
-  if (!location.hash) scrollTo({ top: document.body.scrollHeight, behavior: "instant" });
+  if (!location.hash) toEnd();
+}
+
+function toEnd(steps = 4) {
+  $("#turns").scrollIntoView({ block: "end", behavior: "instant" });
+  if (steps) requestAnimationFrame(() => toEnd(steps - 1));
 }
 
 // A link to an item that is not on the page leads to the turns around it.

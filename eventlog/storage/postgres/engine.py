@@ -174,6 +174,10 @@ class PostgresEngine:
         """Drop a table or view, if it exists, with the views that read it."""
         schema.drop(tx, name)
 
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """Add a suffix to the names of tables, their indexes and views; return the old names."""
+        return schema.keep(tx, names, suffix)
+
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as PostgreSQL takes it."""
         if statement == CREATE_FULL_TEXT:
@@ -198,7 +202,8 @@ class PostgresEngine:
         columns = ", ".join(f'"{column}"' for column in table.columns)
         rows = scratch.execute(f'SELECT {columns} FROM "{table.name}"')
         tx.connection.end_pipeline()  # which cannot copy
-        with tx.connection.raw.cursor().copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
+        name = tx.name_of(table.name)
+        with tx.connection.raw.cursor().copy(f'COPY "{name}" ({columns}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
 

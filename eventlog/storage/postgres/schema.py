@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +92,17 @@ KINDS: Final = """
     SELECT CAST(relname AS TEXT) AS name, CAST(relkind AS TEXT) AS relkind FROM pg_class
     WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p', 'v', 'm', 'f')
 """
+VIEWS_OF: Final = """
+    SELECT DISTINCT CAST(reader.relname AS TEXT) FROM pg_depend
+    JOIN pg_rewrite ON pg_rewrite.oid = pg_depend.objid
+    JOIN pg_class AS reader ON reader.oid = pg_rewrite.ev_class AND reader.relkind = 'v'
+    WHERE pg_depend.refobjid = to_regclass(?) AND reader.oid <> pg_depend.refobjid
+"""
+INDEXES_OF: Final = """
+    SELECT CAST(indexes.relname AS TEXT) FROM pg_index
+    JOIN pg_class AS indexes ON indexes.oid = pg_index.indexrelid
+    WHERE pg_index.indrelid = to_regclass(?)
+"""
 NAMES: Final = f"SELECT name FROM ({KINDS}) AS kinds"
 
 
@@ -104,6 +116,24 @@ def drop(tx: Transaction, name: str) -> None:
     row = tx.one(f"SELECT relkind FROM ({KINDS}) AS kinds WHERE name = ?", (name,))
     if row is not None:
         tx.execute(f'DROP {"VIEW" if row[0] == "v" else "TABLE"} "{name}" CASCADE')
+
+
+def keep(tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+    """Add a suffix to the names of tables, of their indexes, and of views that read these tables."""
+    kinds = {name: kind for name, kind in tx.all(KINDS) if name in names}
+    if all(kind == "v" for kind in kinds.values()):
+        for name in kinds:
+            drop(tx, name)
+        return []
+    for name, kind in kinds.items():
+        for (index,) in tx.all(INDEXES_OF, (f'"{name}"',)):
+            tx.execute(f'ALTER INDEX "{index}" RENAME TO "{index}{suffix}"')
+        for (view,) in tx.all(VIEWS_OF, (f'"{name}"',)):
+            if view not in kinds and view.removesuffix(suffix) not in kinds:
+                drop(tx, view)
+        what = "VIEW" if kind == "v" else "TABLE"
+        tx.execute(f'ALTER {what} "{name}" RENAME TO "{name}{suffix}"')
+    return list(kinds)
 
 
 def identify(tx: Transaction, path: str) -> bool:

@@ -183,6 +183,10 @@ class SQLiteEngine:
         """Drop a table or view, if it exists."""
         tables.drop(tx, name)
 
+    def keep_tables(self, tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+        """Add a suffix to the names of tables, their indexes and views; return the old names."""
+        return tables.keep(tx, names, suffix)
+
     def create_statement(self, statement: str) -> str:
         """Return a CREATE statement as SQLite takes it."""
         return tables.create_statement(statement)

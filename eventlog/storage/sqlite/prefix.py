@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, Self
 
+from agents_eventlog.eventlog.storage.renaming import substituted
 from agents_eventlog.eventlog.storage.sqlite.cursor import UnitCursor
 
 PREFIX: Final = "eventlog_"
@@ -133,23 +134,6 @@ def names_of_log(connection: object, names: Iterable[str]) -> set[str]:
     return own | {name for name in names if not name.startswith(PREFIX) and name not in RESERVED}
 
 
-@cache
-def _pattern(names: frozenset[str]) -> re.Pattern[str]:
-    words = "|".join(sorted(map(re.escape, names)))
-    # What names something else comes first: tables of a scratch database, and texts. Only one text is a
-    # table's name.
-    return re.compile(
-        rf"""scratch\."?\w+"?|'(?!events')(?:[^']|'')*'|(?<![\w$.])(?:main\.)?(["']?)\b({words})\b\1""",
-        re.IGNORECASE,
-    )
-
-
 @lru_cache(maxsize=1_024)
 def _renamed(sql: str, names: frozenset[str]) -> str:
-    return _pattern(names).sub(_with_prefix, sql)
-
-
-def _with_prefix(found: re.Match[str]) -> str:
-    if found[2] is None:
-        return found[0]
-    return f"{found[1]}{PREFIX}{found[2]}{found[1]}"
+    return substituted(sql, names, PREFIX.__add__)

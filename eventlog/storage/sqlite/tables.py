@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from agents_eventlog.eventlog.storage.engine import CREATE_FULL_TEXT, Table
+from agents_eventlog.eventlog.storage.renaming import with_suffixes
 from agents_eventlog.eventlog.storage.sqlite import full_text, prefix
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
@@ -21,6 +22,11 @@ TABLES = """
     JOIN pragma_table_list AS known ON known.schema = 'main' AND known.name = made.name
     WHERE known.type IN ('table', 'virtual')
     ORDER BY made.rowid
+"""
+MADE = "SELECT type, sql FROM main.sqlite_schema WHERE name = ?"
+INDEXES = """
+    SELECT name, sql FROM main.sqlite_schema
+    WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL
 """
 COLUMNS = "SELECT name, pk, hidden FROM pragma_table_xinfo(?)"
 
@@ -40,6 +46,38 @@ def drop(tx: Transaction, name: str) -> None:
     kind = tx.one("SELECT type FROM main.sqlite_schema WHERE name = ?", (name_in_file,))
     if kind is not None:
         tx.execute(f'DROP {kind[0]} main."{name_in_file}"')
+
+
+def keep(tx: Transaction, names: Sequence[str], suffix: str) -> list[str]:
+    """Add a suffix to the names of tables, of their indexes, and of views that read these tables."""
+    in_file = {prefix.name_in_file(tx.connection, name): name for name in names}
+    run = partial(
+        sqlite3.Connection.execute, tx.connection
+    )  # statements with the names in the file
+    found = {name: run(MADE, (name,)).fetchone() for name in in_file}
+    views = {name: row[1] for name, row in found.items() if row is not None and row[0] == "view"}
+    tables = [name for name, row in found.items() if row is not None and row[0] == "table"]
+    for name in views:
+        run(f'DROP VIEW main."{name}"')
+    for name in tables:
+        indexes = run(INDEXES, (name,)).fetchall()
+        for index, _ in indexes:
+            run(f'DROP INDEX main."{index}"')
+        run(
+            "PRAGMA legacy_alter_table=ON"
+        )  # or views of others that read the table would follow it
+        run(f'ALTER TABLE main."{name}" RENAME TO "{name}{suffix}"')
+        run("PRAGMA legacy_alter_table=OFF")
+        for index, sql in indexes:
+            head, parenthesis, columns = sql.partition("(")
+            suffixes = frozenset({(index.lower(), suffix), (name.lower(), suffix)})
+            run(with_suffixes(head, suffixes) + parenthesis + columns)
+    if not tables:
+        return []
+    suffixes = frozenset((name.lower(), suffix) for name in (*views, *tables))
+    for sql in views.values():
+        run(with_suffixes(sql, suffixes))
+    return [in_file[name] for name in (*views, *tables)]
 
 
 def create_statement(statement: str) -> str:

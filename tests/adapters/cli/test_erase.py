@@ -384,6 +384,8 @@ def test_documents_have_stable_fields(db: Path) -> None:
         "kept_items",
         "is_complete",
         "forks",
+        "keys",
+        "keys_left",
         "dry_run",
     ]
     assert (found["sessions"], found["events"], found["dry_run"]) == (1, 4, False)

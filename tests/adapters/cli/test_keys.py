@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,7 +44,6 @@ def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[
     key = document["root_key"]
     keys = KeyFile(tmp_path / "keys.db", RootKey(key))
     assert document["root_id"] == RootKey(key).id
-    import asyncio
 
     async def talk() -> None:
         session = AdvancedSQLiteSession(
@@ -88,6 +91,7 @@ def test_commands_show_contents_with_keys_and_say_sealed_without(
         (("audit", path), SECRET),
         (("sessions", path), SECRET),
         (("show", path, "s", "--turns"), SECRET),
+        (("branches", path, "s", "--turns"), SECRET),
     ):
         assert shows in run(*command, **environment)
         hidden = run(*command, **without)
@@ -119,8 +123,11 @@ def test_maintenance_needs_no_keys(sealed: tuple[Path, dict[str, str]]) -> None:
     run("usage", path, **without)
     run("branches", path, "s", **without)
     problems = [json.loads(line) for line in run("doctor", path, "--json", **without).splitlines()]
-    assert not [each for each in problems if each["kind"] == "problem" and not each["is_note"]]
-    run("erase", path, "--session", "s", "--yes", **without)
+    assert {each["kind"] for each in problems} == {"file", "events", "table", "note", "diagnosed"}
+    erased = run("erase", path, "--session", "s", "--yes", code=1, **without)
+    assert "1 key still to be destroyed: run this command again with EVENTLOG_KEYS" in erased
+    assert "an erasure has yet to destroy 1 key" in run("doctor", path, code=1, **without)
+    run("erase", path, "--session", "s", "--yes", **environment)
     assert SECRET not in run("show", path, "s", "--as-of", "2", **environment)
 
 
@@ -133,3 +140,195 @@ def test_commands_never_seal_a_plain_log(
     before = plain.read_bytes()[60:64]
     run("replay", plain, **environment)
     assert plain.read_bytes()[60:64] == before  # the schema's version
+
+
+# -- erase ------------------------------------------------------------------------------------
+
+
+def documents(*arguments: object, code: int = 0, **environment: str | None) -> list[Any]:
+    """Run a command with --json; return its documents."""
+    return [
+        json.loads(line)
+        for line in run(*arguments, "--json", code=code, **environment).splitlines()
+    ]
+
+
+def test_erasing_says_how_many_keys_it_destroys(sealed: tuple[Path, dict[str, str]]) -> None:
+    path, environment = sealed
+    would = run("erase", path, "--session", "s", **environment)
+    assert "would destroy 1 key: no copy of the log can be read with them" in would
+    [done] = documents("erase", path, "--session", "s", "--yes", **environment)
+    assert (done["keys"], done["keys_left"], done["is_complete"]) == (1, 0, True)
+    assert "destroyed 1 key" in run("audit", path, "--full", **environment)
+
+
+def test_shredding_only_is_shown_with_who_and_why(sealed: tuple[Path, dict[str, str]]) -> None:
+    path, environment = sealed
+    erase = ("erase", path, "--session", "s", "--shred-only")
+    assert "would shred the content of 2 events" in run(*erase, **environment)
+    acted = ("--yes", "--actor", "carol", "--reason", "ticket 7")
+    assert "shredded the content of 2 events" in run(*erase, *acted, **environment)
+    told = run("audit", path, "--full", **environment)
+    assert "destroyed the key of the session: ticket 7" in told
+    assert "shredded" in told
+    assert SECRET not in told
+    for command in ("verify", "doctor", "replay"):
+        run(command, path, **environment)
+    checked = documents("keys", "check", path, **environment)
+    assert checked == [
+        {
+            "kind": "keys_checked",
+            "opened": 0,
+            "shredded": 2,
+            "plaintext": 0,
+            "findings": 0,
+            "ok": True,
+        }
+    ]
+    assert "user              (shredded)" in run("show", path, "s", "--as-of", "2", **environment)
+
+
+def test_shredding_only_needs_keys_and_whole_sessions(
+    sealed: tuple[Path, dict[str, str]],
+) -> None:
+    path, environment = sealed
+    without = {"EVENTLOG_KEYS": None, "EVENTLOG_KEY": None}
+    erase = ("erase", path, "--shred-only", "--yes")
+    assert "EVENTLOG_KEYS" in run(*erase, "--session", "s", code=3, **without)
+    assert "--popped" in run(*erase, "--popped", code=2, **environment)
+
+
+# -- list, rotate, check ----------------------------------------------------------------------
+
+
+def test_keys_are_listed_by_log_and_by_session(sealed: tuple[Path, dict[str, str]]) -> None:
+    path, environment = sealed
+    file = environment["EVENTLOG_KEYS"]
+    found = documents("keys", "list", file, EVENTLOG_KEY=None)
+    [epoch, log] = found
+    assert (epoch["kind"], epoch["epoch"], epoch["keys"]) == ("epoch", 1, log["unused"] + 64)
+    assert (log["kind"], log["used"], log["destroyed"]) == ("log", 64, 0)
+    for state in ("present", "destroyed", "missing"):
+        without = {"EVENTLOG_KEYS": None, "EVENTLOG_KEY": None}
+        [_, _, session] = documents("keys", "list", file, path, **without)
+        assert (session["session_id"], session["state"], session["contents"]) == ("s", state, 2)
+        assert (session["destroyed_at"] is None) == (state != "destroyed")
+        assert state in run("keys", "list", file, path, **without)
+        if state == "present":
+            run("erase", path, "--session", "s", "--shred-only", "--yes", **environment)
+        else:
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("DELETE FROM keys WHERE taken_at IS NOT NULL")
+
+
+def test_rotation_with_a_new_root_key_ends_the_copies_of_the_key_file(
+    sealed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    path, environment = sealed
+    file = environment["EVENTLOG_KEYS"]
+    shutil.copy(file, tmp_path / "old.db")
+    [would] = documents("keys", "rotate", file, "--new-root", **environment)
+    assert (would["root_key"], would["dry_run"]) == (None, True)
+    assert SECRET in run("show", path, "s", **environment)
+    [done] = documents("keys", "rotate", file, "--new-root", "--yes", **environment)
+    assert done["keys"] == would["keys"] > 1_000
+    assert "root key" in run("show", path, "s", code=3, **environment)
+    renewed = {**environment, "EVENTLOG_KEY": done["root_key"]}
+    assert SECRET in run("show", path, "s", **renewed)
+    old = {**renewed, "EVENTLOG_KEYS": str(tmp_path / "old.db")}
+    assert "another root key" in run("show", path, "s", code=3, **old)
+    printed = run("keys", "rotate", file, "--yes", **renewed)
+    assert "wrapped" in printed
+    assert "EVENTLOG_KEY=" not in printed
+    assert SECRET in run("show", path, "s", **renewed)
+    assert "EVENTLOG_KEY=evk1" in run("keys", "rotate", file, "--new-root", "--yes", **renewed)
+    assert "nothing was changed" in run("keys", "rotate", file)
+    assert "mistyped" in run("keys", "rotate", file, code=3, EVENTLOG_KEY="evk1oops")
+
+
+def test_check_finds_what_does_not_open(sealed: tuple[Path, dict[str, str]]) -> None:
+    path, environment = sealed
+    [checked] = documents("keys", "check", path, **environment)
+    assert (checked["opened"], checked["ok"]) == (2, True)
+    assert "2 contents opened" in run("keys", "check", path, **environment)
+    assert "EVENTLOG_KEYS" in run("keys", "check", path, code=3, EVENTLOG_KEYS=None)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER events_are_never_changed")
+        connection.execute(
+            "UPDATE events SET sealed = CAST(substr(sealed, 1, 110) || zeroblob(20) AS BLOB) "
+            "WHERE type = 'items_added'"
+        )
+    [finding, checked] = documents("keys", "check", path, code=1, **environment)
+    assert finding["session_id"] == "s"
+    assert "tampered" in finding["problem"]
+    assert (checked["opened"], checked["findings"], checked["ok"]) == (1, 1, False)
+    assert "1 problem found" in run("keys", "check", path, code=1, **environment)
+
+
+# -- doctor -----------------------------------------------------------------------------------
+
+
+def problems(path: Path, code: int, **environment: str | None) -> str:
+    """Return what doctor finds of keys, and of sessions."""
+    found = documents("doctor", path, code=code, **environment)
+    return "\n".join(
+        f"{each['kind']} {each['subject']}: {each['problem']} -> {each['advice']}"
+        for each in found
+        if each["kind"] in ("note", "finding")
+    )
+
+
+def test_doctor_finds_keys_that_the_log_does_not_know_to_be_destroyed(
+    sealed: tuple[Path, dict[str, str]],
+) -> None:
+    path, environment = sealed
+    file = environment["EVENTLOG_KEYS"]
+    noted = problems(path, 0, **environment)
+    assert "note keys" in noted
+    assert "is in the folder of the log" in noted
+    destroy = "UPDATE keys SET wrapped = NULL, destroyed_at = 5 WHERE taken_at IS NOT NULL"
+    for statement, told in (
+        (
+            destroy,
+            "its key was destroyed at 1970-01-01T00:00:00.000005Z, though the log records no",
+        ),
+        ("UPDATE keys SET key_id = randomblob(32) WHERE taken_at IS NOT NULL", "is not in"),
+    ):
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.execute(statement)
+        if "not in" in told:
+            assert "do not open this log" in run("doctor", path, code=3, **environment)
+        else:
+            assert told in problems(path, 1, **environment)
+            assert "log does not record" in run("keys", "check", path, code=1, **environment)
+
+
+def test_doctor_finds_destroyed_keys_that_are_back_and_an_erasure_destroys_them_again(
+    sealed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    path, environment = sealed
+    file = environment["EVENTLOG_KEYS"]
+    shutil.copy(file, tmp_path / "old.db")
+    run("erase", path, "--session", "s", "--shred-only", "--yes", **environment)
+    assert "finding" not in problems(path, 0, **environment)
+    shutil.copy(tmp_path / "old.db", file)
+    assert "1 destroyed key in" in problems(path, 1, **environment)
+    run("erase", path, "--deleted", "--yes", **environment)
+    assert "finding" not in problems(path, 0, **environment)
+
+
+def test_doctor_notes_what_weakens_a_sealed_log(tmp_path: Path) -> None:
+    async def talk(**given: Any) -> None:
+        session = AdvancedSQLiteSession("s", tmp_path / "log.db", **given)
+        await session.add_items(SAID)
+        session.close()
+
+    (tmp_path / "keys").mkdir()
+    keys = KeyFile(tmp_path / "keys" / "keys.db", ahead=3)
+    asyncio.run(talk())
+    asyncio.run(talk(keys=keys))
+    noted = problems(tmp_path / "log.db", 0, EVENTLOG_KEYS=keys.path, EVENTLOG_KEY=None)
+    assert "1 event from before the log was sealed has its content in plaintext" in noted
+    assert "has no root key" in noted
+    assert "only 3 keys made ahead" in noted
+    assert "folder" not in noted.replace("folder of its own", "")

@@ -21,6 +21,7 @@ COMMANDS = [
     ["replay", "FILE"],
     ["replay", "FILE", "--check"],
     ["verify", "FILE"],
+    ["prove", "FILE", "--session", "talk"],
     ["show", "FILE", "talk"],
     ["branches", "FILE", "talk"],
     ["audit", "FILE"],

@@ -9,7 +9,13 @@ import pytest
 
 from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli.terminal import ExitCode
-from agents_eventlog.eventlog import ItemsAdded, SessionCleared, SessionDeleted
+from agents_eventlog.eventlog import (
+    ItemPopped,
+    ItemRef,
+    ItemsAdded,
+    SessionCleared,
+    SessionDeleted,
+)
 from tests.adapters.looking import (
     answer,
     call,
@@ -106,14 +112,34 @@ def test_turns_have_a_line_each(db: Path) -> None:
         (1, 4, ["look_up"]),
         (2, 1, []),
     ]
-    assert turns[1]["user"] == user("refund me")
+    assert turns[1]["first_words"] == "refund me"
     assert "refund me" in run("show", db, "support-42", "--turns").stdout
+
+
+def test_turns_are_those_of_the_outline_with_the_removed_ones(path: Path) -> None:
+    write(
+        path,
+        [
+            ("s", "main", ItemsAdded(items=[user("stays")])),
+            ("s", "main", ItemsAdded(items=[user("goes")])),
+            ("s", "main", ItemPopped(item=ItemRef(2, 0), emptied_turn=2)),
+        ],
+    )
+    turns = documents(run("show", path, "s", "--turns", "--json"), "turn")
+    assert turns == documents(run("branches", path, "s", "--turns", "--json"), "turn")
+    assert [(turn["first_words"], turn["removed"]) for turn in turns] == [
+        ("stays", None),
+        ("goes", "popped"),
+    ]
+    assert "goes  popped" in run("show", path, "s", "--turns").stdout
+    before = documents(run("show", path, "s", "--turns", "--as-of", 2, "--json"), "turn")
+    assert [turn["removed"] for turn in before] == [None, None]
 
 
 def test_items_before_the_first_user_item_are_turn_0(path: Path) -> None:
     write(path, [("s", "main", ItemsAdded(items=[answer("welcome"), user("hi")]))])
     turns = documents(run("show", path, "s", "--turns", "--json"), "turn")
-    assert [(turn["turn"], turn["user"]) for turn in turns] == [(0, None), (1, user("hi"))]
+    assert [(turn["turn"], turn["first_words"]) for turn in turns] == [(0, None), (1, "hi")]
 
 
 def test_items_of_any_shape_are_shown(path: Path) -> None:

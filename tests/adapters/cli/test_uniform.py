@@ -37,10 +37,13 @@ SHORT = {
 WITHOUT_JSON = {"demo", "view", "keys"}  # `keys` is a group of commands
 WITH_YES = {"delete", "erase", "redact", "retain"}
 ID = "support-42"
+SIGNING_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
+PUBLIC_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 EACH: dict[str, list[Any]] = {
     "audit": [],
     "backup": ["backup.db"],
     "branches": [ID, "--removed", "--turns"],
+    "check": ["--signed", "head.note", "--public-key", PUBLIC_KEY],
     "compare": [ID, "main", "kinder"],
     "copy": ["copy.db"],
     "delete": ["--user", "nobody"],
@@ -52,6 +55,7 @@ EACH: dict[str, list[Any]] = {
     "import": ["history.jsonl"],
     "init": [],
     "log": [ID, "--graph"],
+    "prove": ["--session", ID, "--signed", "head.note"],
     "redact": [1, 0],
     "replay": ["--check"],
     "reprice": ["--dry-run"],
@@ -60,6 +64,7 @@ EACH: dict[str, list[Any]] = {
     "search": ["refund"],
     "sessions": [],
     "show": [ID],
+    "sign": ["--key", "sign.key"],
     "tools": ["--by", "tool,session,day"],
     "usage": ["--by", "session,day"],
     "verify": [],
@@ -73,6 +78,8 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "support.db"
     asyncio.run(write(path))
     run("export", path, "-o", tmp_path / "history.jsonl")
+    (tmp_path / "sign.key").write_text(SIGNING_KEY)
+    (tmp_path / "head.note").write_text(run("sign", path, "--key", "sign.key").stdout)
     KeyFile(tmp_path / "keys.db").create()
     return path
 
@@ -159,6 +166,9 @@ def test_documents_are_those_of_the_manual_with_times_of_one_form(db: Path, name
     target = [db]
     if name == "import":
         target = [db.with_name("imported.db")]
+    if name == "check":
+        target = [db.with_name("proof.json")]
+        target[0].write_text(run("prove", db, *EACH["prove"]).stdout)
     result = run(name, *target, *EACH[name], "--json")
     assert result.exit_code in {ExitCode.CLEAN, ExitCode.FINDINGS}, result.stderr
     manual = page("reference/json").text

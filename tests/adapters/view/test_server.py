@@ -6,13 +6,21 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
+from starlette.applications import Starlette
+from starlette.routing import Route
+
 from agents_eventlog import ConversationLog
 from agents_eventlog.adapters.view.app import create_app
+from agents_eventlog.adapters.view.live import Live
 from agents_eventlog.adapters.view.server import Server
 from agents_eventlog.eventlog import ItemsAdded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 
 async def test_a_connection_that_comes_while_the_server_stops_is_closed(tmp_path: Path) -> None:
@@ -40,3 +48,29 @@ async def test_a_connection_that_comes_while_the_server_stops_is_closed(tmp_path
             assert transport.is_closing()
             browsers.settimeout(5)
             assert browsers.recv(1) == b""
+
+
+async def test_a_server_that_stops_prints_nothing_about_the_pages_it_was_making(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        del request
+        begun.set()
+        await asyncio.sleep(60)
+        raise AssertionError("the server did not stop")
+
+    async with ConversationLog.open(tmp_path / "log.db") as log:
+        app = Starlette(routes=[Route("/", slow)])
+        app.state.live = Live(log)
+        server = Server(app)
+        listener = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.create_task(server.serve([listener]))
+        _, browser = await asyncio.open_connection(*listener.getsockname())
+        browser.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        server.should_exit = True
+        await serving
+        browser.close()
+    assert capfd.readouterr() == ("", "")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 import httpx
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    ConversationLog,
+    KeyFile,
+    RootKey,
+    generate_root_key,
+)
 from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
 from tests.adapters.looking import change, tampered
 from tests.adapters.view.asking import KEY, client, reader, text
@@ -79,7 +86,7 @@ async def test_two_branches_stand_side_by_side_from_where_they_part(
 ) -> None:
     page = await text(browser, "/session/compare", id=ID, a="main", b="draft")
     assert "1 turn shared, 4 items" in page
-    assert page.index("<p>second question") < page.index("another second question")
+    assert page.index("<p>second question") < page.index("<ins>another</ins> second question")
     assert "Sorry!" not in page
 
 
@@ -150,7 +157,7 @@ async def test_spend_is_shown_in_groups_and_says_what_has_no_price(tmp_path: Pat
         assert "$0.25" in page
         assert "1 request without a known price" in page
         assert "2.0k tokens" in await text(browser, "/spend", id="s")
-        assert "1 without a price" in await text(browser, "/session", id="s")
+        assert "1 request without a price" in await text(browser, "/session", id="s")
         assert (await browser.get("/spend?by=planet")).status_code == 400
         assert (await browser.get("/spend?since=yesterday")).status_code == 400
 
@@ -349,3 +356,40 @@ async def test_a_visit_of_all_pages_changes_nothing_in_the_file(
         await text(browser, address)
     assert path.read_bytes() == before
     assert path.stat().st_mtime_ns == changed
+
+
+async def test_a_fork_links_its_source_and_the_source_its_forks(path: Path) -> None:
+    async with ConversationLog.open(path) as log:
+        await log.fork(ID, "first/fork", branch_id="draft")
+        before = await log.version(ID)
+        for number in range(10):
+            await log.fork(ID, f"fork-{number}")
+    async with ConversationLog.open(path, read_only=True) as log:
+        browser = client(log, cookies={"eventlog_4780": KEY})
+        fork = await text(browser, "/session", id="first/fork")
+        assert f'Forked from <a href="/session?id={quote_plus(ID)}&amp;branch=draft">' in fork
+        source = await text(browser, "/session", id=ID)
+        assert '<a href="/session?id=fork-9">fork-9</a> of main' in source
+        assert "first/fork" not in source
+        assert "and 1 more</a>" in source
+        then = await text(browser, "/session", id=ID, v=before)
+        assert f"first/fork</a> of draft at v{before}" in then
+        assert "fork-0" not in then
+
+
+async def test_a_sealed_log_without_keys_says_which_variables_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVENTLOG_KEYS", raising=False)
+    path, keys = tmp_path / "log.db", KeyFile(tmp_path / "keys.db", RootKey(generate_root_key()))
+    async with AdvancedSQLiteSession("s", path, keys=keys) as session:
+        await session.add_items([{"role": "user", "content": "hello"}])
+        await session.create_branch("other")
+        await session.add_items([{"role": "user", "content": "again"}])
+    for given, is_told in ((None, True), (keys, False)):
+        async with ConversationLog.open(path, read_only=True, keys=given) as log:
+            browser = client(log, cookies={"eventlog_4780": KEY})
+            page = await text(browser, "/session", id="s")
+            assert ("EVENTLOG_KEYS" in page) is is_told
+            compared = await text(browser, "/session/compare", id="s", a="main", b="other")
+            assert ("user: content sealed" in compared) is is_told
