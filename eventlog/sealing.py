@@ -283,8 +283,7 @@ def is_alike(tx: Transaction, other: Store) -> bool:
 
 def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
     """Seal the contents of these sessions with these keys from now on, unless they were destroyed."""
-    if (cipher := cipher_of(tx)) is None:
-        return
+    cipher: Any = cipher_of(tx)
     for session_id, used in keys.items():
         try:
             key = cipher.key(used.key_id, session_id, used.position)

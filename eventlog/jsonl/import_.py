@@ -289,9 +289,8 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
                 positions.append(position_after(tx, positions[-1]))
 
             def position_of(version: int, session_id: str | None = None) -> int:
-                if session_id is not None:
-                    return 0  # a fork's, which are not exported sealed
-                return positions[version] if 1 <= version <= last else 0
+                is_own = session_id is None and 1 <= version <= last
+                return positions[version] if is_own else 0
 
             stored: list[StoredEvent] = []
             for line, position in zip(history.events, positions[1:], strict=True):

@@ -315,6 +315,24 @@ async def test_a_log_that_was_sealed_late_keeps_its_envelopes_and_its_keys(
             await encrypt_log(log, third, keys)
 
 
+async def test_contents_of_before_a_session_was_shredded_are_sealed_with_another_key(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there, here = place("sqlite"), place("sqlite")
+    for given in (None, keys):
+        session = Session("s", there, keys=given)
+        await session.add_items([user("x")])
+        session.close()
+    [shredded] = (await envelopes(there)).values()
+    assert keys.destroy([shredded[2:34]]) == 1
+    async with EventLog.open(there, read_only=True, keys=keys) as log, EventLog.open(here) as copy:
+        await encrypt_log(log, copy, keys)
+        first, second = [each async for each in copy.read("s", types=[ItemsAdded])]
+        assert first.event == ItemsAdded(items=[user("x")])
+        assert second.data == shredded
+        assert second.withheld == "shredded"
+
+
 async def test_what_was_erased_since_it_was_sealed_is_erased_in_the_sealed_log(
     place: Callable[[str], str], keys: KeyFile
 ) -> None:
