@@ -25,7 +25,7 @@ from agents_eventlog.adapters.conversations import key_checks, summary, timestam
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.cipher import root
-from agents_eventlog.eventlog.cipher.key_store import KeyStore, key_store
+from agents_eventlog.eventlog.cipher.key_store import KeyDatabase, KeyStore, key_store
 from agents_eventlog.eventlog.cipher.root import RootKey, generate_root_key
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def init(path: Path, *, has_root: bool, as_json: bool) -> None:
             "keep the root key apart from the file: it is not printed again", soft_wrap=True
         )
     elif key is None:
-        notes.print("without a root key, what was created is the secret itself", soft_wrap=True)
+        what = "schema" if isinstance(keys, KeyDatabase) else "file"
+        notes.print(f"without a root key, the {what} itself is the secret", soft_wrap=True)
 
 
 def list_keys(path: Path, db: Path | None, *, as_json: bool) -> None:

@@ -147,8 +147,7 @@ async def test_keys_are_not_put_among_other_tables(server: Server, url: str) -> 
     path = server.url()
     with pytest.raises(KeysError, match="is the log itself"):
         Session("s", path, keys=KeyDatabase(path, RootKey(ROOT)))
-    with raw(url) as connection:
-        connection.execute("CREATE TABLE theirs (x INTEGER)")
+    EventLog.open_sync(url).close()
     with pytest.raises(ForeignFileError, match="expected an empty schema"):
         opened(url).create()
 

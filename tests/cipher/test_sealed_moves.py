@@ -396,10 +396,10 @@ async def test_a_sealed_content_that_differs_from_its_source_is_found_at_the_end
     change(
         there,
         "DROP TRIGGER events_are_never_changed",
-        "UPDATE events SET data = replace(data, 'the fork', 'any fork')",
+        "UPDATE events SET data = replace(data, 'an answer', 'no answer')",
     )
     async with EventLog.open(there) as log, EventLog.open(here) as copy:
-        with pytest.raises(CopyError, match="sessions 'fork'"):
+        with pytest.raises(CopyError, match="sessions 'talk'"):
             await encrypt_log(log, copy, keys)
 
 
