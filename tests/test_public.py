@@ -46,6 +46,7 @@ PUBLIC = {
         TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
         TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
     """,
+    "agents_eventlog.adapters.langgraph": "EventLogSaver",
     "agents_eventlog.adapters.pydantic_ai": "Conversation Run",
     "agents_eventlog.testing": """
         Answer ScriptedModel UnexpectedModelCall call reply together tokens
@@ -56,7 +57,8 @@ PUBLIC = {
 ERRORS = "agents_eventlog.eventlog.errors"
 
 # Internal types in public signatures, whose values users get and pass on but need not name.
-UNNAMED = {"Engine", "Opening", "Projector", "Store"}
+# "Checkpoint" is LangGraph's there, which has the name of an internal class.
+UNNAMED = {"Checkpoint", "Engine", "Opening", "Projector", "Store"}
 
 
 def exported() -> Iterator[tuple[str, Any]]:

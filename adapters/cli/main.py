@@ -690,6 +690,21 @@ def doctor(db: Database, as_json: AsJson = False) -> bool:
     return doctor.run(db, as_json=as_json)
 
 
+@_command(MAINTAIN)
+def health(db: Database, as_json: AsJson = False) -> bool:
+    """
+    Report whether a log can be used, for probes. Takes the same time for a log of any length.
+
+    Exits with 1 if tables are so far behind the log that opening it would replay them, with 3 if the log
+    cannot be opened.
+
+    Example: [bold]eventlog health conversations.db --json[/bold]
+    """
+    from agents_eventlog.adapters.cli import health
+
+    return health.run(db, as_json=as_json)
+
+
 @_command(COST)
 def usage(
     db: Database,

@@ -357,6 +357,9 @@ class Engine(Protocol):
     def problems(self, tx: Transaction) -> Iterator[Problem]:
         """Yield what needs attention in the storage and around it, for ``eventlog doctor``."""
 
+    def is_writable(self, tx: Transaction) -> bool:
+        """Whether this user may append, and the storage takes writes."""
+
     def facts(self, tx: Transaction) -> dict[str, JSON]:
         """Return what the storage is and how large, for ``eventlog doctor``."""
 

@@ -229,6 +229,10 @@ class PostgresEngine:
         """Yield what needs attention in the schema and in the server's settings."""
         return health.problems(tx)
 
+    def is_writable(self, tx: Transaction) -> bool:
+        """Whether the role may append, and the server is not a replica."""
+        return health.is_writable(tx)
+
     def facts(self, tx: Transaction) -> dict[str, JSON]:
         """Return what the storage is and how large."""
         return health.facts(tx)

@@ -39,6 +39,9 @@ DEAD_TUPLES: Final = """
     WHERE schemaname = current_schema() AND n_dead_tup > 10000 AND n_dead_tup > n_live_tup
     ORDER BY 1
 """
+CAN_APPEND: Final = """
+    SELECT has_table_privilege(to_regclass('events'), 'INSERT') AND NOT pg_is_in_recovery()
+"""
 SIZES: Final = """
     SELECT CAST(relname AS TEXT), pg_total_relation_size(oid) FROM pg_class
     WHERE relnamespace = to_regnamespace(current_schema()) AND relkind = 'r'
@@ -125,6 +128,11 @@ def _role(tx: Transaction) -> str:
 def _setting(tx: Transaction, name: str) -> str:
     row = tx.one("SELECT current_setting(?)", (name,))
     return "" if row is None else str(row[0])
+
+
+def is_writable(tx: Transaction) -> bool:
+    """Whether the role may append, and the server is not a replica."""
+    return tx.one(CAN_APPEND) == (True,)
 
 
 def facts(tx: Transaction) -> dict[str, JSON]:

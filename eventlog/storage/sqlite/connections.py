@@ -78,8 +78,15 @@ def connect_for_reading(path: str) -> Connection:
         no_right = _primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
         # "immutable" ignores journals: never use it when one has to be rolled back.
         is_whole = error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK
-        if not (no_right and is_whole) or Path(f"{path}-wal").exists():
+        if not (no_right and is_whole):
             raise
+        if Path(f"{path}-wal").exists():
+            raise ReadOnlyFileError(
+                f"{path} has a write-ahead log that was not written back, {path}-wal, and SQLite can only "
+                "read the two in a folder that it can write: copy both files to such a folder, or copy the "
+                "original with `eventlog backup`, which leaves no write-ahead log",
+                path=path,
+            ) from error
         # Neither the folder nor the file can be written: no process writes, so no -shm file is needed.
         return _connect(path, "ro&immutable=1", *only_reads)
 

@@ -229,6 +229,10 @@ class SQLiteEngine:
         """Yield what needs attention in the file, beside it, and in SQLite itself."""
         return health.problems(tx)
 
+    def is_writable(self, tx: Transaction) -> bool:
+        """Whether this user may write the file and its folder."""
+        return health.is_writable(tx)
+
     def facts(self, tx: Transaction) -> dict[str, JSON]:
         """Return what the file is and how large."""
         return health.facts(tx)

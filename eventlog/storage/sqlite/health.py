@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -110,6 +111,12 @@ def wal_bytes(path: Path) -> int:
         return path.with_name(f"{path.name}-wal").stat().st_size
     except OSError:
         return 0
+
+
+def is_writable(tx: Transaction) -> bool:
+    """Whether this user may write the file, and create SQLite's files beside it."""
+    path = _file(tx)
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def facts(tx: Transaction) -> dict[str, JSON]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from tests.adapters.looking import support
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -24,3 +27,13 @@ def db(tmp_path: Path) -> Path:
 def path(tmp_path: Path) -> Path:
     """Where a log is to be."""
     return tmp_path / "made.db"
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a folder that everybody can reach, unlike those that pytest makes."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)

@@ -6,11 +6,9 @@ import asyncio
 import json
 import os
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,19 +39,7 @@ from tests.adapters.looking import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agents_eventlog.eventlog import Event
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """Give a folder that everybody can reach, unlike those that pytest makes."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 def findings(path: Path) -> dict[str, str]:

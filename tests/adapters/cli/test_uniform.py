@@ -52,6 +52,7 @@ EACH: dict[str, list[Any]] = {
     "erase": ["--popped"],
     "export": ["-o", "out.jsonl"],
     "fork": [ID, "another"],
+    "health": [],
     "import": ["history.jsonl"],
     "init": [],
     "log": [ID, "--graph"],

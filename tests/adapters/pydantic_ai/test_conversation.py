@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,25 @@ async def test_usage_of_an_agent_that_a_tool_runs_is_recorded_once(log: Conversa
     rows = (await log.usage(by="agent"))["groups"]
     assert [(row["agent"], row["total_requests"]) for row in rows] == [(None, 2), ("Expert", 2)]
     assert len(await conversation.messages()) == 4
+
+
+async def test_an_attempt_that_failed_before_the_answer_counts_too(log: ConversationLog) -> None:
+    messages = pytest.importorskip("pydantic_ai.messages")
+    if not hasattr(messages, "ModelRequestAttempt"):
+        pytest.skip("this release does not report attempts that failed")
+    facts = {"timestamp": datetime.now(UTC), "duration": timedelta(seconds=1), "outcome": "error"}
+    attempts = [
+        messages.ModelRequestAttempt(
+            model_name="small", usage=RequestUsage(input_tokens=7), **facts
+        ),
+        messages.ModelRequestAttempt(model_name="away", **facts),
+    ]
+    response = ModelResponse([TextPart("Hello")], model_name="large", failed_attempts=attempts)
+    await Conversation("talk", log).add_messages([response])
+    rows = (await log.usage(by="model"))["groups"]
+    found = {row["model"]: (row["total_requests"], row["total_tokens"]) for row in rows}
+    assert found == {"small": (1, 7), "large": (1, 0)}
+    assert await Conversation("talk", log).messages() == as_kept([response])
 
 
 async def test_a_streamed_run_is_stored_when_it_was_read(log: ConversationLog) -> None:
