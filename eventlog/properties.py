@@ -13,7 +13,10 @@ def get_property(tx: Transaction, name: str) -> str | None:
 
 def properties_after(tx: Transaction, prefix: str) -> dict[str, str]:
     """Return the properties whose names begin with a prefix, by the rest of their names."""
-    rows = tx.all("SELECT name, value FROM log_properties WHERE name LIKE ?", (f"{prefix}%",))
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    rows = tx.all(
+        "SELECT name, value FROM log_properties WHERE name >= ? AND name < ?", (prefix, end)
+    )
     return {str(name).removeprefix(prefix): str(value) for name, value in rows}
 
 

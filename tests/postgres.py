@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 REQUIRED = "EVENTLOG_REQUIRE_POSTGRES"
@@ -258,3 +258,78 @@ def _messages(source: socket.socket, *, is_client: bool) -> Iterator[bytes]:
         yield received[:size]
         received = received[size:]
         type_bytes = 1
+
+
+POOLER: Final = "pgbouncer"
+
+
+class Pooler:
+    """PgBouncer in transaction mode, before a server: a connection serves a client for one transaction."""
+
+    def __init__(
+        self, server: Server, folder: Path, *, connections: int, ignores: str = "extra_float_digits"
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        users = folder / "users"
+        users.write_text('"eventlog" ""\n')
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\npostgres = host={server.folder} user=eventlog\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {users}\n"
+            f"pool_mode = transaction\ndefault_pool_size = {connections}\n"
+            f"server_login_retry = 0.2\nignore_startup_parameters = {ignores}\n"
+        )
+        server.take(folder)
+        self._command = [POOLER, "-q", str(settings)]
+        self._user = _user()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=self._user,
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def url(self, schema: str | None = None) -> str:
+        """Return the URL of a log behind it: a new one, or the one in this schema."""
+        schema = f"log_{uuid.uuid4().hex}" if schema is None else schema
+        address = f"eventlog@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://{address}?schema={schema}&pooling=transaction&sslmode=disable"
+
+
+@contextmanager
+def pooling(
+    server: Server, *, connections: int, ignores: str = "extra_float_digits"
+) -> Iterator[Pooler]:
+    """Run PgBouncer before a server, with this number of connections to it; it ignores these settings."""
+    folder = Path(tempfile.mkdtemp(prefix="eventlog-pooler-"))
+    pooler = Pooler(server, folder, connections=connections, ignores=ignores)
+    try:
+        pooler.start()
+        yield pooler
+    finally:
+        pooler.kill()
+        shutil.rmtree(folder, ignore_errors=True)

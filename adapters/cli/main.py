@@ -36,6 +36,7 @@ from agents_eventlog.adapters.cli.options import (
     Yes,
     names,
     of_sessions,
+    session_ids,
 )
 from agents_eventlog.adapters.cli.terminal import ExitCode
 
@@ -428,7 +429,8 @@ def sessions(
 def delete(
     db: Database,
     session: Annotated[
-        str | None, typer.Argument(metavar="SESSION", help="Only this session.")
+        str | None,
+        typer.Argument(metavar="SESSION", help="Only this session.", autocompletion=session_ids),
     ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Delete every session; required without a filter.")
@@ -632,7 +634,8 @@ def tools(
 def view(
     db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
-        str | None, typer.Argument(metavar="SESSION", help="Open this session.")
+        str | None,
+        typer.Argument(metavar="SESSION", help="Open this session.", autocompletion=session_ids),
     ] = None,
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -826,7 +829,13 @@ def export(
     db: Database,
     session: Annotated[
         list[str] | None,
-        typer.Option("--session", "-s", metavar="ID", help="Only this session (repeatable)."),
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="ID",
+            help="Only this session (repeatable).",
+            autocompletion=session_ids,
+        ),
     ] = None,
     user: User = None,
     form: Annotated[
@@ -1100,7 +1109,13 @@ def erase(
     db: Database,
     session: Annotated[
         str | None,
-        typer.Option("--session", "-s", metavar="ID", help="Delete and erase this session."),
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="ID",
+            help="Delete and erase this session.",
+            autocompletion=session_ids,
+        ),
     ] = None,
     user: Annotated[
         str | None,

@@ -38,6 +38,7 @@ FORKED_EVENTS = """
     LIMIT ?
 """
 """The events of other sessions whose items a fork has."""
+COUNT_EVENTS = "SELECT COUNT(*) FROM events WHERE position > ? AND position <= ?"
 SESSIONS_OF_USER = "SELECT session_id FROM sessions WHERE user_id = ?"
 
 
@@ -58,7 +59,7 @@ class Scanned(NamedTuple):
 
     def read(self, tx: Transaction) -> Batch:
         """Return the next batch, in a unit of work."""
-        first = max(self.first, self.last - BATCH_POSITIONS + 1)
+        first = max(self.first, self.last - BATCH_POSITIONS * tx.engine.lanes + 1)
         condition, parameters = payloads.narrowed(tx, self.text or "")
         rows = tx.all(
             redactions.present(tx, _scan(condition)), (first, self.last, *parameters, BATCH_EVENTS)
@@ -66,7 +67,7 @@ class Scanned(NamedTuple):
         found = [position for (position,) in rows]
         last = found[-1] - 1 if len(found) == BATCH_EVENTS else first - 1
         rest = None if last < self.first else self._replace(last=last)
-        return Batch(found, rest, self.last - last)
+        return Batch(found, rest, _events_between(tx, last, self.last))
 
 
 class Indexed(NamedTuple):
@@ -147,6 +148,14 @@ def _scope(
         if len(found) > SCOPED_EVENTS:
             return None
     return Listed(array("q", sorted({p for p in found if p <= last}, reverse=True)))
+
+
+def _events_between(tx: Transaction, after: int, last: int) -> int:
+    """Return how many events there are after one position, up to another."""
+    if tx.engine.lanes == 1:
+        return last - after  # without gaps
+    ((count,),) = tx.execute(COUNT_EVENTS, (after, last))
+    return int(count)
 
 
 def _scan(condition: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
@@ -13,6 +11,7 @@ from typer.testing import CliRunner
 from agents_eventlog import AdvancedSQLiteSession, projections
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.eventlog import EventLog, recording
+from tests.engines import change
 from tests.history import found_in_metadata
 
 if TYPE_CHECKING:
@@ -40,17 +39,6 @@ def one(result: Any, kind: str) -> dict[str, Any]:
     """Return the only document of a kind."""
     (found,) = documents(result, kind)
     return found
-
-
-def change(path: Path, *statements: str | tuple[str, tuple[Any, ...]]) -> None:
-    """Change a file behind the log's back."""
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            if isinstance(statement, str):
-                connection.execute(statement)
-            else:
-                connection.execute(*statement)
-        connection.commit()
 
 
 def tampered(path: Path, *statements: str | tuple[str, tuple[Any, ...]]) -> None:

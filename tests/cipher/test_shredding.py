@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from agents_eventlog.eventlog.errors import (
     UndecodableEventError,
     WrongKeyError,
 )
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import DeletedSessions
 from tests.cipher.conftest import ROOT
 
 Session = AdvancedSQLiteSession
@@ -286,6 +289,22 @@ async def test_a_copy_of_a_log_knows_what_was_shredded(
     with pytest.raises(ShreddedError, match="by carol: ticket 7"):
         await session.get_items(as_of=1)
     session.close()
+
+
+async def test_a_session_that_was_restored_meanwhile_keeps_its_key(
+    path: str, keys: KeyFile
+) -> None:
+    await talk(path, keys)
+    async with ConversationLog.open(path, keys=keys) as log:
+        await log.delete_session("s")
+        scope = DeletedSessions(log.store.clock())
+        plans = await log.query(lambda tx: [scope.plan(tx, "s")])
+        assert len(plans[0].key_ids) == 1
+        await log.restore_session("s")
+        shred = partial(eraser._shred, scope, {}, None, None, plans)
+        assert await log.write(shred) == []
+        assert await log.query(shredding.due) == {}
+    assert await read(path, keys) == SAID
 
 
 # -- unfinished -------------------------------------------------------------------------------

@@ -93,9 +93,9 @@ def test_a_log_has_one_name_without_the_password(given: str, name: str) -> None:
 
 def test_the_password_of_a_url_is_used_to_connect() -> None:
     name = dsn.resolve("postgresql://bob:se%40cret@db/app?schema=chats&sslmode=require")
-    assert dsn.target(name) == ("postgresql://bob:se%40cret@db/app?sslmode=require", "chats")
+    assert dsn.target(name) == ("postgresql://bob:se%40cret@db/app?sslmode=require", "chats", False)
     name = dsn.resolve("postgresql://eve@db/app?password=a%2Fb")
-    assert dsn.target(name) == ("postgresql://eve:a%2Fb@db/app", "eventlog")
+    assert dsn.target(name) == ("postgresql://eve:a%2Fb@db/app", "eventlog", False)
 
 
 @pytest.mark.parametrize("schema", ["", "Chats", "a-b", 'x"y', "1a", "a" * 64])

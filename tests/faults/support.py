@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from agents.usage import Usage
 
 from agents_eventlog import projections
-from agents_eventlog.eventlog import EventLog
+from agents_eventlog.eventlog import EventLog, configure
+from agents_eventlog.eventlog.storage import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,3 +201,11 @@ def refusal(store: Store) -> Iterator[None]:
     store._writer.call(lambda connection: connection.set_authorizer(authorize))
     yield
     store._writer.call(lambda connection: connection.set_authorizer(None))
+
+
+@contextmanager
+def waiting_at_most(seconds: float) -> Iterator[None]:
+    before = registry.limits.busy_timeout_seconds
+    configure(busy_timeout_seconds=seconds)
+    yield
+    configure(busy_timeout_seconds=before)

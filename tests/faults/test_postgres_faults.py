@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -26,17 +26,16 @@ import pytest
 from agents_eventlog import Budget
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
-from agents_eventlog.eventlog import EventLog, ItemsAdded, append, configure
+from agents_eventlog.eventlog import EventLog, ItemsAdded, append
 from agents_eventlog.eventlog.errors import (
     BusyError,
     DiskFullError,
     OpenError,
 )
-from agents_eventlog.eventlog.storage import registry
 from agents_eventlog.eventlog.storage.postgres import dsn
 from agents_eventlog.projections import Projections, Usage
 from tests import postgres
-from tests.faults.support import ran
+from tests.faults.support import ran, waiting_at_most
 from tests.postgres import Proxy, Server, raw
 
 if TYPE_CHECKING:
@@ -61,14 +60,6 @@ def own(server: Server) -> Iterator[Server]:
     assert programs is not None
     with postgres.running(programs) as started:
         yield started
-
-
-@contextmanager
-def waiting_at_most(seconds: float) -> Iterator[None]:
-    before = registry.limits.busy_timeout_seconds
-    configure(busy_timeout_seconds=seconds)
-    yield
-    configure(busy_timeout_seconds=before)
 
 
 # -- connections --------------------------------------------------------------------------------

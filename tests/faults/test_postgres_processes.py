@@ -130,14 +130,16 @@ async def test_items_that_processes_pop_at_once_are_popped_once(server: Server) 
         assert (await log.verify()).findings == ()
 
 
-@pytest.mark.parametrize("seed_of_kills", range(2))
+@pytest.mark.parametrize(
+    ("seed_of_kills", "kills"), [(0, 3), (1, 3), pytest.param(2, 100, marks=pytest.mark.proof)]
+)
 async def test_a_killed_writer_loses_nothing_that_it_acknowledged(
-    server: Server, tmp_path: Path, seed_of_kills: int
+    server: Server, tmp_path: Path, seed_of_kills: int, kills: int
 ) -> None:
     url, chance = server.url(), random.Random(seed_of_kills)
     ConversationLog.open_sync(url).close()
     acknowledged = []
-    for turn in range(3):
+    for turn in range(kills):
         output = tmp_path / str(turn)
         with output.open("w") as file:
             process = started(WRITER, url, turn, 10_000, "a", "b", "c", output=file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import psycopg
@@ -25,11 +25,29 @@ from agents_eventlog.eventlog.storage.postgres.locks import Claim
 
 CONNECT_TIMEOUT_SECONDS: Final = 10
 
+SETTINGS_OF_TRANSACTION: Final = """
+    SELECT set_config('search_path', ?, TRUE),
+        set_config('client_min_messages', ?, TRUE),
+        set_config('lock_timeout', ?, TRUE),
+        set_config(
+            'synchronous_commit',
+            CASE
+                WHEN ? = 'off' THEN 'off'
+                WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on'
+                ELSE current_setting('synchronous_commit')
+            END,
+            TRUE
+        )
+"""
+"""What a transaction of a pooled connection sets for itself, because others use the connection, too."""
+
 AT_LEAST_ON: Final = """
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
 """The server's default may be stricter: it may wait for replicas to apply a commit."""
+
+ADVICE: Final = "add pooling=transaction to the URL"
 
 READS: Final = (
     *("SELECT", "WITH", "DECLARE", "FETCH"),
@@ -74,27 +92,60 @@ class Connection:
             "search_path": target.schema,
             "client_min_messages": "warning",
             "lock_timeout": str(timeout),
-            **({} if durability == "full" else {"synchronous_commit": "off"}),
         }
+        self._settings: tuple[str, ...] | None = None
+        options: dict[str, Any] = {"prepare_threshold": None}
+        if target.is_pooled:
+            self._settings = (*settings.values(), "on" if durability == "full" else "off")
+        else:
+            if durability != "full":
+                settings["synchronous_commit"] = "off"
+            options = {"options": " ".join(f"-c {key}={value}" for key, value in settings.items())}
         self.raw: psycopg.Connection[Any] = psycopg.connect(
             target.conninfo,
             autocommit=True,
             cursor_factory=psycopg.RawCursor,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            options=" ".join(f"-c {key}={value}" for key, value in settings.items()),
+            **options,
         )
         adaptation.register(self.raw)
-        if durability == "full" and not read_only:
-            self.raw.execute(AT_LEAST_ON)
+        if not target.is_pooled:
+            self._check_search_path(name, target.schema)
+            if durability == "full" and not read_only:
+                self.raw.execute(AT_LEAST_ON)
         self._pipeline: AbstractContextManager[psycopg.Pipeline] | None = None
         self.process_id = self.raw.info.backend_pid
         self.total_changes = 0
         self.claim: Claim | None = None
 
+    def _check_search_path(self, name: str, schema: str) -> None:
+        """Refuse a pooler that ignores the settings of connections: the log would be in another schema."""
+        found = self.raw.execute("SELECT current_setting('search_path')").fetchone()
+        if found != (schema,):
+            self.raw.close()
+            raise OpenError(f"{name}: a pooler ignored search_path: {ADVICE}", path=name)
+
     def begin_pipeline(self) -> None:
         """Send statements without waiting for each one's result, until the end of the transaction."""
         self._pipeline = self.raw.pipeline()
         self._pipeline.__enter__()
+
+    def begin(self, statement: str) -> None:
+        """Begin a transaction, with its settings if the connection is pooled."""
+        if self._settings is None:
+            self.execute(statement)
+            return
+        with nullcontext() if self.is_pipelined else self.raw.pipeline():
+            self.execute(statement)
+            self.execute(SETTINGS_OF_TRANSACTION, self._settings)
+
+    def ask(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Return the first row of a statement outside of any transaction, or None."""
+        if self._settings is None:
+            return self.execute(sql, parameters).fetchone()
+        with self.raw.transaction():
+            self.execute(SETTINGS_OF_TRANSACTION, self._settings)
+            return self.execute(sql, parameters).fetchone()
 
     @property
     def is_pipelined(self) -> bool:
@@ -179,6 +230,8 @@ def _mapped(error: psycopg.Error, path: str) -> BaseException:
         return CorruptFileError(f"{path} is damaged: {message}", path=path)
     if state in ("42501", "25006"):
         return ReadOnlyFileError(f"{path} cannot be written: {message}", path=path)
+    if "startup parameter" in message:
+        return OpenError(f"cannot connect to {path}: {message}: {ADVICE}", path=path)
     if not state or state.startswith(("08", "28", "3D", "57P")):
         return OpenError(f"cannot connect to {path}: {message}", path=path)
     return StoreError(f"PostgreSQL failed on {path}: {message}", path=path)

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from agents_eventlog.eventlog.errors import OpenError
 
 DEFAULT_SCHEMA: Final = "eventlog"
+TRANSACTION: Final = "transaction"
+"""The parameter ``pooling`` for a pooler in transaction mode."""
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 _passwords: dict[str, str] = {}
@@ -20,6 +22,8 @@ class Target(NamedTuple):
 
     conninfo: str
     schema: str
+    is_pooled: bool = False
+    """Whether a pooler gives each transaction a connection that others had before."""
 
 
 def resolve(url: str) -> str:
@@ -30,6 +34,10 @@ def resolve(url: str) -> str:
     if not _SCHEMA.fullmatch(schema):
         raise OpenError(
             f"invalid schema: expected lower-case letters, digits and '_', got {schema!r}", path=url
+        )
+    if query.get("pooling", TRANSACTION) != TRANSACTION:
+        raise OpenError(
+            f"invalid pooling: expected {TRANSACTION!r} or none, got {query['pooling']!r}", path=url
         )
     password = query.pop("password", None)
     user, at, host = parts.netloc.rpartition("@")
@@ -48,12 +56,14 @@ def target(name: str) -> Target:
     parts = urlsplit(name)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema")
+    is_pooled = "pooling" in query
+    query.pop("pooling", None)
     netloc = parts.netloc
     if name in _passwords:
         user, at, host = netloc.rpartition("@")
         netloc = f"{user}:{_passwords[name]}{at}{host}"
     rest = urlencode(query, quote_via=quote)
-    return Target(_url(netloc, parts.path, rest), schema)
+    return Target(_url(netloc, parts.path, rest), schema, is_pooled)
 
 
 def _url(netloc: str, path: str, query: str) -> str:

@@ -80,7 +80,7 @@ class LazyConnection:
         self._changes_before = connection.total_changes
         if self._pipelined:
             connection.begin_pipeline()
-        connection.execute(self._begin)
+        connection.begin(self._begin)
         self._is_in_transaction = True
         self._cache = Cache()
         return self._cache
@@ -127,7 +127,7 @@ class LazyConnection:
                 status = self._status(claim.transaction_id)
                 if status != "in progress" and claim.appended is not None:
                     # The events are the proof: after a failover, the number may be another transaction's.
-                    return self.get().execute(APPENDED, claim.appended).fetchone() is not None
+                    return self.get().ask(APPENDED, claim.appended) is not None
                 if status in ("committed", "aborted"):
                     return status == "committed"
                 # The server waits for a client that does not exist any more.

@@ -35,7 +35,7 @@ class Store(BaseStore):
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        schema = dsn.target(path).schema
+        _, schema, is_pooled = dsn.target(path)
         name = f"eventlog {schema}"
         self._connection = LazyConnection(
             path,
@@ -61,7 +61,12 @@ class Store(BaseStore):
             reader=reader("reader"),
             scanner=reader("scanner"),
         )
-        self._writer.notifier = Notifier(self._listener)
+        self._is_pooled = is_pooled
+        self._writer.notifier = self._notifier()
+
+    def _notifier(self) -> Notifier:
+        """Return one that hears other processes; through a pooler it cannot."""
+        return Notifier(None if self._is_pooled else self._listener)
 
     def begin_pause(self) -> None:
         """Before a fork: also stop to listen."""
@@ -77,7 +82,7 @@ class Store(BaseStore):
         """Begin again, without the parent's subscribers."""
         super().after_fork_in_child()
         self._listener = self._listener.another()
-        self._writer.notifier = Notifier(self._listener)
+        self._writer.notifier = self._notifier()
 
     def prepare_storage(self) -> None:
         """Create the schema, before its first table."""
@@ -122,9 +127,10 @@ class Store(BaseStore):
 
         Copies in the server's write-ahead log, its archives, backups and replicas stay.
         """
+        schema = dsn.target(self.path).schema
 
         def rewritten(connection: Connection) -> bool:
-            connection.execute("VACUUM FULL events")
+            connection.execute(f'VACUUM FULL "{schema}".events')
             return True
 
         return self._writable().call(rewritten)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +23,7 @@ from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import EventLog, ItemsAdded
 from agents_eventlog.eventlog.jsonl import export as jsonl_export
 from tests.adapters.cli.processes import COMMAND, on_a_terminal
+from tests.engines import change, dump
 from tests.fuzz.damage import put_impossible
 
 if TYPE_CHECKING:
@@ -67,19 +67,6 @@ async def write(path: Path, *, sessions: int, events: int = 1, prefix: str = "ta
         for number in range(1, sessions + 1):
             added = [ItemsAdded(items=items)] * events
             await log.append(f"{prefix}-{number}", added, branch_id="main")
-
-
-def change(path: Path, *statements: str) -> None:
-    """Change a file behind the log's back."""
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
-
-
-def dump(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())
 
 
 def words(text: str) -> list[list[str]]:

@@ -27,6 +27,7 @@ from agents_eventlog.projections.conversations import as_of as past
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import UserSessions
 from tests.adapters.looking import documents, one, run, user
+from tests.engines import stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -284,10 +285,10 @@ async def test_no_byte_of_a_popped_item_is_left_in_an_adopted_file(tmp_path: Pat
     with closing(AdvancedSQLiteSession("talk", path)) as mine:
         assert await mine.pop_item() is not None
         async with ConversationLog.open(path) as log:
-            assert b"of the secret" in path.read_bytes()
+            assert b"of the secret" in stored(path)
             assert (await log.erase(popped=True)).is_complete
-            assert b"of the secret" not in path.read_bytes()
-            assert b"kept" in path.read_bytes()
+            assert b"of the secret" not in stored(path)
+            assert b"kept" in stored(path)
 
 
 # -- looking at what was erased -----------------------------------------------------------------
@@ -451,8 +452,8 @@ def test_all_sessions_of_a_user_are_erased_with_one_rewrite(
     done = run("erase", path, "--user", "alice", "--yes", "--json")
     assert one(done, "erased")["sessions"] == 2
     assert len(rewrites) == 1
-    assert b"secret of alice" not in path.read_bytes()
-    assert b"secret of bob" in path.read_bytes()
+    assert b"secret of alice" not in stored(path)
+    assert b"secret of bob" in stored(path)
     assert in_session(path, ("get_items",), session_id="b") == [[user("secret of bob in b")]]
     assert erased(path, user_id="alice").sessions == 0
 
@@ -473,9 +474,9 @@ def test_an_interrupted_erasure_of_a_user_is_finished_by_the_next(
 
     with pytest.raises(InterruptedError):
         asyncio.run(erase())
-    assert b"secret of alice" in path.read_bytes()
+    assert b"secret of alice" in stored(path)
     assert erased(path, user_id="alice").is_complete
-    assert b"secret of alice" not in path.read_bytes()
+    assert b"secret of alice" not in stored(path)
 
 
 async def test_the_usage_of_an_erased_user_stays_under_a_pseudonym(path: Path) -> None:
@@ -495,7 +496,7 @@ async def test_the_usage_of_an_erased_user_stays_under_a_pseudonym(path: Path) -
         assert (await log.usage(user_id=pseudonym))["total_tokens"] == 3
         found = await asyncio.to_thread(replay, log, default().named([]), check=True)
         assert not any(result.differences for result in found)
-    assert b"alice" not in path.read_bytes()
+    assert b"alice" not in stored(path)
     # The next erasure of a user with this id chooses another pseudonym, and no older one changes.
     with closing(AdvancedSQLiteSession("a3", path, user_id="alice")) as session:
         await session.add_items([user("again")])

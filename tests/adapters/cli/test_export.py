@@ -33,6 +33,7 @@ from tests.adapters.moving import (
     user,
 )
 from tests.adapters.old_files import assert_sound, execute
+from tests.engines import stored
 from tests.properties.profiles import examples
 from tests.properties.strategies import histories
 
@@ -324,11 +325,11 @@ async def test_what_was_written_by_hand_moves_as_what_it_means(full: Path, tmp_p
 
 
 def test_the_command_prints_the_lines_and_writes_nothing(command: Any, full: Path) -> None:
-    before = full.read_bytes()
+    before = stored(full)
     done = command("export", full, "--session", "u")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == asyncio.run(exported(full, "u"))
-    assert full.read_bytes() == before
+    assert stored(full) == before
 
 
 def test_a_file_is_there_once_it_is_whole(command: Any, full: Path, tmp_path: Path) -> None:
@@ -383,9 +384,9 @@ def test_an_output_on_a_full_disk_is_named(full: Path, arguments: list[str]) -> 
 
 
 def test_the_log_itself_is_never_overwritten(command: Any, full: Path) -> None:
-    before = full.read_bytes()
+    before = stored(full)
     assert command("export", full, "--output", full.parent / "." / full.name).exit_code == 2
-    assert full.read_bytes() == before
+    assert stored(full) == before
 
 
 def test_a_session_that_there_is_not_is_a_usage_error(command: Any, full: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import unicodedata
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +20,8 @@ from agents_eventlog.eventlog import (
     SessionDeleted,
     UsageRecorded,
 )
-from tests.adapters.looking import answer, change, run, user, write
+from tests.adapters.looking import answer, run, user, write
+from tests.engines import change, dump, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,13 +165,9 @@ def test_an_item_of_10_megabytes_is_cut_for_people_and_whole_for_programs(tmp_pa
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_looking_changes_nothing(db: Path, command: str) -> None:
-    def dump() -> list[str]:
-        with closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
-            return list(connection.iterdump())
-
-    before, content = dump(), db.read_bytes()
+    before = stored(db), dump(db)
     run(*arguments(command, db))
-    assert (dump(), db.read_bytes()) == (before, content)
+    assert (stored(db), dump(db)) == before
     assert {each.name for each in db.parent.iterdir()} <= {
         db.name,
         f"{db.name}-wal",

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from agents_eventlog import AdvancedSQLiteSession, KeyFile, RootKey
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, KeyFile, RootKey
 from agents_eventlog.adapters.cli import main as cli_main
+from agents_eventlog.adapters.conversations.diagnosis import diagnose
+from agents_eventlog.eventlog import ItemsAdded, payloads
 from agents_eventlog.eventlog.cipher.key_store import keys_of
 
 if TYPE_CHECKING:
@@ -265,6 +267,34 @@ def test_check_finds_what_does_not_open(sealed: tuple[Path, dict[str, str]]) -> 
     assert "1 problem found" in run("keys", "check", path, code=1, **environment)
 
 
+def test_check_counts_plaintext_and_finds_sessions_whose_key_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, keys = tmp_path / "log.db", KeyFile(tmp_path / "keys.db", ahead=3)
+    environment = {"EVENTLOG_KEYS": keys.path, "EVENTLOG_KEY": None}
+
+    async def talk(session_id: str, **given: Any) -> None:
+        session = AdvancedSQLiteSession(session_id, path, **given)
+        await session.add_items(SAID)
+        session.close()
+
+    asyncio.run(talk("before"))
+    for name in ("erased", "lost", "kept"):
+        asyncio.run(talk(name, keys=keys))
+    run("erase", path, "--session", "erased", "--yes", **environment)
+    found = documents("keys", "list", keys.path, path)
+    [lost] = [each["key_id"] for each in found if each.get("session_id") == "lost"]
+    keys.close()
+    with closing(sqlite3.connect(keys.path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM keys WHERE key_id = ?", (bytes.fromhex(lost),))
+    [finding, checked] = documents("keys", "check", path, code=1, **environment)
+    assert (finding["session_id"], "is not in" in finding["problem"]) == ("lost", True)
+    assert (checked["opened"], checked["plaintext"], checked["findings"]) == (1, 1, 1)
+    told = run("keys", "check", path, code=1, **environment)
+    assert "1 content opened, 1 in plaintext, 1 problem found" in told
+    assert "session 'lost': the key of 1 content is not in" in problems(path, 1, **environment)
+
+
 # -- doctor -----------------------------------------------------------------------------------
 
 
@@ -332,3 +362,47 @@ def test_doctor_notes_what_weakens_a_sealed_log(tmp_path: Path) -> None:
     assert "has no root key" in noted
     assert "only 3 keys made ahead" in noted
     assert "folder" not in noted.replace("folder of its own", "")
+
+
+def test_doctor_notes_the_sdks_tables_in_a_sealed_file(tmp_path: Path) -> None:
+    from agents.extensions.memory import AdvancedSQLiteSession as Theirs
+
+    path, keys = tmp_path / "log.db", KeyFile(tmp_path / "keys.db")
+
+    async def talk() -> None:
+        theirs = Theirs(session_id="s", db_path=path, create_tables=True)
+        await theirs.add_items(SAID)
+        theirs.close()
+        ours = AdvancedSQLiteSession("s", path, keys=keys)
+        assert len(await ours.get_items()) == 4
+        ours.close()
+
+    asyncio.run(talk())
+    environment = {"EVENTLOG_KEYS": keys.path, "EVENTLOG_KEY": None}
+    assert "the SDK's tables hold 4 messages in plaintext" in problems(path, 0, **environment)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("message_structure", "turn_usage", "agent_messages", "agent_sessions"):
+            connection.execute(f"DROP TABLE {table}")
+    assert "in plaintext" not in problems(path, 0, **environment)
+
+
+def test_keys_that_are_not_in_a_file_are_compared_with_the_log_too(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.db")
+
+    class Elsewhere:
+        register, log, take = file.register, file.log, file.take
+        find, destroy, generation = file.find, file.destroy, file.generation
+
+    async def talk() -> None:
+        async with ConversationLog.open(tmp_path / "log.db", keys=Elsewhere()) as log:
+            for session_id in ("s", "t"):
+                await log.append(session_id, ItemsAdded(items=SAID), branch_id="main")
+            await log.erase(session_id="s", shred_only=True)
+            assert diagnose(log).ok
+            [_, lost] = await log.query(payloads.used_keys)
+            file.destroy([lost.key_id])
+            [problem] = [each for each in diagnose(log).problems if not each.is_note]
+            assert problem.subject == "session 't'"
+            assert "the log records no erasure" in problem.problem
+
+    asyncio.run(talk())

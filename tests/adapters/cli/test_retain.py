@@ -11,6 +11,7 @@ from agents_eventlog import ConversationLog
 from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.eventlog import ItemsAdded
 from tests.adapters.looking import documents, one, run, user
+from tests.engines import stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_without_yes_it_only_shows_what_would_happen(path: Path) -> None:
     erased = one(result, "erased")
     assert (erased["sessions"], erased["dry_run"]) == (1, True)
     assert (sessions(path), sessions(path, "--deleted")) == before
-    assert b"text of due" in path.read_bytes()
+    assert b"text of due" in stored(path)
 
 
 def test_unused_sessions_are_deleted_and_those_deleted_long_ago_are_erased(path: Path) -> None:
@@ -62,7 +63,7 @@ def test_unused_sessions_are_deleted_and_those_deleted_long_ago_are_erased(path:
     assert result.stdout.startswith("unused\ndeleted 1 session, 1 item")
     assert "erased the content of 1 event" in result.stdout
     assert sessions(path) == {"used"}
-    content = path.read_bytes()
+    content = stored(path)
     assert b"text of due" not in content
     assert b"text of kept" in content
     assert b"text of unused" in content

@@ -11,6 +11,7 @@ from agents_eventlog import AdvancedSQLiteSession
 from agents_eventlog.adapters.cli import main as cli_main
 from agents_eventlog.adapters.cli.terminal import ExitCode
 from tests.adapters.looking import documents, run
+from tests.engines import stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,10 +169,10 @@ def test_a_file_that_is_not_there_is_not_made(
 
 
 def test_listing_and_telling_what_would_be_deleted_write_nothing(db: Path, capsys: Any) -> None:
-    before = db.read_bytes()
+    before = stored(db)
     Ran(capsys, "sessions", db, "--text", "I")
     Ran(capsys, "delete", db, "--all")
-    assert db.read_bytes() == before
+    assert stored(db) == before
     assert [path.name for path in db.parent.iterdir()] == ["talk.db"]
 
 
