@@ -465,7 +465,9 @@ async def test_a_program_without_a_projection_leaves_it_to_be_built_again(url: s
     async with EventLog.open(url, projections=Projections(Conversations())) as log:
         assert checkpoints(log)["usage"] == COMPLETE  # nothing was appended yet
         await log.append("s", added())
-        assert checkpoints(log) == {"conversations": COMPLETE, "usage": 0, "views": 0}
+        incomplete = checkpoints(log)
+        assert incomplete.pop("conversations") == COMPLETE
+        assert all(position < COMPLETE for position in incomplete.values())
     async with EventLog.open(url, projections=Projections(Conversations(), Usage())) as log:
         assert checkpoints(log)["usage"] == COMPLETE
         await log.append("s", added())
