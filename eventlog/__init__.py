@@ -3,7 +3,7 @@
 from agents_eventlog.eventlog import errors
 from agents_eventlog.eventlog.appender import append
 from agents_eventlog.eventlog.appending import AppendResult
-from agents_eventlog.eventlog.cipher.key_store import KeyCounts, KeyEpoch, KeyFile
+from agents_eventlog.eventlog.cipher.key_store import KeyCounts, KeyDatabase, KeyEpoch, KeyFile
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
 from agents_eventlog.eventlog.cipher.root import Root, RootKey, generate_root_key
 from agents_eventlog.eventlog.errors import EventLogError
@@ -78,6 +78,7 @@ __all__ = [
     "ItemsWithheld",
     "Key",
     "KeyCounts",
+    "KeyDatabase",
     "KeyEpoch",
     "KeyFile",
     "Keys",

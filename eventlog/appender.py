@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple, Protocol, TypeAlias
 
 from agents_eventlog.eventlog import codec, integrity, payloads, sealing
 from agents_eventlog.eventlog.appending import check_names, encode_checked
+from agents_eventlog.eventlog.cipher.envelope import VersionOf
 from agents_eventlog.eventlog.cursor import Cursor, check_progress
 from agents_eventlog.eventlog.erased_shapes import ErasedShapes
 from agents_eventlog.eventlog.errors import CorruptFileError
@@ -25,7 +26,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 MOST_EVENTS = 2**62
 
-VERSION_OF = "SELECT version FROM events WHERE position = ? AND session_id = ?"
+VERSION_OF = "SELECT version, session_id FROM events WHERE position = ?"
 PREVIOUS_DIGEST = """
     , (SELECT previous.digest FROM events AS previous
         WHERE previous.position = {previous_position})
@@ -192,15 +193,18 @@ def _no_version(_position: int) -> int:
     return 0
 
 
-def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> Callable[[int], int]:
-    """Return a function for the version of a session's event at a position; 0 if it has none there."""
+def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> VersionOf:
+    """Return a function for the version of the event at a position."""
 
-    def version_of(position: int) -> int:
+    def version_of(position: int) -> int | tuple[int, str]:
         found = next((row for row in rows if row[0] == position), None)
         if found is not None:
             return int(found[2])
-        row = tx.one(VERSION_OF, (position, session_id))
-        return 0 if row is None else int(row[0])
+        row = tx.one(VERSION_OF, (position,))
+        if row is None:
+            return 0
+        version, of = row
+        return version if of == session_id else (version, of)
 
     return version_of
 

@@ -36,7 +36,12 @@ from agents_eventlog.eventlog.appending import (
 from agents_eventlog.eventlog.bootstrap import claim, open_read_only
 from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.cursor import Cursor
-from agents_eventlog.eventlog.errors import ClosedError, CorruptFileError, InvalidQueryError
+from agents_eventlog.eventlog.errors import (
+    ClosedError,
+    CorruptFileError,
+    InvalidQueryError,
+    KeysError,
+)
 from agents_eventlog.eventlog.events import Event
 from agents_eventlog.eventlog.integrity import (
     Head,
@@ -158,6 +163,8 @@ class EventLog:
         engine = engine_for(path)
         target = engine.resolve(path)
         found = keys_of(keys)
+        if getattr(found, "path", None) == target:
+            raise KeysError(f"{target} is the log itself: expected its keys in another place")
         if read_only:
             if target != MEMORY:
                 engine.check_path(target, create=False)

@@ -24,6 +24,7 @@ from agents_eventlog.eventlog.cipher.envelope import (
     Envelope,
     Place,
     Planted,
+    PositionOf,
     Withheld,
 )
 from agents_eventlog.eventlog.cipher.keys import UsedKey, UsedKeys
@@ -442,11 +443,11 @@ def _envelope(tx: Transaction, data: bytes, place: Place) -> Envelope:
     return Envelope(data, place, outline, cipher_of(tx))
 
 
-def _position_of(tx: Transaction, session_id: str) -> Callable[[int], int]:
-    """Return a function for the position of a session's version; 0 if it has none."""
+def _position_of(tx: Transaction, session_id: str) -> PositionOf:
+    """Return a function for the position of a version of the session, or of another one."""
 
-    def position_of(version: int) -> int:
-        row = tx.one(POSITION_OF, (session_id, version))
+    def position_of(version: int, of: str = session_id) -> int:
+        row = tx.one(POSITION_OF, (of, version))
         return 0 if row is None else int(row[0])
 
     return position_of

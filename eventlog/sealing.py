@@ -9,7 +9,7 @@ content, and refuses to append content.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from agents_eventlog.eventlog import item_kind, payloads
 from agents_eventlog.eventlog.cipher import envelope, identity, shredding
 from agents_eventlog.eventlog.cipher.access import cipher_of
-from agents_eventlog.eventlog.cipher.envelope import ITEMS_ADDED, SEALED_TYPES, Envelope, Place
+from agents_eventlog.eventlog.cipher.envelope import (
+    ITEMS_ADDED,
+    SEALED_TYPES,
+    Envelope,
+    Place,
+    PositionOf,
+    VersionOf,
+)
 from agents_eventlog.eventlog.cipher.keys import Keys, UsedKey, where
 from agents_eventlog.eventlog.cipher.shredding import CheckedSessions
 from agents_eventlog.eventlog.errors import (
@@ -63,12 +70,12 @@ def seal(
     schema_version: int,
     branch_id: str | None,
     data: bytes,
-    version_of: Callable[[int], int],
+    version_of: VersionOf,
 ) -> bytes:
     """
     Return an event's data as the table of a sealed log holds it: sealed, if it is content.
 
-    version_of: returns the version of the session's event at a position.
+    version_of: returns the version of the event at a position.
 
     Raises KeysMissingError for content, if the log was opened without keys.
     """
@@ -276,8 +283,7 @@ def is_alike(tx: Transaction, other: Store) -> bool:
 
 def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
     """Seal the contents of these sessions with these keys from now on, unless they were destroyed."""
-    if (cipher := cipher_of(tx)) is None:
-        return
+    cipher: Any = cipher_of(tx)
     for session_id, used in keys.items():
         try:
             key = cipher.key(used.key_id, session_id, used.position)
@@ -285,3 +291,13 @@ def use_keys(tx: Transaction, keys: Mapping[str, UsedKey]) -> None:
             continue
         cipher.remember_current(session_id, key)
         tx.cache[CheckedSessions].add(session_id)
+
+
+def envelope_of(tx: Transaction, stored: bytes, place: Place, position_of: PositionOf) -> Envelope:
+    """
+    Return an envelope of another log in its place in this one, in a unit of work.
+
+    position_of: returns the position of a version of the session.
+    """
+    outline = envelope.placed(envelope.raw_outline(stored), position_of)
+    return Envelope(stored, place, outline, cipher_of(tx))

@@ -172,7 +172,7 @@ class Projections:
         if any(recorded.data is None for recorded in events):
             ErasedShapes().fill(tx, events)
             events = [recorded.outlined() for recorded in events]
-        elif tx.cipher is not None:
+        elif tx.cipher is not None or tx.engine.is_sealed(tx):
             events = [recorded.outlined() for recorded in events]
         if len(events) == 1:
             for projection in self._handlers.get(events[0].type, ()):

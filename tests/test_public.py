@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 PUBLIC = {
     "agents_eventlog": """
-        AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession KeyFile
-        OnlyPrices Price RootKey TablePair UsageHooks generate_root_key import_file recording replay
+        AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession KeyDatabase
+        KeyFile OnlyPrices Price RootKey TablePair UsageHooks generate_root_key import_file recording replay
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
@@ -26,7 +26,7 @@ PUBLIC = {
         ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced
-        Key KeyCounts KeyEpoch KeyFile Keys LogKeys
+        Key KeyCounts KeyDatabase KeyEpoch KeyFile Keys LogKeys
         MetadataSet RecordedEvent RequestUsage Root RootKey SessionCleared SessionDeleted SessionRestored
         Transaction
         TurnRedone TurnUndone

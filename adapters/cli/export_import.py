@@ -24,7 +24,7 @@ from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.conversations.summary import counted
 from agents_eventlog.adapters.openai_agents.migration.import_file import check_source, import_file
-from agents_eventlog.eventlog.errors import OpenError, WrongTablesError
+from agents_eventlog.eventlog.errors import NoLogError, OpenError, WrongTablesError
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
 from agents_eventlog.eventlog.jsonl.import_ import ImportOutcome, ImportResult, OnConflict
 from agents_eventlog.eventlog.log import EventLog
@@ -46,10 +46,13 @@ def export(
     user_id: str | None = None,
     *,
     form: Literal["jsonl", "markdown", "html"],
+    sealed: bool = False,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Write histories to stdout, or atomically to a file. Raises an EventLogError."""
+    if sealed and form != "jsonl":
+        terminal.fail(ExitCode.USAGE, f"--sealed and --format {form} cannot be combined")
     if sessions and user_id is not None:
         terminal.fail(ExitCode.USAGE, "--session and --user cannot be combined")
     if output is not None:
@@ -68,7 +71,8 @@ def export(
             terminal.check_session(log, session_id)
         if user_id is not None:
             sessions = _sessions_of(log, user_id)
-        texts = _texts(form)(log, sessions or None, on_progress=on_progress)
+        write = partial(_texts(form), sealed=True) if sealed else _texts(form)
+        texts = write(log, sessions or None, on_progress=on_progress)
         asyncio.run(_write(texts, output))
     if output is not None:
         _print_exported(written, output, as_json=as_json)
@@ -174,6 +178,7 @@ def import_(
     *,
     on_conflict: OnConflict,
     tables: TablePair | None,
+    key_variable: str | None,
     dry_run: bool,
     actor: str | None,
     as_json: bool,
@@ -184,12 +189,23 @@ def import_(
             tables.resolved()
     except WrongTablesError as error:
         terminal.fail(ExitCode.USAGE, error)
-    check_source(source, tables)  # before creating a log
-    import_source = partial(import_file, path=source, tables=tables, on_conflict=on_conflict)
+    key = None if key_variable is None else os.environ.get(key_variable)
+    if key_variable is not None and not key:
+        terminal.fail(
+            ExitCode.USAGE, f"{key_variable} is not set: expected an encryption key in it"
+        )
+    is_sealed = check_source(source, tables, key)  # before creating a log
+    import_source = partial(
+        import_file, path=source, tables=tables, encryption_key=key, on_conflict=on_conflict
+    )
     outcomes: list[ImportResult] = []
     try:
         is_tried = dry_run or (not _is_there(path) and _is_all_broken(import_source))
-        with _target(path, dry_run=is_tried) as log, bar("importing", shown=not as_json) as show:
+        seal = not is_sealed and not _holds_log(path)
+        with (
+            _target(path, dry_run=is_tried, seal=seal) as log,
+            bar("importing", shown=not as_json) as show,
+        ):
             imported = import_source(log, dry_run=is_tried, on_progress=show)
             with terminal.acting(actor):
                 asyncio.run(_collect(imported, outcomes, as_json=as_json))
@@ -220,7 +236,7 @@ def _is_all_broken(import_source: Callable[..., AsyncGenerator[ImportResult, Non
     async def found() -> set[bool]:
         seen = set()
         async with (
-            EventLog.open(MEMORY) as log,
+            EventLog.open_sync(MEMORY, seal=False) as log,
             aclosing(import_source(log, dry_run=True)) as outcomes,
         ):
             async for outcome in outcomes:
@@ -232,20 +248,34 @@ def _is_all_broken(import_source: Callable[..., AsyncGenerator[ImportResult, Non
     return asyncio.run(found()) == {True}
 
 
+def _holds_log(path: Path) -> bool:
+    try:
+        with terminal.opened(path, read_only=True):
+            return True
+    except NoLogError:
+        return False
+
+
 def _is_there(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager
-def _target(path: Path, *, dry_run: bool) -> Iterator[EventLog]:
-    """Open the target log, creating it if missing; a dry run creates and writes nothing."""
+def _target(path: Path, *, dry_run: bool, seal: bool) -> Iterator[EventLog]:
+    """
+    Open the target log, creating it if missing; a dry run creates and writes nothing.
+
+    seal: whether keys seal a new one.
+    """
     if dry_run and _is_there(path):
         with terminal.explain_foreign_file(path):
             log = EventLog.open_sync(path, read_only=True)
     else:
         with terminal.explain_foreign_file(path):
             log = EventLog.open_sync(
-                MEMORY if dry_run else path, projections=None if dry_run else projections.default()
+                MEMORY if dry_run else path,
+                projections=None if dry_run else projections.default(),
+                seal=seal and not dry_run,
             )
     try:
         yield log

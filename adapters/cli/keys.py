@@ -25,7 +25,7 @@ from agents_eventlog.adapters.conversations import key_checks, summary, timestam
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.eventlog import payloads
 from agents_eventlog.eventlog.cipher import root
-from agents_eventlog.eventlog.cipher.key_store import KeyFile
+from agents_eventlog.eventlog.cipher.key_store import KeyDatabase, KeyStore, key_store
 from agents_eventlog.eventlog.cipher.root import RootKey, generate_root_key
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 def init(path: Path, *, has_root: bool, as_json: bool) -> None:
     """Create a key file, and print a new root key for it once. Raises an EventLogError."""
-    if path.exists():
-        terminal.fail(terminal.ExitCode.USAGE, f"{path} exists: expected a new file")
+    if key_store(path, None).exists():
+        terminal.fail(terminal.ExitCode.USAGE, f"{path} exists: expected a new file or schema")
     key, text = None, None
     if has_root:
         key = root.from_environment()
         if key is None:
             text = generate_root_key()
             key = RootKey(text)
-    keys = KeyFile(path, key)
+    keys = key_store(path, key)
     keys.create()
     keys.close()
     if as_json:
@@ -65,12 +65,13 @@ def init(path: Path, *, has_root: bool, as_json: bool) -> None:
             "keep the root key apart from the file: it is not printed again", soft_wrap=True
         )
     elif key is None:
-        notes.print("without a root key, the file itself is the secret", soft_wrap=True)
+        what = "schema" if isinstance(keys, KeyDatabase) else "file"
+        notes.print(f"without a root key, the {what} itself is the secret", soft_wrap=True)
 
 
 def list_keys(path: Path, db: Path | None, *, as_json: bool) -> None:
     """Print what a key file has, and which keys the sessions of a log use. Raises an EventLogError."""
-    keys = KeyFile(path)
+    keys = key_store(path, None)
     epochs, logs = keys.epochs(), keys.logs()
     sessions = [] if db is None else _of_sessions(keys, db)
     keys.close()
@@ -103,7 +104,7 @@ def list_keys(path: Path, db: Path | None, *, as_json: bool) -> None:
         out.print(table)
 
 
-def _of_sessions(keys: KeyFile, db: Path) -> list[dict[str, Any]]:
+def _of_sessions(keys: KeyStore, db: Path) -> list[dict[str, Any]]:
     with terminal.opened(db, read_only=True) as log:
         used = log.store.read_sync(payloads.used_keys)
     states = keys.destroyed_at([each.key_id for each in used])
@@ -124,7 +125,7 @@ def _session(used: UsedKeys, states: Mapping[bytes, int | None]) -> dict[str, An
 
 def rotate(path: Path, *, new_root: bool, yes: bool, as_json: bool) -> None:
     """Wrap all keys anew; a new root key is printed before that. Raises an EventLogError."""
-    keys = KeyFile(path, root.from_environment())
+    keys = key_store(path, root.from_environment())
     count = sum(epoch.keys for epoch in keys.epochs())
     text = generate_root_key() if new_root and yes else None
     new = None if text is None else RootKey(text)

@@ -36,6 +36,7 @@ from agents_eventlog.adapters.cli.options import (
     Yes,
     names,
     of_sessions,
+    session_ids,
 )
 from agents_eventlog.adapters.cli.terminal import ExitCode
 
@@ -428,7 +429,8 @@ def sessions(
 def delete(
     db: Database,
     session: Annotated[
-        str | None, typer.Argument(metavar="SESSION", help="Only this session.")
+        str | None,
+        typer.Argument(metavar="SESSION", help="Only this session.", autocompletion=session_ids),
     ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Delete every session; required without a filter.")
@@ -632,7 +634,8 @@ def tools(
 def view(
     db: Annotated[Path | None, typer.Argument(metavar="DB", help="Log file.")] = None,
     session: Annotated[
-        str | None, typer.Argument(metavar="SESSION", help="Open this session.")
+        str | None,
+        typer.Argument(metavar="SESSION", help="Open this session.", autocompletion=session_ids),
     ] = None,
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -826,13 +829,22 @@ def export(
     db: Database,
     session: Annotated[
         list[str] | None,
-        typer.Option("--session", "-s", metavar="ID", help="Only this session (repeatable)."),
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="ID",
+            help="Only this session (repeatable).",
+            autocompletion=session_ids,
+        ),
     ] = None,
     user: User = None,
     form: Annotated[
         Format,
         typer.Option("--format", help="Events as JSON lines, or readable Markdown or HTML."),
     ] = Format.jsonl,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Export the contents of a sealed log without opening.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -849,13 +861,17 @@ def export(
     [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools;
     [bold]--format html[/bold] exports them as one page without scripts, with pictures.
 
+    [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without.
+
     --json describes the written file: kind ("exported"), sessions, events, output.
 
     Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
     """
     from agents_eventlog.adapters.cli import export_import
 
-    export_import.export(db, session, user, form=form.value, output=output, as_json=as_json)
+    export_import.export(
+        db, session, user, form=form.value, sealed=sealed, output=output, as_json=as_json
+    )
 
 
 @_command("import", MOVE)
@@ -880,6 +896,12 @@ def import_(
             help="Name of the SDK's messages table in SOURCE. [dim]\\[default: agent_messages][/dim]",
         ),
     ] = None,
+    encryption_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Environment variable with the key of the SDK's EncryptedSession."
+        ),
+    ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
 ) -> bool:
@@ -893,8 +915,12 @@ def import_(
     If SOURCE contains both a log and the SDK's tables, the import reads the log. To read the tables, pass
     [bold]--sessions-table[/bold] or [bold]--messages-table[/bold].
 
+    With [bold]--encryption-key-env[/bold], the items that the SDK's EncryptedSession stored in SOURCE are
+    opened.
+
     Exits with 1 if a session is refused, broken or incomplete. Damaged rows of the SDK's tables are
-    skipped, and make a session incomplete.
+    skipped, and make a session incomplete; so are items that the key does not open, or that are not
+    encrypted.
 
     --json: for each session kind ("session"), session_id, outcome (imported, renamed, skipped,
     refused, broken), imported_as, events, problem; then kind ("receipt"), the number of each outcome,
@@ -913,6 +939,7 @@ def import_(
         source,
         on_conflict=on_conflict.value,
         tables=tables,
+        key_variable=encryption_key_env,
         dry_run=dry_run,
         actor=actor,
         as_json=as_json,
@@ -1082,7 +1109,13 @@ def erase(
     db: Database,
     session: Annotated[
         str | None,
-        typer.Option("--session", "-s", metavar="ID", help="Delete and erase this session."),
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="ID",
+            help="Delete and erase this session.",
+            autocompletion=session_ids,
+        ),
     ] = None,
     user: Annotated[
         str | None,
@@ -1239,7 +1272,9 @@ app.add_typer(keys_app, name="keys", rich_help_panel=MAINTAIN)
 
 @keys_app.command("init")
 def keys_init(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="New key file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="New key file, or URL of its database.")
+    ],
     no_root: Annotated[
         bool, typer.Option("--no-root", help="Use no root key: the file itself is the secret.")
     ] = False,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
+import os
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar, get_type_hints
 
@@ -16,10 +19,39 @@ Command = TypeVar("Command", bound="Callable[..., object]")
 Database = Annotated[
     Path, typer.Argument(metavar="DB", help="Log file or URL; may be left out with EVENTLOG_DB.")
 ]
+MAX_COMPLETIONS = 50
+"""Maximum number of session ids that a shell is offered."""
+
+
+def session_ids(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids of sessions that begin with a text, for the shell; none if the log cannot be read."""
+    from agents_eventlog.adapters.cli import terminal
+    from agents_eventlog.eventlog import reader
+
+    # Before the value of an option, the parser leaves the arguments aside.
+    given = context.params.get("db") or next(iter(context.args), None)
+    with (
+        suppress(Exception),
+        redirect_stderr(io.StringIO()),
+        terminal.opened(Path(given or os.environ["EVENTLOG_DB"]), read_only=True) as log,
+    ):
+        return log.store.read_sync(
+            lambda tx: reader.session_ids(tx, incomplete, limit=MAX_COMPLETIONS)
+        )
+    return []
+
+
 SessionId = Annotated[
-    str, typer.Argument(metavar="SESSION", help="Session id, or a unique beginning of it.")
+    str,
+    typer.Argument(
+        metavar="SESSION",
+        help="Session id, or a unique beginning of it.",
+        autocompletion=session_ids,
+    ),
 ]
-WholeSessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Session id.")]
+WholeSessionId = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Session id.", autocompletion=session_ids)
+]
 
 AsJson = Annotated[bool, typer.Option("--json", "-j", help="Print one JSON document per line.")]
 DryRun = Annotated[
@@ -43,7 +75,14 @@ Actor = Annotated[
     typer.Option(help="Actor to record in the log. [dim]\\[default: your login name][/dim]"),
 ]
 Session = Annotated[
-    str | None, typer.Option("--session", "-s", metavar="ID", help="Only this session.")
+    str | None,
+    typer.Option(
+        "--session",
+        "-s",
+        metavar="ID",
+        help="Only this session.",
+        autocompletion=session_ids,
+    ),
 ]
 User = Annotated[
     str | None, typer.Option("--user", "-u", metavar="ID", help="Only this user's sessions.")

@@ -126,6 +126,10 @@ class Cipher:
         found = self._open.get((key_id, session_id))
         if found is not None and found.deadline > time.monotonic():
             return found
+        return self._remembered(self.stored(key_id, position), session_id)
+
+    def stored(self, key_id: bytes, position: int) -> Key:
+        """Return a key by its id, with its secret, as the store has it now. Raises what ``key`` raises."""
         recorded = self.shredded.get(key_id)
         if recorded is not None:  # even if an older copy of the store has the key
             raise _shredded(position, recorded)
@@ -141,7 +145,7 @@ class Cipher:
             raise WrongKeyError(
                 f"what {self.where} returns as key {key_id.hex()[:16]} is another key"
             )
-        return self._remembered(stored, session_id)
+        return stored
 
     def _remembered(self, key: Key, session_id: str) -> OpenKey:
         cipher = aead.cipher(identity.cipher_key(key.secret, session_id))

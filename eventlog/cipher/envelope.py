@@ -18,7 +18,8 @@ without a key, and decodes as an event of its type: projections are built from i
 
 The ciphertext of an event with items is ``{"items":[...]}``; its other fields are in the outline.
 An outline refers to an item by the version of its event, not by its position, so that a session can move to
-another log unopened. The outline of ``metadata_set`` has tokens in place of the values.
+another log unopened: ``[version, index]``, or ``[version, index, session]`` for an item of another session,
+which a fork began with. The outline of ``metadata_set`` has tokens in place of the values.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -75,8 +76,11 @@ DEEP: Final = "sealed:"
 """In such an outline, the only token of metadata without a leaf that is indexed."""
 
 Tokens = Callable[..., str]
-VersionOf = Callable[[int], int]
-PositionOf = Callable[[int], int]
+VersionOf = Callable[[int], "int | tuple[int, str]"]
+"""Returns the version of the event at a position, 0 for none; with its session, if that is another one."""
+
+PositionOf = Callable[..., int]
+"""Returns the position of a version, of the session or of the one that follows; 0 for none."""
 
 
 Withheld: TypeAlias = Literal["erased", "sealed", "shredded"]
@@ -265,12 +269,17 @@ def whole(plaintext: bytes, outline: bytes, type_name: str) -> bytes:
     return merged(_others(outline), plaintext)
 
 
-def elsewhere(fields: Mapping[str, JSON], new: Callable[[int], int]) -> dict[str, JSON]:
+def elsewhere(fields: Mapping[str, Any], new: VersionOf | PositionOf) -> dict[str, JSON]:
     """Return the fields of an outline with other places in its references."""
     return {
-        name: [new(value[0]), value[1]] if name in REFERENCES and value is not None else value
+        name: _moved(*value, new=new) if name in REFERENCES and value is not None else value
         for name, value in fields.items()
     }
+
+
+def _moved(place: int, index: int, *session: str, new: VersionOf | PositionOf) -> JSON:
+    found = new(place, *session)
+    return [found[0], index, found[1]] if isinstance(found, tuple) else [found, index]
 
 
 def merged(others: Mapping[str, JSON], items: bytes) -> bytes:

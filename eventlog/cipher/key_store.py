@@ -13,7 +13,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog.cipher import identity, root
@@ -21,6 +20,7 @@ from agents_eventlog.eventlog.cipher.identity import KEY_BYTES
 from agents_eventlog.eventlog.cipher.keys import Destroyed, Key, Keys, LogKeys
 from agents_eventlog.eventlog.cipher.root import Root
 from agents_eventlog.eventlog.errors import KeyNotFoundError, KeysError, WrongKeyError
+from agents_eventlog.eventlog.storage.engines import POSTGRES
 from agents_eventlog.eventlog.storage.keys import KeyStorage, KeyTransaction
 from agents_eventlog.eventlog.storage.sqlite import connections
 from agents_eventlog.eventlog.storage.sqlite.key_storage import SQLiteKeyStorage
@@ -168,6 +168,10 @@ class KeyStore:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} path={self.path!r}>"
+
+    def exists(self) -> bool:
+        """Whether the store was created."""
+        return self._storage.exists()
 
     def create(self) -> None:
         """Create the store, unless it exists, with the key that wraps the first keys."""
@@ -403,8 +407,25 @@ class KeyFile(KeyStore):
         super().__init__(SQLiteKeyStorage(connections.resolve(path)), root, ahead=ahead)
 
 
+class KeyDatabase(KeyStore):
+    """
+    Session keys in a schema of a PostgreSQL database, for programs on several machines.
+
+    url: of the database, with ``?schema=`` for another schema than "eventlog"; it is created when a log is
+        first opened with it. Use another database than the log's, with other backups and other roles.
+    root, ahead: as of ``KeyFile``.
+
+    Needs the extra ``postgres``.
+    """
+
+    def __init__(self, url: str, root: Root | None = None, *, ahead: int = AHEAD) -> None:
+        from agents_eventlog.eventlog.storage.postgres.key_storage import PostgresKeyStorage
+
+        super().__init__(PostgresKeyStorage(url), root, ahead=ahead)
+
+
 KeysOption: TypeAlias = "str | os.PathLike[str] | Keys | None"
-"""What ``keys=`` takes: the path of a key file, a store of keys, or None for EVENTLOG_KEYS."""
+"""What ``keys=`` takes: the path or URL of keys, a store of keys, or None for EVENTLOG_KEYS."""
 
 ENVIRONMENT: Final = "EVENTLOG_KEYS"
 
@@ -413,21 +434,27 @@ def keys_of(keys: KeysOption) -> Keys | None:
     """
     Return the store of keys that ``keys=`` means; None without keys.
 
-    The root key of a path is in ``EVENTLOG_KEY``. Raises WrongKeyError for a mistyped one, and KeysError
-    if a new file would be the secret itself, which only ``KeyFile(path)`` makes.
+    The root key of a path or URL is in ``EVENTLOG_KEY``. Raises WrongKeyError for a mistyped one, and
+    KeysError if a new store would be the secret itself, which only ``KeyFile(path)`` makes.
     """
     if keys is None:
         keys = os.environ.get(ENVIRONMENT) or None
     if not isinstance(keys, str | os.PathLike):
         return keys
     key = root.from_environment()
-    store = KeyFile(keys, key)
-    if key is None and not Path(store.path).exists():
+    store = key_store(keys, key)
+    if key is None and not store.exists():
         raise KeysError(
-            f"{store.path} does not exist, and {root.ENVIRONMENT} has no root key for a new key file: "
+            f"there are no keys at {store.path}, and {root.ENVIRONMENT} has no root key for new ones: "
             "set it, or run `eventlog keys init`"
         )
     return store
+
+
+def key_store(path: str | os.PathLike[str], root: Root | None) -> KeyStore:
+    """Return the store of keys at a path, or at the URL of a PostgreSQL database."""
+    is_url = os.fspath(path).startswith(POSTGRES)
+    return KeyDatabase(os.fspath(path), root) if is_url else KeyFile(path, root)
 
 
 def _new_keys(log_id: bytes, epoch: _Epoch, count: int) -> Iterator[tuple[Any, ...]]:

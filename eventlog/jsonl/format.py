@@ -25,6 +25,14 @@ The event ``session_forked`` of a fork is written as ``items_added``, with the i
 The items of a redacted event are written as its newest redaction left them.
 An event whose content was erased has ``"data": null`` and, after it, ``data_digest`` in hex.
 
+A sealed export holds the envelopes of a sealed log instead of its contents. Its first line is
+
+    {"kind": "log", "format": 2, "log_id": "0123456789abcdef0123456789abcdef", "key_batch": 1}
+
+with the name of the log where its keys are kept, and the last batch of keys that it uses. An event with
+content has ``"data": null`` and, after it, ``sealed``: the envelope in base64, as the log stores it. The
+items of redacted events are in their envelopes.
+
 So no line depends on positions in the log: an export that is imported and exported again has the same
 bytes. Control and bidirectional formatting characters are escaped, so lines are safe to print. Exports can
 be concatenated.
@@ -35,6 +43,8 @@ was recorded first. Values that already had these two names are kept under ``imp
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -45,6 +55,8 @@ import msgspec
 
 from agents_eventlog.eventlog import codec, integrity
 from agents_eventlog.eventlog.appender import StoredEvent, metadata_json
+from agents_eventlog.eventlog.cipher import envelope
+from agents_eventlog.eventlog.cipher.envelope import SEALED_TYPES, Envelope
 from agents_eventlog.eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
 from agents_eventlog.eventlog.events import (
     EVENT_TYPES,
@@ -64,8 +76,10 @@ from agents_eventlog.eventlog.events import (
     UsageCorrection,
 )
 from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, RecordedEvent
+from agents_eventlog.eventlog.sealing import SealedAs
 
 FORMAT: Final = 1
+SEALED_FORMAT: Final = 2
 OCCURRED_AT: Final = "occurred_at"
 IMPORTED: Final = "imported"
 RECORDED_AT: Final = "recorded_at"
@@ -73,6 +87,15 @@ RECORDED_AT: Final = "recorded_at"
 LOG_LINE: Final = f'{{"kind":"log","format":{FORMAT}}}'
 
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+_LOG_ID: Final = re.compile("[0-9a-f]{32}")
+
+
+class LogLine(NamedTuple):
+    """The first line of an export: what its log is called where it keeps keys; None if it is not sealed."""
+
+    sealed_as: SealedAs | None
 
 
 class Heading(NamedTuple):
@@ -83,7 +106,11 @@ class Heading(NamedTuple):
 
 
 class EventLine(NamedTuple):
-    """A decoded event line. ``event`` is None if the content was erased."""
+    """
+    A decoded event line. ``event`` is None if the content was erased.
+
+    sealed: the envelope of the content; ``event`` is then its outline.
+    """
 
     version: int
     type: str
@@ -94,12 +121,20 @@ class EventLine(NamedTuple):
     idempotency_key: str | None
     event: Event | None
     data_digest: bytes
+    sealed: bytes | None = None
+
+    @property
+    def is_content(self) -> bool:
+        """Whether the event has content, sealed or not."""
+        return self.type in SEALED_TYPES and self.event is not None
 
     def stored(self, position_of: Callable[[int], int]) -> StoredEvent:
         """Return the event's columns; ``position_of`` maps a version to its position in the log."""
         data: bytes | None = None
         digest: bytes | None = self.data_digest
-        if self.event is not None:
+        if self.sealed is not None:
+            data, digest = self.sealed, None
+        elif self.event is not None:
             data = codec.encode(with_positions(self.event, position_of))
             digest = None
         kind = (self.type, self.schema_version, self.branch_id)
@@ -231,18 +266,29 @@ def _structure_elsewhere(structure: JSON, new: Callable[[int], int]) -> JSON:
 # -- writing ----------------------------------------------------------------------------------
 
 
+def log_line(sealed_as: SealedAs | None) -> str:
+    """Return the first line of an export. sealed_as: for a sealed one, what its log is called."""
+    if sealed_as is None:
+        return LOG_LINE
+    fields = {"log_id": sealed_as.log_id, "key_batch": int(sealed_as.key_batch)}
+    return _line({"kind": "log", "format": SEALED_FORMAT, **fields})
+
+
 def session_line(heading: Heading) -> str:
     """Return the line that begins a session."""
     return _line({"kind": "session", **heading._asdict()})
 
 
-def event_line(recorded: RecordedEvent, version_of: Callable[[int], int]) -> str:
+def event_line(
+    recorded: RecordedEvent, version_of: Callable[[int], int], *, sealed: bool = False
+) -> str:
     """
     Return an event's line. ``version_of`` gives a position's version in this session, else 0.
 
+    sealed: write an envelope unopened.
+
     Raises UndecodableEventError for an event that cannot be read.
     """
-    event = recorded.event
     metadata, recorded_at = _first_recording(recorded)
     fields: dict[str, JSON] = {
         "kind": "event",
@@ -254,6 +300,9 @@ def event_line(recorded: RecordedEvent, version_of: Callable[[int], int]) -> str
         "metadata": metadata or None,
         "idempotency_key": recorded.idempotency_key,
     }
+    if sealed and isinstance(recorded.data, Envelope):
+        return _line({**fields, "data": None, "sealed": base64.b64encode(recorded.data).decode()})
+    event = recorded.event
     if event is None:
         return _line({**fields, "data": None, "data_digest": recorded.data_digest.hex()})
     fields["schema_version"] = event.schema_version
@@ -287,9 +336,9 @@ def _first_recording(recorded: RecordedEvent) -> tuple[dict[str, JSON], int]:
 # -- reading ----------------------------------------------------------------------------------
 
 
-def parse(line: bytes) -> Heading | EventLine | None:
+def parse(line: bytes) -> LogLine | Heading | EventLine:
     """
-    Return a parsed line; None for the first line of a log.
+    Return a parsed line.
 
     Raises SourceError for a newer format, and InvalidEventError or UndecodableEventError for any other
     line. The errors contain no conversation text.
@@ -305,11 +354,23 @@ def parse(line: bytes) -> Heading | EventLine | None:
         return Heading(_text(fields, "session_id"), _number(fields, "events"))
     if kind != "log":
         raise InvalidEventError('unknown kind: expected "log", "session" or "event"')
-    if fields.get("format") != FORMAT:
-        raise SourceError(
-            f"format {fields.get('format')!r} is unknown: expected {FORMAT}; upgrade agents-eventlog"
-        )
-    return None
+    if fields.get("format") == FORMAT:
+        return LogLine(None)
+    if fields.get("format") == SEALED_FORMAT:
+        return LogLine(_sealed_as(fields))
+    raise SourceError(
+        f"format {fields.get('format')!r} is unknown: expected {FORMAT} or {SEALED_FORMAT}; "
+        "upgrade agents-eventlog"
+    )
+
+
+def _sealed_as(fields: dict[str, Any]) -> SealedAs:
+    log_id, batch = fields.get("log_id"), fields.get("key_batch")
+    if not (isinstance(log_id, str) and _LOG_ID.fullmatch(log_id)):
+        raise InvalidEventError("invalid log_id: expected 32 hexadecimal digits")
+    if type(batch) is not int or not 0 <= batch <= LATEST:
+        raise InvalidEventError("invalid key_batch: expected 0 or more")
+    return SealedAs(log_id, str(batch))
 
 
 def _event(fields: dict[str, Any]) -> EventLine:
@@ -319,8 +380,12 @@ def _event(fields: dict[str, Any]) -> EventLine:
     if metadata is not None and not isinstance(metadata, dict):
         raise InvalidEventError("invalid metadata: expected an object")
     event: Event | None = None
-    digest = b""
-    if fields.get("data") is not None:
+    digest, sealed = b"", None
+    if fields.get("sealed") is not None:
+        sealed = _envelope(fields, name, version)
+        outline = envelope.raw_outline(sealed)
+        event = codec.decode(name, schema_version, outline, position=version)
+    elif fields.get("data") is not None:
         data = codec.encode_json(fields["data"])
         event = codec.decode(name, schema_version, data, position=version)
         schema_version = event.schema_version
@@ -339,7 +404,19 @@ def _event(fields: dict[str, Any]) -> EventLine:
         _text_or_none(fields, "idempotency_key"),
         event,
         digest,
+        sealed,
     )
+
+
+def _envelope(fields: dict[str, Any], name: str, version: int) -> bytes:
+    try:
+        sealed = base64.b64decode(_text(fields, "sealed"), validate=True)
+    except binascii.Error:
+        sealed = b""
+    if name not in SEALED_TYPES or fields.get("data") is not None or not envelope.is_sealed(sealed):
+        raise InvalidEventError("invalid sealed: expected an envelope in base64, and no data")
+    envelope.check_header(sealed, version, version)
+    return sealed
 
 
 def _digest(fields: dict[str, Any]) -> bytes:

@@ -9,23 +9,29 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from agents_eventlog.eventlog import sealing
 from agents_eventlog.eventlog.appender import (
+    StoredEvent,
     ledger,
     position_after,
     position_before,
     session_version,
 )
+from agents_eventlog.eventlog.cipher import identity
+from agents_eventlog.eventlog.cipher.envelope import Place
 from agents_eventlog.eventlog.errors import (
     AppendError,
     EventLogError,
     InvalidEventError,
+    KeysError,
     SourceError,
     UndecodableEventError,
     UnserialisableError,
 )
 from agents_eventlog.eventlog.events import ITEM_EVENTS, ContentErased, ItemRedacted
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
-from agents_eventlog.eventlog.jsonl.format import EventLine
+from agents_eventlog.eventlog.jsonl.format import EventLine, LogLine
 from agents_eventlog.eventlog.log import EventLog
+from agents_eventlog.eventlog.reader import event_counts
+from agents_eventlog.eventlog.sealing import SealedAs
 from agents_eventlog.eventlog.storage.transaction import Transaction
 
 OnConflict: TypeAlias = Literal["refuse", "skip", "rename"]
@@ -63,9 +69,13 @@ async def import_lines(
         failure, "skip" it, or import it under another id ("rename").
     dry_run: check everything and yield the outcomes, but write nothing.
 
+    Sealed lines are imported unopened, into an empty log, which becomes a copy of theirs, or a copy of it;
+    open an empty one without keys. A session of theirs cannot be renamed.
+
     Each session is held in memory and written in one transaction. A session with an invalid line is
     "broken", and the import continues with the next one. Versions, order, metadata and contents are kept;
-    positions and digests are new. Raises SourceError if the source has another format.
+    positions and digests are new. Raises SourceError if the source has another format, and KeysError for
+    sealed lines of another log.
     """
     if on_conflict not in ("refuse", "skip", "rename"):
         raise ValueError(
@@ -87,6 +97,7 @@ class History:
 
     session_id: str
     expected: int = 0
+    sealed_as: SealedAs | None = None
     events: list[EventLine] = field(default_factory=list)
     problem: str | None = None
 
@@ -94,6 +105,11 @@ class History:
         """Take the next event."""
         if event.version != len(self.events) + 1:
             self.spoil(f"version {event.version} comes after version {len(self.events)}")
+        if event.is_content and (event.sealed is None) is not (self.sealed_as is None):
+            said = "is not sealed, though" if event.sealed is None else "is sealed, but not"
+            self.spoil(f"version {event.version} {said} the export")
+        if event.sealed is not None and not _fits(event, self.session_id):
+            self.spoil(f"version {event.version} was sealed for another session, type or branch")
         if self.problem is None:
             self.events.append(event)
 
@@ -167,6 +183,7 @@ class _Reader:
     def __init__(self) -> None:
         self._number = 0
         self._history: History | None = None
+        self._sealed_as: SealedAs | None = None
 
     def take(self, line: bytes) -> History | None:
         """Take the next line; return the session that it completes, if any."""
@@ -185,7 +202,10 @@ class _Reader:
             self._here().add(said)
             return None
         finished = self._end()
-        self._history = None if said is None else History(said.session_id, said.events)
+        if isinstance(said, LogLine):
+            self._sealed_as = said.sealed_as
+        else:
+            self._history = History(said.session_id, said.events, self._sealed_as)
         return finished
 
     def finish(self) -> History | None:
@@ -205,14 +225,21 @@ class _Reader:
         return self._history
 
 
-def check_first_line(line: bytes) -> None:
-    """Raise SourceError unless this is the first line of an exported log."""
+def check_first_line(line: bytes) -> LogLine:
+    """Return the first line of an exported log, parsed. Raises SourceError if it is another one."""
     try:
         said = jsonl_format.parse(line)
     except (AppendError, UndecodableEventError, UnserialisableError) as error:
         raise SourceError(f"the source is not an exported log: {_why(error)}") from error
-    if said is not None:
+    if not isinstance(said, LogLine):
         raise SourceError('the source is not an exported log: expected a first line of kind "log"')
+    return said
+
+
+def _fits(event: EventLine, session_id: str) -> bool:
+    """Whether an envelope was sealed for these columns."""
+    columns = (session_id, event.type, event.schema_version, event.branch_id)
+    return (event.sealed or b"")[54:70] == identity.context(*columns)
 
 
 def _why(error: EventLogError) -> str:
@@ -235,14 +262,16 @@ async def _each(source: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator
 async def _foretell(
     log: EventLog, history: History, on_conflict: OnConflict, taken: set[str]
 ) -> ImportResult:
-    events = len(history.events)
     try:
         await asyncio.to_thread(lambda: [event.stored(lambda _: 0) for event in history.events])
     except (AppendError, UnserialisableError) as error:
         return ImportResult(history.session_id, "broken", None, 0, str(error))
-    outcome = await log.query(
-        lambda tx: place(tx, history.session_id, events, on_conflict, taken),
-    )
+
+    def unit(tx: Transaction) -> ImportResult:
+        _check_keys(tx, history)
+        return _placed(tx, history, on_conflict, taken)
+
+    outcome = await log.query(unit)
     taken.add(outcome.imported_as or outcome.session_id)
     return outcome
 
@@ -250,19 +279,27 @@ async def _foretell(
 async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> ImportResult:
     def unit(tx: Transaction) -> ImportResult:
         last = len(history.events)
-        outcome = place(tx, history.session_id, last, on_conflict)
+        _check_keys(tx, history)
+        outcome = _placed(tx, history, on_conflict)
         if outcome.imported_as is not None:
+            if history.sealed_as is not None:
+                sealing.become(tx, history.sealed_as)
             positions = [position_before(tx, outcome.imported_as)]
             for _ in range(last):
                 positions.append(position_after(tx, positions[-1]))
 
-            def position_of(version: int) -> int:
-                return positions[version] if 1 <= version <= last else 0
+            def position_of(version: int, session_id: str | None = None) -> int:
+                is_own = session_id is None and 1 <= version <= last
+                return positions[version] if is_own else 0
 
-            stored = [
-                (*columns[:-1], sealing.imported_key(tx, outcome.imported_as, columns[-1]))
-                for columns in (event.stored(position_of) for event in history.events)
-            ]
+            stored: list[StoredEvent] = []
+            for line, position in zip(history.events, positions[1:], strict=True):
+                kind, schema_version, branch, data, digest, metadata, key = line.stored(position_of)
+                key = sealing.imported_key(tx, outcome.imported_as, key)
+                if line.sealed is not None:
+                    place = Place(outcome.imported_as, line.version, kind, position)
+                    data = sealing.envelope_of(tx, line.sealed, place, position_of)
+                stored.append((kind, schema_version, branch, data, digest, metadata, key))
             ledger(tx).put(tx, outcome.imported_as, 0, stored)
         return outcome
 
@@ -270,6 +307,32 @@ async def _write(log: EventLog, history: History, on_conflict: OnConflict) -> Im
         return await log.write(unit)
     except (AppendError, UnserialisableError) as error:
         return ImportResult(history.session_id, "broken", None, 0, str(error))
+
+
+def _check_keys(tx: Transaction, history: History) -> None:
+    """Raise KeysError for a sealed session, unless its log's keys are those of this log."""
+    theirs, ours = history.sealed_as, sealing.sealed_as(tx)
+    if theirs is None or (ours is not None and ours.log_id == theirs.log_id):
+        return
+    if ours is not None or event_counts(tx)[0]:
+        raise KeysError(
+            "the export was sealed with the keys of another log: expected an empty log without keys, or a "
+            "copy of that log"
+        )
+
+
+def _placed(
+    tx: Transaction, history: History, on_conflict: OnConflict, taken: Collection[str] = ()
+) -> ImportResult:
+    """Do as ``place`` does; a sealed session is refused instead of renamed."""
+    events = len(history.events)
+    is_renamed = on_conflict == "rename" and history.sealed_as is not None
+    if not is_renamed:
+        return place(tx, history.session_id, events, on_conflict, taken)
+    outcome = place(tx, history.session_id, events, "refuse", taken)
+    if outcome.problem is None:
+        return outcome
+    return outcome._replace(problem=f"{outcome.problem}, and a sealed session cannot be renamed")
 
 
 def place(

@@ -11,7 +11,7 @@ from agents_eventlog.eventlog import integrity, payloads
 from agents_eventlog.eventlog.appender import ends_at, read_linked_rows, stored_head
 from agents_eventlog.eventlog.cipher import envelope
 from agents_eventlog.eventlog.cipher.access import cipher_of
-from agents_eventlog.eventlog.cipher.keys import Key
+from agents_eventlog.eventlog.cipher.envelope import Planted
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import (
     CorruptFileError,
@@ -264,18 +264,15 @@ def _events(tx: Transaction, session_id: str, version: int, *, with_key: bool) -
     keys: dict[bytes, bytes] = {}
     for row in rows if with_key else ():
         if envelope.is_sealed(row[6]) and (key_id := envelope.key_id(row[6])) not in keys:
-            keys[key_id] = _secret(tx, key_id, session_id, row[0])
+            keys[key_id] = _secret(tx, key_id, row[0])
     return _Page(rows, keys)
 
 
-def _secret(tx: Transaction, key_id: bytes, session_id: str, position: int) -> bytes:
+def _secret(tx: Transaction, key_id: bytes, position: int) -> bytes:
     cipher = cipher_of(tx)
     if cipher is None:
         raise envelope.missing_keys()
-    cipher.key(key_id, session_id, position)  # raises what is wrong with it
-    key = cipher.keys.find([key_id])[key_id]
-    assert isinstance(key, Key)  # noqa: S101 - it was found a moment ago
-    return key.secret
+    return cipher.stored(key_id, position).secret
 
 
 def _redacted(tx: Transaction, session_id: str) -> set[int]:
@@ -295,7 +292,7 @@ def _proven(row: Row, leaf: int, *, is_withheld: bool) -> ProvenEvent:
     metadata, key, recorded_at, digest, previous = row[8:]
     before = integrity.FIRST if previous is None else bytes(previous)
     linked = (position, session_id, version, kind, schema_version, branch_id, bytes(data_digest))
-    content = None if data is None else bytes(data)
+    content = data.opened() if isinstance(data, Planted) else data and bytes(data)
     if integrity.link(before, *linked, metadata, key, recorded_at) != digest or (
         content is not None and integrity.data_digest(content) != data_digest
     ):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agents_eventlog.eventlog import (
         EventLog,
         EventLogError,
+        KeyDatabase,
         KeyFile,
         RootKey,
         generate_root_key,
@@ -40,6 +41,7 @@ __all__ = [
     "EventLog",
     "EventLogError",
     "EventLogSession",
+    "KeyDatabase",
     "KeyFile",
     "OnlyPrices",
     "Price",
@@ -55,6 +57,7 @@ __all__ = [
 _PART_OF = {
     "EventLog": "eventlog",
     "EventLogError": "eventlog",
+    "KeyDatabase": "eventlog",
     "KeyFile": "eventlog",
     "RootKey": "eventlog",
     "generate_root_key": "eventlog",

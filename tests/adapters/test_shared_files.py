@@ -17,6 +17,7 @@ from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.eventlog import ItemsAdded, errors, leases
 from agents_eventlog.eventlog.events import SessionCleared
 from agents_eventlog.eventlog.storage.sqlite import prefix
+from agents_eventlog.projections import Conversations
 from agents_eventlog.projections.base import Projection, names
 from tests.adapters.looking import change, documents, run
 from tests.adapters.old_files import ITEMS_ON_MAIN, execute, grow, ours, rows, sdk
@@ -304,3 +305,25 @@ async def test_a_projection_of_a_program_has_the_prefix_too(path: Path) -> None:
         [result] = projections.replay(log, [Counted()])
         assert (result.table, result.rows) == ("users", 1)
     assert rows(path, "SELECT n FROM eventlog_users") == [(2,)]
+
+
+async def test_tables_that_a_newer_release_keeps_for_older_programs_have_the_prefix_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ours(path)
+    await session.add_items(turns("one"))
+    session.close()
+    version = Conversations.version
+    for newer in (True, False, True):
+        with monkeypatch.context() as release:
+            if newer:
+                release.setattr(Conversations, "version", version + 1)
+            session = ours(path)
+            await session.add_items(turns("more"))
+            read = [item["content"] for item in await session.get_items()]
+            session.close()
+    assert read == [item["content"] for item in turns("one", "more", "more", "more")]
+    assert_untouched(path)
+    kept = {name for (name,) in rows(path, "SELECT name FROM sqlite_schema") if "__v" in name}
+    assert f"eventlog_items__v{version}" in kept
+    assert all(name.startswith("eventlog_") for name in kept if not name.startswith("sqlite_"))

@@ -182,6 +182,26 @@ async def test_an_item_is_redacted_in_a_sealed_log(path: str, keys: KeyFile) -> 
     session.close()
 
 
+async def test_a_fork_replaces_items_that_it_began_with(path: str, keys: KeyFile) -> None:
+    session = await talk(path, keys)
+    await session.fork("fork")
+    fork = Session("fork", path, keys=keys)
+    await fork.add_items([user("mine")])
+    snapshot = await fork._get_compaction_snapshot(2)
+    assert snapshot is not None
+    await snapshot.replace_suffix(0, [user("short")])
+    shown = [*SAID[:-1], user("short")]
+    assert await fork.get_items() == shown
+    assert await fork.get_items(as_of=await fork.log.version("fork")) == shown
+    for log in (fork.log, EventLog.open_sync(path)):
+        kept = projections.default().named([])
+        checked = await asyncio.to_thread(replay, log, kept, check=True)
+        assert {table.differences for table in checked} == {0}
+        log.close()
+    assert await session.get_items() == SAID
+    session.close()
+
+
 async def test_a_fork_reads_the_contents_of_its_origin(path: str, keys: KeyFile) -> None:
     session = await talk(path, keys, user_id="alice", metadata={"plan": "gold"})
     await session.fork("fork")

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLog, projections
-from agents_eventlog.eventlog import ItemsAdded, KeyFile, RootKey, copying, payloads, sealing
+from agents_eventlog.eventlog import (
+    ItemsAdded,
+    KeyFile,
+    RootKey,
+    copying,
+    export_lines,
+    import_lines,
+    payloads,
+    sealing,
+)
 from agents_eventlog.eventlog.copying import copy_log, encrypt_log
 from agents_eventlog.eventlog.errors import (
     CopyError,
     IdempotencyConflictError,
     KeysError,
     KeysMissingError,
+    SourceError,
     TamperedPayloadError,
 )
 from agents_eventlog.projections.replay import replay
@@ -79,17 +90,19 @@ async def furnish(path: str, keys: KeyFile | None) -> None:
     await session.fork("fork")
     fork = Session("fork", path, keys=keys)
     await fork.add_items([user("in the fork")])
+    await shorten(fork)
+    await shorten(fork, kept=0)
     await log.erase(session_id="other")
     await log.erase(popped=True)
     for each in (fork, other, session):
         each.close()
 
 
-async def shorten(session: Session) -> None:
-    """Replace the last item, as the SDK's compaction does."""
+async def shorten(session: Session, *, kept: int = 1) -> None:
+    """Replace the last item or both, as the SDK's compaction does."""
     snapshot = await session._get_compaction_snapshot(2)
     assert snapshot is not None
-    await snapshot.replace_suffix(1, [user("short")])
+    await snapshot.replace_suffix(kept, [user("short")])
 
 
 async def shown(path: str, keys: KeyFile | None) -> Any:
@@ -302,6 +315,24 @@ async def test_a_log_that_was_sealed_late_keeps_its_envelopes_and_its_keys(
             await encrypt_log(log, third, keys)
 
 
+async def test_contents_of_before_a_session_was_shredded_are_sealed_with_another_key(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there, here = place("sqlite"), place("sqlite")
+    for given in (None, keys):
+        session = Session("s", there, keys=given)
+        await session.add_items([user("x")])
+        session.close()
+    [shredded] = (await envelopes(there)).values()
+    assert keys.destroy([shredded[2:34]]) == 1
+    async with EventLog.open(there, read_only=True, keys=keys) as log, EventLog.open(here) as copy:
+        await encrypt_log(log, copy, keys)
+        first, second = [each async for each in copy.read("s", types=[ItemsAdded])]
+        assert first.event == ItemsAdded(items=[user("x")])
+        assert second.data == shredded
+        assert second.withheld == "shredded"
+
+
 async def test_what_was_erased_since_it_was_sealed_is_erased_in_the_sealed_log(
     place: Callable[[str], str], keys: KeyFile
 ) -> None:
@@ -365,8 +396,136 @@ async def test_a_sealed_content_that_differs_from_its_source_is_found_at_the_end
     change(
         there,
         "DROP TRIGGER events_are_never_changed",
-        "UPDATE events SET data = replace(data, 'the fork', 'any fork')",
+        "UPDATE events SET data = replace(data, 'an answer', 'no answer')",
     )
     async with EventLog.open(there) as log, EventLog.open(here) as copy:
-        with pytest.raises(CopyError, match="sessions 'fork'"):
+        with pytest.raises(CopyError, match="sessions 'talk'"):
             await encrypt_log(log, copy, keys)
+
+
+# -- exports --------------------------------------------------------------------------------------
+
+
+async def exported(path: str, *sessions: str, keys: KeyFile | None = None) -> list[str]:
+    async with EventLog.open(path, keys=keys, read_only=True) as log:
+        return [line async for line in export_lines(log, sessions or None, sealed=True)]
+
+
+async def imported(
+    path: str, lines: list[str], *, keys: KeyFile | None = None, **options: Any
+) -> list[tuple[str, str | None]]:
+    async with ConversationLog.open(path, keys=keys) as log:
+        return [
+            (each.outcome, each.problem)
+            async for each in import_lines(log, [each.encode() for each in lines], **options)
+        ]
+
+
+async def without_fork(path: str, keys: KeyFile) -> None:
+    await furnish(path, keys)
+    async with ConversationLog.open(path, keys=keys) as log:
+        await log.append("late", ItemsAdded(items=[user("x")]), branch_id="main")
+
+
+SESSIONS = ("talk", "other", "late")
+
+
+@pytest.mark.parametrize("source", ENGINES)
+@pytest.mark.parametrize("target", ENGINES)
+async def test_a_sealed_export_is_imported_without_keys_and_opens_with_them(
+    place: Callable[[str], str], keys: KeyFile, source: str, target: str
+) -> None:
+    there, here = place(source), place(target)
+    await without_fork(there, keys)
+    lines = await exported(there, *SESSIONS)
+    assert not any(secret in line for secret in SECRETS for line in lines)
+    assert await imported(here, lines) == [("imported", None)] * 3
+    assert await exported(here, *SESSIONS) == lines
+    assert {**await envelopes(there)}.items() >= (await envelopes(here)).items()
+    async with ConversationLog.open(here, keys=again(keys)) as log:
+        assert (await log.verify()).ok
+        assert [row["session_id"] for row in await log.sessions(user_id=SECRETS[1])] == ["talk"]
+        opened = [each async for each in export_lines(log, ["talk"])]
+    async with EventLog.open(there, keys=keys) as log:
+        assert [each async for each in export_lines(log, ["talk"])] == opened
+    session, same = Session("talk", here, keys=again(keys)), Session("talk", there, keys=keys)
+    for branch in ("main", "draft"):
+        assert await session.get_items(branch_id=branch) == await same.get_items(branch_id=branch)
+    session.close()
+    same.close()
+    await check_tables(here)
+
+
+async def test_a_session_comes_back_into_a_copy_of_its_log_only(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there, copy, other = place("sqlite"), place("sqlite"), place("sqlite")
+    await without_fork(there, keys)
+    lines = await exported(there, "talk")
+    assert await imported(copy, await exported(there, "late")) == [("imported", None)]
+    assert await imported(copy, lines, dry_run=True) == [("imported", None)]
+    assert await imported(copy, lines, keys=again(keys)) == [("imported", None)]
+    for dry_run in (True, False):
+        exists = "session 'talk' already exists"
+        assert await imported(copy, lines, dry_run=dry_run) == [("refused", exists)]
+        cannot = f"{exists}, and a sealed session cannot be renamed"
+        refused = await imported(copy, lines, on_conflict="rename", dry_run=dry_run)
+        assert refused == [("refused", cannot)]
+    assert await imported(copy, await exported(there, "other"), on_conflict="rename") == [
+        ("imported", None)
+    ]
+    await furnish(other, None)
+    for dry_run in (True, False):
+        with pytest.raises(KeysError, match="keys of another log"):
+            await imported(other, lines, dry_run=dry_run)
+    with pytest.raises(KeysError, match="keys of another log"):
+        await imported(place("sqlite"), lines, keys=again(keys))
+
+
+async def test_only_what_is_sealed_whole_is_exported_sealed(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there = place("sqlite")
+    await furnish(there, None)
+    with pytest.raises(KeysError, match="is not sealed"):
+        await exported(there)
+    async with EventLog.open(there, keys=keys) as log:
+        await log.append("late", ItemsAdded(items=[user("x")]), branch_id="main")
+    for sessions in ((), ("fork",)):
+        with pytest.raises(KeysError, match="session 'fork' is a fork"):
+            await exported(there, *sessions, keys=keys)
+    with pytest.raises(KeysError, match="session 'talk' has contents in plaintext"):
+        await exported(there, "talk")
+    assert len(await exported(there, "late")) == 3
+
+
+async def test_a_sealed_export_that_was_changed_is_broken(
+    place: Callable[[str], str], keys: KeyFile
+) -> None:
+    there = place("sqlite")
+    async with EventLog.open(there, keys=keys) as log:
+        for session_id in ("s", "t"):
+            await log.append(session_id, ItemsAdded(items=[user("x")]), branch_id="main")
+        plain = [json.loads(line) async for line in export_lines(log)]
+    lines = [json.loads(line) for line in await exported(there)]
+    head, first, event, second, other = lines
+    moved = {**event, "sealed": other["sealed"]}
+    for changed, problem in (
+        (moved, "version 1 was sealed for another session, type or branch"),
+        ({**event, "branch_id": "b"}, "version 1 was sealed for another session, type or branch"),
+        (plain[2], "version 1 is not sealed, though the export"),
+        ({**event, "sealed": "AA=="}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "sealed": "?"}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "data": {}}, "invalid sealed: expected an envelope in base64"),
+        ({**event, "version": 2}, "its data does not fit its type"),
+    ):
+        text = [json.dumps(each) for each in (head, first, changed, second, other)]
+        found = await imported(place("sqlite"), text)
+        assert [outcome for outcome, _ in found] == ["broken", "imported"]
+        assert problem in str(found[0][1])
+    text = [json.dumps(each) for each in (plain[0], first, event)]
+    [(outcome, said)] = await imported(place("sqlite"), text)
+    assert (outcome, said) == ("broken", "version 1 is sealed, but not the export")
+    for wrong in ({"log_id": "x"}, {"key_batch": -1}, {"key_batch": None}, {"log_id": None}):
+        with pytest.raises(SourceError, match=f"invalid {next(iter(wrong))}"):
+            await imported(place("sqlite"), [json.dumps({**head, **wrong}), json.dumps(first)])

@@ -24,8 +24,9 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.errors import InvalidEventError, SourceError, UndecodableEventError
 from agents_eventlog.eventlog.jsonl import format as jsonl_format
-from agents_eventlog.eventlog.jsonl.format import EventLine, Heading
+from agents_eventlog.eventlog.jsonl.format import EventLine, Heading, LogLine
 from agents_eventlog.eventlog.recorded_event import EARLIEST, LATEST, RecordedEvent
+from agents_eventlog.eventlog.sealing import SealedAs
 from tests.history import START
 
 DIGEST = b"\xab" * 32
@@ -156,7 +157,9 @@ def test_a_session_is_opened_by_its_id_and_the_number_of_its_events() -> None:
     heading = Heading("s", 2)
     assert jsonl_format.session_line(heading) == '{"kind":"session","session_id":"s","events":2}'
     assert jsonl_format.parse(jsonl_format.session_line(heading).encode()) == heading
-    assert jsonl_format.parse(jsonl_format.LOG_LINE.encode()) is None
+    for sealed_as in (None, SealedAs("0f" * 16, "3")):
+        written = jsonl_format.log_line(sealed_as)
+        assert jsonl_format.parse(written.encode()) == LogLine(sealed_as)
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
@@ -284,11 +287,13 @@ def test_data_that_does_not_fit_is_named_by_its_version(fields: dict[str, Any]) 
     assert caught.value.position == 3
 
 
-@pytest.mark.parametrize("told", [2, None])
+@pytest.mark.parametrize("told", [3, None])
 def test_a_newer_format_is_refused(told: int | None) -> None:
     with pytest.raises(SourceError) as caught:
         jsonl_format.parse(json.dumps({"kind": "log", "format": told}).encode())
-    assert str(caught.value) == f"format {told} is unknown: expected 1; upgrade agents-eventlog"
+    assert (
+        str(caught.value) == f"format {told} is unknown: expected 1 or 2; upgrade agents-eventlog"
+    )
 
 
 # -- storing -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import threading
 from contextlib import aclosing, contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
@@ -51,11 +51,18 @@ from agents_eventlog.eventlog.storage.postgres import (
     lazy_connection,
 )
 from agents_eventlog.eventlog.storage.postgres.engine import COMPLETE, POSTGRES_ENGINE
-from agents_eventlog.projections import Conversations, Projections, Usage, default, replay
+from agents_eventlog.projections import (
+    Conversations,
+    Projection,
+    Projections,
+    Usage,
+    default,
+    replay,
+)
 from tests.postgres import Proxy, raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agents_eventlog.eventlog import Transaction
     from tests.postgres import Server
@@ -458,20 +465,83 @@ def checkpoints(log: EventLog) -> dict[str, int]:
     )
 
 
-async def test_a_program_without_a_projection_leaves_it_to_be_built_again(url: str) -> None:
+async def test_a_program_without_a_projection_leaves_it_behind_where_it_was(url: str) -> None:
     async with ConversationLog.open(url) as log:
         await log.append("s", added())
+        last = (await log.head()).position
         assert set(checkpoints(log).values()) == {COMPLETE}
     async with EventLog.open(url, projections=Projections(Conversations())) as log:
         assert checkpoints(log)["usage"] == COMPLETE  # nothing was appended yet
         await log.append("s", added())
-        incomplete = checkpoints(log)
-        assert incomplete.pop("conversations") == COMPLETE
-        assert all(position < COMPLETE for position in incomplete.values())
+        assert checkpoints(log) == {"conversations": COMPLETE, "usage": last, "views": last}
     async with EventLog.open(url, projections=Projections(Conversations(), Usage())) as log:
         assert checkpoints(log)["usage"] == COMPLETE
         await log.append("s", added())
         assert checkpoints(log)["usage"] == COMPLETE
+
+
+class Tally(Projection):
+    """How many events each session has with items, with an index and a view."""
+
+    name: ClassVar[str] = "tally"
+    version: ClassVar[int] = 1
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE tally (session_id TEXT PRIMARY KEY, adds INTEGER NOT NULL)",
+        "CREATE INDEX tally_by_adds ON tally (adds)",
+    )
+    handles = (ItemsAdded,)
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def views(self, engine: Any) -> dict[str, str]:
+        return {"tallied": "SELECT adds FROM tally"}
+
+    def apply(self, tx: Transaction, events: Sequence[Any]) -> None:
+        self.seen += len(events)
+        for recorded in events:
+            tx.execute(
+                "INSERT INTO tally (session_id, adds) VALUES (?, 1) "
+                "ON CONFLICT (session_id) DO UPDATE SET adds = tally.adds + 1",
+                (recorded.session_id,),
+            )
+
+
+class NewTally(Tally):
+    """The same in a newer program."""
+
+    version: ClassVar[int] = 2
+    schema: ClassVar[Sequence[str]] = (
+        "CREATE TABLE tally (session_id TEXT PRIMARY KEY, adds INTEGER NOT NULL, kind TEXT)",
+        Tally.schema[1],
+    )
+
+
+async def test_two_versions_of_a_projection_catch_up_with_what_the_other_program_appended(
+    url: str,
+) -> None:
+    own = {Tally: Tally(), NewTally: NewTally()}
+    programs = (Tally, NewTally, Tally, NewTally, Tally)
+    for number, version in enumerate(programs, start=1):
+        async with EventLog.open(url, projections=Projections(own[version])) as log:
+            await log.append("s", added())
+            assert await log.query(lambda tx: tx.all("SELECT adds FROM tally")) == [(number,)]
+            assert await log.query(lambda tx: tx.all("SELECT adds FROM tallied")) == [(number,)]
+    assert own[Tally].seen == len(programs)  # nothing was built a second time
+    with raw(url) as connection:
+        assert connection.execute("SELECT adds, kind FROM tally").fetchall() == [(4, None)]
+        assert connection.execute("SELECT adds FROM tallied").fetchall() == [(4,)]
+        assert connection.execute("SELECT adds FROM tallied__v1").fetchall() == [(5,)]
+        names = "SELECT indexname FROM pg_indexes WHERE tablename = 'tally__v1'"
+        assert ("tally_by_adds__v1",) in connection.execute(names).fetchall()
+    async with EventLog.open(url, projections=Projections(NewTally())) as log:
+        await asyncio.to_thread(replay, log, [NewTally()])
+        assert await log.query(
+            lambda tx: {n for n in tx.engine.table_names(tx) if "tall" in n}
+        ) == {
+            "tally",
+            "tallied",
+        }
 
 
 @pytest.mark.parametrize("kept", [None, Projections(Conversations())], ids=["none", "another"])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents_eventlog.eventlog.proofs import merkle
+from tests.properties.profiles import examples
 
 LEAVES = [
     bytes.fromhex(text)
@@ -85,6 +86,7 @@ def test_the_proofs_of_consistency_are_those_that_were_published(earlier: int, l
     assert root.hex() == ROOTS[later]
 
 
+@examples(100)
 @given(SIZES, st.data())
 def test_any_leaves_with_their_proof_give_the_root_and_changed_ones_another(
     size: int, data: st.DataObject
@@ -106,6 +108,7 @@ def test_any_leaves_with_their_proof_give_the_root_and_changed_ones_another(
         assert merkle.root_of(size, leaves, [bytes(32), *proof[1:]]) != made.root()
 
 
+@examples(100)
 @given(SIZES, st.data())
 def test_a_tree_is_shown_to_have_grown_from_any_earlier_size(
     size: int, data: st.DataObject

@@ -147,6 +147,19 @@ async def test_keys_are_only_handed_over_where_they_can_be(
     assert check_proof(proof, head, public_key=PUBLIC).events[0].withheld == "sealed"
 
 
+async def test_keys_of_events_that_are_not_in_the_proof_are_not_handed_over(
+    file: Path, key: SigningKey, keys: KeyFile
+) -> None:
+    session = AdvancedSQLiteSession("s", file, keys=keys)
+    await session.add_items([user(SECRET)])
+    head = await session.log.sign(key)
+    await session.log.erase(session_id="s")
+    await said(session.log, "s", "again, under a new key")
+    proofs = [await session.log.prove("s", signed=given, with_key=True) for given in (head, None)]
+    session.close()
+    assert [len(json.loads(proof)["keys"]) for proof in proofs] == [0, 1]
+
+
 async def test_an_erased_content_stays_proven_and_a_redacted_one_is_left_out(
     path: str, key: SigningKey
 ) -> None:
@@ -233,7 +246,8 @@ async def test_changed_proofs_of_consistency_are_refused(file: Path, key: Signin
     (lane,) = proof["lanes"]
     other = lane["hashes"][0][::-1].replace("=", "A")[:43] + "="
     refused({**proof, "lanes": [{**lane, "hashes": [other, *lane["hashes"][1:]]}]}, "only grow")
-    refused({**proof, "lanes": [{**lane, "hashes": [*lane["hashes"][:2], other]}]}, "only grow")
+    hashes = [lane["hashes"][0], other, lane["hashes"][2]]
+    refused({**proof, "lanes": [{**lane, "hashes": hashes}]}, "the later root is another")
     refused(
         {**proof, "lanes": [{**lane, "earlier": {"size": 6, "root": other}}]}, "roots of the signed"
     )
@@ -390,6 +404,32 @@ async def test_a_content_that_its_key_does_not_open_is_reported(
     (event,) = check_proof(proof, head, public_key=PUBLIC).events
     with pytest.raises(TamperedPayloadError):
         _ = event.event
+
+
+async def test_content_that_was_put_there_in_plaintext_is_not_proven(
+    file: Path, key: SigningKey, keys: KeyFile
+) -> None:
+    async with EventLog.open(file, keys=keys) as log:
+        await said(log, "s", SECRET)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("DROP TRIGGER events_are_never_changed")
+        planted = '{"items":[{"role":"user","content":"yes"}]}'
+        connection.execute("UPDATE events SET sealed = NULL, data = ?", (planted,))
+        _link_again(connection, planted.encode())
+        connection.commit()
+    async with EventLog.open(file, keys=keys, read_only=True) as log:
+        with pytest.raises(TamperedPayloadError, match="not sealed, though the log is"):
+            await log.prove("s")
+
+
+async def test_a_head_beyond_the_last_event_is_damage(file: Path) -> None:
+    from agents_eventlog.eventlog import Head
+    from agents_eventlog.eventlog.proofs import proving
+
+    async with EventLog.open(file) as log:
+        await said(log, "s", "hello")
+        with pytest.raises(CorruptFileError, match="events are missing at the end"):
+            await proving._trees(log.query, 1, Head(2, bytes(32)))
 
 
 def _link_again(connection: sqlite3.Connection, data: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import IO, TypeAlias, TypeVar
 
 from agents_eventlog.adapters.conversations import sdk_tables
 from agents_eventlog.adapters.conversations.sdk_tables import Refusal, TablePair
+from agents_eventlog.adapters.openai_agents.migration.encrypted import EncryptedItems
 from agents_eventlog.adapters.openai_agents.migration.importer import (
     MigratedSession,
     SessionImport,
@@ -31,6 +32,7 @@ from agents_eventlog.eventlog.errors import (
     UnserialisableError,
 )
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
+from agents_eventlog.eventlog.jsonl.format import LogLine
 from agents_eventlog.eventlog.jsonl.import_ import (
     ImportResult,
     OnConflict,
@@ -55,6 +57,7 @@ async def import_file(
     path: str | os.PathLike[str],
     *,
     tables: TablePair | None = None,
+    encryption_key: str | None = None,
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -66,6 +69,9 @@ async def import_file(
         ``AdvancedSQLiteSession``: items, branches, turns, usage and times. The file is only read.
     tables: the names of the SDK's sessions table and messages table in the file. If given, these tables are
         read even if the file also contains a log.
+    encryption_key: that of the SDK's ``EncryptedSession`` over these sessions: their items are opened with
+        the times at which they were encrypted, also after its ``ttl``. Items that are not encrypted are
+        left out. Needs the extra ``encrypt``.
     on_conflict, dry_run: as in ``eventlog.import_lines``.
     on_progress: called with the amount of the source that was read, and the total amount.
 
@@ -74,13 +80,14 @@ async def import_file(
     format.
     """
     target = SQLITE.resolve(path)
+    encrypted = None if encryption_key is None else EncryptedItems(encryption_key)
     if not _is_database(target):
-        _check_lines(target)
+        _check_lines(target, encrypted)
         with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line
             lines = _counted(file, on_progress)
             async for outcome in import_lines(log, lines, on_conflict=on_conflict, dry_run=dry_run):
                 yield outcome
-    elif tables is None and await asyncio.to_thread(files.is_log, target):
+    elif tables is None and encrypted is None and await asyncio.to_thread(files.is_log, target):
         async with EventLog.open(target, read_only=True) as source:
             async for outcome in import_lines(
                 log, _lines_of(source, on_progress), on_conflict=on_conflict, dry_run=dry_run
@@ -91,6 +98,7 @@ async def import_file(
             log,
             target,
             tables=tables or DEFAULT_TABLES,
+            encrypted=encrypted,
             on_conflict=on_conflict,
             dry_run=dry_run,
             on_progress=on_progress,
@@ -98,21 +106,36 @@ async def import_file(
             yield outcome
 
 
-def check_source(path: str | os.PathLike[str], tables: TablePair | None = None) -> None:
-    """Raise an OpenError or SourceError for a file that ``import_file`` cannot import."""
+def check_source(
+    path: str | os.PathLike[str],
+    tables: TablePair | None = None,
+    encryption_key: str | None = None,
+) -> bool:
+    """
+    Raise an OpenError, SourceError or KeysError for what ``import_file`` cannot import.
+
+    Returns whether it is a sealed export, which is imported without keys.
+    """
     target = SQLITE.resolve(path)
+    encrypted = None if encryption_key is None else EncryptedItems(encryption_key)
     if not _is_database(target):
-        _check_lines(target)
-    elif tables is not None or not files.is_log(target):
+        return _check_lines(target, encrypted).sealed_as is not None
+    if tables is not None or encrypted is not None or not files.is_log(target):
         with _source(target, (tables or DEFAULT_TABLES).resolved()):
-            return
+            return False
+    return False
 
 
-def _check_lines(path: str) -> None:
+def _check_lines(path: str, encrypted: EncryptedItems | None) -> LogLine:
+    if encrypted is not None:
+        raise SourceError(
+            f"{path} is not a database: expected one of the SDK's sessions with an encryption key",
+            path=path,
+        )
     with Path(path).open("rb") as file:
         line = file.readline()
     try:
-        check_first_line(line)
+        return check_first_line(line)
     except SourceError as error:
         raise SourceError(f"{path}: {error}", path=path) from error
 
@@ -156,6 +179,7 @@ async def import_sdk_file(
     path: str,
     *,
     tables: TablePair = DEFAULT_TABLES,
+    encrypted: EncryptedItems | None = None,
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -163,7 +187,7 @@ async def import_sdk_file(
     """Import the sessions of a file of the SDK's classes, as ``import_file`` does."""
     pair = tables.resolved()
     taken: set[str] = set()
-    with _source(path, pair) as source:
+    with _source(path, pair, encrypted) as source:
         sessions = await _in_thread(path, partial(_sessions, source))
         for number, (session_id, created_at) in enumerate(sessions, start=1):
             if on_progress is not None:
@@ -178,6 +202,10 @@ async def import_sdk_file(
                 yield ImportResult(
                     session_id, "broken", None, 0, "one of its texts is not valid UTF-8"
                 )
+                continue
+            if found.needs_another_key:
+                problem = "none of its encrypted messages opens: is it the right encryption key?"
+                yield ImportResult(session_id, "broken", None, 0, problem)
                 continue
             if dry_run:
                 outcome = await _foretell(log, found, created_at, on_conflict, taken)
@@ -222,9 +250,7 @@ async def _write(
             return outcome, None
         brought = found.run(tx, outcome.imported_as, created_at)
         events = session_version(tx, outcome.imported_as)
-        left_out = brought.left_out
-        problem = None if left_out is None else f"left out, because damaged: {left_out}"
-        return outcome._replace(events=events, problem=problem), brought
+        return outcome._replace(events=events, problem=brought.left_out), brought
 
     try:
         return await log.write(unit)
@@ -243,17 +269,19 @@ async def _foretell(
     placed = await log.query(
         lambda tx: place(tx, found.session_id, 0, on_conflict, taken),
     )
-    async with EventLog.open(":memory:") as scratch:
+    async with EventLog.open_sync(":memory:", seal=False) as scratch:
         outcome, _ = await _write(scratch, found, created_at, on_conflict, placed)
         return outcome
 
 
 @contextmanager
-def _source(path: str, pair: TablePair) -> Iterator[Source]:
+def _source(
+    path: str, pair: TablePair, encrypted: EncryptedItems | None = None
+) -> Iterator[Source]:
     """Open a snapshot of the SDK's tables in a file. Raises SourceError if they are missing."""
     with files.reading(path) as tx:
         found = _find_tables(tx, pair, path)
-        source = Source(tx, found.sessions, found.messages)
+        source = Source(tx, found.sessions, found.messages, encrypted)
         tx.connection.text_factory = (
             bytes.decode
         )  # raises UnicodeDecodeError, which sqlite3's default hides

@@ -26,6 +26,10 @@ from agents_eventlog.adapters.conversations.sdk_tables import (
     decoded_item,
     quoted,
 )
+from agents_eventlog.adapters.openai_agents.migration.encrypted import (
+    EncryptedItems,
+    is_encrypted,
+)
 from agents_eventlog.eventlog import _logging, codec, item_kind
 from agents_eventlog.eventlog.appender import append_all
 from agents_eventlog.eventlog.events import (
@@ -83,11 +87,31 @@ def migrate(tx: Transaction, sessions_table: str, messages_table: str) -> list[M
     return brought
 
 
-class Source:
-    """The SDK's tables in one file."""
+class _Messages(NamedTuple):
+    """The readable messages of a session by id, and the numbers of the others."""
 
-    def __init__(self, tx: Transaction, sessions_table: str, messages_table: str) -> None:
+    found: dict[int, _Message]
+    unreadable: int
+    unopened: int
+    in_plaintext: int
+
+
+class Source:
+    """
+    The SDK's tables in one file.
+
+    encrypted: opens the messages, if ``EncryptedSession`` stored them.
+    """
+
+    def __init__(
+        self,
+        tx: Transaction,
+        sessions_table: str,
+        messages_table: str,
+        encrypted: EncryptedItems | None = None,
+    ) -> None:
         self.tx = tx
+        self.encrypted = encrypted
         self.sessions_table = quoted(sessions_table)
         self.messages_table = quoted(messages_table)
         self.tables = tx.engine.table_names(tx)
@@ -112,22 +136,31 @@ class Source:
         row = self.tx.one(f"SELECT MAX(id) FROM {self.messages_table}")
         return 0 if row is None or row[0] is None else int(row[0])
 
-    def messages(self, session_id: str) -> tuple[dict[int, _Message], int]:
-        """Return a session's messages by id, and the number of unreadable ones."""
+    def messages(self, session_id: str) -> _Messages:
+        """Return a session's messages."""
         found: dict[int, _Message] = {}
-        unreadable = 0
+        unreadable = unopened = in_plaintext = 0
         rows = self.tx.execute(
             f"SELECT id, CAST(message_data AS BLOB), created_at FROM {self.messages_table} "
             "WHERE session_id = ? ORDER BY id",
             (session_id,),
         )
         for message_id, data, created_at in rows:
-            item = decoded_item(data)
+            item, occurred_at = decoded_item(data), self.time(created_at)
+            if item is not None and self.encrypted is not None:
+                if not is_encrypted(item[0]):
+                    in_plaintext += 1
+                    continue
+                opened = self.encrypted.opened(session_id, item[0])
+                if opened is None:
+                    unopened += 1
+                    continue
+                item, occurred_at = decoded_item(opened.data), opened.occurred_at
             if item is None:
                 unreadable += 1
                 continue
-            found[message_id] = _Message(message_id, item[0], self.time(created_at))
-        return found, unreadable
+            found[message_id] = _Message(message_id, item[0], occurred_at)
+        return _Messages(found, unreadable, unopened, in_plaintext)
 
     def branches(self, session_id: str) -> dict[str, _Branch]:
         """Return a session's branches according to the SDK's structure, main first."""
@@ -187,23 +220,36 @@ class MigratedSession(NamedTuple):
     """Messages that cannot be read."""
     unreadable_usage: int
     """Usage rows with impossible counts."""
+    unopened: int | None = None
+    """Messages of ``EncryptedSession`` that the key does not open; None without a key."""
+    in_plaintext: int | None = None
+    """Messages beside them that are not encrypted: another program may have added them."""
 
     @property
     def counts(self) -> dict[str, int]:
         """All numbers, by name."""
-        return {name: number for name, number in self._asdict().items() if name != "session_id"}
+        counts = {**self._asdict()}
+        del counts["session_id"]
+        return {name: number for name, number in counts.items() if number is not None}
 
     @property
     def left_out(self) -> str | None:
         """A description of the objects that were left out; None if all were imported."""
         found = ((self.unreadable, "message"), (self.unreadable_usage, "usage row"))
         told = [summary.counted(number, what) for number, what in found if number]
-        return ", ".join(told) or None
+        damaged = f"left out, because damaged: {', '.join(told)}" if told else None
+        unopened = _left_out(self.unopened, "because the key does not open them")
+        in_plaintext = _left_out(self.in_plaintext, "because not encrypted")
+        return "; ".join(filter(None, (damaged, unopened, in_plaintext))) or None
 
     def log(self) -> None:
         """Log the import; call it after the commit."""
         log_line = log.info if self.left_out is None else log.warning
         log_line("history.imported", session_id=self.session_id, **self.counts)
+
+
+def _left_out(messages: int | None, why: str) -> str | None:
+    return f"left out, {why}: {summary.counted(messages, 'message')}" if messages else None
 
 
 class SessionImport:
@@ -215,7 +261,8 @@ class SessionImport:
     def __init__(self, session_id: str, source: Source) -> None:
         self.session_id = session_id
         self.source = source
-        self.messages, self._unreadable = source.messages(session_id)
+        self._read = source.messages(session_id)
+        self.messages = self._read.found
         self.branches = source.branches(session_id)
         usage = source.usage(session_id)
         self.usage = [row for row in usage if _is_countable(row)]
@@ -244,6 +291,11 @@ class SessionImport:
             turn += item_kind.classify(self.messages[message_id].item).type == item_kind.USER
             branch.turns.setdefault(sdk_turn, turn)
 
+    @property
+    def needs_another_key(self) -> bool:
+        """Whether the key opens none of the encrypted messages."""
+        return self._read.unopened > 0 and not self.messages
+
     def run(self, tx: Transaction, into: str, created_at: int) -> MigratedSession:
         """Append the session's history under this id; return its import counts."""
         self.tx, self.into = tx, into
@@ -254,8 +306,10 @@ class SessionImport:
             items=len(self.messages),
             branches=len(self.branches),
             usage=len(self.usage),
-            unreadable=self._unreadable,
+            unreadable=self._read.unreadable,
             unreadable_usage=self._unreadable_usage,
+            unopened=None if self.source.encrypted is None else self._read.unopened,
+            in_plaintext=None if self.source.encrypted is None else self._read.in_plaintext,
         )
         self._append(HistoryImported(source=SOURCE, counts=brought.counts), None, created_at)
         with _unattributed(tx):

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, KeyFile, RootKey, generate_root_key
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    EventLog,
+    KeyFile,
+    RootKey,
+    generate_root_key,
+)
 from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.eventlog import payloads
 from tests.adapters.looking import documents, one, run
 
 if TYPE_CHECKING:
@@ -28,6 +35,15 @@ def root(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("EVENTLOG_KEY", text)
     monkeypatch.delenv("EVENTLOG_KEYS", raising=False)
     return text
+
+
+def talk(path: Path, keys: KeyFile) -> None:
+    async def add() -> None:
+        session = AdvancedSQLiteSession("s", path, keys=keys)
+        await session.add_items([{"role": "user", "content": "Hello"}])
+        session.close()
+
+    asyncio.run(add())
 
 
 def printed(path: object) -> list[Any]:
@@ -131,13 +147,54 @@ def test_what_cannot_be_sealed_is_refused_and_left_as_it_is(
         result = run("encrypt", full, plain, "--keys", keys, *more, "--json")
         assert result.exit_code == ExitCode.FINDINGS
         assert "in plaintext" in one(result, "refused")["problem"]
-
-    async def talk() -> None:
-        session = AdvancedSQLiteSession("s", sealed, keys=KeyFile(keys, RootKey(root)))
-        await session.add_items([{"role": "user", "content": "Hello"}])
-        session.close()
-
-    asyncio.run(talk())
+    talk(sealed, KeyFile(keys, RootKey(root)))
     result = run("encrypt", sealed, tmp_path / "again.db", "--keys", keys, "--dry-run")
     assert result.exit_code == ExitCode.FINDINGS
     assert "copy it with `eventlog copy`" in result.stderr
+
+
+# -- exports --------------------------------------------------------------------------------------
+
+
+def test_a_sealed_export_moves_without_keys(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed, lines = tmp_path / "sealed.db", tmp_path / "lines.jsonl"
+    keys = KeyFile(tmp_path / "keys.db", RootKey(root))
+    talk(sealed, keys)
+    exported = one(run("export", sealed, "--sealed", "-o", lines, "--json"), "exported")
+    assert (exported["sessions"], exported["events"]) == (1, 1)
+    assert "Hello" not in lines.read_text()
+    assert run("export", sealed, "--sealed").stdout == lines.read_text()
+    result = run("export", sealed, "--sealed", "--format", "html")
+    assert result.exit_code == ExitCode.USAGE
+    assert run("export", sealed).exit_code == ExitCode.CANNOT_OPEN
+    for name, keys_path in (("without.db", None), ("with.db", keys.path)):
+        if keys_path is not None:
+            monkeypatch.setenv("EVENTLOG_KEYS", keys_path)
+        new = tmp_path / name
+        assert run("import", new, lines, "--dry-run").exit_code == ExitCode.CLEAN
+        assert not new.exists()
+        assert run("import", new, lines).exit_code == ExitCode.CLEAN
+        assert run("export", new, "--sealed").stdout == lines.read_text()
+    for name in ("without.db", "with.db"):
+        assert "Hello" in run("show", tmp_path / name, "s").stdout
+
+
+def test_an_import_seals_a_new_log_and_none_that_exists(
+    full: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, keys = tmp_path / "lines.jsonl", tmp_path / "keys.db"
+    there = {"plain": tmp_path / "plain.db", "server": server.url()}
+    for path in there.values():
+        assert run("init", path).exit_code == ExitCode.CLEAN
+    assert run("export", full, "-o", lines).exit_code == ExitCode.CLEAN
+    monkeypatch.setenv("EVENTLOG_KEYS", str(keys))
+    for path in (*there.values(), tmp_path / "new.db"):
+        run("import", path, lines)
+        log = EventLog.open_sync(path, read_only=True)
+        counted = log.store.read_sync(payloads.contents)
+        log.close()
+        assert (counted.in_plaintext > 0, counted.sealed > 0) == (
+            (False, True) if path == tmp_path / "new.db" else (True, False)
+        )

@@ -358,7 +358,10 @@ async def test_events_without_a_session_are_told(full: Path, new: Path) -> None:
             '{"kind":"session","session_id":"s","events":1}',
             "the source is not an exported log: expected a first line of kind .*",
         ),
-        ('{"kind":"log","format":2}', "format 2 is unknown: expected 1; upgrade agents-eventlog"),
+        (
+            '{"kind":"log","format":3}',
+            "format 3 is unknown: expected 1 or 2; upgrade agents-eventlog",
+        ),
     ],
 )
 async def test_what_is_no_export_is_refused_as_a_whole(new: Path, first: str, why: str) -> None:

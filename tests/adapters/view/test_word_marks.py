@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents_eventlog import AdvancedSQLiteSession, ConversationLog
@@ -53,6 +53,7 @@ def test_different_or_long_texts_are_not_marked(a: str, b: str) -> None:
 PIECES = [*(text[:200] for text in HOSTILE_TEXTS), "a", "\n", "<b>", "&lt;", "*", "1."]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(PIECES), max_size=6))
 def test_marks_are_all_that_marking_adds_to_the_html(parts: list[str]) -> None:
     a = " ".join(parts)
