@@ -14,7 +14,7 @@ from agents_eventlog.adapters.view import word_marks
 from agents_eventlog.adapters.view.rendering import markdown
 from agents_eventlog.adapters.view.word_marks import MAX_WORDS, marked
 from tests.adapters.view.asking import reader, text
-from tests.adapters.view.conversation import HOSTILE_TEXTS
+from tests.adapters.view.conversation import HOSTILE_TEXTS, PIXEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,5 +118,7 @@ async def test_parts_that_only_one_side_has_and_empty_messages_stay(tmp_path: Pa
     page = await two_answers(tmp_path / "a.db", one, other)
     assert "same <ins>b</ins>" in page
     assert "second part" in page
+    picture = [{"role": "assistant", "content": [{"type": "input_image", "image_url": PIXEL}]}]
+    assert "picture in this message" in await two_answers(tmp_path / "c.db", one, picture)
     empty = [{"role": "assistant", "content": []}]
     assert "<ins>" not in (await two_answers(tmp_path / "b.db", empty, empty)).split("<h2>")[0]
