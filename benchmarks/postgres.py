@@ -41,6 +41,8 @@ LENGTHS = (10, 100, 1_000, 10_000)
 """How many turns of four items a session has."""
 DELAYS_MS = (0, 1, 5)
 """Milliseconds of a round trip that the proxy adds, at least."""
+FAR_MS = 20
+"""A round trip beside which the machine's own time hardly counts."""
 CLIENTS = (1, 8, 32)
 CROWD = 100
 FILL_TURNS = 200
@@ -216,6 +218,29 @@ async def measure_crowd(contestants: list[Contestant], turns: int, rounds: int) 
     ]
 
 
+async def measure_round_trips(contestants: list[Contestant], trip_ms: float) -> list[list[str]]:
+    """Express times on a slow network in round trips, which do not depend on the machine."""
+
+    async def add_by(sessions: list[Session]) -> None:
+        await asyncio.gather(*(session.add_items(adds(1)[0]) for session in sessions))
+
+    taken: dict[str, list[float]] = {}
+    for contestant in contestants:
+        session = contestant.open("far")
+        crowd = [contestant.open(f"far {number}") for number in range(8)]
+        await asyncio.gather(*(fill(each, 10) for each in (session, *crowd)))
+        for what, action in (
+            ("add_items", partial(session.add_items, adds(1)[0])),
+            ("newest 20 items", partial(read_newest, session)),
+            ("add_items of 8 sessions at once", partial(add_by, crowd)),
+        ):
+            taken.setdefault(what, []).append(await median_ms(action, 3) / trip_ms)
+    return [
+        [what, f"{sdk:.1f}", f"{ours:.1f}", f"{sdk / ours:.2f}"]
+        for what, (sdk, ours) in taken.items()
+    ]
+
+
 # -- plain inserts --------------------------------------------------------------------------------
 
 
@@ -309,24 +334,29 @@ async def compare(server: postgres.Server, *, quick: bool) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     rounds, turns = (1, 2) if quick else (3, 5)
-    with delayed(server, 0) as port:
-        address = urlsplit(url(port, "beside"))
-        engine = create_async_engine(f"postgresql+asyncpg://{address.netloc}{address.path}")
-        await SQLAlchemySession("first", engine=engine, create_tables=True).get_items()
-        async with ConversationLog.open(url(port, "beside")) as log:
-            contestants = [
-                Contestant("SDK", lambda name: SQLAlchemySession(name, engine=engine)),
-                Contestant("log", lambda name: EventLogSession(name, log)),
-            ]
-            lengths = LENGTHS[:3] if quick else LENGTHS
-            rows = await measure_growth(contestants, lengths, rounds)
-            rows += await measure_crowd(contestants, turns, rounds)
-        await engine.dispose()
-    print_table(
-        "Beside SQLAlchemySession with asyncpg, on one server",
-        ["", "SQLAlchemySession", "this log", "times better"],
-        rows,
-    )
+    columns = ["", "SQLAlchemySession", "this log", "times better"]
+    for delay in (0, FAR_MS):
+        with delayed(server, delay) as port:
+            address = urlsplit(url(port, "beside"))
+            engine = create_async_engine(f"postgresql+asyncpg://{address.netloc}{address.path}")
+            await SQLAlchemySession("first", engine=engine, create_tables=True).get_items()
+            async with ConversationLog.open(url(port, "beside")) as log:
+                contestants = [
+                    Contestant("SDK", partial(SQLAlchemySession, engine=engine)),
+                    Contestant("log", partial(EventLogSession, log=log)),
+                ]
+                if delay:
+                    title = "Beside SQLAlchemySession: round trips"
+                    rows = await measure_round_trips(
+                        contestants, round_trip_ms(url(port, "beside"))
+                    )
+                else:
+                    title = "Beside SQLAlchemySession with asyncpg, on one server"
+                    lengths = LENGTHS[:3] if quick else LENGTHS
+                    rows = await measure_growth(contestants, lengths, rounds)
+                    rows += await measure_crowd(contestants, turns, rounds)
+            await engine.dispose()
+        print_table(title, columns, rows)
     inserts = await measure_inserts(server, turns * 2, rounds)
     columns = ["", "plain inserts", "this log", "log / inserts"]
     print_table("Beside plain pipelined inserts: adds a second", columns, inserts)
