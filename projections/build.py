@@ -98,20 +98,28 @@ def use_own_tables(
     """
     Let statements use the tables of these versions, where a newer program's tables have the plain names.
 
-    Views read the tables of this program's version, so they come with them. Returns all checkpoints, and
-    that of a projection that shows all events.
+    Returns all checkpoints, and that of a projection that shows all events.
     """
     found, complete = _stored(tx)
     chosen = list(projections)
     newer = {p.name for p in chosen if found.get(p.name, Checkpoint(0, 0)).version > p.version}
     built = tx.cache[Built]
     for projection in chosen:
-        if projection.name in newer or (newer and not projection.schema):
+        if projection.name in newer and projection.schema:
             suffix = _suffix(projection.version)
             built.names[projection.name] = projection.name + suffix
             built.suffixes |= {(name, suffix) for name in _all_names(tx.engine, projection)}
     tx.suffixes = built.suffixes
     return found, complete
+
+
+def is_left_to_newer(
+    tx: Transaction, projection: Projection, stored: Mapping[str, Checkpoint]
+) -> bool:
+    """Whether a projection is views alone, and those of a newer program have the plain names."""
+    version = stored.get(projection.name, Checkpoint(0, 0)).version
+    is_older = bool(tx.cache[Built].names) or version > projection.version
+    return is_older and not projection.schema
 
 
 def _suffix(version: int) -> str:

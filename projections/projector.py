@@ -33,6 +33,7 @@ from agents_eventlog.projections.build import (
     create_tables,
     drop_other_versions,
     empty_tables,
+    is_left_to_newer,
     plain_name,
     set_checkpoint,
     stored_checkpoints,
@@ -129,9 +130,9 @@ class Projections:
             if tx.engine.lanes > 1:
                 tx.newest = max(tx.newest, last_assigned(tx))
         for name, projection in self.by_name.items():
-            checkpoint = stored.get(checkpoint_name(tx, name))
-            if checkpoint == Checkpoint(projection.version, complete):
+            if _is_shown(tx, projection, stored, complete):
                 continue
+            checkpoint = stored.get(checkpoint_name(tx, name))
             position = usable_to(checkpoint, projection)
             if checkpoint is None or checkpoint.version < projection.version:
                 create_tables(tx, projection, replaced=checkpoint)
@@ -163,8 +164,7 @@ class Projections:
         There, its checkpoint becomes the last position before: all transactions that write must have ended.
         """
         return all(
-            stored.get(checkpoint_name(tx, name)) == Checkpoint(projection.version, complete)
-            for name, projection in self.by_name.items()
+            _is_shown(tx, projection, stored, complete) for projection in self.by_name.values()
         ) and (tx.engine.lanes == 1 or complete not in self._others(tx, stored))
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
@@ -205,8 +205,7 @@ class Projections:
             return
         stored, complete = use_own_tables(tx, self.by_name.values())
         for name, projection in self.by_name.items():
-            own = stored.get(checkpoint_name(tx, name))
-            if own != Checkpoint(projection.version, complete):
+            if not _is_shown(tx, projection, stored, complete):
                 raise _stale(projection, stored.get(name))
         built.fresh = self
 
@@ -246,6 +245,15 @@ class Projections:
             and events - usable_to(found.get(name), projection) // tx.engine.lanes
             > REPLAY_ON_OPEN_EVENTS
         ]
+
+
+def _is_shown(
+    tx: Transaction, projection: Projection, stored: Mapping[str, Checkpoint], complete: int
+) -> bool:
+    """Whether a projection shows all events, in this program's tables or in a newer program's views."""
+    checkpoint = stored.get(checkpoint_name(tx, projection.name))
+    is_built = checkpoint == Checkpoint(projection.version, complete)
+    return is_built or is_left_to_newer(tx, projection, stored)
 
 
 def _stale(projection: Projection, stored: Checkpoint | None) -> StaleProjectionError:

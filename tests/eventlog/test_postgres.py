@@ -544,6 +544,23 @@ async def test_two_versions_of_a_projection_catch_up_with_what_the_other_program
         }
 
 
+async def test_an_older_program_that_owns_no_table_continues_after_the_owner_has_upgraded(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ConversationLog.open(url) as log:
+        await log.append("s", added("a"), branch_id="main")
+        await log.write(leases.prepare)
+        await log.write(lambda tx: tx.engine.grant(tx, "older_app"))
+    with monkeypatch.context() as release:
+        release.setattr(Conversations, "version", Conversations.version + 1)
+        async with ConversationLog.open(url) as owner:
+            await owner.append("s", added("b"), branch_id="main")
+    async with ConversationLog.open(url.replace("eventlog@", "older_app@")) as older:
+        session = EventLogSession("s", older)
+        await session.add_items([user("c")])
+        assert await session.get_items() == [user("a"), user("b"), user("c")]
+
+
 @pytest.mark.parametrize("kept", [None, Projections(Conversations())], ids=["none", "another"])
 async def test_what_a_program_without_projections_appended_is_shown_by_the_next_that_has_them(
     url: str, kept: Projections | None
