@@ -511,7 +511,7 @@ class SessionDeletedError(ConversationError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"session {session_id!r} was deleted: restore it, or use another id",
+            f"session {session_id!r} was deleted: restore it unless it was erased, or use another id",
             session_id=session_id,
         )
 
