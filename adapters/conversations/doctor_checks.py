@@ -41,10 +41,12 @@ def to_compare(tx: Transaction) -> tuple[list[Projection], list[str]]:
     known = projections.kept(tx).by_name
     build.use_own_tables(tx, known.values())
     head = complete_checkpoint(tx)
+    stored = build.stored_checkpoints(tx)
     built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     for name, projection in known.items():
-        checkpoint = built.get(name)
+        # Without tables of this program's version, those of a newer release explain why.
+        checkpoint = built.get(name) or stored.get(name)
         if checkpoint is None:
             # Not built yet, which is fine; but tables without a checkpoint cannot be explained.
             if present & {tx.name_of(table) for table in names_of(tx.engine, projection)}:
@@ -70,6 +72,7 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
     _, problems = to_compare(tx)
     for problem in problems:
         yield Problem("projections", problem, "run `eventlog replay`")
+    stored = build.stored_checkpoints(tx)
     built = build.checkpoints(tx)
     present = tx.engine.table_names(tx)
     if search_index.Search.name in built and search_index.built_to(tx) != (
@@ -84,12 +87,13 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
         )
     for name, projection in projections.kept(tx).by_name.items():
         if name not in built:
-            yield Problem(
-                "projections",
-                f"projection {name!r} was never built",
-                "the first session that opens the file builds it",
-                is_note=True,
-            )
+            if name not in stored:
+                yield Problem(
+                    "projections",
+                    f"projection {name!r} was never built",
+                    "the first session that opens the file builds it",
+                    is_note=True,
+                )
             continue
         for table in names_of(tx.engine, projection):
             if tx.name_of(table) not in present:
@@ -99,7 +103,7 @@ def of_projections(tx: Transaction) -> Iterator[Problem]:
                     "run `eventlog replay`",
                 )
 
-    for name, checkpoint in build.stored_checkpoints(tx).items():
+    for name, checkpoint in stored.items():
         if (projection_name := build.plain_name(name)) != name:
             yield Problem(
                 "projections",

@@ -200,7 +200,12 @@ KEY_OPERATIONS: dict[str, Any] = {
     "epochs": lambda keys, _: keys.epochs(),
     "logs": lambda keys, _: keys.logs(),
 }
-KEYS_ELSEWHERE = {"generation": "in tests/cipher", "close": "writes nothing", "path": "is a name"}
+KEYS_ELSEWHERE = {
+    "generation": "in tests/cipher",
+    "close": "writes nothing",
+    "path": "is a name",
+    "exists": "looks for a file",
+}
 
 
 def test_the_table_of_operations_on_keys_is_complete() -> None:

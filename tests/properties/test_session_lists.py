@@ -58,7 +58,7 @@ def test_a_list_read_page_by_page_is_what_the_fold_says(
         tx.execute(schema.CHECKPOINTS)
         tx.execute(
             "CREATE TABLE events "
-            "(position INTEGER PRIMARY KEY, type TEXT, schema_version INTEGER, data TEXT)"
+            "(position INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT, schema_version INTEGER, data TEXT)"
         )
         tx.executemany(
             "INSERT INTO events VALUES (?, ?, ?, CAST(? AS TEXT))",
