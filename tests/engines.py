@@ -88,6 +88,11 @@ COMMANDS: Final = {
             "test_metadata_that_cannot_be_read_stops_the_export_and_is_named",
             "test_what_arrives_are_the_same_events",
         ),
+        "proofs": (
+            "test_a_log_that_only_grew_is_shown_to_have_done_so",
+            "test_a_log_that_was_rewritten_is_neither_signed_nor_proven",
+        ),
+        "show": ("test_turns_are_those_of_the_outline_with_the_removed_ones",),
         "uniform": (
             "test_documents_are_those_of_the_manual_with_times_of_one_form[redact]",
             "test_what_removes_content_only_shows_it_without_yes",
@@ -132,6 +137,13 @@ COMMANDS: Final = {
             "test_who_when_and_why_are_kept_over_any_number_of_moves",
             "test_the_log_itself_is_never_overwritten",
         ),
+        "health": (
+            "test_a_copy_with_its_write_ahead_log_says_what_to_do_where_nothing_can_be_written",
+            "test_a_log_that_can_be_used_is_healthy_and_left_unchanged",
+            "test_a_user_who_cannot_write_the_file_gets_a_healthy_read_only_log",
+            "test_tables_a_little_behind_are_reported_and_no_problem",
+            "test_tables_that_an_opening_would_replay_are_a_problem",
+        ),
         "hostile_text": ("test_looking_changes_nothing",),
         "import_command": (
             "test_a_dry_run_of_the_command_leaves_the_log_as_it_is",
@@ -147,6 +159,7 @@ COMMANDS: Final = {
             "test_maintenance_needs_no_keys",
         ),
         "no_log": ("",),
+        "proofs": ("test_a_session_is_signed_proven_and_shown_without_the_log",),
         "sessions": ("test_listing_and_telling_what_would_be_deleted_write_nothing",),
         "uniform": ("test_documents_are_those_of_the_manual_with_times_of_one_form[backup]",),
         "verify": ("test_a_damaged_page_is_a_finding",),
@@ -192,6 +205,7 @@ COMMANDS: Final = {
         ),
         "erase": ("test_an_adopted_file_forgets", "test_no_byte_of_a_popped_item_is_left"),
         "import_command": ("test_the_sdks_tables_are_read_beside_a_log",),
+        "keys": ("test_doctor_notes_the_sdks_tables_in_a_sealed_file",),
     },
     REFUSED: {
         "audit": ("test_text_that_is_not_utf_8_ends_the_timeline",),
