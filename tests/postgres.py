@@ -203,13 +203,15 @@ class Proxy:
                 if self.cut_next and b"COMMIT" in message:
                     self.cut_next = False
                     if self._forward:
+                        client.shutdown(socket.SHUT_WR)  # before the server can answer
                         # With what follows it, up to the message at which the server answers.
                         upstream.sendall(message)
                         for rest in messages:
                             upstream.sendall(rest)
                             if rest[:1] == b"S":
                                 break
-                    client.shutdown(socket.SHUT_RDWR)
+                    with suppress(OSError):  # the other thread may have closed it
+                        client.shutdown(socket.SHUT_RDWR)
                     client.close()
                     return
                 if number and self._is_last():
