@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,7 +29,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then the server."""
-        await self._live.close()
+        # Python 3.11 loses a connection that it has accepted, but not yet given to its protocol, when the
+        # listener closes (gh-109564): accept no more first, and let those reach their protocols.
+        with suppress(NotImplementedError):  # where the event loop has no readers, as on Windows
+            for listener in (each for server in self.servers for each in server.sockets):
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+        await self._live.close()  # gives way to the loop
         # uvicorn reports requests that it cancels as errors; their browsers lose their server anyway.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)

@@ -21,8 +21,9 @@ FOREIGN = "http://other.test/"
 
 
 @pytest.fixture
-def elsewhere(browser: Browser) -> Any:
-    """A page of another site."""
+def elsewhere(browser: Browser, server: str) -> Any:
+    """A page of another site, which closes before the server of the pages does."""
+    del server
     context = browser.new_context()
     page = foreign(context, "")
     yield page

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -48,6 +50,27 @@ async def test_a_connection_that_comes_while_the_server_stops_is_closed(tmp_path
             assert transport.is_closing()
             browsers.settimeout(5)
             assert browsers.recv(1) == b""
+
+
+async def test_a_connection_accepted_in_the_step_in_which_the_server_stops_is_closed(
+    tmp_path: Path,
+) -> None:
+    async with ConversationLog.open(tmp_path / "log.db") as log:
+        server = Server(create_app(log, hosts=["127.0.0.1"], key=None, cookie="eventlog"))
+        listener = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        with (
+            warnings.catch_warnings(record=True, action="always") as unclosed,
+            socket.create_connection(listener.getsockname()),
+        ):
+            await asyncio.sleep(0)  # to the step in which the loop has accepted, and nobody knows of it
+            await server.shutdown()
+            gc.collect()
+        server.should_exit = True
+        await serving
+    assert [str(each.message) for each in unclosed] == []
 
 
 async def test_a_server_that_stops_prints_nothing_about_the_pages_it_was_making(
