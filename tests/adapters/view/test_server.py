@@ -65,7 +65,9 @@ async def test_a_connection_accepted_in_the_step_in_which_the_server_stops_is_cl
             warnings.catch_warnings(record=True, action="always") as unclosed,
             socket.create_connection(listener.getsockname()),
         ):
-            await asyncio.sleep(0)  # to the step in which the loop has accepted, and nobody knows of it
+            await asyncio.sleep(
+                0
+            )  # to the step in which the loop has accepted, and nobody knows of it
             await server.shutdown()
             gc.collect()
         server.should_exit = True
