@@ -8,6 +8,7 @@ thread and its connection must stay.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import Protocol
@@ -33,18 +34,28 @@ _closed: list[Closing] = []
 
 def close_before(resource: Closing) -> None:
     """Close a resource before each fork, once no unit of a store is running."""
+    hook()
     _closing.add(resource)
 
 
-def close_all() -> None:
-    """Close the resources, before a fork."""
+@functools.cache
+def hook() -> None:
+    """Close and reopen the resources around forks. What must happen before they close registers later."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_close_all,
+            after_in_parent=functools.partial(_reopen_all, in_child=False),
+            after_in_child=functools.partial(_reopen_all, in_child=True),
+        )
+
+
+def _close_all() -> None:
     _closed[:] = list(_closing)
     for resource in _closed:
         resource.before_fork()
 
 
-def reopen_all(*, in_child: bool) -> None:
-    """Let them be used again, after a fork."""
+def _reopen_all(*, in_child: bool) -> None:
     for resource in _closed:
         resource.after_fork(in_child=in_child)
     _closed.clear()

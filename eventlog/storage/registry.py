@@ -166,6 +166,7 @@ def _hook() -> None:
             return
         _hooked = True
     atexit.register(_at_exit)
+    fork.hook()  # before ours: hooks run last to first, and no unit may run when its keys are closed
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_before_fork,
@@ -203,11 +204,9 @@ def _before_fork() -> None:
             break
         _guard.release()
     _forking[:] = paused
-    fork.close_all()
 
 
 def _after_fork_in_parent() -> None:
-    fork.reopen_all(in_child=False)
     for store in _forking:
         store.after_fork_in_parent()
     _forking.clear()
@@ -215,7 +214,6 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    fork.reopen_all(in_child=True)
     for store in _forking:
         store.after_fork_in_child()
     _forking.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -152,18 +153,29 @@ async def test_keys_are_not_put_among_other_tables(server: Server, url: str) -> 
         opened(url).create()
 
 
-def test_a_child_of_a_fork_opens_a_connection_of_its_own(url: str) -> None:
-    keys = opened(url)
-    keys.register(LOG, 1)
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        code = 1
-        try:
-            code = 0 if keys.log(LOG) is not None else 1
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-    assert keys.log(LOG) is not None
+FORKING = """
+import os, sys
+from agents_eventlog.eventlog import KeyDatabase, KeyFile, RootKey
+path, root = sys.argv[1:]
+keys = KeyFile(path) if path.endswith(".keys") else KeyDatabase(path, RootKey(root))
+keys.register(bytes(16), 1)
+child = os.fork()
+if child == 0:
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    names = [os.readlink(link) for link in links if os.path.islink(link)]
+    inherited = [name for name in names if name.startswith(("socket:", path))]
+    os._exit(0 if not inherited and keys.log(bytes(16)) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert keys.log(bytes(16))
+"""
+
+
+@pytest.mark.parametrize("store", ["file", "database"])
+def test_a_child_of_a_fork_opens_a_connection_of_its_own_even_if_no_log_was_ever_open(
+    url: str, tmp_path: Path, store: str
+) -> None:
+    path = url if store == "database" else str(tmp_path / "log.keys")
+    subprocess.run([sys.executable, "-c", FORKING, path, ROOT], check=True)
 
 
 def test_the_command_creates_them_and_a_url_alone_needs_a_root_key(

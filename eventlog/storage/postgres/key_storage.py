@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,8 +9,8 @@ from typing import Final
 
 import psycopg
 
-from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError
-from agents_eventlog.eventlog.storage import fork
+from agents_eventlog.eventlog.errors import ForeignFileError
+from agents_eventlog.eventlog.storage.keys import OneConnection
 from agents_eventlog.eventlog.storage.postgres import connections, dialect, dsn
 from agents_eventlog.eventlog.storage.postgres.connections import Connection
 from agents_eventlog.eventlog.storage.postgres.schema import NAMES
@@ -27,17 +26,15 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(7311137411846513)"
 """Lets one process create the tables of keys at a time; the number is random."""
 
 
-class PostgresKeyStorage:
+class PostgresKeyStorage(OneConnection):
     """A schema of keys, with one connection for each process."""
 
     def __init__(self, url: str) -> None:
-        self.path = dsn.resolve(url)
-        self._lock = threading.RLock()
+        super().__init__(dsn.resolve(url))
         self._connection: Connection | None = None
         self._dropped: weakref.finalize[..., PostgresKeyStorage] | None = None
         self._is_there = False
         self._number: int | None = None
-        fork.close_before(self)
 
     def exists(self) -> bool:
         """Whether the schema holds keys. Raises NewerFileError for a newer release's."""
@@ -139,26 +136,5 @@ class PostgresKeyStorage:
         if ("key_changes",) not in connection.execute(NAMES).fetchall():
             return False
         (_, version) = connection.execute(LAST_CHANGE).fetchone() or (0, 0)
-        if version > VERSION:
-            raise NewerFileError(
-                f"{self.path} has version {version}, this program knows {VERSION}: "
-                "upgrade agents-eventlog",
-                path=self.path,
-                found=version,
-                known=VERSION,
-            )
+        self._check_version(version, VERSION)
         return True
-
-    # -- forks --------------------------------------------------------------------------------
-
-    def before_fork(self) -> None:
-        """Close the connection, and keep other threads from opening it."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Let it be used again."""
-        if in_child:
-            self._lock = threading.RLock()
-        else:
-            self._lock.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from agents_eventlog.eventlog.errors import ForeignFileError, NewerFileError, OpenError
-from agents_eventlog.eventlog.storage import fork
+from agents_eventlog.eventlog.errors import ForeignFileError, OpenError
+from agents_eventlog.eventlog.storage.keys import OneConnection
 from agents_eventlog.eventlog.storage.sqlite import connections
 
 APPLICATION_ID: Final = 0x65766C6B  # "evlk"
@@ -38,7 +37,7 @@ class _Signature(NamedTuple):
     number: int
 
 
-class SQLiteKeyStorage:
+class SQLiteKeyStorage(OneConnection):
     """
     The file of keys, with one connection for each process.
 
@@ -46,13 +45,11 @@ class SQLiteKeyStorage:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._lock = threading.RLock()
+        super().__init__(path)
         self._connection: sqlite3.Connection | None = None
         self._dropped: weakref.finalize[..., SQLiteKeyStorage] | None = None
         self._data_version: int | None = None
         self._signature: _Signature | None = None
-        fork.close_before(self)
 
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
@@ -163,28 +160,7 @@ class SQLiteKeyStorage:
         if self._identity(connection) != APPLICATION_ID:
             raise ForeignFileError(f"{self.path} is not a file of keys", path=self.path)
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > USER_VERSION:
-            raise NewerFileError(
-                f"{self.path} has version {version}, this program knows {USER_VERSION}: "
-                "upgrade agents-eventlog",
-                path=self.path,
-                found=version,
-                known=USER_VERSION,
-            )
-
-    # -- forks --------------------------------------------------------------------------------
-
-    def before_fork(self) -> None:
-        """Close the file, and keep other threads from opening it."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self, *, in_child: bool) -> None:
-        """Let it be used again."""
-        if in_child:
-            self._lock = threading.RLock()
-        else:
-            self._lock.release()
+        self._check_version(version, USER_VERSION)
 
 
 def _signature(path: str) -> _Signature:
