@@ -13,6 +13,7 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ExpirySet,
     ForkCreated,
     ForkedItems,
     HistoryImported,

@@ -34,7 +34,9 @@ UPCASTS: dict[tuple[str, int], Callable[[dict[str, JSON]], dict[str, JSON]]] = {
     ("content_erased", 1): lambda fields: fields,  # the fields that are new have defaults
     ("content_erased", 2): lambda fields: fields,
     ("content_erased", 3): lambda fields: fields,
+    ("content_erased", 4): lambda fields: fields,
     ("metadata_set", 1): lambda fields: fields,
+    ("session_cleared", 1): lambda fields: fields,
 }
 """From (type, schema version) to a pure step that lifts the data to the next schema version."""
 

@@ -20,6 +20,10 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """A count that every JSON reader holds exactly, and whose sums fit a 64-bit column."""
 
 
+ExpirySeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10**10)]
+"""An age in seconds, up to 300 years, so that its sum with a time fits a 64-bit column."""
+
+
 class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):
     """An item's identity: the position of the event that added it, and its index in that event, from 0."""
 
@@ -175,7 +179,25 @@ class BranchDeleted(Event, frozen=True, tag="branch_deleted"):
 
 
 class SessionCleared(Event, frozen=True, tag="session_cleared"):
-    """All items and branches were deleted; the session continues on an empty main."""
+    """
+    All items and branches were deleted; the session continues on an empty main.
+
+    ``expired``: because the session had not been used for long enough to expire.
+    """
+
+    schema_version: ClassVar[int] = 2
+
+    expired: bool = False
+
+
+class ExpirySet(Event, frozen=True, tag="expiry_set"):
+    """
+    The session expires when it has not been used for this long. It is no use of the session itself.
+
+    ``expires_after_seconds``: None: never.
+    """
+
+    expires_after_seconds: ExpirySeconds | None
 
 
 class SessionDeleted(Event, frozen=True, tag="session_deleted"):
@@ -276,10 +298,11 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     turns as before. ``payload_bytes``: the size of the erased payloads. ``is_whole``: whether the whole
     session was erased, and cannot be restored. ``pseudonym``: replaces the user id of an erased session, so
     that its usage still counts as that of one user. ``key_ids``: in hex, the keys of a sealed log that were
-    destroyed with it, so that no copy of the log can be read with them.
+    destroyed with it, so that no copy of the log can be read with them. ``expired_version``: the version of
+    the ``SessionCleared`` event with which the session expired, once no content from before it is left.
     """
 
-    schema_version: ClassVar[int] = 4
+    schema_version: ClassVar[int] = 5
 
     positions: list[int]
     reason: str | None = None
@@ -288,6 +311,7 @@ class ContentErased(Event, frozen=True, tag="content_erased"):
     is_whole: bool = False
     pseudonym: str | None = None
     key_ids: list[str] = []
+    expired_version: Count | None = None
 
 
 class HistoryImported(Event, frozen=True, tag="history_imported"):
@@ -315,6 +339,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         BranchSwitched,
         BranchDeleted,
         SessionCleared,
+        ExpirySet,
         SessionDeleted,
         SessionRestored,
         MetadataSet,

@@ -9,6 +9,7 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ExpirySet,
     ForkCreated,
     ForkedItems,
     HistoryImported,
@@ -76,7 +77,8 @@ EVENTS: list[Event] = [
     ),
     BranchSwitched(from_branch_id="main", branch_id="draft"),
     BranchDeleted(branch_id="draft"),
-    SessionCleared(),
+    SessionCleared(expired=True),
+    ExpirySet(expires_after_seconds=2_592_000),
     SessionDeleted(reason="asked to"),
     SessionRestored(),
     MetadataSet(
@@ -109,6 +111,7 @@ EVENTS: list[Event] = [
         is_whole=True,
         pseudonym="erased-0123456789abcdef",
         key_ids=["718466670e71f8846dd6c505d9cf03da944e74411ec1043f8d63959fd24f631f"],
+        expired_version=7,
     ),
     HistoryImported(source="sqlite_session", counts={"sessions": 1, "items": 20}),
     SessionForked(
@@ -142,5 +145,15 @@ OLDER: dict[str, Event] = {
         is_whole=True,
         pseudonym="erased-0123456789abcdef",
     ),
+    "content_erased.v4": ContentErased(
+        positions=[3, 5],
+        reason="asked to",
+        structures=[{"items": [{"role": "user"}]}, {}],
+        payload_bytes=1_234,
+        is_whole=True,
+        pseudonym="erased-0123456789abcdef",
+        key_ids=["718466670e71f8846dd6c505d9cf03da944e74411ec1043f8d63959fd24f631f"],
+    ),
+    "session_cleared.v1": SessionCleared(),
 }
 """What the golden files of earlier schema versions mean now."""
