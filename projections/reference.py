@@ -98,6 +98,9 @@ class Session:
     cleared_at: int = 0
     deleted_at: int | None = None
     erased_at: int | None = None
+    expires_after: int | None = None
+    is_filled: bool = False
+    expired_version: int | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
     usage: list[Used] = field(default_factory=list)
 
@@ -124,7 +127,7 @@ class Session:
         at = recorded.occurred_at
         branch = self.branches.setdefault(branch_id, Branch(recorded.position, at, at))
         if not branch.is_live:
-            branch.is_live = True
+            branch.is_live = self.is_filled = True
             branch.created_position, branch.created_at = recorded.position, at
         branch.updated_at = at
         return branch
@@ -165,6 +168,10 @@ class State:
             if isinstance(used := recorded.event, events.UsageRecorded):
                 _use(session, recorded, used, here)
             return
+        if isinstance(expiry := recorded.event, events.ExpirySet):  # no use of the session
+            seconds = expiry.expires_after_seconds
+            session.expires_after = None if seconds is None else seconds * 1_000_000
+            return
         session.updated_at = max(session.updated_at, at)
         match recorded.event:
             case None:
@@ -188,8 +195,10 @@ class State:
                 session.branch_id = branch_id
             case events.BranchDeleted(branch_id=branch_id):
                 _delete(session, recorded, branch_id)
-            case events.SessionCleared():
+            case events.SessionCleared(expired=expired):
                 _clear(session, recorded)
+                if expired:
+                    session.is_filled, session.expired_version = False, recorded.version
             case events.SessionDeleted():
                 session.deleted_at = at
             case events.SessionRestored():
@@ -211,10 +220,15 @@ class State:
     def _erase(self, recorded: RecordedEvent) -> None:
         session = self.sessions.get(recorded.session_id)
         event = recorded.event
-        if session is not None and isinstance(event, events.ContentErased) and event.is_whole:
+        if session is None or not isinstance(event, events.ContentErased):
+            return
+        if event.expired_version == session.expired_version:
+            session.expired_version = None
+        if event.is_whole:
             _empty(session)
             session.user_id, session.metadata = event.pseudonym, None
             session.erased_at = recorded.occurred_at
+            session.is_filled, session.expired_version = False, None
 
     def _correct(self, event: events.UsageCorrected) -> None:
         used = {(u.position, u.index): u for s in self.sessions.values() for u in s.usage}

@@ -127,7 +127,8 @@ def seen(tx: Transaction) -> dict[str, dict[str, Any]]:
         row[0]: _seen_session(tx, row)
         for row in tx.all(
             "SELECT session_id, created_at, updated_at, user_id, metadata, branch_id, item_count,"
-            " turn_count, branch_count, cleared_version, cleared_at, deleted_at, erased_at"
+            " turn_count, branch_count, cleared_version, cleared_at, deleted_at, erased_at,"
+            " expires_after, is_filled, expired_version"
             " FROM sessions"
         )
     }
@@ -148,7 +149,7 @@ def _seen_session(tx: Transaction, row: tuple[Any, ...]) -> dict[str, Any]:
             (session_id,),
         ),
         "on": branch_id,
-        "counts, cleared, deleted, erased": tuple(numbers),
+        "counts, cleared, deleted, erased, expiry": tuple(numbers),
         "branches": _seen_branches(tx, session_id),
         "usage": tx.all(
             "SELECT position, index_in_event, branch_id, turn, is_live, run_id, is_interrupted,"
@@ -201,7 +202,7 @@ def _meant_session(session: Session) -> dict[str, Any]:
         "labels": (session.user_id, session.metadata),
         "leaves": sorted(_leaves(session.metadata or {}, [])),
         "on": session.branch_id,
-        "counts, cleared, deleted, erased": (
+        "counts, cleared, deleted, erased, expiry": (
             session.item_count,
             session.turn_count,
             session.branch_count,
@@ -209,6 +210,9 @@ def _meant_session(session: Session) -> dict[str, Any]:
             session.cleared_at,
             session.deleted_at,
             session.erased_at,
+            session.expires_after,
+            int(session.is_filled),
+            session.expired_version,
         ),
         "branches": {
             branch_id: (

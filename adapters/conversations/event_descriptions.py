@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agents_eventlog.adapters.conversations import summary
+from agents_eventlog.adapters.conversations import summary, timestamps
 from agents_eventlog.eventlog import item_kind
 from agents_eventlog.eventlog.errors import (
     KeysMissingError,
@@ -20,6 +20,7 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ExpirySet,
     ForkCreated,
     HistoryImported,
     ItemPopped,
@@ -241,9 +242,17 @@ def _branch_deleted(event: BranchDeleted, facts: Effect) -> str:
     return f"deleted branch '{event.branch_id}' with {summary.counted(facts.items, 'item')}"
 
 
-def _cleared(_event: SessionCleared, facts: Effect) -> str:
+def _cleared(event: SessionCleared, facts: Effect) -> str:
     on = "1 branch" if facts.branches == 1 else f"{facts.branches:,} branches"
-    return f"cleared {summary.counted(facts.items, 'item')} on {on}"
+    because = ": the session had expired" if event.expired else ""
+    return f"cleared {summary.counted(facts.items, 'item')} on {on}{because}"
+
+
+def _expiry_set(event: ExpirySet, _facts: Effect) -> str:
+    if event.expires_after_seconds is None:
+        return "set the session to never expire"
+    age = timestamps.as_duration(event.expires_after_seconds)
+    return f"set the session to expire after {age} without use"
 
 
 def _deleted(event: SessionDeleted, facts: Effect) -> str:
@@ -308,6 +317,7 @@ _WORDS: dict[type[Event], Callable[[Any, Effect], str]] = {
     BranchSwitched: _switched,
     BranchDeleted: _branch_deleted,
     SessionCleared: _cleared,
+    ExpirySet: _expiry_set,
     SessionDeleted: _deleted,
     SessionRestored: _restored,
     MetadataSet: _labelled,

@@ -147,6 +147,13 @@ def duration(text: str) -> timedelta:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def as_duration(seconds: int) -> str:
+    """Format a duration of at least a second as ``duration`` parses it, in the largest unit without rest."""
+    units = {name: unit // _UNITS["s"] for name, unit in _UNITS.items()}
+    name = next(name for name in reversed(units) if seconds % units[name] == 0)
+    return f"{seconds // units[name]}{name}"
+
+
 @lru_cache(maxsize=1_000)
 def iso(time: int) -> str:
     """Format a time for programs: ISO 8601 with microseconds, in UTC."""

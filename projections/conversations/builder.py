@@ -26,6 +26,7 @@ from agents_eventlog.eventlog.events import (
     BranchSwitched,
     ContentErased,
     Event,
+    ExpirySet,
     HistoryImported,
     ItemPopped,
     ItemRedacted,
@@ -71,7 +72,10 @@ SESSIONS = """
         cleared_version INTEGER NOT NULL,
         cleared_at      INTEGER NOT NULL,
         deleted_at      INTEGER,
-        erased_at       INTEGER
+        erased_at       INTEGER,
+        expires_after   INTEGER,
+        is_filled       INTEGER NOT NULL,
+        expired_version INTEGER
     )
 """
 SESSIONS_BY_UPDATE = """
@@ -89,6 +93,13 @@ SESSIONS_OF_USER = """
 DELETED_SESSIONS = """
     CREATE INDEX deleted_sessions ON sessions (updated_at DESC, session_id)
     WHERE deleted_at IS NOT NULL
+"""
+EXPIRING_SESSIONS = """
+    CREATE INDEX expiring_sessions ON sessions ((updated_at + expires_after), session_id)
+    WHERE expires_after IS NOT NULL AND is_filled = 1 AND deleted_at IS NULL
+"""
+EXPIRED_SESSIONS = """
+    CREATE INDEX expired_sessions ON sessions (session_id) WHERE expired_version IS NOT NULL
 """
 BRANCHES = """
     CREATE TABLE branches (
@@ -113,26 +124,31 @@ GENERATED_BRANCHES = """
     CREATE INDEX generated_branches ON branches (branch_id) WHERE is_generated = 1
 """
 
+MICROSECONDS: Final = 1_000_000
+
 MAX_CACHED = 10_000
 """Bounds how many rows a replay keeps in memory."""
 
 SELECT_SESSION = """
     SELECT created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, cleared_at, deleted_at, erased_at
+        cleared_version, cleared_at, deleted_at, erased_at, expires_after, is_filled, expired_version
     FROM sessions
     WHERE session_id = ?
 """
 UPSERT_SESSION = """
     INSERT INTO sessions (
         created_at, updated_at, user_id, metadata, branch_id, item_count, turn_count, branch_count,
-        cleared_version, cleared_at, deleted_at, erased_at, session_id
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        cleared_version, cleared_at, deleted_at, erased_at, expires_after, is_filled, expired_version,
+        session_id
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id) DO UPDATE SET
         updated_at = excluded.updated_at, user_id = excluded.user_id, metadata = excluded.metadata,
         branch_id = excluded.branch_id, item_count = excluded.item_count,
         turn_count = excluded.turn_count, branch_count = excluded.branch_count,
         cleared_version = excluded.cleared_version, cleared_at = excluded.cleared_at,
-        deleted_at = excluded.deleted_at, erased_at = excluded.erased_at
+        deleted_at = excluded.deleted_at, erased_at = excluded.erased_at,
+        expires_after = excluded.expires_after, is_filled = excluded.is_filled,
+        expired_version = excluded.expired_version
 """
 SELECT_BRANCH = """
     SELECT segment_id, length, turn, is_live, is_generated, from_branch_id, created_position,
@@ -142,8 +158,8 @@ SELECT_BRANCH = """
 """
 SELECT_BOTH = f"""
     SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
-        s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at,
-        b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
+        s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at, s.expires_after,
+        s.is_filled, s.expired_version, b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
         b.created_position, b.created_at, b.updated_at,
         p.parent_segment_id, p.parent_length, ({redactions.LAST_REDACTED})
     FROM sessions AS s
@@ -172,7 +188,13 @@ BRANCH_IDS = "SELECT branch_id FROM branches WHERE session_id = ?"
 
 
 class Session(msgspec.Struct):
-    """A row of ``sessions``, in the order of its statements, without the key."""
+    """
+    A row of ``sessions``, in the order of its statements, without the key.
+
+    expires_after: the microseconds without use after which it expires. is_filled: 1 if it had items since it
+    last expired, though they may be removed. expired_version: that of the event with which it expired, until
+    the contents from before are erased.
+    """
 
     created_at: int
     updated_at: int
@@ -186,6 +208,20 @@ class Session(msgspec.Struct):
     cleared_at: int = 0
     deleted_at: int | None = None
     erased_at: int | None = None
+    expires_after: int | None = None
+    is_filled: int = 0
+    expired_version: int | None = None
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it expires, in microseconds since 1970 UTC; None for never, or if nothing is to expire."""
+        if self.expires_after is None or not self.is_filled or self.deleted_at is not None:
+            return None
+        return self.updated_at + self.expires_after
+
+    def is_expired(self, now: int) -> bool:
+        """Whether it has expired by a time: it is read as if it were cleared, and is cleared when used."""
+        return self.expires_after is not None and (self.expires_at or now + 1) <= now
 
 
 class Branch(msgspec.Struct):
@@ -255,13 +291,13 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
         return None, None
     segments = tx.cache[branch_tree.Known]
     segments.redactions_exist = row[-1] is not None
-    found = rows.sessions[session_id] = Session(*row[:12])
-    segment_id, length = row[12:14]
+    found = rows.sessions[session_id] = Session(*row[:15])
+    segment_id, length = row[15:17]
     if length is None:
         return found, None
-    if row[22] is not None:
-        segments.parents[segment_id] = Pointer(*row[21:23])
-    on_it = rows.branches[session_id, branch_id] = Branch(*row[12:21])
+    if row[25] is not None:
+        segments.parents[segment_id] = Pointer(*row[24:26])
+    on_it = rows.branches[session_id, branch_id] = Branch(*row[15:24])
     return found, on_it
 
 
@@ -269,13 +305,15 @@ class Conversations(Projection):
     """Sessions, their branches, and the segments of items that branches share."""
 
     name: ClassVar[str] = "conversations"
-    version: ClassVar[int] = 5  # 5: redactions and forks
+    version: ClassVar[int] = 6  # 6: expiry
     schema: ClassVar[Sequence[str]] = (
         SESSIONS,
         SESSIONS_BY_UPDATE,
         SESSIONS_BY_CREATION,
         SESSIONS_OF_USER,
         DELETED_SESSIONS,
+        EXPIRING_SESSIONS,
+        EXPIRED_SESSIONS,
         BRANCHES,
         BRANCHES_OF_SEGMENT,
         GENERATED_BRANCHES,
@@ -295,6 +333,7 @@ class Conversations(Projection):
         BranchSwitched,
         BranchDeleted,
         SessionCleared,
+        ExpirySet,
         SessionDeleted,
         SessionRestored,
         MetadataSet,
@@ -337,6 +376,9 @@ class _Batch:
         session = self.session(recorded)
         if recorded.type == USAGE_RECORDED:
             return  # about the books; but a session that used something is one
+        if recorded.type == EXPIRY_SET:
+            self.expiry_set(recorded, session)
+            return
         session.updated_at = max(session.updated_at, recorded.occurred_at)
         handler = _HANDLERS.get(recorded.type)
         if handler is not None:
@@ -374,6 +416,7 @@ class _Batch:
             self.rows.branches[recorded.session_id, branch_id] = found
             found.created_at, found.created_position = recorded.occurred_at, recorded.position
             session.branch_count += 1
+            session.is_filled = 1
             self.sessions[recorded.session_id] = True
             self.branches[recorded.session_id, branch_id] = True
         found.updated_at = recorded.occurred_at
@@ -542,6 +585,16 @@ class _Batch:
     def session_cleared(self, recorded: RecordedEvent, session: Session) -> None:
         self.empty(recorded, session)
         session.cleared_version, session.cleared_at = recorded.version, recorded.occurred_at
+        if isinstance(recorded.event, SessionCleared) and recorded.event.expired:
+            session.is_filled, session.expired_version = 0, recorded.version
+
+    def expiry_set(self, recorded: RecordedEvent, session: Session) -> None:
+        """Note when the session expires; the time at which it was last used stays."""
+        event = recorded.event
+        if isinstance(event, ExpirySet):
+            seconds = event.expires_after_seconds
+            session.expires_after = None if seconds is None else seconds * MICROSECONDS
+            self.sessions[recorded.session_id] = True
 
     def session_deleted(self, recorded: RecordedEvent, session: Session) -> None:
         session.deleted_at = recorded.occurred_at
@@ -563,11 +616,17 @@ class _Batch:
         """Empty a session that was erased as a whole; else it is about payloads, and none is kept here."""
         event = recorded.event
         found = session(self.tx, recorded.session_id)
-        if found is not None and isinstance(event, ContentErased) and event.is_whole:
+        if found is None or not isinstance(event, ContentErased):
+            return
+        if event.expired_version is not None and event.expired_version == found.expired_version:
+            found.expired_version = None
+            self.sessions[recorded.session_id] = True
+        if event.is_whole:
             self.empty(recorded, found)
             found.user_id, found.metadata = event.pseudonym, None
             metadata_index.set_leaves(self.tx, recorded.session_id, ())
             found.erased_at = recorded.occurred_at
+            found.is_filled, found.expired_version = 0, None
 
     def session_forked(self, recorded: RecordedEvent, session: Session) -> None:
         event = recorded.event
@@ -628,6 +687,7 @@ def _pointer_to(tx: Transaction, source: Pointer, item: ItemRef | None) -> Point
 CONTENT_ERASED: Final = ContentErased.type_name()
 REDACTING: Final = {ItemRedacted.type_name(), ItemsWithheld.type_name()}
 USAGE_RECORDED: Final = UsageRecorded.type_name()
+EXPIRY_SET: Final = ExpirySet.type_name()
 _GROWTH: Final = {kind.type_name() for kind in (ItemsAdded, ItemPopped, HistoryImported)}
 """What changes no more of a session than its counts, and the time of its last change."""
 _HANDLERS: Final[dict[str, Callable[[_Batch, RecordedEvent, Session], None]]] = {

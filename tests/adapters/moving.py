@@ -16,6 +16,7 @@ from agents_eventlog.eventlog import (
     BranchSwitched,
     ContentErased,
     EventLog,
+    ExpirySet,
     ForkCreated,
     HistoryImported,
     ItemPopped,
@@ -100,6 +101,7 @@ def everything(positions: Sequence[int]) -> list[Event]:
         ItemRedacted(item=ItemRef(here[14], 0), items=[user("after")], reason="a secret"),
         ItemsWithheld(position=here[14], items=[user("after")]),
         ForkCreated(session_id="v", branch_id="main"),
+        ExpirySet(expires_after_seconds=60),
     ]
 
 

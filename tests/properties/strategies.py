@@ -11,6 +11,7 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ExpirySet,
     ForkCreated,
     ForkedItems,
     HistoryImported,
@@ -125,7 +126,8 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(BranchSwitched, from_branch_id=BRANCH_IDS, branch_id=BRANCH_IDS),
     st.builds(BranchDeleted, branch_id=BRANCH_IDS),
-    st.just(SessionCleared()),
+    st.builds(SessionCleared, expired=st.booleans()),
+    st.builds(ExpirySet, expires_after_seconds=st.none() | st.integers(1, 10**10)),
     st.builds(SessionDeleted, reason=LABELS),
     st.just(SessionRestored()),
     st.builds(MetadataSet, user_id=LABELS, metadata=METADATA),
@@ -142,6 +144,7 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
         positions=st.lists(st.integers(1, 30), max_size=2),
         is_whole=st.booleans(),
         pseudonym=st.sampled_from([None, "erased-1", "erased-2"]),
+        expired_version=st.none() | st.integers(1, 10),
     ),
     st.just(HistoryImported(source="elsewhere", counts={"items": 1})),
     st.builds(ForkCreated, session_id=SESSION_IDS, branch_id=BRANCH_IDS),
@@ -212,7 +215,7 @@ def _delete(draw: Any, session: Session | None, branch_id: str) -> Event:
 
 
 def _clear(draw: Any, session: Session | None, branch_id: str) -> Event:
-    return SessionCleared()
+    return SessionCleared(expired=draw(st.booleans()))
 
 
 def _correct(draw: Any, session: Session | None, branch_id: str) -> Event:

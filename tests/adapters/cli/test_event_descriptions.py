@@ -30,6 +30,7 @@ from agents_eventlog.eventlog import (
 )
 from agents_eventlog.eventlog.events import (
     EVENT_TYPES,
+    ExpirySet,
     ForkCreated,
     ForkedItems,
     ItemRedacted,
@@ -57,6 +58,9 @@ ACCOUNTS: list[tuple[Event, str]] = [
     (BranchSwitched(from_branch_id="main", branch_id="b"), "switched from main to b"),
     (BranchDeleted(branch_id="b"), "deleted branch 'b' with 0 items"),
     (SessionCleared(), "cleared 0 items on 0 branches"),
+    (SessionCleared(expired=True), "cleared 0 items on 0 branches: the session had expired"),
+    (ExpirySet(expires_after_seconds=86_400), "set the session to expire after 1d without use"),
+    (ExpirySet(expires_after_seconds=None), "set the session to never expire"),
     (SessionDeleted(reason="asked to"), "deleted the session with 0 items: asked to"),
     (
         MetadataSet(user_id="alice", metadata={"plan": "pro"}),
