@@ -64,6 +64,7 @@ __all__ = [
     "Event",
     "EventLog",
     "EventLogError",
+    "ExpirySet",
     "ExportProgress",
     "Finding",
     "ForkCreated",

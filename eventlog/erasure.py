@@ -44,6 +44,7 @@ def blank(
     is_whole: bool,
     pseudonym: str | None = None,
     key_ids: Sequence[str] = (),
+    expired_version: int | None = None,
 ) -> None:
     """
     Blank payloads of a session, in a unit of work, and record that.
@@ -51,6 +52,7 @@ def blank(
     is_whole: nothing else of the session shall stay either, and it cannot be restored.
     pseudonym: replaces the user id of a whole session.
     key_ids: in hex, the keys that are to be destroyed afterwards, by ``shredding.finish``.
+    expired_version: the version with which the session expired, if nothing from before it is left.
     """
     erased = ContentErased(
         positions=[payload.position for payload in payloads],
@@ -60,6 +62,7 @@ def blank(
         is_whole=is_whole,
         pseudonym=pseudonym,
         key_ids=list(key_ids),
+        expired_version=expired_version,
     )
     recorded = append(tx, session_id, erased)
     stored_payloads.blank(tx, (payload.position for payload in payloads))

@@ -20,8 +20,10 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """A count that every JSON reader holds exactly, and whose sums fit a 64-bit column."""
 
 
-ExpirySeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10**10)]
-"""An age in seconds, up to 300 years, so that its sum with a time fits a 64-bit column."""
+LONGEST_EXPIRY_SECONDS: Final = 300 * 366 * 86_400
+
+ExpirySeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_EXPIRY_SECONDS)]
+"""An age in seconds, whose sum with a time fits a 64-bit column."""
 
 
 class ItemRef(msgspec.Struct, frozen=True, order=True, array_like=True):

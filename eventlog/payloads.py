@@ -91,8 +91,13 @@ DIGEST: Final = "SELECT {payload}, data_digest FROM events WHERE position = ?"
 TYPES: Final = ", ".join(f"'{name}'" for name in sorted(SEALED_TYPES))
 NEWEST_CONTENT: Final = f"""
     SELECT SUBSTR({{payload}}, 1, 34), position FROM events
-    WHERE session_id = ? AND type IN ({TYPES}) AND {{payload}} IS NOT NULL
+    WHERE session_id = ? AND {{payload}} IS NOT NULL
+        AND (type IN ({TYPES}) OR (type = 'session_cleared' AND LENGTH({{payload}}) > 2))
     ORDER BY version DESC LIMIT 1
+"""
+"""
+The newest content of a session since it last expired, or the event with which it expired: a clearing that
+says more than ``{}``.
 """
 NEWEST_CONTENT_OF_ALL: Final = f"""
     SELECT SUBSTR({{payload}}, 1, 34), position FROM events
@@ -412,7 +417,7 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
     """
     Return the key that sealed the newest content of a session, or of the log.
 
-    None if that is not sealed, or nothing is left of it.
+    None if that is not sealed, if nothing is left of it, or if the session has expired since.
     """
     sql = NEWEST_CONTENT_OF_ALL if session_id is None else NEWEST_CONTENT
     row = tx.one(sql.format(payload=_payload(tx)), () if session_id is None else (session_id,))

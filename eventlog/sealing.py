@@ -112,6 +112,11 @@ def _key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:
     return key
 
 
+def forget_key(tx: Transaction, session_id: str) -> None:
+    """Look up again, in a unit of work, which key seals a session's contents."""
+    tx.cache[CheckedSessions].discard(session_id)
+
+
 def _new_key(tx: Transaction, cipher: Cipher, session_id: str) -> OpenKey:
     if cipher.is_pool_empty():
         cipher.fill_pool(int(get_property(tx, KEY_BATCH) or 0))

@@ -147,7 +147,7 @@ class State:
     redactions: dict[ItemRef, tuple[int, str | None]] = field(default_factory=dict)
     """The position of the newest redaction of each redacted item, and its reason."""
 
-    def apply(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def apply(self, recorded: RecordedEvent) -> None:  # noqa: C901, PLR0912, PLR0915 - a case for each
         """Take the next event. Raises UndecodableEventError for one that cannot be read."""
         recorded = recorded.outlined()
         if recorded.type == events.ContentErased.type_name():

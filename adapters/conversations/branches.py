@@ -157,10 +157,13 @@ def current_branches(
     present = tx if present is None else present
     forks, ends = _forks_and_ends(tx, session_id)
     session = conversations.session(present, session_id)
+    is_shown = (
+        session is not None and session.deleted_at is None and not session.is_expired(present.now)
+    )
     found = []
     for row in conversation_queries.all_branches(present, session_id):
         name, position = row.branch_id, row.created_position
-        is_live = bool(row.is_live) and session is not None and session.deleted_at is None
+        is_live = bool(row.is_live) and is_shown
         ended = [
             end
             for end in ends
@@ -212,7 +215,8 @@ def siblings(tx: Transaction, context: SessionContext, turn: int, called: int) -
         before = found
     parent = branch_tree.newest(tx, before)
     versions: dict[ItemRef, list[BranchRow]] = {}
-    rows = [] if here.is_deleted else conversation_queries.all_branches(tx, context.session_id)
+    is_empty = here.is_deleted or here.is_expired
+    rows = [] if is_empty else conversation_queries.all_branches(tx, context.session_id)
     for row in rows:
         pointer = Pointer(row.segment_id, row.length)
         opening = conversation_queries.opening(tx, pointer, turn) if row.is_live else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from msgspec import structs
@@ -32,10 +32,12 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.events import (
     JSON,
+    LONGEST_EXPIRY_SECONDS,
     BranchCreated,
     BranchDeleted,
     BranchSwitched,
     Event,
+    ExpirySet,
     ItemPopped,
     ItemRef,
     ItemsAdded,
@@ -57,6 +59,7 @@ from agents_eventlog.projections.conversations.branch_tree import Pointer
 from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import Place, UserItem
 from agents_eventlog.projections.search.text import ascii_folded, content_texts
+from agents_eventlog.projections.sessions import expiry
 
 ItemEvent: TypeAlias = ItemsAdded | ItemsReplaced
 
@@ -82,12 +85,16 @@ class SessionContext:
 
     ``user_id``: the owner that the session must have; None accepts any, "" means without one.
     ``metadata``: recorded, with the user id, if a call of this object creates the session.
+    ``expires_after_seconds``: recorded by the next write, unless the session has it; None changes nothing.
     ``lease``: the lease that the object holds, or has lost; None outside of ``exclusive``.
 
     Only units of work change it; a rollback restores the former values.
     """
 
-    __slots__ = ("branch_id", "cleared_version", "lease", "metadata", "session_id", "user_id")
+    __slots__ = (
+        *("branch_id", "cleared_version", "expires_after_seconds", "lease", "metadata"),
+        *("session_id", "user_id"),
+    )
 
     def __init__(
         self,
@@ -96,12 +103,14 @@ class SessionContext:
         *,
         user_id: str | None = None,
         metadata: dict[str, JSON] | None = None,
+        expires_after_seconds: int | None = None,
     ) -> None:
         self.session_id = session_id
         self.branch_id = branch_id
         self.cleared_version: int | None = None
         self.user_id = user_id
         self.metadata = metadata
+        self.expires_after_seconds = expires_after_seconds
         self.lease: Lease | None = None
 
     def missed_clearing(self, here: Place) -> bool:
@@ -155,8 +164,15 @@ def own_sessions(context: SessionContext, user_id: str | None) -> str | None:
 
 
 def look(tx: Transaction, context: SessionContext) -> Place:
-    """Return the place of the current branch; a context that missed a clearing moves to main."""
+    """
+    Return the place of the current branch; a context that missed a clearing moves to main.
+
+    In a unit of work that writes, an expired session is cleared first.
+    """
     here = conversation_queries.place(tx, context.session_id, context.branch_id)
+    if here.is_expired and tx.participant is not None:
+        expiry.expire(tx, context.session_id)
+        here = conversation_queries.place(tx, context.session_id, context.branch_id)
     if context.missed_clearing(here):
         context.move(tx, MAIN, here.cleared_version)
         here = conversation_queries.place(tx, context.session_id, context.branch_id)
@@ -239,17 +255,40 @@ def check_labels(
 
 
 def create_session(tx: Transaction, context: SessionContext, here: Place) -> None:
-    """Record the user id and the metadata of the context, unless the session exists."""
+    """Record the user id and the metadata of the context, unless the session exists, and its expiry."""
     if not here.session_exists and (context.user_id or context.metadata):
         record_labels(tx, context, context.user_id or None, context.metadata or None)
+    if context.expires_after_seconds is not None:
+        record_expiry(tx, context.session_id, context.expires_after_seconds)
+
+
+def record_expiry(tx: Transaction, session_id: str, seconds: int | None) -> None:
+    """Record after how many seconds without use a session expires, if that is not recorded yet."""
+    session = conversations.session(tx, session_id)
+    if seconds != (None if session is None else session.expires_after_seconds):
+        append(tx, session_id, ExpirySet(expires_after_seconds=seconds))
+
+
+def expiry_seconds(expires_after: timedelta) -> int:
+    """Return an age in seconds, rounded up. Raises TypeError, and ValueError for one out of range."""
+    if not isinstance(expires_after, timedelta):
+        raise TypeError(
+            f"invalid expires_after: expected a timedelta, got {type(expires_after).__name__}"
+        )
+    seconds = -(-expires_after // timedelta(seconds=1))
+    if not 1 <= seconds <= LONGEST_EXPIRY_SECONDS:
+        raise ValueError(
+            f"invalid expires_after: expected 1 second to 300 years, got {expires_after!r}"
+        )
+    return seconds
 
 
 def record_labels(
     tx: Transaction, context: SessionContext, user_id: str | None, metadata: dict[str, JSON] | None
 ) -> None:
     """Record a user id and metadata: None keeps the stored one, an empty value removes it."""
-    salt = secrets.token_hex(16)
-    append(tx, context.session_id, MetadataSet(user_id=user_id, metadata=metadata, salt=salt))
+    labelled = MetadataSet(user_id=user_id, metadata=metadata, salt=labels.new_salt())
+    append(tx, context.session_id, labelled)
 
 
 # -- items ------------------------------------------------------------------------------------
@@ -531,7 +570,8 @@ def delete_branch(tx: Transaction, context: SessionContext, branch_id: str, *, f
 
 def list_branches(tx: Transaction, context: SessionContext) -> list[tuple[str, int, int, int]]:
     """Return (id, items, user turns, created at) of each live branch; [] for an empty session."""
-    if look(tx, context).is_deleted:
+    here = look(tx, context)
+    if here.is_deleted or here.is_expired:
         return []
     rows: list[Any] = tx.all(conversation_queries.BRANCHES, (context.session_id,))
     is_empty = all(branch_id == MAIN and length == 0 for branch_id, length, *_ in rows)

@@ -13,6 +13,7 @@ from agents_eventlog import projections as tables
 from agents_eventlog.adapters.conversations import (
     audit_trail,
     branch_usage,
+    commands,
     forking,
     item_places,
     item_search,
@@ -55,6 +56,7 @@ from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.eraser import ErasureResult, OnProgress
 from agents_eventlog.projections.erasure.scopes import (
     DeletedSessions,
+    ExpiredSessions,
     PoppedItems,
     Scope,
     SessionScope,
@@ -521,6 +523,49 @@ class ConversationLog(EventLog):
             on_progress=on_progress,
             forget=sdk_tables.forget,
         )
+
+    async def expire(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+        reason: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ErasureResult:
+        """
+        Clear the sessions that have expired, and erase their contents as ``erase`` does.
+
+        older_than: only those that expired longer ago than this. Those that were used since they expired,
+            and so cleared already, are erased in any case.
+        reason: recorded in the log.
+        dry_run: return what would be erased, without writing.
+        on_progress: called after each step with the result so far.
+
+        The sessions continue empty, with their user ids, metadata and usage. Items that a fork still has
+        stay. In a sealed log, the keys of the contents are destroyed; without keys, that raises
+        KeysMissingError for a session with a user id or metadata. A call that was killed is finished by the
+        next one.
+        """
+        age = older_than or timedelta()
+        return await eraser.erase(
+            self,
+            ExpiredSessions(self.store.clock() - age // timedelta(microseconds=1)),
+            reason=reason,
+            dry_run=dry_run,
+            on_progress=on_progress,
+            forget=sdk_tables.forget,
+        )
+
+    async def set_expiry(self, session_id: str, expires_after: timedelta | None) -> None:
+        """
+        Set after how long without use a session expires; None for never.
+
+        Counted from its last use, so a session may expire at once. One that has expired already stays so.
+        Raises SessionNotFoundError, and ValueError for a time that is not between 1 second and 300 years.
+        """
+        codec.check_text("session_id", session_id)
+        seconds = None if expires_after is None else commands.expiry_seconds(expires_after)
+        await self.write(lambda tx: sessions.set_expiry(tx, session_id, seconds))
 
     async def retain(
         self,

@@ -23,7 +23,7 @@ from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import labels
 from agents_eventlog.projections.conversations.labels import Labels
 from agents_eventlog.projections.erasure.eraser import ErasureResult
-from agents_eventlog.projections.sessions import filters
+from agents_eventlog.projections.sessions import expiry, filters
 from agents_eventlog.projections.sessions import queries as session_queries
 from agents_eventlog.projections.sessions.filters import SessionCursor, SessionQuery
 from agents_eventlog.projections.sessions.queries import Session, SessionUsage
@@ -46,6 +46,8 @@ class SessionRow(TypedDict):
     """
     A listed session. Times are UTC, ``YYYY-MM-DD HH:MM:SS``.
 
+    expires_at: when the session expires unless it is used before; None for never. It stays in the past until
+        the session is used, or ``log.expire`` clears it.
     title: that of ``set_title``, or else the first user message on ``current_branch``.
     current_branch: the branch that the session was last switched to.
     item_count, turn_count: on all branches together; what branches share counts once.
@@ -60,6 +62,7 @@ class SessionRow(TypedDict):
     created_at: str
     updated_at: str
     deleted_at: str | None
+    expires_at: str | None
     item_count: int
     turn_count: int
     branch_count: int
@@ -141,6 +144,9 @@ def _row(session: Session, title: str | None, spent: SessionUsage, cursor: str) 
         "deleted_at": None
         if session.deleted_at is None
         else timestamps.as_text(session.deleted_at),
+        "expires_at": None
+        if session.expires_at is None
+        else timestamps.as_text(session.expires_at),
         "item_count": session.item_count,
         "turn_count": session.turn_count,
         "branch_count": session.branch_count,
@@ -158,7 +164,7 @@ def document(row: SessionRow) -> dict[str, JSON]:
     """Return the document of ``eventlog sessions`` for a session."""
     times = {
         name: None if (time := row[name]) is None else f"{time.replace(' ', 'T')}Z"
-        for name in ("created_at", "updated_at", "deleted_at")
+        for name in ("created_at", "updated_at", "deleted_at", "expires_at")
     }
     return {"kind": "session", **row, **times}
 
@@ -278,6 +284,8 @@ def delete_session(tx: Transaction, session_id: str, reason: str | None = None) 
     session = conversations.session(tx, session_id)
     if session is None or session.deleted_at is not None:
         raise SessionNotFoundError(session_id)
+    if session.is_expired(tx.now):  # else restoring it would bring its items back
+        expiry.expire(tx, session_id)
     append(tx, session_id, SessionDeleted(reason=reason))
 
 
@@ -294,6 +302,16 @@ def restore_session(tx: Transaction, session_id: str) -> None:
         raise SessionErasedError(session_id)
     if session.deleted_at is not None:
         append(tx, session_id, SessionRestored())
+
+
+def set_expiry(tx: Transaction, session_id: str, seconds: int | None) -> None:
+    """Record after how long without use a session expires. Raises SessionNotFoundError."""
+    session = conversations.session(tx, session_id)
+    if session is None or session.deleted_at is not None:
+        raise SessionNotFoundError(session_id)
+    if session.is_expired(tx.now):
+        expiry.expire(tx, session_id)
+    commands.record_expiry(tx, session_id, seconds)
 
 
 async def delete_sessions(

@@ -148,7 +148,7 @@ def duration(text: str) -> timedelta:
 
 
 def as_duration(seconds: int) -> str:
-    """Format a duration of at least a second as ``duration`` parses it, in the largest unit without rest."""
+    """Format a duration of at least a second as ``duration`` parses it, in the largest exact unit."""
     units = {name: unit // _UNITS["s"] for name, unit in _UNITS.items()}
     name = next(name for name in reversed(units) if seconds % units[name] == 0)
     return f"{seconds // units[name]}{name}"

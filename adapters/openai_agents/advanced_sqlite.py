@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from agents.memory.session_settings import SessionSettings
@@ -62,6 +63,7 @@ class AdvancedSQLiteSession(EventLogSession):
         resume: bool = False,
         user_id: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
+        expires_after: timedelta | None = None,
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
@@ -91,6 +93,7 @@ class AdvancedSQLiteSession(EventLogSession):
                 resume=resume,
                 user_id=user_id,
                 metadata=metadata,
+                expires_after=expires_after,
                 first_turn_number=first_turn_number,
                 auto_usage=auto_usage,
                 prices=prices,

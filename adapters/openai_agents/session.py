@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cache, partial
 from itertools import groupby
 from operator import itemgetter
@@ -107,6 +107,10 @@ class EventLogSession:
         without one, raise SessionOwnerError (a PermissionError). "": only a session without an owner.
         None: any session.
     metadata: a JSON object, stored by the first write; ignored if the session exists.
+    expires_after: the session expires when it has not been used, that is written to, for this long: reads
+        then return what they return of a cleared session, and the next write clears it. ``log.expire`` and
+        ``eventlog expire`` erase its contents. Stored by the next write, so that it holds for all programs.
+        None changes nothing; by default a session never expires.
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
@@ -143,6 +147,7 @@ class EventLogSession:
         resume: bool = False,
         user_id: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
+        expires_after: timedelta | None = None,
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
@@ -162,9 +167,16 @@ class EventLogSession:
         self._logger = logger if logger is not None else logging.getLogger("eventlog.session")
         self._events = _logging.get_logger(self._logger)
         user_id, metadata = commands.check_labels(user_id, metadata)
+        expiry = None if expires_after is None else commands.expiry_seconds(expires_after)
         kept = projections.default()
         log.join(kept)
-        context = SessionContext(session_id, branch_id, user_id=user_id, metadata=metadata)
+        context = SessionContext(
+            session_id,
+            branch_id,
+            user_id=user_id,
+            metadata=metadata,
+            expires_after_seconds=expiry,
+        )
         self._context = context
         self._runner = UnitRunner(log, kept, partial(commands.check_owner, context=context))
         limits = budget_calls.checked(budgets)
@@ -789,7 +801,8 @@ class EventLogSession:
         """
 
         def unit(tx: Transaction) -> tuple[int, int, int, int, int] | None:
-            if commands.look(tx, self._context).is_deleted:
+            here = commands.look(tx, self._context)
+            if here.is_deleted or here.is_expired:
                 return None
             return usage_queries.live_total(tx, self._context.session_id, branch_id or None)
 
@@ -820,7 +833,8 @@ class EventLogSession:
         """
 
         def unit(tx: Transaction) -> dict[int, usage_queries.Tokens]:
-            if commands.look_at(tx, self._context, branch_id).is_deleted:
+            here = commands.look_at(tx, self._context, branch_id)
+            if here.is_deleted or here.is_expired:
                 return {}
             branch = self._context.branch_id if branch_id is None else branch_id
             return usage_queries.by_turn(tx, self._context.session_id, branch)

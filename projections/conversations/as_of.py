@@ -86,7 +86,7 @@ def session_as_of(tx: Transaction, session_id: str, as_of: AsOf) -> Iterator[Tra
     """
     version = version_at(tx, session_id, as_of)
     with tx.engine.scratch() as past:
-        past.now = tx.now
+        past.now = 0  # nothing has expired: its own time is the past
         past.cipher, past.is_refreshed = cipher_of(tx), True
         past.engine.create_log(past)
         for statement in Conversations.schema:

@@ -159,8 +159,9 @@ SELECT_BRANCH = """
 SELECT_BOTH = f"""
     SELECT s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count, s.turn_count,
         s.branch_count, s.cleared_version, s.cleared_at, s.deleted_at, s.erased_at, s.expires_after,
-        s.is_filled, s.expired_version, b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id,
-        b.created_position, b.created_at, b.updated_at,
+        s.is_filled, s.expired_version,
+        b.segment_id, b.length, b.turn, b.is_live, b.is_generated, b.from_branch_id, b.created_position,
+         b.created_at, b.updated_at,
         p.parent_segment_id, p.parent_length, ({redactions.LAST_REDACTED})
     FROM sessions AS s
     LEFT JOIN branches AS b ON b.session_id = s.session_id AND b.branch_id = ?
@@ -191,9 +192,9 @@ class Session(msgspec.Struct):
     """
     A row of ``sessions``, in the order of its statements, without the key.
 
-    expires_after: the microseconds without use after which it expires. is_filled: 1 if it had items since it
-    last expired, though they may be removed. expired_version: that of the event with which it expired, until
-    the contents from before are erased.
+    expires_after: the microseconds without use after which it expires.
+    is_filled: 1 if it had items since it last expired, though they may be removed.
+    expired_version: that of the event with which it expired, until the contents from before are erased.
     """
 
     created_at: int
@@ -213,6 +214,11 @@ class Session(msgspec.Struct):
     expired_version: int | None = None
 
     @property
+    def expires_after_seconds(self) -> int | None:
+        """After how many seconds without use it expires; None for never."""
+        return None if self.expires_after is None else self.expires_after // MICROSECONDS
+
+    @property
     def expires_at(self) -> int | None:
         """When it expires, in microseconds since 1970 UTC; None for never, or if nothing is to expire."""
         if self.expires_after is None or not self.is_filled or self.deleted_at is not None:
@@ -221,7 +227,8 @@ class Session(msgspec.Struct):
 
     def is_expired(self, now: int) -> bool:
         """Whether it has expired by a time: it is read as if it were cleared, and is cleared when used."""
-        return self.expires_after is not None and (self.expires_at or now + 1) <= now
+        expires_at = self.expires_at
+        return expires_at is not None and expires_at <= now
 
 
 class Branch(msgspec.Struct):

@@ -8,6 +8,7 @@ event that set the metadata, or the metadata itself if it is not sealed; null fo
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ from agents_eventlog.eventlog.item_kind import json_text
 from agents_eventlog.eventlog.metadata_leaves import Leaf
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
+
+
+def new_salt() -> str:
+    """Return a random salt for an event that sets a user id or metadata."""
+    return secrets.token_hex(16)
 
 
 class Labels(NamedTuple):

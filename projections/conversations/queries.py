@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from agents_eventlog.eventlog import codec, payloads
+from agents_eventlog.eventlog.appender import session_version
 from agents_eventlog.eventlog.cipher.envelope import Envelope, Withheld
 from agents_eventlog.eventlog.errors import ProjectionError, UndecodableEventError
 from agents_eventlog.eventlog.events import ITEM_EVENT_NAMES, JSON, ItemRef
@@ -164,7 +165,11 @@ Instead: TypeAlias = Callable[[Withheld], JSON]
 
 
 class Place(NamedTuple):
-    """The state of a branch: whether the session and the branch exist, its end and last turn."""
+    """
+    The state of a branch: whether the session and the branch exist, its end and last turn.
+
+    is_expired: the session has expired and is not cleared yet; it is read as if it were.
+    """
 
     session_exists: bool
     is_deleted: bool
@@ -173,6 +178,7 @@ class Place(NamedTuple):
     branch_exists: bool
     pointer: Pointer
     turn: int
+    is_expired: bool = False
 
 
 class LiveBranch(NamedTuple):
@@ -257,6 +263,11 @@ def place(tx: Transaction, session_id: str, branch_id: str) -> Place:
     if session is None:
         return _NOWHERE
     is_deleted = session.deleted_at is not None
+    if session.expires_after is not None and session.is_expired(tx.now):
+        cleared_version = session_version(tx, session_id) + 1  # that of the clearing to come
+        return _NOWHERE._replace(
+            session_exists=True, cleared_version=cleared_version, is_expired=True
+        )
     if branch is None or not branch.is_live or is_deleted:
         last = session.cleared_version, session.branch_id
         return Place(True, is_deleted, *last, False, _NOWHERE.pointer, 0)

@@ -39,6 +39,7 @@ from agents_eventlog.projections.conversations.builder import Conversations
 from agents_eventlog.projections.conversations.placeholder import placeholder
 from agents_eventlog.projections.erasure.scopes import (
     ErasurePlan,
+    ExpiredSessions,
     Scope,
     added_at,
     key_of,
@@ -241,7 +242,13 @@ def _blank(
     for plan in batch:
         if not scope.may_erase(tx, plan.session_id, reason):
             continue
-        rows = [payloads.at(tx, position, is_opened=False) for position, _ in sorted(plan.payloads)]
+        positions = {position for position, _ in plan.payloads}
+        expired_version = None
+        if isinstance(scope, ExpiredSessions):
+            left = scope.left(tx, plan.session_id)  # the session may have been used meanwhile
+            positions &= left
+            expired_version = scope.version(tx, plan.session_id) if left == positions else None
+        rows = [payloads.at(tx, position, is_opened=False) for position in sorted(positions)]
         stored: list[Any] = [row for row in rows if row is not None and row[-1] is not None]
         if scope.is_whole:
             _withhold(tx, plan.session_id, stored, reason)
@@ -261,6 +268,7 @@ def _blank(
                 is_whole=is_whole,
                 pseudonym=_pseudonym(tx, plan.session_id, names) if is_whole else None,
                 key_ids=[each.hex() for each in key_ids],
+                expired_version=expired_version,
             )
             if has_index:  # this process may not keep it up to date
                 _update_index(tx, stored)

@@ -9,11 +9,11 @@ removed items are counted, not erased.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple, Protocol, cast
 
 from agents_eventlog.eventlog import codec, item_kind, payloads, sealing
-from agents_eventlog.eventlog.appender import append, session_version
+from agents_eventlog.eventlog.appender import MOST_EVENTS, append, session_version
 from agents_eventlog.eventlog.cipher import envelope
 from agents_eventlog.eventlog.cipher.envelope import Envelope
 from agents_eventlog.eventlog.codec import StoredPayload
@@ -32,6 +32,7 @@ from agents_eventlog.eventlog.events import (
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import forks, labels, redactions
+from agents_eventlog.projections.sessions import expiry
 
 PAGE_SESSIONS: Final = 500
 """Maximum number of sessions that one unit of work reads."""
@@ -52,7 +53,32 @@ ERASABLE: Final = f"""
     WHERE e.session_id = ? AND e.type IN ({ITEM_EVENT_NAMES}, 'item_redacted', 'metadata_set')
     ORDER BY e.version DESC
 """
-LIVE_ITEMS: Final = """
+EXPIRED: Final = """
+    SELECT session_id FROM (
+        SELECT session_id FROM sessions
+        WHERE expires_after IS NOT NULL AND is_filled = 1 AND deleted_at IS NULL
+            AND updated_at + expires_after <= ?
+        UNION
+        SELECT session_id FROM sessions WHERE expired_version IS NOT NULL
+    ) AS expired
+    WHERE session_id > ?
+    ORDER BY session_id
+    LIMIT ?
+"""
+"""The sessions that expired by a time, and those that were cleared and not erased yet."""
+OF_FORKS: Final = """
+    SELECT i.position, i.index_in_event
+    FROM forks AS f
+    JOIN segments AS s ON s.session_id = f.session_id
+    JOIN items AS i ON i.segment_id = s.segment_id AND i.position < s.segment_id
+    WHERE f.origin_session_id = ?
+"""
+ITEMS_OF_FORKS: Final = f"""
+    SELECT position, COUNT(*) FROM (SELECT DISTINCT * FROM ({OF_FORKS}) AS listed) AS live
+    GROUP BY position
+"""
+"""How many items of each event are on a branch of a fork."""
+LIVE_ITEMS: Final = f"""
     SELECT position, COUNT(*)
     FROM (
         SELECT i.position, i.index_in_event
@@ -60,15 +86,12 @@ LIVE_ITEMS: Final = """
         JOIN items AS i ON i.segment_id = s.segment_id
         WHERE s.session_id = ?
         UNION
-        SELECT i.position, i.index_in_event
-        FROM forks AS f
-        JOIN segments AS s ON s.session_id = f.session_id
-        JOIN items AS i ON i.segment_id = s.segment_id AND i.position < s.segment_id
-        WHERE f.origin_session_id = ?
+        {OF_FORKS}
     ) AS live
     GROUP BY position
 """
 """How many items of each event are on a branch of its session, or of a fork."""
+POSITION: Final = "SELECT position FROM events WHERE session_id = ? AND version = ?"
 
 
 _KEPT_IN_PART: Final = {kind.type_name() for kind in (ItemsReplaced, TurnRedone, ItemRedacted)}
@@ -216,31 +239,95 @@ class PoppedItems(NamedTuple):
 
     def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
         """Return the payloads that hold nothing live."""
-        live: dict[int, int] = dict(tx.all(LIVE_ITEMS, (session_id, session_id)))
-        found: list[tuple[int, int]] = []
-        kept_items = 0
-        going, staying = set[bytes | None](), set[bytes | None]()
-        history = _MetadataHistory()
-        for stored in stored_payloads(tx, session_id):
-            position, type_name, _, data = stored
-            if type_name == MetadataSet.type_name():
-                is_live = history.shows(stored)
-            elif replaced_by(tx, stored) is not None:
-                is_live = False
-            else:
-                adding = added_at(stored)
-                count = len(item_kind.classify_items(*_outlined(stored)))
-                is_live = adding in live or count == 0
-                kept_items += count - live.get(adding, 0) if is_live else 0
-            if not is_live:
-                found.append((position, len(data)))
-            (staying if is_live else going).add(key_of(stored))
-        key_ids = frozenset(each for each in going - staying if each is not None)
-        return ErasurePlan(session_id, found, kept_items, key_ids=key_ids)
+        return _removed_payloads(tx, session_id, dict(tx.all(LIVE_ITEMS, (session_id, session_id))))
 
     def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
         """Return True: an item that left every branch never returns to one."""
         return True
+
+
+class ExpiredSessions(NamedTuple):
+    """
+    The contents of sessions that expired by a time, in microseconds since 1970 UTC.
+
+    The sessions are cleared first. Their user ids and metadata stay, and items that a fork has.
+    """
+
+    until: int
+    is_whole: bool = False
+
+    def sessions(self, tx: Transaction, after: str | None) -> list[str]:
+        """Return the next expired sessions, and those that were cleared and not erased yet."""
+        rows = tx.all(EXPIRED, (self.until, after or "", PAGE_SESSIONS))
+        return [session_id for (session_id,) in rows]
+
+    def plan(self, tx: Transaction, session_id: str) -> ErasurePlan:
+        """Return the payloads of items that were added before the session expired."""
+        session = conversations.session(tx, session_id)
+        is_due = session is not None and session.is_expired(self.until)
+        if session is None or not (is_due or session.expired_version is not None):
+            return ErasurePlan(session_id, [])
+        before = MOST_EVENTS
+        if not is_due:
+            row = tx.one(POSITION, (session_id, session.expired_version))
+            before = 0 if row is None else row[0]
+        live: dict[int, int] = dict(tx.all(ITEMS_OF_FORKS, (session_id,)))
+        plan = _removed_payloads(tx, session_id, live, before=before, is_resealed=is_due)
+        return plan._replace(is_marked=False)
+
+    def may_erase(self, tx: Transaction, session_id: str, reason: str | None) -> bool:
+        """Clear the session if it is still expired; return whether it has expired contents."""
+        session = conversations.session(tx, session_id)
+        if session is not None and session.is_expired(self.until):
+            expiry.expire(tx, session_id)
+        return session is not None and session.expired_version is not None
+
+    def left(self, tx: Transaction, session_id: str) -> set[int]:
+        """Return the positions of the payloads that are to be erased, in the erasing transaction."""
+        return {position for position, _ in self.plan(tx, session_id).payloads}
+
+    def version(self, tx: Transaction, session_id: str) -> int | None:
+        """Return the version with which the session expired; None once that is done with."""
+        session = conversations.session(tx, session_id)
+        return None if session is None else session.expired_version
+
+
+def _removed_payloads(
+    tx: Transaction,
+    session_id: str,
+    live: Mapping[int, int],
+    *,
+    before: int = MOST_EVENTS,
+    is_resealed: bool = False,
+) -> ErasurePlan:
+    """
+    Return the payloads that hold nothing live.
+
+    live: how many items of each event are. before: the contents from this position on stay.
+    is_resealed: whether sealed metadata is about to be recorded again, so that this one is replaced.
+    """
+    found: list[tuple[int, int]] = []
+    kept_items = 0
+    going, staying = set[bytes | None](), set[bytes | None]()
+    history = _MetadataHistory()
+    for stored in stored_payloads(tx, session_id):
+        position, type_name, _, data = stored
+        if type_name == MetadataSet.type_name():
+            is_live = history.shows(stored) and not (is_resealed and key_of(stored))
+            is_later = position >= before
+        elif replaced_by(tx, stored) is not None:
+            is_live, is_later = False, position >= before
+        else:
+            adding = added_at(stored)
+            count = len(item_kind.classify_items(*_outlined(stored)))
+            is_live, is_later = adding in live or count == 0, adding >= before
+            kept_items += count - live.get(adding, 0) if is_live and not is_later else 0
+        is_live = is_live or is_later
+        if not is_live:
+            found.append((position, len(data)))
+        (staying if is_live else going).add(key_of(stored))
+    key_ids = frozenset(each for each in going - staying if each is not None)
+    return ErasurePlan(session_id, found, kept_items, key_ids=key_ids)
 
 
 class _MetadataHistory:

@@ -181,7 +181,11 @@ class Searcher:
                     continue
                 turn, branch_ids = place or (None, ())
                 if self._query.branch_id in (None, *(branch_ids or (branch_id,))):
-                    is_active = bool(branch_ids) and session.deleted_at is None
+                    is_active = (
+                        bool(branch_ids)
+                        and session.deleted_at is None
+                        and not session.is_expired(tx.now)
+                    )
                     told = (session_id, branch_id, branch_ids, is_active, turn, ref)
                     yield Hit(*told, *said, item, time)
                     break
@@ -200,7 +204,8 @@ class Searcher:
             return None
         if query.user_id is not None and not labels.is_of(tx, session.user_id, query.user_id):
             return None
-        return session if session.deleted_at is None or query.include_removed else None
+        is_active = session.deleted_at is None and not session.is_expired(tx.now)
+        return session if is_active or query.include_removed else None
 
     def _match(self, item: JSON) -> tuple[ItemKind, Snippet] | None:
         """Return an item's kind and the snippet that matches; None if the item does not match."""

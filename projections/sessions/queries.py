@@ -22,6 +22,7 @@ from agents_eventlog.eventlog.events import JSON
 from agents_eventlog.eventlog.storage.transaction import Row, Transaction
 from agents_eventlog.projections.conversations import branch_tree, forks, labels, redactions
 from agents_eventlog.projections.conversations.branch_tree import Pointer
+from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.search import index as search_index
 from agents_eventlog.projections.search import text as search_text
 from agents_eventlog.projections.sessions.filters import Period, SessionCursor, SessionQuery
@@ -37,7 +38,8 @@ SCANNED_AT_ONCE: Final = 500
 
 COLUMNS = """
     s.session_id, s.created_at, s.updated_at, s.user_id, s.metadata, s.branch_id, s.item_count,
-    s.turn_count, s.branch_count, s.deleted_at
+    s.turn_count, s.branch_count, s.deleted_at,
+    CASE WHEN s.is_filled = 1 AND s.deleted_at IS NULL THEN s.updated_at + s.expires_after END
 """
 WITH_LEAF = """
     SELECT session_id FROM session_labels WHERE path = ? AND value = ?
@@ -84,6 +86,8 @@ class Session(NamedTuple):
     """
     A session's row, in the order of COLUMNS; times in microseconds since 1970 UTC.
 
+    expires_at: None for never, or without anything that could expire. One that has expired and is not
+    cleared yet has no items and branches.
     withheld: why the user id and metadata cannot be read.
     """
 
@@ -97,6 +101,7 @@ class Session(NamedTuple):
     turn_count: int
     branch_count: int
     deleted_at: int | None
+    expires_at: int | None
     withheld: Withheld | None = None
 
     def place(self, query: SessionQuery) -> SessionCursor:
@@ -132,7 +137,8 @@ def page(tx: Transaction, query: SessionQuery) -> Page:
         is_full = bool(found) and len(found) == query.limit
         return Page(found, found[-1].place(query) if is_full else None)
     candidates = _find(tx, replace(query, limit=SCANNED_AT_ONCE))
-    holding = sessions_with_text(tx, [each.session_id for each in candidates], query.text)
+    filled = [each.session_id for each in candidates if each.branch_count]
+    holding = sessions_with_text(tx, filled, query.text)
     found = [each for each in candidates if each.session_id in holding]
     if query.limit is not None and len(found) > query.limit:
         found = found[: query.limit]
@@ -187,7 +193,9 @@ def _named(tx: Transaction, query: SessionQuery) -> SessionQuery:
 
 
 def _opened(tx: Transaction, session: Session) -> Session:
-    """Return a session's row with its user id and metadata opened, where they are sealed."""
+    """Return a session's row as it reads now, its user id and metadata opened where they are sealed."""
+    if session.expires_at is not None and session.expires_at <= tx.now:
+        session = session._replace(item_count=0, turn_count=0, branch_count=0, branch_id=MAIN)
     if session.metadata is None or not session.metadata.startswith("["):
         return session
     found = labels.read(tx, session.session_id, session.user_id, session.metadata)
@@ -350,7 +358,7 @@ def _title_of(
 def _first_user_item(tx: Transaction, session: Session) -> Row | None:
     """Return (position, index) of the first user item on the branch last switched to."""
     end = tx.one(END_OF_BRANCH, (session.session_id, session.branch_id))
-    if end is None:
+    if end is None or session.branch_count == 0:
         return None
     for span in reversed(list(branch_tree.spans(tx, Pointer(*end)))):
         if row := tx.one(FIRST_USER_ITEM, (span.segment_id, span.last)):

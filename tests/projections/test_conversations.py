@@ -63,7 +63,10 @@ def test_a_session_and_its_branch_are_read_together_as_each_alone(given: Given) 
     given(MetadataSet(user_id="u", metadata={"plan": "x"}), added(), branched("b", (1, 1)))
     given(SessionCleared(), MetadataSet(user_id="u", metadata={"plan": "x"}), SessionDeleted())
     given.log.store.write_sync(
-        lambda tx: tx.execute("UPDATE sessions SET erased_at = 7, turn_count = 8, item_count = 9")
+        lambda tx: tx.execute(
+            "UPDATE sessions SET erased_at = 7, turn_count = 8, item_count = 9, expires_after = 10,"
+            " expired_version = 1"
+        )
     )
 
     def unit(tx: Transaction) -> tuple[Any, Any]:

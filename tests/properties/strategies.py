@@ -127,7 +127,7 @@ NONSENSE: st.SearchStrategy[Event] = st.one_of(
     st.builds(BranchSwitched, from_branch_id=BRANCH_IDS, branch_id=BRANCH_IDS),
     st.builds(BranchDeleted, branch_id=BRANCH_IDS),
     st.builds(SessionCleared, expired=st.booleans()),
-    st.builds(ExpirySet, expires_after_seconds=st.none() | st.integers(1, 10**10)),
+    st.builds(ExpirySet, expires_after_seconds=st.none() | st.integers(1, 10**9)),
     st.builds(SessionDeleted, reason=LABELS),
     st.just(SessionRestored()),
     st.builds(MetadataSet, user_id=LABELS, metadata=METADATA),
