@@ -1259,6 +1259,38 @@ def retain(
     )
 
 
+@_command(MANAGE)
+def expire(
+    db: Database,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Only sessions that expired this long ago: 30d, 12h."),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    as_json: AsJson = False,
+) -> bool:
+    """
+    Clear the sessions that have expired, and erase their contents permanently.
+
+    Without [bold]--yes[/bold], nothing changes. Programs set when a session expires; none does by default.
+
+    Exits with 1 if another process prevented rewriting the file; run it again later.
+
+    --json: the document of [bold]erase[/bold].
+
+    Example: [bold]eventlog expire conversations.db --older-than 7d[/bold]
+    """
+    terminal.check_dry_run(yes=yes, dry_run=dry_run)
+    from agents_eventlog.adapters.cli import expire
+
+    return expire.run(
+        db, older_than=older_than, yes=yes, reason=reason, actor=actor, as_json=as_json
+    )
+
+
 keys_app = typer.Typer(
     cls=terminal.Commands,
     no_args_is_help=True,

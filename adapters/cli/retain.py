@@ -30,7 +30,7 @@ def run(
     """Delete and erase; return whether the file contains no copies. Raises an EventLogError."""
     if delete_after is None and erase_after is None:
         terminal.fail(terminal.ExitCode.USAGE, "pass --delete-after, --erase-after or both")
-    ages = _age(delete_after), _age(erase_after)
+    ages = age(delete_after), age(erase_after)
     with terminal.conversations(path, read_only=not yes) as log, terminal.acting(actor):
         done = asyncio.run(
             log.retain(delete_after=ages[0], erase_after=ages[1], dry_run=not yes, reason=reason)
@@ -42,7 +42,8 @@ def run(
     return done.erasure is None or done.erasure.is_complete
 
 
-def _age(text: str | None) -> timedelta | None:
+def age(text: str | None) -> timedelta | None:
+    """Parse the age of an option; exit with USAGE for an invalid one."""
     try:
         return None if text is None else timestamps.duration(text)
     except ValueError as error:

@@ -46,8 +46,7 @@ class SessionRow(TypedDict):
     """
     A listed session. Times are UTC, ``YYYY-MM-DD HH:MM:SS``.
 
-    expires_at: when the session expires unless it is used before; None for never. It stays in the past until
-        the session is used, or ``log.expire`` clears it.
+    expires_at: when the session expires unless it is used before; None for never, or if it is empty.
     title: that of ``set_title``, or else the first user message on ``current_branch``.
     current_branch: the branch that the session was last switched to.
     item_count, turn_count: on all branches together; what branches share counts once.

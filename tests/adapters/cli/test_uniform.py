@@ -35,7 +35,7 @@ SHORT = {
     "--help": "-h",
 }
 WITHOUT_JSON = {"demo", "view", "keys"}  # `keys` is a group of commands
-WITH_YES = {"delete", "erase", "redact", "retain"}
+WITH_YES = {"delete", "erase", "expire", "redact", "retain"}
 ID = "support-42"
 SIGNING_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
 PUBLIC_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -48,6 +48,7 @@ EACH: dict[str, list[Any]] = {
     "copy": ["copy.db"],
     "delete": ["--user", "nobody"],
     "doctor": [],
+    "expire": ["--older-than", "30d"],
     "encrypt": ["sealed.db", "--keys", "keys.db"],
     "erase": ["--popped"],
     "export": ["-o", "out.jsonl"],
