@@ -22,7 +22,7 @@ PUBLIC = {
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
-        EventLog EventLogError
+        EventLog EventLogError ExpirySet
         ForkCreated ForkedItems ItemsWithheld SessionForked
         ExportProgress Finding Head HistoryImported ImportResult ItemPopped ItemRedacted
         ItemRef ItemsAdded ItemsReplaced

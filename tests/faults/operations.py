@@ -85,6 +85,7 @@ WRITES: dict[str, Call] = {
     ),
     "log.fork": lambda s: s.log.fork("s", "new", branch_id="main", user_id="bob"),
     "log.redact": lambda s: s.log.redact(2, 0, reason="asked for"),
+    "log.set_expiry": lambda s: s.log.set_expiry("s", timedelta(days=30)),
     "log.delete_session": lambda s: s.log.delete_session("other"),
     "log.delete_sessions": lambda s: s.log.delete_sessions(user_id="bob", dry_run=False),
     "log.restore_session": lambda s: s.log.restore_session("gone"),
@@ -148,6 +149,7 @@ READS: dict[str, Call] = {
     "log.retain to look": lambda s: s.log.retain(
         delete_after=timedelta(days=90), erase_after=timedelta(days=30)
     ),
+    "log.expire to look": lambda s: s.log.expire(dry_run=True),
     "log.erase to look": lambda s: s.log.erase(popped=True, dry_run=True),
     "projections.items_as_of": lambda s: projections.items_as_of(s.log, "s", 4),
     "projections.replay": lambda s: asyncio.to_thread(
@@ -170,6 +172,7 @@ ELSEWHERE = {
     "log.join": "in test_opening_faults",
     "log.backup": "copies the file: in test_backup",
     "log.erase": "in test_erasing_faults",
+    "log.expire": "in test_erasing_faults",
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,10 @@ from tests.faults.processes import children
 from tests.faults.support import check_sound, user
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from agents_eventlog.projections import ErasureResult
 
 SECRET = "<a secret>"
 SAID = 2_500
@@ -64,23 +68,32 @@ def test_an_erase_that_is_killed_is_finished_by_the_next(path: Path, chance: ran
     assert asyncio.run(erased(path)).events == 0
 
 
+ERASURES: dict[str, Callable[[ConversationLog], Awaitable[ErasureResult]]] = {
+    "erase": lambda log: log.erase(session_id="s"),
+    "expire": lambda log: log.expire(),
+}
+
+
+@pytest.mark.parametrize("name", ERASURES)
 @pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_an_erase_whose_nth_statement_fails_is_finished_by_the_next(
-    path: Path, chance: random.Random, monkeypatch: pytest.MonkeyPatch, kind: str
+    path: Path, chance: random.Random, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
-    session = AdvancedSQLiteSession("s", path)
+    session = AdvancedSQLiteSession("s", path, expires_after=timedelta(seconds=1))
     await session.add_items([user(SECRET)])
     session.close()
     monkeypatch.setattr(connections, "BUSY_TIMEOUT_SECONDS", 0.1)
     statements = failing_statements(monkeypatch)
     nth = 0
     async with ConversationLog.open(path) as log:
+        clock = log.store.clock
+        log.store.clock = lambda: clock() + 1_000_000
         while True:
             nth += chance.randint(1, 4)
             failed = None
             with statements.failing(nth, KINDS[kind], "refused"):
                 try:
-                    found = await log.erase(session_id="s")
+                    found = await ERASURES[name](log)
                 except Exception as error:
                     failed = error
             if statements.hit is None:

@@ -119,6 +119,8 @@ async def what_a_log_returns(path: str, when: datetime) -> None:
         assert_type(await log.delete_sessions(updated_before=when), Deletion)
         assert_type(await log.retain(delete_after=timedelta(days=90)), Retention)
         assert_type(await log.erase(session_id="s"), ErasureResult)
+        assert_type(await log.expire(older_than=timedelta(days=7)), ErasureResult)
+        await log.set_expiry("s", timedelta(days=30))
         assert_type(await log.fork("s", "new"), Fork)
         assert_type(await log.redact(3, 0, dry_run=True), Redaction)
         assert_type(await items_as_of(log, "s", 3), list[Any])
