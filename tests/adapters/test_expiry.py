@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from agents import Agent, Runner
 
 from agents_eventlog import ConversationLog, EventLogSession, projections
+from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 from agents_eventlog.eventlog import (
     ContentErased,
     ExpirySet,
@@ -337,3 +339,15 @@ async def test_expiring_a_sealed_session_needs_its_keys(
         with pytest.raises(KeysMissingError):
             await blind.expire()
         assert await blind.version("s") == 6
+
+
+async def test_a_run_on_an_expired_session_is_not_taken_for_a_concurrent_one(
+    log: ConversationLog, session: EventLogSession, place: Place
+) -> None:
+    place.days = 31
+    careful = EventLogSession("s", log, on_concurrent_run="reject")
+    model = ScriptedModel(["Hello."])
+    result = await Runner.run(Agent(name="a", model=model), "Hi.", session=careful)
+    assert result.final_output == "Hello."
+    said: list[Any] = list(await careful.get_items())
+    assert [each["role"] for each in said] == ["user", "assistant"]

@@ -102,6 +102,7 @@ async def test_a_row_tells_title_spend_and_labels(file: File) -> None:
         "created_at": "2023-11-14 22:14:20",
         "updated_at": "2023-11-14 22:14:20",
         "deleted_at": None,
+        "expires_at": None,
         "item_count": 2,
         "turn_count": 1,
         "branch_count": 1,

@@ -150,7 +150,7 @@ def test_an_erased_event_is_written_with_the_digest_of_what_it_was() -> None:
 def test_an_event_of_an_older_release_is_written_in_its_present_shape() -> None:
     old = recorded(ContentErased(positions=[1]), schema_version=1, data=b'{"positions":[1]}')
     written = json.loads(jsonl_format.event_line(old, same))
-    assert written["schema_version"] == ContentErased.schema_version == 4
+    assert written["schema_version"] == ContentErased.schema_version == 5
 
 
 def test_a_session_is_opened_by_its_id_and_the_number_of_its_events() -> None:
@@ -216,7 +216,7 @@ def test_a_line_is_read_as_what_it_says() -> None:
 def test_a_line_of_an_older_release_is_read_in_its_present_shape() -> None:
     read = jsonl_format.parse(line(type="content_erased", data={"positions": [1]}))
     assert isinstance(read, EventLine)
-    assert (read.schema_version, read.event) == (4, ContentErased(positions=[1]))
+    assert (read.schema_version, read.event) == (5, ContentErased(positions=[1]))
 
 
 @pytest.mark.parametrize(

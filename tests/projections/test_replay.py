@@ -136,7 +136,8 @@ def test_a_check_names_every_row_that_should_not_exist(talked: Given) -> None:
             talked,
             f"INSERT INTO sessions SELECT '{name}0', created_at, updated_at, user_id,"
             " metadata, branch_id, item_count, turn_count, branch_count, cleared_version,"
-            " cleared_at, deleted_at, erased_at FROM sessions WHERE session_id = 's'",
+            " cleared_at, deleted_at, erased_at, expires_after, is_filled, expired_version"
+            " FROM sessions WHERE session_id = 's'",
         )
     assert [str(difference) for difference in checked(talked)] == [
         "sessions a0: should not exist",

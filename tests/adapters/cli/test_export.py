@@ -338,7 +338,7 @@ def test_a_file_is_there_once_it_is_whole(command: Any, full: Path, tmp_path: Pa
     assert json.loads(done.stdout) == {
         "kind": "exported",
         "sessions": 3,
-        "events": 51,
+        "events": 53,
         "output": str(target),
     }
     whole = target.read_text()

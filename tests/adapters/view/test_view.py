@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -12,12 +13,13 @@ import pytest
 from agents_eventlog import (
     AdvancedSQLiteSession,
     ConversationLog,
+    EventLogSession,
     KeyFile,
     RootKey,
     generate_root_key,
 )
 from agents_eventlog.eventlog import ItemsAdded, RequestUsage, UsageRecorded, recording
-from tests.adapters.looking import change, tampered
+from tests.adapters.looking import change, tampered, user
 from tests.adapters.view.asking import KEY, client, reader, text
 from tests.adapters.view.conversation import EVERY_PAGE, ID
 
@@ -393,3 +395,22 @@ async def test_a_sealed_log_without_keys_says_which_variables_to_set(
             assert ("EVENTLOG_KEYS" in page) is is_told
             compared = await text(browser, "/session/compare", id="s", a="main", b="other")
             assert ("user: content sealed" in compared) is is_told
+
+
+async def test_the_page_of_a_session_says_when_it_expires_and_shows_its_past_until_it_is_erased(
+    tmp_path: Path,
+) -> None:
+    async with ConversationLog.open(tmp_path / "log.db") as log:
+        session = EventLogSession("s", log, expires_after=timedelta(days=1))
+        await session.add_items([user("Where is my hat?")])
+        expires_at = (await log.session("s"))["expires_at"]
+        clock = log.store.clock
+        for days in (0, 2):
+            log.store.clock = lambda: clock() + days * 86_400_000_000  # noqa: B023
+            page = (await reader(log).get("/session", params={"id": "s"})).text
+            assert f"expiry {str(expires_at)[:16]} UTC" in page
+            assert "Where is my hat?" in page
+        await log.expire()
+        page = (await reader(log).get("/session", params={"id": "s"})).text
+        assert "Where is my hat?" not in page
+        assert "expiry" not in page
