@@ -194,7 +194,7 @@ class SessionCleared(Event, frozen=True, tag="session_cleared"):
 
 class ExpirySet(Event, frozen=True, tag="expiry_set"):
     """
-    The session expires when it has not been used for this long. It is no use of the session itself.
+    The session expires when it has not been used for this long. This event does not count as use.
 
     ``expires_after_seconds``: None: never.
     """

@@ -283,7 +283,7 @@ def delete_session(tx: Transaction, session_id: str, reason: str | None = None) 
     session = conversations.session(tx, session_id)
     if session is None or session.deleted_at is not None:
         raise SessionNotFoundError(session_id)
-    if session.is_expired(tx.now):  # else restoring it would bring its items back
+    if session.is_expired(tx.now):  # else a restored one would have its items again
         expiry.expire(tx, session_id)
     append(tx, session_id, SessionDeleted(reason=reason))
 
