@@ -26,6 +26,8 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.events import RequestUsage, UsageRecorded
 from agents_eventlog.projections import replay
+from agents_eventlog.projections.erasure import eraser
+from agents_eventlog.projections.erasure.scopes import ErasurePlan, ExpiredSessions
 from tests.adapters.looking import answer, call, output, user
 from tests.cipher.conftest import ROOT
 
@@ -272,8 +274,6 @@ async def test_a_killed_expiry_is_finished_by_the_next(
     place: Place,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from agents_eventlog.projections.erasure import eraser
-
     for number in range(5):
         await session.add_items([user(f"{SECRET} {number}")])
     monkeypatch.setattr(eraser, "PAGE_EVENTS", 2)
@@ -299,8 +299,6 @@ async def test_a_killed_expiry_is_finished_by_the_next(
 async def test_a_session_that_is_used_between_looking_and_erasing_is_left_alone(
     log: ConversationLog, session: EventLogSession, place: Place
 ) -> None:
-    from agents_eventlog.projections.erasure.scopes import ExpiredSessions
-
     place.days = 31
     scope = ExpiredSessions(log.store.clock())
     plan = await log.query(lambda tx: scope.plan(tx, "s"))
@@ -311,6 +309,38 @@ async def test_a_session_that_is_used_between_looking_and_erasing_is_left_alone(
         return scope.may_erase(tx, "s", None)
 
     assert not await log.write(unit)
+
+
+async def test_what_was_used_since_the_expiry_was_planned_is_not_erased(
+    log: ConversationLog, session: EventLogSession, place: Place
+) -> None:
+    place.days = 31
+    await session.add_items([user("since the first expiry")])
+    place.days = 62
+
+    async def used(unit: Any) -> Any:
+        found = await asked(unit)
+        if isinstance(found, list) and found and isinstance(found[0], ErasurePlan):
+            log.query = asked  # type: ignore[method-assign]
+            await log.append("s", ItemsAdded(items=[user("used without a session object")]))
+        return found
+
+    asked = log.query
+    log.query = used  # type: ignore[method-assign]
+    await log.expire()
+    said = [user("since the first expiry"), user("used without a session object")]
+    assert await session.get_items() == said
+
+
+async def test_an_empty_session_does_not_expire_again(
+    log: ConversationLog, session: EventLogSession, place: Place
+) -> None:
+    place.days = 31
+    await log.expire()
+    version = await log.version("s")
+    place.days = 100
+    assert (await log.expire()).sessions == 0
+    assert (await log.version("s"), (await log.session("s"))["expires_at"]) == (version, None)
 
 
 async def test_a_sealed_session_continues_under_a_new_key(
