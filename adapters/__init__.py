@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.transcript import TranscriptRow
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
+    from agents_eventlog.adapters.openai_agents.migration.export_file import (
+        SDKExport,
+        export_sdk_file,
+    )
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
     from agents_eventlog.adapters.openai_agents.session import EventLogSession
 
@@ -78,6 +82,7 @@ __all__ = [
     "Redaction",
     "RepriceResult",
     "Retention",
+    "SDKExport",
     "SearchResults",
     "SessionRow",
     "SessionUsage",
@@ -96,6 +101,7 @@ __all__ = [
     "UsageHooks",
     "UsageOfTurn",
     "UsageStats",
+    "export_sdk_file",
     "import_file",
 ]
 
@@ -125,6 +131,7 @@ _MODULES = {
     "Redaction": "conversations.redaction",
     "RepriceResult": "conversations.repricing",
     "Retention": "conversations.sessions",
+    "SDKExport": "openai_agents.migration.export_file",
     "SearchResults": "conversations.item_search",
     "SessionRow": "conversations.sessions",
     "SessionUsage": "conversations.rows",
@@ -143,6 +150,7 @@ _MODULES = {
     "UsageGroup": "conversations.rows",
     "UsageHooks": "openai_agents.hooks",
     "UsageStats": "conversations.rows",
+    "export_sdk_file": "openai_agents.migration.export_file",
     "import_file": "openai_agents.migration.import_file",
 }
 

@@ -22,6 +22,7 @@ from agents_eventlog import (
     OnlyPrices,
     Price,
     UsageHooks,
+    export_sdk_file,
     import_file,
     recording,
     replay,
@@ -36,6 +37,7 @@ from agents_eventlog.adapters import (
     Redaction,
     RepriceResult,
     Retention,
+    SDKExport,
     SearchResults,
     SessionRow,
     SessionUsage,
@@ -126,6 +128,7 @@ async def what_a_log_returns(path: str, when: datetime) -> None:
             assert_type(line, str)
         async for imported in import_file(log, "old.db", on_conflict="rename"):
             assert_type(imported, ImportResult)
+        assert_type(await export_sdk_file(log, "sdk.db", ["s"]), SDKExport)
         assert_type(replay(log, [Words()]), list[ReplayResult])
 
 
