@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, export_sdk_file
+from agents_eventlog import AdvancedSQLiteSession, ConversationLog, KeyFile, export_sdk_file
 from agents_eventlog.adapters import SDKExport
+from agents_eventlog.eventlog import ItemsAdded, payloads
 from agents_eventlog.eventlog.errors import KeysMissingError, OpenError, SessionNotFoundError
 from tests.adapters.any_log import log, where
 from tests.adapters.moving import by_outcome, from_file
@@ -92,24 +93,39 @@ async def test_an_export_is_imported_as_the_same_conversation(tmp_path: Path) ->
             assert await answers(second) == await answers(first)
 
 
-async def test_erased_items_and_deleted_sessions_are_left_out_and_counted(
+async def test_a_deleted_session_is_left_out_and_its_erased_items_are_placeholders_in_a_fork(
     where: Path | str, tmp_path: Path
 ) -> None:
     with closing(AdvancedSQLiteSession("source", where)) as session:
         await session.add_items(turns("my PIN is 1234"))
     async with ConversationLog.open(where) as log:
         await log.fork("source", "fork")
+        await log.erase(session_id="source")
         with closing(AdvancedSQLiteSession("fork", where)) as session:
+            placeholders = await session.get_items()
             await session.add_items(turns("thanks"))
             await session.store_run_usage(ran(1, 9, 4))
-        await log.erase(session_id="source")
         done = await export_sdk_file(log, tmp_path / "sdk.db")
-    assert done == SDKExport(1, 2, 1, 1, erased_items=2, deleted_sessions=1)
-    assert done.left_out == "2 erased items, 1 deleted session"
+    assert done == SDKExport(1, 4, 1, 1, deleted_sessions=1)
+    assert done.left_out == "1 deleted session"
     with closing(sdk(tmp_path / "sdk.db", "fork")) as theirs:
-        assert await theirs.get_items() == turns("thanks")
+        assert await theirs.get_items() == [*placeholders, *turns("thanks")]
         assert (await theirs.get_turn_usage(2))["input_tokens"] == 9
     assert rows(tmp_path / "sdk.db", "SELECT session_id FROM agent_sessions") == [("fork",)]
+    assert b"1234" not in (tmp_path / "sdk.db").read_bytes()
+
+
+async def test_items_whose_key_was_destroyed_are_left_out_and_counted(tmp_path: Path) -> None:
+    keys = KeyFile(tmp_path / "keys.db")
+    async with ConversationLog.open(tmp_path / "log.db", keys=keys) as log:
+        await log.append("talk", ItemsAdded(items=turns("lost")), branch_id="main")
+        [lost] = await log.query(payloads.used_keys)
+        keys.destroy([lost.key_id])
+        done = await export_sdk_file(log, tmp_path / "sdk.db")
+    assert done == SDKExport(1, erased_items=2)
+    assert done.left_out == "2 erased items"
+    with closing(sdk(tmp_path / "sdk.db")) as theirs:
+        assert await theirs.get_items() == []
 
 
 async def test_only_the_named_sessions_are_written(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
 from agents_eventlog.projections.conversations import queries as conversation_queries
+from agents_eventlog.projections.conversations.builder import MAIN
 from agents_eventlog.projections.conversations.queries import BranchRow, Entry
 from agents_eventlog.projections.usage import queries as usage_queries
 from agents_eventlog.projections.usage.queries import Tokens
@@ -174,11 +175,11 @@ def _write(tx: Transaction, session_id: str, session: _Session) -> Counter[str]:
     last_id = tx.all(LAST_MESSAGE)[0][0]
     sequence = 0
     for row, items, usage in session.branches:
-        counts["branches" if items else "empty_branches"] += 1
-        for entry, kind, tool in items:
-            if entry.withheld is not None:
-                left_out.add(entry.ref)
-                continue
+        left_out.update(entry.ref for entry, *_ in items if entry.withheld is not None)
+        readable = [each for each in items if each[0].withheld is None]
+        counts["branches"] += bool(readable)
+        counts["empty_branches"] += not readable and row.branch_id != MAIN
+        for entry, kind, tool in readable:
             if entry.ref not in written:
                 last_id += 1
                 written[entry.ref] = last_id

@@ -459,19 +459,19 @@ def test_a_file_of_the_sdks_is_written_and_what_it_lacks_is_named(
     sdk = tmp_path / "sdk.db"
     run = command("export", db, "--format", "sdk", "--output", sdk)
     assert run.exit_code == 0
-    assert run.stdout == f"exported 1 session, 8 items to {sdk}; left out: 1 deleted branch\n"
+    assert run.stdout == f"exported 1 session, 7 items to {sdk}; left out: 1 deleted branch\n"
     run = command("export", db, "--format", "sdk", "--output", tmp_path / "again.db", "--json")
     assert json.loads(run.stdout) == {
         "kind": "exported",
         "sessions": 1,
-        "items": 8,
+        "items": 7,
         "branches": 2,
-        "turns_with_usage": 3,
+        "turns_with_usage": 0,
         "erased_items": 0,
         "empty_branches": 0,
         "deleted_branches": 1,
         "deleted_sessions": 0,
-        "events": 11,
+        "events": 10,
         "output": str(tmp_path / "again.db"),
     }
 
