@@ -27,8 +27,8 @@ from agents_eventlog.eventlog.reader import event_at
 from agents_eventlog.eventlog.recorded_event import RecordedEvent
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.conversations import builder as conversations
+from agents_eventlog.projections.conversations import forks, redactions
 from agents_eventlog.projections.conversations import queries as conversation_queries
-from agents_eventlog.projections.conversations import redactions
 from agents_eventlog.projections.conversations.placeholder import placeholder
 
 
@@ -38,7 +38,8 @@ class Redaction(TypedDict):
 
     position, index: the identity of the item. type: its type, as ``get_conversation_by_turns`` names it.
     placeholder: what every read returns in its place.
-    copies: [position, index] of its copies, which are redacted, too: redoing an undone turn makes them.
+    copies: [position, index] of its copies, which are redacted, too: redoing an undone turn makes them, in
+    the session or in its forks.
     """
 
     session_id: str
@@ -73,9 +74,12 @@ def redact(
         raise ItemRedactedError(
             position=ref.position, index=ref.index, redaction_position=before.position
         )
-    copies = [each for each in _copies(tx, added.session_id, ref) if _is_whole(tx, each)]
+    copies = _copies(tx, ref, is_everywhere=session_id is None)
+    for other in sorted({_session_of(tx, each) for each in copies} - {added.session_id}):
+        conversations.session(tx, other)
+    copies = [each for each in copies if _is_whole(tx, each)]
     if not dry_run:
-        _replace(tx, added.session_id, [ref, *copies], reason)
+        _replace(tx, [ref, *copies], reason)
     return Redaction(
         session_id=added.session_id,
         position=ref.position,
@@ -129,32 +133,60 @@ def _is_whole(tx: Transaction, ref: ItemRef) -> bool:
     return items is not None and ref.index < len(items) and not is_redacted
 
 
-def _replace(tx: Transaction, session_id: str, refs: list[ItemRef], reason: str | None) -> None:
+def _replace(tx: Transaction, refs: list[ItemRef], reason: str | None) -> None:
     """Append a redaction of each item; what the next one of the same event keeps includes it."""
     changed: dict[int, list[JSON]] = {}
-    events = []
+    events: dict[str, list[tuple[ItemRedacted, bytes]]] = {}
     for ref in refs:
         items = changed.get(ref.position) or _items(tx, ref.position) or []
         items = [*items]
         items[ref.index] = placeholder(items[ref.index])
         changed[ref.position] = items
         redacted = ItemRedacted(item=ref, items=items, reason=reason)
-        events.append((redacted, encode_checked(redacted)))
-    append_all(tx, session_id, events)
+        events.setdefault(_session_of(tx, ref), []).append((redacted, encode_checked(redacted)))
+    for session_id, added in events.items():
+        append_all(tx, session_id, added)
 
 
-def _copies(tx: Transaction, session_id: str, ref: ItemRef) -> list[ItemRef]:
-    """Return the copies of an item that redoing turns made, and the item that it is a copy of."""
-    copies: dict[ItemRef, set[ItemRef]] = {}
-    for one, other in _copied(tx, session_id):
-        copies.setdefault(one, set()).add(other)
-        copies.setdefault(other, set()).add(one)
+def _session_of(tx: Transaction, ref: ItemRef) -> str:
+    added = event_at(tx, ref.position)
+    if added is None:
+        raise ItemNotFoundError(position=ref.position, index=ref.index)
+    return added.session_id
+
+
+def _copies(tx: Transaction, ref: ItemRef, *, is_everywhere: bool) -> list[ItemRef]:
+    """
+    Return the copies of an item that redoing turns made, and the items that it is a copy of.
+
+    Copies are in the item's session and in its forks. What a fork's item is a copy of may be in the session
+    that was forked: it is returned if the search is everywhere.
+    """
+    links: dict[ItemRef, set[ItemRef]] = {}
+    family: set[str] = set()
     found, waiting = {ref}, [ref]
     while waiting:
-        new = copies.get(waiting.pop(), set()) - found
+        one = waiting.pop()
+        for session_id in _with_forks(tx, _session_of(tx, one)):
+            if session_id not in family:
+                family.add(session_id)
+                for first, second in _copied(tx, session_id):
+                    links.setdefault(first, set()).add(second)
+                    links.setdefault(second, set()).add(first)
+        new = links.get(one, set()) - found
+        if not is_everywhere:
+            new = {each for each in new if _session_of(tx, each) in family}
         found |= new
         waiting += new
     return sorted(found - {ref})
+
+
+def _with_forks(tx: Transaction, session_id: str) -> list[str]:
+    """Return a session, its forks, and theirs."""
+    sessions = [session_id]
+    for each in sessions:
+        sessions += [fork for fork in forks.of_session(tx, each) if fork not in sessions]
+    return sessions
 
 
 def _copied(tx: Transaction, session_id: str) -> Iterator[tuple[ItemRef, ItemRef]]:

@@ -246,6 +246,26 @@ async def test_the_copies_that_a_redo_made_are_redacted_with_their_item(
         await session.redact(*first)
 
 
+async def test_the_copies_that_a_redo_made_in_forks_are_redacted_with_their_item(
+    log: ConversationLog, session: EventLogSession
+) -> None:
+    await session.add_items([user(SECRET), answer("noted")])
+    original = await place(session, -2)
+    forked = [session]
+    for name in ("fork", "fork of the fork"):
+        await forked[-1].fork(name)
+        forked.append(EventLogSession(name, log))
+        await forked[-1].undo_turn()
+        await forked[-1].redo()
+    copy, copy_of_copy = [await place(each, -2) for each in forked[1:]]
+    own = await forked[-1].redact(*copy_of_copy)
+    assert own["copies"] == []  # the other is of another session
+    assert (await log.redact(*copy, dry_run=True))["copies"] == [list(original)]
+    assert (await session.redact(*original))["copies"] == [list(copy)]
+    for each in forked:
+        assert (await each.get_items())[-2:] == [GONE, answer("noted")]
+
+
 async def test_what_is_undone_after_a_redaction_is_redone_redacted(
     log: ConversationLog, session: EventLogSession
 ) -> None:
