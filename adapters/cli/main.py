@@ -872,7 +872,7 @@ def export(
     [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without.
 
     --json describes the written file: kind ("exported"), sessions, events, output; for the SDK also items,
-    branches, turns_with_usage, and the numbers of what was left out.
+    branches, turns_with_usage, and the numbers of objects that were left out.
 
     Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
     """

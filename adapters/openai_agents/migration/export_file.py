@@ -47,11 +47,11 @@ LAST_MESSAGE = "SELECT COALESCE(MAX(id), 0) FROM agent_messages"
 
 
 class SDKExport(NamedTuple):
-    """What an export for the SDK holds, and the numbers of what the SDK's tables cannot hold."""
+    """The numbers of objects that an export for the SDK holds, and of those that were left out."""
 
     sessions: int = 0
     items: int = 0
-    """Items, each counted once, whatever the number of branches that share it."""
+    """Items; one that several branches share is counted once."""
     branches: int = 0
     turns_with_usage: int = 0
     erased_items: int = 0
@@ -63,7 +63,7 @@ class SDKExport(NamedTuple):
 
     @property
     def left_out(self) -> str | None:
-        """A description of what was left out; None if nothing was."""
+        """A description of the objects that were left out; None if all were written."""
         found = (
             (self.erased_items, "erased item", "erased items"),
             (self.empty_branches, "empty branch", "empty branches"),
@@ -137,7 +137,7 @@ async def export_sdk_file(
 
 
 def _create_tables(path: str) -> None:
-    """Let the installed SDK create its tables, whatever their columns are in its version."""
+    """Let the installed SDK create its tables, with the columns of its version."""
     AdvancedSQLiteSession(session_id="", db_path=path, create_tables=True).close()
 
 
