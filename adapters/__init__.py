@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
     from agents_eventlog.adapters.openai_agents.session import EventLogSession
+    from agents_eventlog.adapters.openai_agents.sync import SyncSession
 
 __all__ = [
     "AdvancedSQLiteSession",
@@ -88,6 +89,7 @@ __all__ = [
     "SessionUsage",
     "Sibling",
     "StoredMetadata",
+    "SyncSession",
     "TablePair",
     "TimelineItem",
     "TimelineRow",
@@ -137,6 +139,7 @@ _MODULES = {
     "SessionUsage": "conversations.rows",
     "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
+    "SyncSession": "openai_agents.sync",
     "TablePair": "conversations.sdk_tables",
     "TimelineItem": "conversations.audit_trail",
     "TimelineRow": "conversations.audit_trail",

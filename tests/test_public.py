@@ -43,9 +43,10 @@ PUBLIC = {
         AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
         Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit
         ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
-        Redaction RepriceResult Retention SDKExport SearchResults SessionRow SessionUsage Sibling StoredMetadata
-        TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
-        TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats export_sdk_file import_file
+        Redaction RepriceResult Retention SDKExport SearchResults SessionRow SessionUsage
+        Sibling StoredMetadata SyncSession TablePair TimelineItem TimelineRow ToolCounts ToolFilters
+        TranscriptRow TurnRow TurnSide TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats
+        export_sdk_file import_file
     """,
     "agents_eventlog.adapters.langgraph": "EventLogSaver",
     "agents_eventlog.adapters.pydantic_ai": "Conversation Run",

@@ -102,6 +102,11 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.get_metadata(), StoredMetadata)
     assert_type((await session.list_sessions())[0]["title"], str | None)
     (await session.get_metadata())["userid"]  # type: ignore[typeddict-item]
+    assert_type(session.sync.get_items(limit=5), list[TResponseInputItem])
+    assert_type(session.sync.add_items([]), None)
+    assert_type(session.sync.fork("new", user_id="bob"), Fork)
+    assert_type(session.sync.find_items("pizza", role="user"), SearchResults)
+    session.sync.get_items(count=5)  # type: ignore[call-arg]
     async with session as entered:
         assert_type(entered, AdvancedSQLiteSession)
     async with session.exclusive(wait_seconds=1.5) as nothing:
