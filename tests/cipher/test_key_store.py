@@ -313,14 +313,14 @@ def test_a_key_file_that_is_taken_away_meanwhile_is_missed_and_not_created_anew(
 ) -> None:
     _, [key] = made.take(LOG, 1, batch=0)
     made.generation()
-    os.rename(made.path, f"{made.path}.away")
+    away = Path(made.path).rename(f"{made.path}.away")
     with pytest.raises(KeyNotFoundError):
         made.find([key.key_id])
     made.close()
     with pytest.raises(OpenError, match="does not exist"):
         made.generation()
     assert not Path(made.path).exists()
-    os.rename(f"{made.path}.away", made.path)
+    away.rename(made.path)
     made.generation()
     assert made.find([key.key_id]) == {key.key_id: key}
 

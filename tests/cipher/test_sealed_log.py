@@ -362,7 +362,10 @@ async def test_usage_is_grouped_by_the_users_themselves(path: str, keys: KeyFile
 
     for name in ("bob", "alice"):
         session = await talk(path, keys, f"of-{name}", user_id=name)
-        requests = [RequestUsage(total_tokens=3, model="a"), RequestUsage(total_tokens=4, model="b")]
+        requests = [
+            RequestUsage(total_tokens=3, model="a"),
+            RequestUsage(total_tokens=4, model="b"),
+        ]
         await session.log.append(
             f"of-{name}", UsageRecorded(run_id="r", turn=1, requests=requests), branch_id="main"
         )
@@ -374,8 +377,10 @@ async def test_usage_is_grouped_by_the_users_themselves(path: str, keys: KeyFile
         ]
         found = (await log.usage(["user", "model"]))["groups"]
         assert {(each["user_id"], each["model"]): each["total_tokens"] for each in found} == {
-            **{("alice", "a"): 3, ("alice", "b"): 4},
-            **{("bob", "a"): 3, ("bob", "b"): 4},
+            ("alice", "a"): 3,
+            ("alice", "b"): 4,
+            ("bob", "a"): 3,
+            ("bob", "b"): 4,
         }
         assert (await log.usage(user_id="bob"))["total_tokens"] == 7
         assert (await log.usage(user_id="carol"))["total_tokens"] == 0

@@ -56,6 +56,7 @@ from agents_eventlog.projections import (
     Projection,
     Projections,
     Usage,
+    Views,
     default,
     replay,
 )

@@ -109,9 +109,7 @@ BLANKED: dict[str, Event] = {
     "content_erased": ContentErased(positions=[], is_whole=True),
     "items_withheld": ItemsWithheld(position=1, items=[ANSWER]),
     "item_redacted": ItemRedacted(item=ItemRef(1, 0), items=[ANSWER, ANSWER]),
-    "session_forked": SessionForked(
-        from_session_id="s", from_branch_id="b", origins=[], kinds=[]
-    ),
+    "session_forked": SessionForked(from_session_id="s", from_branch_id="b", origins=[], kinds=[]),
 }
 
 

@@ -130,7 +130,9 @@ async def test_events_that_fit_nothing_change_nothing(session: AdvancedSQLiteSes
         b'{"branch_id":"nowhere"}',
     ):
         kind = {
-            **{b"i": "item_popped", b"t": "turn_undone", b"f": "items_replaced"},
+            b"i": "item_popped",
+            b"t": "turn_undone",
+            b"f": "items_replaced",
             b"o": "session_forked",
         }
         name = kind.get(data[2:3], "branch_deleted")
