@@ -357,6 +357,17 @@ async def test_metadata_that_is_set_again_unchanged_is_not_recorded_again(
     session.close()
 
 
+async def test_metadata_that_a_program_blanked_is_none_until_it_is_set_again(
+    file: Path, keys: KeyFile
+) -> None:
+    session = await talk(file, keys, metadata={"plan": "gold"})
+    change(file, "UPDATE events SET sealed = NULL WHERE type = 'metadata_set'")
+    assert await session.get_metadata() == {"user_id": None, "metadata": None}
+    await session.set_metadata({"plan": "silver"})
+    assert await session.get_metadata() == {"user_id": None, "metadata": {"plan": "silver"}}
+    session.close()
+
+
 async def test_usage_is_grouped_by_the_users_themselves(path: str, keys: KeyFile) -> None:
     from agents_eventlog.eventlog import RequestUsage, UsageRecorded
 

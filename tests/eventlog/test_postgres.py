@@ -550,11 +550,17 @@ async def test_newer_views_take_the_place_of_older_ones_which_are_not_kept(
 ) -> None:
     async with ConversationLog.open(url) as log:
         await log.append("s", added("a"), branch_id="main")
+    views = Views.views
     monkeypatch.setattr(Views, "version", Views.version + 1)
+    monkeypatch.setattr(
+        Views,
+        "views",
+        lambda *each: {"v_messages": views(*each)["v_messages"], "v_newer": "SELECT 1"},
+    )
     async with ConversationLog.open(url) as log:
         await log.append("s", added("b"), branch_id="main")
         names = await log.query(lambda tx: tx.engine.table_names(tx))
-        assert not [name for name in names if "__v" in name]
+        assert {name for name in names if "v_" in name} == {"v_messages", "v_newer"}
         assert await log.query(lambda tx: tx.all("SELECT COUNT(*) FROM v_messages")) == [(2,)]
 
 

@@ -272,11 +272,11 @@ def forked(*refs: tuple[int, int]) -> SessionForked:
 
 @pytest.mark.parametrize(
     "entry",
-    [on("main", forked((1, 1), (1, 0)), "t"), on("main", forked((1, 0)), "other")],
+    [on("main", forked((1, 1), (1, 0)), "t"), on("main", forked((3, 0)), "other")],
     ids=["items that do not ascend", "after items of its own"],
 )
 def test_a_fork_that_fits_nowhere_adds_no_item(given: Given, entry: Entry) -> None:
-    given(added(), on("main", added(USER), "other"))
+    given(added(), on("main", added(USER), "other"), added())
     before = given.refs(session_id=entry.session_id)
     given.when(entry)
     assert given.refs(session_id=entry.session_id) == before

@@ -126,7 +126,10 @@ async def test_events_that_fit_nothing_change_nothing(session: AdvancedSQLiteSes
         b'{"turn":1,"removed":[[9,0]]}',
         b'{"turn":1,"removed":[]}',
         b'{"first_item":[9,0],"items":[]}',
-        b'{"origins":[],"kinds":[],"from_session_id":"t","from_branch_id":"main"}',
+        (
+            b'{"origins":[{"session_id":"t","items":[[9,0,0]]}],"kinds":[{"role":"user"}],'
+            b'"from_session_id":"t","from_branch_id":"main"}'
+        ),
         b'{"branch_id":"nowhere"}',
     ):
         kind = {
