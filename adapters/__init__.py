@@ -49,8 +49,13 @@ if TYPE_CHECKING:
     from agents_eventlog.adapters.conversations.transcript import TranscriptRow
     from agents_eventlog.adapters.openai_agents.advanced_sqlite import AdvancedSQLiteSession
     from agents_eventlog.adapters.openai_agents.hooks import UsageHooks
+    from agents_eventlog.adapters.openai_agents.migration.export_file import (
+        SDKExport,
+        export_sdk_file,
+    )
     from agents_eventlog.adapters.openai_agents.migration.import_file import import_file
     from agents_eventlog.adapters.openai_agents.session import EventLogSession
+    from agents_eventlog.adapters.openai_agents.sync import SyncSession
 
 __all__ = [
     "AdvancedSQLiteSession",
@@ -78,11 +83,13 @@ __all__ = [
     "Redaction",
     "RepriceResult",
     "Retention",
+    "SDKExport",
     "SearchResults",
     "SessionRow",
     "SessionUsage",
     "Sibling",
     "StoredMetadata",
+    "SyncSession",
     "TablePair",
     "TimelineItem",
     "TimelineRow",
@@ -96,6 +103,7 @@ __all__ = [
     "UsageHooks",
     "UsageOfTurn",
     "UsageStats",
+    "export_sdk_file",
     "import_file",
 ]
 
@@ -125,11 +133,13 @@ _MODULES = {
     "Redaction": "conversations.redaction",
     "RepriceResult": "conversations.repricing",
     "Retention": "conversations.sessions",
+    "SDKExport": "openai_agents.migration.export_file",
     "SearchResults": "conversations.item_search",
     "SessionRow": "conversations.sessions",
     "SessionUsage": "conversations.rows",
     "Sibling": "conversations.branches",
     "StoredMetadata": "conversations.sessions",
+    "SyncSession": "openai_agents.sync",
     "TablePair": "conversations.sdk_tables",
     "TimelineItem": "conversations.audit_trail",
     "TimelineRow": "conversations.audit_trail",
@@ -143,6 +153,7 @@ _MODULES = {
     "UsageGroup": "conversations.rows",
     "UsageHooks": "openai_agents.hooks",
     "UsageStats": "conversations.rows",
+    "export_sdk_file": "openai_agents.migration.export_file",
     "import_file": "openai_agents.migration.import_file",
 }
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "agents_eventlog": """
         AdvancedSQLiteSession Budget ConversationLog EventLog EventLogError EventLogSession KeyDatabase
-        KeyFile OnlyPrices Price RootKey TablePair UsageHooks generate_root_key import_file recording replay
+        KeyFile OnlyPrices Price RootKey TablePair UsageHooks export_sdk_file generate_root_key import_file
+        recording replay
     """,
     "agents_eventlog.eventlog": """
         AppendResult Backup BranchCreated BranchDeleted BranchSwitched ContentErased Destroyed Event
@@ -42,9 +43,10 @@ PUBLIC = {
         AdvancedSQLiteSession BranchComparison BranchNode BranchRequest BranchRow Budget BudgetUsage
         Census CensusOfType ComparedTurn ConversationLog Deletion EventLogSession Fork ItemFilters ItemHit
         ItemPlaces ItemRow OnlyPrices OutlineTurn Price Prices
-        Redaction RepriceResult Retention SearchResults SessionRow SessionUsage Sibling StoredMetadata
-        TablePair TimelineItem TimelineRow ToolCounts ToolFilters TranscriptRow TurnRow TurnSide
-        TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats import_file
+        Redaction RepriceResult Retention SDKExport SearchResults SessionRow SessionUsage
+        Sibling StoredMetadata SyncSession TablePair TimelineItem TimelineRow ToolCounts ToolFilters
+        TranscriptRow TurnRow TurnSide TurnUsage UsageGroup UsageHooks UsageOfTurn UsageStats
+        export_sdk_file import_file
     """,
     "agents_eventlog.adapters.langgraph": "EventLogSaver",
     "agents_eventlog.adapters.pydantic_ai": "Conversation Run",

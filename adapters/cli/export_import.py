@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Literal, TypeAlias, get_args
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
@@ -23,6 +23,7 @@ from agents_eventlog.adapters.cli.terminal import ExitCode
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.conversations.summary import counted
+from agents_eventlog.adapters.openai_agents.migration.export_file import SDKExport, export_sdk_file
 from agents_eventlog.adapters.openai_agents.migration.import_file import check_source, import_file
 from agents_eventlog.eventlog.errors import NoLogError, OpenError, WrongTablesError
 from agents_eventlog.eventlog.jsonl.export import ExportProgress, export_lines
@@ -34,6 +35,7 @@ from agents_eventlog.eventlog.storage.sqlite.engine import SQLITE
 from agents_eventlog.eventlog.storage.transaction import Transaction
 from agents_eventlog.projections.sessions import queries as session_queries
 
+Form: TypeAlias = Literal["jsonl", "markdown", "html", "sdk"]
 OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
 
 
@@ -45,16 +47,13 @@ def export(
     sessions: Sequence[str] | None,
     user_id: str | None = None,
     *,
-    form: Literal["jsonl", "markdown", "html"],
+    form: Form,
     sealed: bool = False,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Write histories to stdout, or atomically to a file. Raises an EventLogError."""
-    if sealed and form != "jsonl":
-        terminal.fail(ExitCode.USAGE, f"--sealed and --format {form} cannot be combined")
-    if sessions and user_id is not None:
-        terminal.fail(ExitCode.USAGE, "--session and --user cannot be combined")
+    _check_options(sessions, user_id, form=form, sealed=sealed, output=output)
     if output is not None:
         check_output(path, output)
     shown = not (as_json or (output is None and sys.stdout.isatty()))
@@ -71,6 +70,12 @@ def export(
             terminal.check_session(log, session_id)
         if user_id is not None:
             sessions = _sessions_of(log, user_id)
+        if form == "sdk" and output is not None:
+            exported = asyncio.run(
+                export_sdk_file(log, output, sessions or None, on_progress=on_progress)
+            )
+            _print_sdk_export(exported, written.events, output, as_json=as_json)
+            return
         write = partial(_texts(form), sealed=True) if sealed else _texts(form)
         texts = write(log, sessions or None, on_progress=on_progress)
         asyncio.run(_write(texts, output))
@@ -78,7 +83,24 @@ def export(
         _print_exported(written, output, as_json=as_json)
 
 
-def _texts(form: Literal["jsonl", "markdown", "html"]) -> Callable[..., AsyncIterator[str]]:
+def _check_options(
+    sessions: Sequence[str] | None,
+    user_id: str | None,
+    *,
+    form: Form,
+    sealed: bool,
+    output: Path | None,
+) -> None:
+    """Exit with USAGE for options that exclude each other, and a database for stdout."""
+    if sealed and form != "jsonl":
+        terminal.fail(ExitCode.USAGE, f"--sealed and --format {form} cannot be combined")
+    if sessions and user_id is not None:
+        terminal.fail(ExitCode.USAGE, "--session and --user cannot be combined")
+    if form == "sdk" and output is None:
+        terminal.fail(ExitCode.USAGE, "--format sdk needs --output")
+
+
+def _texts(form: Form) -> Callable[..., AsyncIterator[str]]:
     if form == "html":
         from agents_eventlog.adapters.view.export import export_html
 
@@ -167,6 +189,17 @@ def _print_exported(written: ExportProgress, output: Path, *, as_json: bool) -> 
     else:
         line = f"exported {counted(sessions, 'session')}, {counted(events, 'event')} to {output}"
         terminal.console().print(Text(printable(line)), soft_wrap=True)
+
+
+def _print_sdk_export(exported: SDKExport, events: int, output: Path, *, as_json: bool) -> None:
+    if as_json:
+        document = {**exported._asdict(), "events": events, "output": str(output)}
+        terminal.print_json({"kind": "exported", **document})
+        return
+    what = f"{counted(exported.sessions, 'session')}, {counted(exported.items, 'item')}"
+    left_out = "" if exported.left_out is None else f"; left out: {exported.left_out}"
+    line = f"exported {what} to {output}{left_out}"
+    terminal.console().print(Text(printable(line)), soft_wrap=True)
 
 
 # -- import -----------------------------------------------------------------------------------

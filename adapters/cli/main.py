@@ -814,6 +814,7 @@ class Format(StrEnum):
     jsonl = "jsonl"
     markdown = "markdown"
     html = "html"
+    sdk = "sdk"
 
 
 class Conflict(StrEnum):
@@ -840,7 +841,10 @@ def export(
     user: User = None,
     form: Annotated[
         Format,
-        typer.Option("--format", help="Events as JSON lines, or readable Markdown or HTML."),
+        typer.Option(
+            "--format",
+            help="Events as JSON lines, readable Markdown or HTML, or a file of the SDK's.",
+        ),
     ] = Format.jsonl,
     sealed: Annotated[
         bool, typer.Option("--sealed", help="Export the contents of a sealed log without opening.")
@@ -861,9 +865,14 @@ def export(
     [bold]--format markdown[/bold] exports the current conversations, with branches, turns and tools;
     [bold]--format html[/bold] exports them as one page without scripts, with pictures.
 
+    [bold]--format sdk[/bold] writes their items, branches, turns and usage to a new file, which the SDK's
+    AdvancedSQLiteSession opens, and prints what has no place there: erased items, deleted branches and
+    sessions.
+
     [bold]--sealed[/bold] needs no keys. An empty log, or a copy of this one, can import it, also without.
 
-    --json describes the written file: kind ("exported"), sessions, events, output.
+    --json describes the written file: kind ("exported"), sessions, events, output; for the SDK also items,
+    branches, turns_with_usage, and the numbers of objects that were left out.
 
     Example: [bold]eventlog export conversations.db --output history.jsonl[/bold]
     """

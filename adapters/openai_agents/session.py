@@ -13,7 +13,7 @@ from datetime import date, datetime
 from functools import cache, partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from agents import RunConfig
 from agents.items import TResponseInputItem
@@ -87,6 +87,9 @@ from agents_eventlog.projections.conversations.queries import UserItem
 from agents_eventlog.projections.sessions import filters
 from agents_eventlog.projections.sessions.filters import OrderBy, SessionFilters
 from agents_eventlog.projections.usage import queries as usage_queries
+
+if TYPE_CHECKING:
+    from agents_eventlog.adapters.openai_agents.sync import SyncSession
 
 Wrapper = RunContextWrapper[Any]
 
@@ -213,6 +216,13 @@ class EventLogSession:
     @property
     def _current_branch_id(self) -> str:
         return self.current_branch
+
+    @property
+    def sync(self) -> SyncSession:
+        """This session with blocking methods, for programs without an event loop."""
+        from agents_eventlog.adapters.openai_agents.sync import SyncSession
+
+        return SyncSession(self)
 
     # -- runs at the same time ------------------------------------------------------------------
 

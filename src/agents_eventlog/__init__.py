@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Price,
         TablePair,
         UsageHooks,
+        export_sdk_file,
         import_file,
     )
     from agents_eventlog.eventlog import (
@@ -48,6 +49,7 @@ __all__ = [
     "RootKey",
     "TablePair",
     "UsageHooks",
+    "export_sdk_file",
     "generate_root_key",
     "import_file",
     "recording",

@@ -173,6 +173,7 @@ ELSEWHERE = {
     "session.exclusive": "writes a lease, no event: in test_leases",
     "log.open": "in test_opening_faults",
     "log.open_sync": "in test_opening_faults",
+    "adapters.export_sdk_file": "only reads the log: in test_export_sdk",
     "eventlog.check_proof": "reads no file: in tests/proofs",
     "eventlog.check_consistency": "reads no file: in tests/proofs",
     "eventlog.generate_signing_key": "reads no file: in tests/proofs",

@@ -29,6 +29,9 @@ WRITER = """
 import asyncio, json, sys
 from agents_eventlog.adapters.conversations.log import ConversationLog
 from agents_eventlog.adapters.openai_agents.session import EventLogSession
+from agents_eventlog.eventlog import configure
+
+configure(busy_timeout_seconds=60)  # a server that recovers on a busy machine takes its time
 
 async def main(url, name, rounds, sessions):
     async with ConversationLog.open(url) as log:

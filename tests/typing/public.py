@@ -22,6 +22,7 @@ from agents_eventlog import (
     OnlyPrices,
     Price,
     UsageHooks,
+    export_sdk_file,
     import_file,
     recording,
     replay,
@@ -36,6 +37,7 @@ from agents_eventlog.adapters import (
     Redaction,
     RepriceResult,
     Retention,
+    SDKExport,
     SearchResults,
     SessionRow,
     SessionUsage,
@@ -100,6 +102,11 @@ async def what_a_session_returns(session: AdvancedSQLiteSession) -> None:
     assert_type(await session.get_metadata(), StoredMetadata)
     assert_type((await session.list_sessions())[0]["title"], str | None)
     (await session.get_metadata())["userid"]  # type: ignore[typeddict-item]
+    assert_type(session.sync.get_items(limit=5), list[TResponseInputItem])
+    assert_type(session.sync.add_items([]), None)
+    assert_type(session.sync.fork("new", user_id="bob"), Fork)
+    assert_type(session.sync.find_items("pizza", role="user"), SearchResults)
+    session.sync.get_items(count=5)  # type: ignore[call-arg]
     async with session as entered:
         assert_type(entered, AdvancedSQLiteSession)
     async with session.exclusive(wait_seconds=1.5) as nothing:
@@ -126,6 +133,7 @@ async def what_a_log_returns(path: str, when: datetime) -> None:
             assert_type(line, str)
         async for imported in import_file(log, "old.db", on_conflict="rename"):
             assert_type(imported, ImportResult)
+        assert_type(await export_sdk_file(log, "sdk.db", ["s"]), SDKExport)
         assert_type(replay(log, [Words()]), list[ReplayResult])
 
 

@@ -16,8 +16,21 @@ from agents_eventlog.eventlog.storage.sqlite.connections import BESIDE, translat
 
 @contextmanager
 def copying(path: str, target: str) -> Iterator[str]:
+    """Yield the path of a complete copy, and put it in place as ``new_file`` does."""
+    with new_file(target) as part:
+        try:
+            Path(part).touch(exist_ok=False)
+            Path(part).chmod(Path(path).stat().st_mode & 0o777)
+            _copy(path, part)
+        except sqlite3.Error as error:
+            raise translated(error, part) from error
+        yield part
+
+
+@contextmanager
+def new_file(target: str) -> Iterator[str]:
     """
-    Yield the path of a complete copy; put it in place at the end of the block, or remove it on an error.
+    Yield the path for a database, and put it in place at the end of the block, or remove it on an error.
 
     Raises OpenError if the target or a file that belongs to it exists: SQLite would apply an old
     write-ahead log to the new database.
@@ -30,12 +43,6 @@ def copying(path: str, target: str) -> Iterator[str]:
         raise OpenError(f"the folder {folder} does not exist", path=target)
     part = f"{target}.{secrets.token_hex(4)}.part"
     try:
-        try:
-            Path(part).touch(exist_ok=False)
-            Path(part).chmod(Path(path).stat().st_mode & 0o777)
-            _copy(path, part)
-        except sqlite3.Error as error:
-            raise translated(error, part) from error
         yield part
         os.replace(part, target)  # noqa: PTH105 - a file that no connection has open
         _sync_folder(folder)

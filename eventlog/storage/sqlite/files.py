@@ -22,6 +22,16 @@ def reading(path: str) -> Iterator[Transaction]:
 
 
 @contextmanager
+def writing(path: str) -> Iterator[Transaction]:
+    """Write to an existing file in one transaction. SQLite's errors become this library's."""
+    connect = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with translating(path), closing(connect) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield Transaction(connection, system_clock(), engine=SQLITE)
+        connection.execute("COMMIT")
+
+
+@contextmanager
 def translating(path: str) -> Iterator[None]:
     """Raise this library's errors for SQLite's."""
     try:

@@ -451,3 +451,37 @@ def test_a_user_without_sessions_exports_nothing(command: Any, full: Path) -> No
     assert "user 'nobody' has no sessions" in done.stderr
     done = command("export", full, "--user", "nobody", "--session", "s")
     assert (done.exit_code, done.stdout) == (ExitCode.USAGE, "")
+
+
+def test_a_file_of_the_sdks_is_written_and_what_it_lacks_is_named(
+    command: Any, db: Path, tmp_path: Path
+) -> None:
+    sdk = tmp_path / "sdk.db"
+    run = command("export", db, "--format", "sdk", "--output", sdk)
+    assert run.exit_code == 0
+    assert run.stdout == f"exported 1 session, 7 items to {sdk}; left out: 1 deleted branch\n"
+    run = command("export", db, "--format", "sdk", "--output", tmp_path / "again.db", "--json")
+    assert json.loads(run.stdout) == {
+        "kind": "exported",
+        "sessions": 1,
+        "items": 7,
+        "branches": 2,
+        "turns_with_usage": 0,
+        "erased_items": 0,
+        "empty_branches": 0,
+        "deleted_branches": 1,
+        "deleted_sessions": 0,
+        "events": 10,
+        "output": str(tmp_path / "again.db"),
+    }
+
+
+def test_a_file_of_the_sdks_needs_a_new_output(command: Any, full: Path, tmp_path: Path) -> None:
+    run = command("export", full, "--format", "sdk")
+    assert run.exit_code == 2
+    assert "--format sdk needs --output" in run.stderr
+    (tmp_path / "there").write_text("a file")
+    run = command("export", full, "--format", "sdk", "--output", tmp_path / "there")
+    assert run.exit_code == 3
+    assert "exists: expected a new file" in run.stderr
+    assert (tmp_path / "there").read_text() == "a file"
