@@ -196,11 +196,11 @@ class Searcher:
         if query.until is not None and time >= query.until:
             return None
         session = conversations.session(tx, session_id)
-        if session is None:
+        if session is None or (session.deleted_at is not None and not query.include_removed):
             return None
         if query.user_id is not None and not labels.is_of(tx, session.user_id, query.user_id):
             return None
-        return session if session.deleted_at is None or query.include_removed else None
+        return session
 
     def _match(self, item: JSON) -> tuple[ItemKind, Snippet] | None:
         """Return an item's kind and the snippet that matches; None if the item does not match."""
