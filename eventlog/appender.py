@@ -153,7 +153,7 @@ class Appender:
         if position > MOST_EVENTS or version > MOST_EVENTS:
             raise _uncountable(position, version)
         seals = tx.cipher is not None or tx.engine.is_sealed(tx)
-        version_of = _version_of(tx, session_id, rows) if seals else _no_version
+        version_of = _version_of(tx, session_id, rows)
         for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
             name, schema_version, branch, given, given_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
@@ -188,13 +188,8 @@ class Appender:
         return recorded
 
 
-def _no_version(_position: int) -> int:
-    """Return 0: in a log that is not sealed, no payload refers to a version."""
-    return 0
-
-
 def _version_of(tx: Transaction, session_id: str, rows: Sequence[Row]) -> VersionOf:
-    """Return a function for the version of the event at a position."""
+    """Return a function for the version of the event at a position; 0 if there is no event."""
 
     def version_of(position: int) -> int | tuple[int, str]:
         found = next((row for row in rows if row[0] == position), None)

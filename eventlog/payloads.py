@@ -427,9 +427,7 @@ def newest_key(tx: Transaction, session_id: str | None = None) -> UsedKey | None
 
 
 def used_keys(tx: Transaction) -> list[UsedKeys]:
-    """Return the keys that sealed the contents of a log, by session. Its time grows with the log."""
-    if not tx.engine.is_sealed(tx):
-        return []
+    """Return the keys that sealed the contents of a sealed log, by session. Its time grows with the log."""
     rows = tx.all(USED_KEYS.format(payload=_payload(tx)), (NO_JSON,))
     return [
         UsedKeys(session_id, envelope.key_id(head), contents, position)

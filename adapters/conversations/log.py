@@ -35,6 +35,7 @@ from agents_eventlog.adapters.conversations.commands import SessionContext
 from agents_eventlog.adapters.conversations.forking import Fork
 from agents_eventlog.adapters.conversations.item_places import ItemPlaces
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
+from agents_eventlog.adapters.conversations.notebook import html_table
 from agents_eventlog.adapters.conversations.outline import OutlineTurn
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.redaction import Redaction
@@ -81,6 +82,12 @@ class ConversationLog(EventLog):
     ``AdvancedSQLiteSession``. Costs are in USD. All methods that query raise InvalidQueryError (a
     ValueError) for an invalid filter.
     """
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what this object knows, since a read would block its event loop."""
+        state = "closed" if self.is_closed else "read-only" if self.read_only else "open"
+        rows = {"log": self.path, "state": state}
+        return html_table(type(self).__name__, rows, "await log.sessions()")
 
     @classmethod
     def open(

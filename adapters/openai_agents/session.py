@@ -48,6 +48,7 @@ from agents_eventlog.adapters.conversations.concurrent_runs import (
 from agents_eventlog.adapters.conversations.exclusive import exclusive
 from agents_eventlog.adapters.conversations.forking import Fork
 from agents_eventlog.adapters.conversations.item_search import ItemFilters, SearchResults
+from agents_eventlog.adapters.conversations.notebook import html_table
 from agents_eventlog.adapters.conversations.pricing import Prices
 from agents_eventlog.adapters.conversations.redaction import Redaction
 from agents_eventlog.adapters.conversations.rows import (
@@ -415,6 +416,16 @@ class EventLogSession:
             f"<{type(self).__name__} session_id={self._context.session_id!r} "
             f"branch_id={self.current_branch!r} path={self.log.path!r}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what this object knows, since a read would block its event loop."""
+        rows = {
+            "session": self._context.session_id,
+            "branch": self.current_branch,
+            "user": self._context.user_id,
+            "log": self.log.path,
+        }
+        return html_table(type(self).__name__, rows, "await session.get_conversation_turns()")
 
     # -- one run at a time ----------------------------------------------------------------------
 

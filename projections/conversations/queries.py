@@ -331,10 +331,10 @@ def _items_one_by_one(
     ends = [*(row[1] for row in rows[1:]), span.last + 1]
     for (index, number, *_), items, end in zip(rows, decoded, ends, strict=True):
         count = end - number
-        if not isinstance(items, str):
-            yield from items[index : index + count]
-        elif instead is not None:
+        if instead is not None and isinstance(items, str):
             yield from [instead(items)] * count
+        else:
+            yield from items[index : index + count]
 
 
 def _first(tx: Transaction) -> str:

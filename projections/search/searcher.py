@@ -202,10 +202,12 @@ class Searcher:
         session = conversations.session(tx, session_id)
         if session is None:
             return None
+        is_active = session.deleted_at is None and not session.is_expired(tx.now)
+        if not (is_active or query.include_removed):
+            return None
         if query.user_id is not None and not labels.is_of(tx, session.user_id, query.user_id):
             return None
-        is_active = session.deleted_at is None and not session.is_expired(tx.now)
-        return session if is_active or query.include_removed else None
+        return session
 
     def _match(self, item: JSON) -> tuple[ItemKind, Snippet] | None:
         """Return an item's kind and the snippet that matches; None if the item does not match."""

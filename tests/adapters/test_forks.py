@@ -275,6 +275,25 @@ async def test_a_fork_is_exported_and_imported_with_its_items_as_its_own(
         await sound(copy)
 
 
+async def test_a_fork_that_changed_its_items_is_exported_with_references_to_its_own(
+    log: ConversationLog, session: EventLogSession, tmp_path: Path
+) -> None:
+    await session.fork("t")
+    fork = EventLogSession("t", log)
+    await fork.add_items([user("a mistake")])
+    await fork.pop_item()
+    assert (await log.erase(popped=True)).events == 1
+    last = (await fork.get_transcript())[-1]
+    event = ItemsReplaced(first_item=ItemRef(last["position"], last["index"]), items=[user("snow")])
+    await log.append("t", event, branch_id="main")
+    lines = [line async for line in export_lines(log, ["t"])]
+    async with ConversationLog.open(tmp_path / "copy.db", search=True) as copy:
+        _ = [each async for each in import_lines(copy, [line.encode() for line in lines])]
+        shown = [*FIRST, SECOND[0], user("snow")]
+        assert await EventLogSession("t", copy).get_items() == shown
+        await sound(copy)
+
+
 async def test_a_log_with_forks_is_copied_to_another_engine(
     session: EventLogSession, log: ConversationLog, tmp_path: Path
 ) -> None:

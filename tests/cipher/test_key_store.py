@@ -70,6 +70,10 @@ def test_a_root_key_is_text_with_a_name_and_a_check() -> None:
     assert generate_root_key() != text
 
 
+def test_what_is_printed_of_keys_is_their_path_alone(made: KeyFile) -> None:
+    assert repr(made) == f"<KeyFile path={made.path!r}>"
+
+
 def test_the_text_of_a_root_key_is_golden() -> None:
     assert root._text(bytes(range(32))) == GOLDEN_ROOT
     assert RootKey(GOLDEN_ROOT).id == "evk1:3491281118733c13"
@@ -293,8 +297,32 @@ def test_other_files_are_refused(keys: KeyFile, tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_bytes(b"not a database, certainly not" * 100)
     with pytest.raises(NotADatabaseError):
         keys.log(LOG)
-    with pytest.raises(OpenError):
-        KeyFile(tmp_path / "none such" / "keys.db").register(LOG, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("none such/keys.db", "the folder .* does not exist"), ("n" * 300, "cannot be created")],
+)
+def test_a_key_file_that_cannot_be_created_says_why(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(OpenError, match=why):
+        KeyFile(tmp_path / name).create()
+
+
+def test_a_key_file_that_is_taken_away_meanwhile_is_missed_and_not_created_anew(
+    made: KeyFile,
+) -> None:
+    _, [key] = made.take(LOG, 1, batch=0)
+    made.generation()
+    away = Path(made.path).rename(f"{made.path}.away")
+    with pytest.raises(KeyNotFoundError):
+        made.find([key.key_id])
+    made.close()
+    with pytest.raises(OpenError, match="does not exist"):
+        made.generation()
+    assert not Path(made.path).exists()
+    away.rename(made.path)
+    made.generation()
+    assert made.find([key.key_id]) == {key.key_id: key}
 
 
 def test_a_key_file_of_a_newer_release_is_refused(made: KeyFile) -> None:

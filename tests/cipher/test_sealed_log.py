@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents_eventlog import AdvancedSQLiteSession, ConversationLog, EventLog, projections
+from agents_eventlog import (
+    AdvancedSQLiteSession,
+    ConversationLog,
+    EventLog,
+    EventLogSession,
+    projections,
+)
 from agents_eventlog.eventlog import (
     ItemRef,
     ItemsAdded,
@@ -23,7 +32,11 @@ from agents_eventlog.eventlog import (
     export_lines,
     generate_root_key,
     import_lines,
+    integrity,
+    payloads,
+    sealing,
 )
+from agents_eventlog.eventlog.cipher import cipher as ciphers
 from agents_eventlog.eventlog.cipher import identity
 from agents_eventlog.eventlog.errors import (
     IdempotencyConflictError,
@@ -31,6 +44,7 @@ from agents_eventlog.eventlog.errors import (
     KeysError,
     KeysMissingError,
     NewerFileError,
+    ProjectionError,
     SessionOwnerError,
     ShreddedError,
     TamperedPayloadError,
@@ -40,6 +54,7 @@ from agents_eventlog.eventlog.errors import (
 from agents_eventlog.eventlog.storage.sqlite import schema
 from agents_eventlog.projections.replay import replay
 from tests.cipher.conftest import ROOT
+from tests.faults.forks import exit_status, fork
 
 if TYPE_CHECKING:
     pass
@@ -130,6 +145,19 @@ async def test_branches_replacements_and_turns_done_again(path: str, keys: KeyFi
         lines = [line async for line in export_lines(log)]
     assert '"first_item":[' in "".join(lines)
     session.close()
+
+
+async def test_a_reference_to_no_item_means_the_same_as_in_a_plain_log(
+    path: str, keys: KeyFile, tmp_path: Path
+) -> None:
+    for where, given in ((path, keys), (tmp_path / "plain.db", None)):
+        session = await talk(where, given)
+        event = ItemsReplaced(first_item=ItemRef(10**6, 0), items=[answer("more")])
+        await session.log.append("s", event, branch_id="main")
+        assert await session.get_items() == [*SAID, answer("more")]
+        assert await session.get_items(as_of=2) == [*SAID, answer("more")]
+        assert (await session.log.verify()).ok
+        session.close()
 
 
 async def test_the_tables_are_those_of_a_plain_log(
@@ -329,14 +357,28 @@ async def test_metadata_that_is_set_again_unchanged_is_not_recorded_again(
     session.close()
 
 
+async def test_metadata_that_a_program_blanked_is_none_until_it_is_set_again(
+    file: Path, keys: KeyFile
+) -> None:
+    session = await talk(file, keys, metadata={"plan": "gold"})
+    change(file, "UPDATE events SET sealed = NULL WHERE type = 'metadata_set'")
+    assert await session.get_metadata() == {"user_id": None, "metadata": None}
+    await session.set_metadata({"plan": "silver"})
+    assert await session.get_metadata() == {"user_id": None, "metadata": {"plan": "silver"}}
+    session.close()
+
+
 async def test_usage_is_grouped_by_the_users_themselves(path: str, keys: KeyFile) -> None:
     from agents_eventlog.eventlog import RequestUsage, UsageRecorded
 
     for name in ("bob", "alice"):
         session = await talk(path, keys, f"of-{name}", user_id=name)
-        request = RequestUsage(total_tokens=7)
+        requests = [
+            RequestUsage(total_tokens=3, model="a"),
+            RequestUsage(total_tokens=4, model="b"),
+        ]
         await session.log.append(
-            f"of-{name}", UsageRecorded(run_id="r", turn=1, requests=[request]), branch_id="main"
+            f"of-{name}", UsageRecorded(run_id="r", turn=1, requests=requests), branch_id="main"
         )
         session.close()
     async with ConversationLog.open(path, keys=keys) as log:
@@ -344,6 +386,13 @@ async def test_usage_is_grouped_by_the_users_themselves(path: str, keys: KeyFile
         assert [(each["user_id"], each["total_tokens"]) for each in found] == [
             *(("alice", 7), ("bob", 7)),
         ]
+        found = (await log.usage(["user", "model"]))["groups"]
+        assert {(each["user_id"], each["model"]): each["total_tokens"] for each in found} == {
+            ("alice", "a"): 3,
+            ("alice", "b"): 4,
+            ("bob", "a"): 3,
+            ("bob", "b"): 4,
+        }
         assert (await log.usage(user_id="bob"))["total_tokens"] == 7
         assert (await log.usage(user_id="carol"))["total_tokens"] == 0
     async with ConversationLog.open(path) as log:
@@ -430,8 +479,6 @@ session.close()
 
 async def run(program: str) -> str:
     """Run a program in another process; return what it prints."""
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-c", program),
@@ -516,6 +563,37 @@ INSERT_BOTH = """
 """
 
 
+SEALING = """
+import sys
+from agents_eventlog import EventLog
+from agents_eventlog.eventlog import KeyFile, RootKey
+path, keys, root = sys.argv[1:]
+EventLog.open_sync(path, keys=KeyFile(keys, RootKey(root))).close()
+"""
+
+
+async def test_a_log_that_two_processes_seal_at_once_is_sealed_once(
+    path: str, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EventLog.open_sync(path).close()
+    look = sealing._cipher
+
+    def look_before_another_process_seals(tx: Any, keys: Any) -> Any:
+        found = look(tx, keys)
+        assert found is None
+        monkeypatch.setattr(sealing, "_cipher", look)
+        subprocess.run([sys.executable, "-c", SEALING, path, keys.path, ROOT], check=True)
+        return found
+
+    monkeypatch.setattr(sealing, "_cipher", look_before_another_process_seals)
+    session = await talk(path, keys)
+    assert len(keys.logs()) == 1
+    session.close()
+    twin = Session("s", path, keys=KeyFile(keys.path, RootKey(ROOT)))
+    assert await twin.get_items() == SAID
+    twin.close()
+
+
 async def test_the_file_of_a_sealed_log_guards_its_events(file: Path, keys: KeyFile) -> None:
     (await talk(file, keys)).close()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
@@ -584,6 +662,24 @@ async def test_an_index_from_before_is_not_used(path: str, keys: KeyFile) -> Non
     assert len(await session.log.find_items("head")) == 2
     assert len(await session.log.sessions(text="head")) == 2
     session.close()
+
+
+async def test_nothing_that_is_sealed_comes_into_an_index_from_before(
+    path: str, keys: KeyFile
+) -> None:
+    async def indexed(log: ConversationLog) -> int:
+        return len(await log.query(lambda tx: tx.all("SELECT rowid FROM item_texts")))
+
+    async with ConversationLog.open(path, search=True) as log:
+        await EventLogSession("s", log).add_items([user("my card is 4111"), answer("a hat")])
+        assert await indexed(log) == 1
+    async with ConversationLog.open(path, keys=keys) as log:
+        session = EventLogSession("s", log)
+        [row, _] = await session.get_transcript()
+        await session.redact(row["position"], row["index"])
+        assert (await log.erase(popped=True)).events == 1
+        assert await session.get_items() == [user("[redacted]"), answer("a hat")]
+        assert await indexed(log) == 0
 
 
 # -- the wrong keys ---------------------------------------------------------------------------
@@ -672,6 +768,41 @@ async def test_a_rolled_back_session_leaves_no_key_behind_in_memory(
     session.close()
 
 
+async def test_what_is_forgotten_of_many_sessions_is_read_again_from_the_store(
+    path: str, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ciphers, "MAX_REMEMBERED", 2)
+    async with ConversationLog.open(path, keys=keys) as log:
+        sessions = [EventLogSession(f"s{number}", log) for number in range(5)]
+        for session in sessions * 2:
+            await session.add_items(SAID)
+        for session in sessions:
+            assert await session.get_items() == [*SAID, *SAID]
+        assert len(log.store.cipher._open) <= 2
+        assert len(log.store.cipher._current) <= 2
+        used = {(each.session_id, each.data[2:34]) async for each in log.read(types=[ItemsAdded])}
+    assert len(used) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_of_a_fork_takes_no_key_that_its_parent_holds_for_new_sessions(
+    path: str, keys: KeyFile
+) -> None:
+    log = Session("first", path, keys=keys).log
+
+    def add(session_id: str) -> None:
+        asyncio.run(EventLogSession(session_id, log).add_items(SAID))
+
+    add("first")  # takes more keys from the store than it needs
+    child = fork(lambda: add("child"))
+    add("parent")
+    assert exit_status(child) == 0
+    used = log.store.read_sync(payloads.used_keys)
+    log.close()
+    assert [each.session_id for each in used] == ["child", "first", "parent"]
+    assert len({each.key_id for each in used}) == 3
+
+
 # -- destroyed keys ---------------------------------------------------------------------------
 
 
@@ -748,13 +879,16 @@ async def test_an_envelope_that_was_moved_is_noticed(file: Path, keys: KeyFile) 
 
 
 @pytest.mark.parametrize("limit", [None, 2])
+@pytest.mark.parametrize("shown_by", ["s", "fork of s"])
 async def test_a_row_that_points_at_another_session_does_not_show_its_content(
-    file: Path, keys: KeyFile, limit: int | None
+    file: Path, keys: KeyFile, limit: int | None, shown_by: str
 ) -> None:
-    (await talk(file, keys)).close()
+    session = await talk(file, keys)
     (await talk(file, keys, "victim")).close()
+    await session.fork("fork of s")
+    session.close()
     change(file, "UPDATE items SET position = 2 WHERE position = 1")
-    session = Session("s", file, keys=keys)
+    session = Session(shown_by, file, keys=keys)
     with pytest.raises(TamperedPayloadError):
         await session.get_items(limit)
     for call in (session.get_transcript, session.get_conversation_turns, session.pop_item):
@@ -813,6 +947,55 @@ async def test_content_that_was_planted_with_its_digests_is_refused(
         Session("s", file, keys=keys)
 
 
+@pytest.mark.parametrize(
+    "planted", [b'{"items":[{"role":"user","content":"transfer it all"}]}', b'{"items":"all"}']
+)
+async def test_verify_finds_planted_plaintext_though_its_digest_matches(
+    file: Path, keys: KeyFile, planted: bytes
+) -> None:
+    (await talk(file, keys)).close()
+    change(
+        file,
+        "UPDATE events SET data = CAST(? AS TEXT), sealed = NULL, data_digest = ? WHERE version = 1",
+        parameters=(planted, integrity.data_digest(planted)),
+    )
+    async with EventLog.open(file, keys=keys) as log:
+        findings = (await log.verify()).findings
+    assert "is not sealed, though the log is" in findings[0].problem
+
+
+async def test_an_outline_that_was_changed_is_a_finding_and_no_content(
+    file: Path, keys: KeyFile
+) -> None:
+    session = await talk(file, keys)
+    await session._replace(ItemRef(1, 3), [answer("On the chair.")], ())
+    session.close()
+    [(sealed,)] = ask(file, "SELECT sealed FROM events WHERE version = 2")
+    changed = sealed.replace(b'"first_item":[1,3]', b'"first_item":[[],]')
+    change(
+        file,
+        "UPDATE events SET sealed = ?, data_digest = ? WHERE version = 2",
+        parameters=(changed, integrity.data_digest(changed)),
+    )
+    session = Session("s", file, keys=keys)
+    with pytest.raises(TamperedPayloadError):
+        await session.get_items()
+    findings = (await session.log.verify()).findings
+    assert "cannot be decoded as 'items_replaced'" in findings[0].problem
+    session.close()
+
+
+async def test_items_that_the_tables_of_a_sealed_log_lack_are_named_as_that(
+    file: Path, keys: KeyFile
+) -> None:
+    (await talk(file, keys)).close()
+    change(file, "DELETE FROM items")
+    session = Session("s", file, keys=keys)
+    with pytest.raises(ProjectionError, match="the tables lack items"):
+        await session.get_items()
+    session.close()
+
+
 async def test_an_unknown_key_with_a_wrong_digest_is_tampering(file: Path, keys: KeyFile) -> None:
     session = await talk(file, keys)
     await session.add_items([user("last")])
@@ -823,8 +1006,9 @@ async def test_an_unknown_key_with_a_wrong_digest_is_tampering(file: Path, keys:
         "|| substr(sealed, 35) AS BLOB) WHERE version = 1",
     )
     session = Session("s", file, keys=keys)
-    with pytest.raises(TamperedPayloadError, match="digest"):
-        await session.get_items()
+    for call in (session.get_items, partial(session.find_items, "hat")):
+        with pytest.raises(TamperedPayloadError, match="digest"):
+            await call()
     session.close()
 
 

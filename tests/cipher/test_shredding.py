@@ -31,7 +31,7 @@ from agents_eventlog.eventlog.errors import (
     WrongKeyError,
 )
 from agents_eventlog.projections.erasure import eraser
-from agents_eventlog.projections.erasure.scopes import DeletedSessions
+from agents_eventlog.projections.erasure.scopes import DeletedSessions, PoppedItems, SessionScope
 from tests.cipher.conftest import ROOT
 
 Session = AdvancedSQLiteSession
@@ -160,6 +160,22 @@ async def test_erasing_removed_items_destroys_a_key_once_it_seals_nothing_else(
     session.close()
 
 
+async def test_who_holds_copies_is_told_of_sealed_items_as_they_were_said(
+    path: str, keys: KeyFile
+) -> None:
+    told: list[Any] = []
+    session = Session("s", path, keys=keys)
+    await session.add_items(SAID)
+    await session.clear_session()
+    await eraser.erase(
+        session.log,
+        PoppedItems(),
+        forget=lambda _, session_id, items: told.append((session_id, list(items or ()))),
+    )
+    assert told == [("s", SAID)]
+    session.close()
+
+
 async def test_what_is_added_after_an_erase_gets_a_key_that_lives(path: str, keys: KeyFile) -> None:
     """The log object still remembers the key that was destroyed."""
     async with (
@@ -256,6 +272,15 @@ async def test_another_process_refuses_what_was_shredded_from_its_next_transacti
     with pytest.raises(ShreddedError):
         await session.get_items(as_of=1)
     session.close()
+
+
+async def test_a_log_without_copies_elsewhere_is_shredded_too(path: str, keys: KeyFile) -> None:
+    await talk(path, keys)
+    async with EventLog.open(path, keys=keys) as log:
+        done = await eraser.erase(log, SessionScope("s"), shred_only=True)
+        assert (done.keys, destroyed(keys)) == (1, 1)
+        with pytest.raises(ShreddedError):
+            _ = [each.event async for each in log.read("s", types=[ItemsAdded])]
 
 
 async def test_shredding_only_needs_keys_and_sealed_contents(path: str, keys: KeyFile) -> None:

@@ -56,6 +56,7 @@ from agents_eventlog.projections import (
     Projection,
     Projections,
     Usage,
+    Views,
     default,
     replay,
 )
@@ -544,6 +545,25 @@ async def test_two_versions_of_a_projection_catch_up_with_what_the_other_program
         }
 
 
+async def test_newer_views_take_the_place_of_older_ones_which_are_not_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ConversationLog.open(url) as log:
+        await log.append("s", added("a"), branch_id="main")
+    views = Views.views
+    monkeypatch.setattr(Views, "version", Views.version + 1)
+    monkeypatch.setattr(
+        Views,
+        "views",
+        lambda *each: {"v_messages": views(*each)["v_messages"], "v_newer": "SELECT 1"},
+    )
+    async with ConversationLog.open(url) as log:
+        await log.append("s", added("b"), branch_id="main")
+        names = await log.query(lambda tx: tx.engine.table_names(tx))
+        assert {name for name in names if "v_" in name} == {"v_messages", "v_newer"}
+        assert await log.query(lambda tx: tx.all("SELECT COUNT(*) FROM v_messages")) == [(2,)]
+
+
 async def test_an_older_program_that_owns_no_table_continues_after_the_owner_has_upgraded(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -717,13 +737,13 @@ async def test_a_unit_whose_connection_is_lost_runs_again_and_appends_once(url: 
 
 
 @pytest.mark.parametrize("forward", [True, False], ids=["after", "before"])
+@pytest.mark.parametrize("pooling", ["", "&pooling=transaction"], ids=["", "pooled"])
 async def test_an_append_whose_connection_is_cut_in_the_commit_happens_once(
-    server: Server, forward: bool
+    server: Server, forward: bool, pooling: str
 ) -> None:
     proxy = Proxy(server, forward=forward)
     schema = dsn.target(dsn.resolve(server.url())).schema
-    url = f"postgresql://eventlog@127.0.0.1:{proxy.port}/postgres?schema={schema}&sslmode=disable"
-    async with EventLog.open(url) as log:
+    async with EventLog.open(proxy.url(server, schema) + pooling) as log:
         for number in range(3):
             proxy.cut_next = True
             assert (await log.append("s", added(str(number)))).version == number + 1

@@ -12,6 +12,7 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ForkedItems,
     HistoryImported,
     ItemRef,
     ItemsAdded,
@@ -19,13 +20,15 @@ from agents_eventlog.eventlog import (
     MetadataSet,
     SessionCleared,
     SessionDeleted,
+    SessionForked,
 )
 from agents_eventlog.eventlog.appender import read_events
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import UndecodableEventError
 from agents_eventlog.projections import Conversations
 from agents_eventlog.projections.conversations import builder as conversations
-from tests.history import START, build, empty, found_in_metadata, stored
+from agents_eventlog.projections.reference import fold
+from tests.history import START, build, empty, found_in_metadata, meant, seen, stored
 from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 
 if TYPE_CHECKING:
@@ -261,6 +264,26 @@ def test_an_event_whose_metadata_names_no_time_happened_when_it_was_recorded(
     with found_in_metadata(occurred_at=time):
         given.when(added())
     assert given.session("created_at") == START + SECOND
+
+
+def forked(*refs: tuple[int, int]) -> SessionForked:
+    """Return the event of a session being created with items of "s"."""
+    items = [(*ref, 0) for ref in refs]
+    origins = [ForkedItems(session_id="s", items=items)]
+    return SessionForked(from_session_id="s", from_branch_id="main", origins=origins, kinds=[USER])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [on("main", forked((1, 1), (1, 0)), "t"), on("main", forked((3, 0)), "other")],
+    ids=["items that do not ascend", "after items of its own"],
+)
+def test_a_fork_that_fits_nowhere_adds_no_item(given: Given, entry: Entry) -> None:
+    given(added(), on("main", added(USER), "other"), added())
+    before = given.refs(session_id=entry.session_id)
+    given.when(entry)
+    assert given.refs(session_id=entry.session_id) == before
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
 
 
 def test_the_opening_of_an_import_makes_the_session(given: Given) -> None:

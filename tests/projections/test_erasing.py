@@ -11,10 +11,13 @@ from agents_eventlog.eventlog import (
     BranchDeleted,
     BranchSwitched,
     ContentErased,
+    ItemRedacted,
     ItemRef,
     ItemsReplaced,
+    ItemsWithheld,
     MetadataSet,
     SessionDeleted,
+    SessionForked,
     SessionRestored,
     TurnRedone,
     TurnUndone,
@@ -104,6 +107,9 @@ BLANKED: dict[str, Event] = {
     "metadata_set": MetadataSet(user_id="alice"),
     "usage_recorded": used(1, 5).event,
     "content_erased": ContentErased(positions=[], is_whole=True),
+    "items_withheld": ItemsWithheld(position=1, items=[ANSWER]),
+    "item_redacted": ItemRedacted(item=ItemRef(1, 0), items=[ANSWER, ANSWER]),
+    "session_forked": SessionForked(from_session_id="s", from_branch_id="b", origins=[], kinds=[]),
 }
 
 

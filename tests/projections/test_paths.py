@@ -126,9 +126,18 @@ async def test_events_that_fit_nothing_change_nothing(session: AdvancedSQLiteSes
         b'{"turn":1,"removed":[[9,0]]}',
         b'{"turn":1,"removed":[]}',
         b'{"first_item":[9,0],"items":[]}',
+        (
+            b'{"origins":[{"session_id":"t","items":[[9,0,0]]}],"kinds":[{"role":"user"}],'
+            b'"from_session_id":"t","from_branch_id":"main"}'
+        ),
         b'{"branch_id":"nowhere"}',
     ):
-        kind = {b"i": "item_popped", b"t": "turn_undone", b"f": "items_replaced"}
+        kind = {
+            b"i": "item_popped",
+            b"t": "turn_undone",
+            b"f": "items_replaced",
+            b"o": "session_forked",
+        }
         name = kind.get(data[2:3], "branch_deleted")
         paths.feed(RecordedEvent((3, "s", 3, name, 1, "main", data, b"", None, None, 0, b"")))
     assert [node.ref for node in paths.items("main")] == [ItemRef(event.position, 0)]

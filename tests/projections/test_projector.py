@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from agents_eventlog import ConversationLog, projections
+from agents_eventlog import ConversationLog, EventLogSession, projections
 from agents_eventlog.eventlog import (
     Event,
     EventLog,
@@ -51,7 +51,7 @@ from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import PoppedItems
 from tests.faults.support import refusal
 from tests.history import Entry, empty, history, seen
-from tests.projections.given import added, popped
+from tests.projections.given import ANSWER, USER, added, popped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -549,6 +549,22 @@ def test_an_older_program_and_a_newer_one_each_keep_the_tables_of_their_version(
         ).fetchall()
         assert {("tally_by_items", "tally"), ("tally_by_items__v1", "tally__v1")} <= {*indexes}
         assert connection.execute("SELECT * FROM tallied").fetchall() == [(40,)]
+
+
+async def test_an_older_program_finds_the_metadata_that_it_sets_beside_a_newer_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ConversationLog.open(path) as older:
+        await EventLogSession("s", older).add_items([USER])
+    with monkeypatch.context() as release:
+        release.setattr(Conversations, "version", Conversations.version + 1)
+        async with ConversationLog.open(path) as newer:
+            await EventLogSession("s", newer).add_items([ANSWER])
+    async with ConversationLog.open(path) as older:
+        await EventLogSession("s", older).set_metadata({"plan": "pro"})
+        assert [row["session_id"] for row in await older.sessions(metadata={"plan": "pro"})] == [
+            "s"
+        ]
 
 
 def test_an_older_program_that_comes_later_builds_tables_of_its_own(path: Path) -> None:

@@ -8,13 +8,18 @@ import pytest
 
 from agents_eventlog.eventlog import (
     BranchDeleted,
+    ItemRef,
     RequestUsage,
     SessionCleared,
     SessionDeleted,
+    TurnRedone,
+    TurnUndone,
     UsageRecorded,
 )
+from agents_eventlog.projections.reference import fold
 from agents_eventlog.projections.usage import queries as usage_queries
-from tests.projections.given import added, branched, on, popped, used
+from tests.history import meant, seen, stored
+from tests.projections.given import ANSWER, USER, added, branched, on, popped, used
 
 if TYPE_CHECKING:
     from tests.projections.given import Given
@@ -46,6 +51,15 @@ def test_a_turn_that_was_popped_empty_is_no_longer_shown_and_stays_spent(given: 
     assert by_turn(given) == {1: 10}
     assert given.total() == 10
     assert given.spent().total_tokens == 15
+
+
+def test_a_turn_that_is_undone_and_redone_shows_its_usage_again(given: Given) -> None:
+    given(added(), used(1, 10), added(), used(2, 5))
+    given.when(TurnUndone(turn=2, removed=[ItemRef(3, 0), ItemRef(3, 1)]))
+    assert by_turn(given) == {1: 10}
+    given.when(TurnRedone(turn=2, undone_version=5, items=[USER, ANSWER]))
+    assert by_turn(given) == {1: 10, 2: 5}
+    assert given.log.store.read_sync(seen) == meant(fold(stored(given.log)))
 
 
 def test_a_pop_that_leaves_the_turn_standing_ends_nothing(given: Given) -> None:

@@ -125,10 +125,10 @@ class PostgresKeyStorage(OneConnection):
 
     def _close(self) -> None:
         self._number = None
+        if self._dropped is not None:
+            self._dropped.detach()
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            if self._dropped is not None:
-                self._dropped.detach()
             with suppress(psycopg.Error):
                 connection.close()
 

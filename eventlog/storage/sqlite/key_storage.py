@@ -146,10 +146,10 @@ class SQLiteKeyStorage(OneConnection):
 
     def _close(self) -> None:
         self._data_version = None
+        if self._dropped is not None:
+            self._dropped.detach()
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            if self._dropped is not None:
-                self._dropped.detach()
             with suppress(sqlite3.Error):
                 connection.close()
 

@@ -208,8 +208,6 @@ def triggers(tx: Transaction) -> dict[str, str]:
 
 def begin_sealing(tx: Transaction) -> None:
     """Add the column for sealed payloads, without a rewrite of the table, and raise the schema version."""
-    if has_sealed(tx):
-        return
     tx.execute(ADD_SEALED)
     changing = prefix.name_in_file(tx.connection, "events_are_never_changed")
     tx.execute(f'DROP TRIGGER "{changing}"')
