@@ -112,4 +112,4 @@ def test_the_command_prints_markdown(command: Any, full: Path, tmp_path: Path) -
     assert done.exit_code == 0
     assert done.stdout.startswith("# Session `u`\n")
     done = command("export", full, "--format", "markdown", "--output", tmp_path / "talk.md")
-    assert done.stdout.split() == f"exported 3 sessions, 51 events to {tmp_path}/talk.md".split()
+    assert done.stdout.split() == f"exported 3 sessions, 53 events to {tmp_path}/talk.md".split()

@@ -50,13 +50,13 @@ async def test_the_command_imports_what_the_other_exported(
     dry = command("import", new, lines, "--dry-run")
     assert (dry.exit_code, dry.stdout.split()) == (
         0,
-        f"would import 3 sessions, 51 events into {new}".split(),
+        f"would import 3 sessions, 53 events into {new}".split(),
     )
     assert not is_there(new)
     done = command("import", new, lines)
     assert (done.exit_code, done.stdout.split()) == (
         0,
-        f"imported 3 sessions, 51 events into {new}".split(),
+        f"imported 3 sessions, 53 events into {new}".split(),
     )
     assert command("export", new).stdout == lines.read_text()
 
