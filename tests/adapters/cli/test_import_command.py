@@ -68,7 +68,7 @@ async def test_the_command_tells_conflicts_and_exits_with_1(
     done = command("import", new, full)
     assert done.exit_code == 1
     assert "t: refused: session 't' already exists" in done.stdout
-    assert "2 sessions, 27 events" in done.stdout
+    assert "2 sessions, 28 events" in done.stdout
     assert "; 1 refused" in done.stdout
     assert command("import", new, full, "--on-conflict", "skip").exit_code == 0
     renamed = command("import", new, full, "--on-conflict", "rename")
@@ -93,7 +93,7 @@ async def test_the_commands_json_is_a_line_a_session_and_a_receipt(
         "refused": 1,
         "broken": 0,
         "incomplete": 0,
-        "events": 27,
+        "events": 28,
         "dry_run": False,
     }
 
@@ -142,9 +142,9 @@ async def test_a_log_is_made_for_the_first_session_that_is_not_broken(
     source = tmp_path / "h.jsonl"
     write(source, [line for line in lines if line != lines[2]])
     done = command("import", new, source)
-    assert "imported 2 sessions, 27 events" in done.stdout
+    assert "imported 2 sessions, 28 events" in done.stdout
     assert done.stdout.count("broken") == 2
-    assert await versions(new, "s", "t", "u") == [0, 24, 3]
+    assert await versions(new, "s", "t", "u") == [0, 25, 3]
 
 
 def test_a_name_that_no_table_can_have_is_a_usage_error(
