@@ -60,7 +60,7 @@ async def test_a_session_that_exists_is_refused_and_the_others_come_in(
         await log.append("t", ItemsAdded(items=["mine"]))
     outcomes = await imported(new, await exported(full))
     assert by_outcome(outcomes) == {"s": "imported", "t": "refused", "u": "imported"}
-    assert await versions(new, "s", "t", "u") == [24, 1, 3]
+    assert await versions(new, "s", "t", "u") == [25, 1, 3]
     assert outcomes[1].problem == "session 't' already exists"
 
 
@@ -72,7 +72,7 @@ async def test_a_session_that_exists_can_be_skipped_or_renamed(full: Path, new: 
     for names in (["s-imported", "t-imported", "u-imported"], ["s-imported-2", "t-imported-2"]):
         renamed = await imported(new, lines, on_conflict="rename")
         assert [outcome.imported_as for outcome in renamed][: len(names)] == names
-        assert await versions(new, *names) == [24, 24, 3][: len(names)]
+        assert await versions(new, *names) == [25, 25, 3][: len(names)]
     again = [line.replace("s-imported-2", "s") for line in await exported(new, "s-imported-2")]
     assert again == await exported(full, "s")
     await assert_sound(new)
@@ -124,11 +124,11 @@ def change(line: str, **fields: Any) -> str:
 
 
 BREAKS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
-    "its tail is cut": (lambda s: s[:-1], "it has 23 of its 24 events"),
-    "it has no events": (lambda s: s[:1], "it has 0 of its 24 events"),
+    "its tail is cut": (lambda s: s[:-1], "it has 24 of its 25 events"),
+    "it has no events": (lambda s: s[:1], "it has 0 of its 25 events"),
     "an event is missing": (lambda s: [*s[:5], *s[6:]], "version 6 comes after version 4"),
     "an event comes twice": (lambda s: [*s[:5], *s[4:]], "version 4 comes after version 4"),
-    "there are more": (lambda s: [*s, change(s[-1], version=25)], "it has 25 of its 24 events"),
+    "there are more": (lambda s: [*s, change(s[-1], version=26)], "it has 26 of its 25 events"),
     "it is no JSON": (lambda s: [*s[:5], s[5][:-9], *s[6:]], "is not JSON"),
     "a kind is unknown": (lambda s: [*s[:5], '{"kind":"x"}', *s[6:]], "unknown kind: expected "),
     "it is no object": (lambda s: [*s[:5], "[]", *s[6:]], "unknown kind: expected "),
@@ -194,7 +194,7 @@ async def test_of_a_broken_session_nothing_comes_in_and_the_others_do(
     assert by_outcome(outcomes) == {"s": "imported", "t": "broken", "u": "imported"}
     assert problem in str(outcomes[1].problem)
     assert outcomes[1].events == 0
-    assert await versions(new, "s", "t", "u") == ([0, 0, 0] if dry_run else [24, 0, 3])
+    assert await versions(new, "s", "t", "u") == ([0, 0, 0] if dry_run else [25, 0, 3])
 
 
 UNFIT = "its data does not fit its type, or the type is of a newer release"
@@ -390,7 +390,7 @@ async def test_lines_may_come_from_anywhere(full: Path) -> None:
 
     async with EventLog.open(":memory:") as log:
         outcomes = [outcome async for outcome in import_lines(log, arriving())]
-        assert [outcome.events for outcome in outcomes] == [24, 24, 3]
+        assert [outcome.events for outcome in outcomes] == [25, 25, 3]
 
 
 # -- dry runs -------------------------------------------------------------------------------------------
