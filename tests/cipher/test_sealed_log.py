@@ -280,7 +280,7 @@ async def test_an_idempotent_append_is_recognised_though_it_is_sealed_anew(
         assert other.version == 1
         keys_there = [each.idempotency_key async for each in log.read()]
         assert keys_there[0] != keys_there[2]
-        assert "66" not in str(keys_there)
+        assert "order" not in str(keys_there)
         [first_key, second_key] = [keys_there[0], keys_there[2]]
         assert str(first_key).startswith("sealed:")
         assert str(second_key).startswith("sealed:")
