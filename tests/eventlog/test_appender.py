@@ -96,10 +96,10 @@ def test_an_event_is_stored_with_its_columns_and_linked_to_the_one_before(tx: Tr
     (row, other) = appender.read_rows(tx, Cursor(1))
     assert row == expected
     assert tuple(getattr(first, name) for name in STORED) == expected
-    assert other[:6] == (2, "t", 1, "session_cleared", 1, None)
+    assert other[:6] == (2, "t", 1, "session_cleared", 2, None)
     assert other[-1] == second.digest
     assert second.digest == integrity.link(
-        linked, 2, "t", 1, "session_cleared", 1, None, integrity.data_digest(b"{}"), *kept[1:]
+        linked, 2, "t", 1, "session_cleared", 2, None, integrity.data_digest(b"{}"), *kept[1:]
     )
 
 
