@@ -58,6 +58,7 @@ class Live:
             self._listeners.discard(queue)
             if not self._listeners and self._task is not None:
                 self._task.cancel()
+                self._task = None  # a page that comes before it has ended needs another one
 
     async def close(self) -> None:
         """End all streams."""

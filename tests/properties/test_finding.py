@@ -17,6 +17,7 @@ from agents_eventlog import projections
 from agents_eventlog.eventlog import (
     ContentErased,
     EventLog,
+    ExpirySet,
     ItemRedacted,
     ItemRef,
     ItemsAdded,
@@ -86,7 +87,7 @@ def talks(draw: Any) -> Talk:
     if draw(st.integers(0, 7)) == 0:
         said.append(40 * said[0] + said[-1])
     drawn = draw(histories(max_size=20))
-    events = [speaking(each, said) for each in drawn if not is_erasing(each)]
+    events = [speaking(kept(each), said) for each in drawn]
     redact_again(events)
     text = draw(st.sampled_from([*said, *said, draw(texts)]))
     start = draw(st.integers(0, max(0, len(text) - 3)))
@@ -116,8 +117,12 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
-def is_erasing(recorded: RecordedEvent) -> bool:
-    return isinstance(recorded.event, ContentErased)
+def kept(recorded: RecordedEvent) -> RecordedEvent:
+    """Put an event that changes nothing in an erasure's place, so that all others keep their positions."""
+    if not isinstance(recorded.event, ContentErased):
+        return recorded
+    nothing = Entry(ExpirySet(expires_after_seconds=None), recorded.session_id, None)
+    return history.recorded(recorded.position, recorded.version, nothing)
 
 
 def speaking(recorded: RecordedEvent, said: Sequence[str]) -> RecordedEvent:

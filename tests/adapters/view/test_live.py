@@ -76,6 +76,22 @@ async def test_a_page_that_missed_versions_gets_the_newest_at_once(
     await live.close()
 
 
+async def test_a_page_that_is_loaded_again_gets_new_versions(
+    logs: tuple[ConversationLog, ConversationLog],
+) -> None:
+    log, read = logs
+    live = Live(read)
+    before, after = live.stream("s", 1), live.stream("s", 1)
+    await following(before)
+    await before.aclose()  # type: ignore[attr-defined]
+    await following(after)  # at once: what served the page before has not ended yet
+    waiting = asyncio.create_task(event(after))
+    await asyncio.sleep(0.1)
+    await log.append("s", ItemsAdded(items=[ITEM]), branch_id="main")
+    assert await waiting == {"version": 2, "type": "items_added"}
+    await live.close()
+
+
 async def test_streams_end_with_the_server_and_the_log_is_read_only_while_pages_follow(
     tmp_path: Path,
 ) -> None:
@@ -96,11 +112,12 @@ async def test_streams_end_with_the_server_and_the_log_is_read_only_while_pages_
         await following(left)
         waits = asyncio.create_task(anext(left, None))
         await asyncio.sleep(0.05)
+        task = again._task
+        assert task is not None
         waits.cancel()  # the browser left
         await asyncio.wait([waits], timeout=20)
-        assert again._task is not None
-        await asyncio.wait([again._task], timeout=20)
-        assert again._task.done()
+        await asyncio.wait([task], timeout=20)
+        assert task.done()
         nobody = Live(log)
         await nobody.close()
 
