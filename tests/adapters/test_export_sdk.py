@@ -112,7 +112,7 @@ async def test_a_deleted_session_is_left_out_and_its_erased_items_are_placeholde
         assert await theirs.get_items() == [*placeholders, *turns("thanks")]
         assert (await theirs.get_turn_usage(2))["input_tokens"] == 9
     assert rows(tmp_path / "sdk.db", "SELECT session_id FROM agent_sessions") == [("fork",)]
-    assert b"1234" not in (tmp_path / "sdk.db").read_bytes()
+    assert b"my PIN" not in (tmp_path / "sdk.db").read_bytes()
 
 
 async def test_items_whose_key_was_destroyed_are_left_out_and_counted(tmp_path: Path) -> None:
