@@ -59,14 +59,23 @@ def claim(
             if on_create is not None:
                 on_create(tx)
 
-    is_log = store.engine.exists(store.path) and _answer(store, look)
-    if not is_log and not create:
+    if store.engine.exists(store.path) and _answer(store, look):
+        store.participant = Appender()
+        store.write_sync(lambda _: None)  # can it be written at all?
+        return
+    if not create:
         raise NoLogError(f"{store.path} contains no event log", path=store.path)
-    if not is_log:
-        store.prepare_storage()
-        store.write_sync(make)
+    store.prepare_storage()
+    store.write_sync(make)
     store.participant = Appender()
-    store.write_sync(lambda _: None)  # can it be written at all?
+
+
+def is_copied(store: Store, template: object) -> bool:
+    """Whether a new log in memory could be copied from one with the same tables."""
+    if not store.copy_template(template):
+        return False
+    store.participant = Appender()
+    return True
 
 
 def _answer(store: Store, look: Callable[[Transaction], bool]) -> bool:

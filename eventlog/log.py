@@ -33,7 +33,7 @@ from agents_eventlog.eventlog.appending import (
     encode_checked,
     first_result,
 )
-from agents_eventlog.eventlog.bootstrap import claim, open_read_only
+from agents_eventlog.eventlog.bootstrap import claim, is_copied, open_read_only
 from agents_eventlog.eventlog.cipher.key_store import KeysOption, keys_of
 from agents_eventlog.eventlog.cursor import Cursor
 from agents_eventlog.eventlog.errors import (
@@ -170,14 +170,19 @@ class EventLog:
                 engine.check_path(target, create=False)
             return cls(open_read_only(engine, target, found), target, read_only=True)
 
+        # Creating the tables takes longer than all else that a log in memory does at first.
+        is_plain = (target, create, found, accept, on_create) == (MEMORY, True, None, None, None)
+        template = projections if is_plain else None
+
         def prepare(store: Store, is_new: bool) -> None:
-            if is_new:
+            if is_new and not is_copied(store, template):
                 sealed_with = found if seal else None
                 claim(store, create=create, accept=accept, on_create=on_create, keys=sealed_with)
             if found is not None:
                 sealing.attach(store, found, seal=seal)
             if projections is not None:
                 projections.join(store)
+            store.keep_template(template)
 
         user = _User()
         store = engine.acquire(target, user=user, durability=durability, prepare=prepare)

@@ -98,13 +98,13 @@ class Projections:
         for projection in behind:
             if projection not in at_once:
                 background.build_incrementally(store, projection)
-        store.write_sync(self._take_part)
-        if in_steps and store.read_sync(merged.unused):
+        unused = store.write_sync(self._take_part)
+        if in_steps and unused:
             store.write_sync(lambda tx: drop_other_versions(tx, merged.unused(tx)))
 
-    def _take_part(self, tx: Transaction) -> None:
+    def _take_part(self, tx: Transaction) -> list[str]:
         """
-        Join those that the log keeps up to date already, in a unit of work.
+        Join those that the log keeps up to date already, in a unit of work. Returns which are ``unused``.
 
         Units before it in the same transaction may have appended: that is in the present tables, and is
         noted before anything catches up; later units find all of the tables up to date.
@@ -116,6 +116,7 @@ class Projections:
         merged.begin(tx, tx.lane)
         tx.on_rollback(lambda: setattr(keeper, "projector", present))
         keeper.projector = merged
+        return merged.unused(tx)
 
     def begin(self, tx: Transaction, head: Lane) -> None:
         """Catch up with events that programs without these projections, or of other versions, appended."""

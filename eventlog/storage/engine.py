@@ -129,6 +129,12 @@ class Store(Protocol):
     def prepare_storage(self) -> None:
         """Prepare new storage for its first table."""
 
+    def keep_template(self, name: object) -> None:
+        """Keep a copy of an empty log in memory under this name; nothing for None."""
+
+    def copy_template(self, name: object) -> bool:
+        """Make this new log in memory a copy of the one that was kept; False without one."""
+
     def submit_write(self, unit: Unit[T], outcome: concurrent.futures.Future[T]) -> None:
         """Queue a unit for the next commit, and return at once."""
 

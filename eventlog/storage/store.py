@@ -99,6 +99,15 @@ class BaseStore(ABC):
         for lane in self._lanes():
             lane.cipher = cipher
 
+    def keep_template(self, name: object) -> None:
+        """Keep nothing: only logs in memory are copied."""
+        del name
+
+    def copy_template(self, name: object) -> bool:
+        """Return False: nothing is kept."""
+        del name
+        return False
+
     # -- units of work ------------------------------------------------------------------------
 
     async def write(self, unit: Unit[T]) -> T:

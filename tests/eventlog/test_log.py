@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import sqlite3
+import weakref
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from agents_eventlog.eventlog import (
     errors,
     recording,
 )
+from agents_eventlog.projections import Projections, Usage, default
 from tests.history import START
 
 if TYPE_CHECKING:
@@ -298,6 +301,32 @@ async def test_a_log_in_memory_is_its_object_s_alone() -> None:
         await one.append("a", ONE)
         assert await other.version("a") == 0
         assert (await one.verify()).ok
+
+
+async def test_a_log_in_memory_is_like_one_in_a_file_however_many_were_opened_before(
+    path: Path,
+) -> None:
+    schemas = []
+    for where in (path, ":memory:", ":memory:", ":memory:"):
+        async with EventLog.open(where, projections=default()) as log:
+            assert (await log.head()).position == 0
+            assert await log.query(lambda tx: tx.all("SELECT * FROM items")) == []
+            schemas.append(
+                await log.query(lambda tx: tx.all("SELECT * FROM sqlite_schema ORDER BY name"))
+            )
+            await log.append("a", ONE)
+            assert await log.query(lambda tx: tx.all("SELECT count(*) FROM items")) == [(1,)]
+            assert (await log.verify()).ok
+    assert schemas == schemas[:1] * 4
+
+
+def test_a_log_in_memory_leaves_nothing_behind_that_keeps_its_projections() -> None:
+    own = Projections(Usage())
+    EventLog.open_sync(":memory:", projections=own).close()
+    kept = weakref.ref(own)
+    del own
+    gc.collect()
+    assert kept() is None
 
 
 async def test_a_log_opened_read_only_reads_and_refuses_to_write(path: Path) -> None:

@@ -51,7 +51,8 @@ def open_log(
     Raises an OpenError; WrongTablesError (also a ValueError) if the file belongs to another pair.
     """
     check_search(keys, search=search)
-    if engine_for(path) is not SQLITE:  # the SDK's class stores its tables in SQLite files only
+    pair = tables.resolved()
+    if path == MEMORY or engine_for(path) is not SQLITE:  # only files can hold the SDK's tables
         try:
             return ConversationLog.open_sync(
                 path,
@@ -62,8 +63,7 @@ def open_log(
             )
         except NoLogError as error:
             raise _no_log(error.path) from None
-    pair = tables.resolved()
-    if not create and (path == MEMORY or not _holds_history(SQLITE.resolve(path))):
+    if not create and not _holds_history(SQLITE.resolve(path)):
         raise _no_log(str(path))
     migrated: list[MigratedSession] = []
 

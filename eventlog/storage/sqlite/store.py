@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary, finalize
 
 from agents_eventlog.eventlog.storage.engine import Clock, Durability, Engine
 from agents_eventlog.eventlog.storage.reader import Reader
@@ -14,6 +16,9 @@ from agents_eventlog.eventlog.storage.store import BaseStore, system_clock
 from agents_eventlog.eventlog.storage.thread import Worker
 from agents_eventlog.eventlog.storage.transaction import Unit
 from agents_eventlog.eventlog.storage.writer import Writer
+
+_templates: WeakKeyDictionary[object, sqlite3.Connection] = WeakKeyDictionary()
+"""Empty logs in memory, by what has made their tables."""
 
 
 class Store(BaseStore):
@@ -66,6 +71,21 @@ class Store(BaseStore):
         """Switch a new file to its write-ahead log, before its first table."""
         if not self.is_memory:
             self._writer.call(connections.switch_to_wal)
+
+    def keep_template(self, name: object) -> None:
+        """Keep a copy of an empty log in memory under this name; nothing for None."""
+        if name is not None and name not in _templates:
+            template = connections.connect_for_writing(self.path, "full")
+            finalize(name, template.close)
+            self._writer.call(lambda connection: connection.backup(template))
+            _templates[name] = template
+
+    def copy_template(self, name: object) -> bool:
+        """Make this new log in memory a copy of the one that was kept; False without one."""
+        template = None if name is None else _templates.get(name)
+        if template is not None:
+            self._writer.call(template.backup)
+        return template is not None
 
     def swap(self, scratch_path: str, unit: Unit[None]) -> None:
         """Run a unit in a transaction of its own that sees another database as ``scratch``."""
