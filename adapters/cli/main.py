@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from copy import copy as shallow_copy
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, Unpack
@@ -1436,13 +1437,25 @@ def keys_init_signing(
     proofs.init_signing(path, name, as_json=as_json)
 
 
+def _app_for(arguments: Sequence[str]) -> typer.Typer:
+    """Return the app, with the named command alone: typer builds all commands of an app when it starts."""
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        if arguments[:1] == [name]:
+            only = shallow_copy(app)
+            only.registered_commands, only.registered_groups = [command], []
+            return only
+    return app
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for every terminal encoding
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="eventlog")
+        _app_for(given)(args=given, prog_name="eventlog")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.CLEAN
     return ExitCode.CLEAN
