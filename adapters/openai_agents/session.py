@@ -285,8 +285,8 @@ class EventLogSession:
 
         limit: None for the limit of ``session_settings``, by default all.
         branch_id: None for the current branch; an unknown one has no items.
-        as_of: return the items at an earlier version of the session, or at a time (without a zone: UTC),
-            whatever their age.
+        as_of: return the items at an earlier version of the session, or at a time (without a zone: UTC);
+            ``max_age`` does not apply.
 
         Raises VersionNotFoundError (a ValueError) for a version that the session never had. At the start of
         a run, raises BudgetExceededError if a budget is used up.
