@@ -74,7 +74,9 @@ def _own_turns(
         first = (branch.fork_turn or 0) + 1
         last = paths.lifelines(branch.branch_id).last_turn(version)
         numbers = range(first, last + 1)
-        turns[branch.branch_id] = outline.rows(tx, paths, branch.branch_id, version, numbers)
+        turns[branch.branch_id] = outline.rows(
+            tx, paths, session_id, branch.branch_id, version, numbers
+        )
     return turns
 
 

@@ -17,9 +17,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from agents_eventlog import projections
-from agents_eventlog.adapters.cli import terminal
+from agents_eventlog.adapters.cli import retain, terminal
 from agents_eventlog.adapters.cli.markdown import export_markdown
 from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.adapters.conversations.commands import check_age
 from agents_eventlog.adapters.conversations.printable import printable
 from agents_eventlog.adapters.conversations.sdk_tables import TablePair
 from agents_eventlog.adapters.conversations.summary import counted
@@ -212,6 +213,7 @@ def import_(
     on_conflict: OnConflict,
     tables: TablePair | None,
     key_variable: str | None,
+    ttl: str | None,
     dry_run: bool,
     actor: str | None,
     as_json: bool,
@@ -227,9 +229,21 @@ def import_(
         terminal.fail(
             ExitCode.USAGE, f"{key_variable} is not set: expected an encryption key in it"
         )
+    if ttl is not None and key is None:
+        terminal.fail(ExitCode.USAGE, "--encrypted-ttl needs --encryption-key-env")
+    age = retain.age(ttl)
+    try:
+        _ = None if age is None else check_age("--encrypted-ttl", age)
+    except ValueError as error:
+        terminal.fail(ExitCode.USAGE, error)
     is_sealed = check_source(source, tables, key)  # before creating a log
     import_source = partial(
-        import_file, path=source, tables=tables, encryption_key=key, on_conflict=on_conflict
+        import_file,
+        path=source,
+        tables=tables,
+        encryption_key=key,
+        encrypted_ttl=age,
+        on_conflict=on_conflict,
     )
     outcomes: list[ImportResult] = []
     try:

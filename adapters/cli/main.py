@@ -912,6 +912,10 @@ def import_(
             metavar="NAME", help="Environment variable with the key of the SDK's EncryptedSession."
         ),
     ] = None,
+    encrypted_ttl: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Leave out older turns of EncryptedSession: 10m, 12h."),
+    ] = None,
     actor: Actor = None,
     as_json: AsJson = False,
 ) -> bool:
@@ -926,7 +930,7 @@ def import_(
     [bold]--sessions-table[/bold] or [bold]--messages-table[/bold].
 
     With [bold]--encryption-key-env[/bold], the items that the SDK's EncryptedSession stored in SOURCE are
-    opened.
+    opened, also after its ttl. [bold]--encrypted-ttl[/bold] leaves out the turns that are older as a whole.
 
     Exits with 1 if a session is refused, broken or incomplete. Damaged rows of the SDK's tables are
     skipped, and make a session incomplete; so are items that the key does not open, or that are not
@@ -950,6 +954,7 @@ def import_(
         on_conflict=on_conflict.value,
         tables=tables,
         key_variable=encryption_key_env,
+        ttl=encrypted_ttl,
         dry_run=dry_run,
         actor=actor,
         as_json=as_json,

@@ -271,16 +271,17 @@ def record_expiry(tx: Transaction, session_id: str, seconds: int | None) -> None
 
 def expiry_seconds(expires_after: timedelta) -> int:
     """Return an age in seconds, rounded up. Raises TypeError, and ValueError for one out of range."""
-    if not isinstance(expires_after, timedelta):
-        raise TypeError(
-            f"invalid expires_after: expected a timedelta, got {type(expires_after).__name__}"
-        )
-    seconds = -(-expires_after // timedelta(seconds=1))
-    if not 1 <= seconds <= LONGEST_EXPIRY_SECONDS:
-        raise ValueError(
-            f"invalid expires_after: expected 1 second to 300 years, got {expires_after!r}"
-        )
-    return seconds
+    check_age("expires_after", expires_after)
+    return -(-expires_after // timedelta(seconds=1))
+
+
+def check_age(what: str, age: timedelta) -> timedelta:
+    """Return an age. Raises TypeError, and ValueError for one out of range."""
+    if not isinstance(age, timedelta):
+        raise TypeError(f"invalid {what}: expected a timedelta, got {type(age).__name__}")
+    if not timedelta(0) < age <= timedelta(seconds=LONGEST_EXPIRY_SECONDS):
+        raise ValueError(f"invalid {what}: expected more than 0 and up to 300 years, got {age!r}")
+    return age
 
 
 def record_labels(
@@ -416,6 +417,26 @@ def get_items(
         return []
     newest = None if limit is None or limit < 0 else limit
     return conversation_queries.items(tx, pointer, newest, session_id=context.session_id)
+
+
+def get_recent_items(
+    tx: Transaction,
+    context: SessionContext,
+    branch_id: str | None,
+    limit: int | None,
+    max_age: timedelta,
+) -> tuple[list[JSON], int]:
+    """Return the items of ``get_items`` without turns that are older, and how many items are left out."""
+    pointer = look_at(tx, context, branch_id).pointer
+    most = pointer.length if limit is None or limit < 0 else min(limit, pointer.length)
+    newest = recent(tx, pointer, most, max_age)
+    return get_items(tx, context, branch_id, newest), most - newest
+
+
+def recent(tx: Transaction, pointer: Pointer, newest: int, max_age: timedelta) -> int:
+    """Return how many of the newest items of a branch belong to turns that are not older than an age."""
+    since = tx.now - max_age // timedelta(microseconds=1)
+    return conversation_queries.recent(tx, pointer, newest, since)
 
 
 def get_past_items(

@@ -33,8 +33,8 @@ class OutlineTurn(TypedDict):
     withheld: why its content cannot be read: "erased", "sealed" without keys, or "shredded".
     time: of its first item, ISO 8601 in UTC.
     items: the number of its items. tools: the tools that it called, each once.
-    removed: "popped", "undone", "replaced", "deleted" or "cleared" if the branch does not have the turn any
-        more; otherwise None.
+    removed: "popped", "undone", "replaced", "deleted", "cleared" or "expired" if the branch does not have
+        the turn any more; otherwise None.
     """
 
     turn: int
@@ -161,17 +161,32 @@ def _above(paths: Paths, branch_id: str) -> dict[str, int]:
 
 
 def rows(
-    tx: Transaction, paths: Paths, branch_id: str, version: int, numbers: Iterable[int]
+    tx: Transaction,
+    paths: Paths,
+    session_id: str,
+    branch_id: str,
+    version: int,
+    numbers: Iterable[int],
 ) -> list[OutlineTurn]:
     """Return the outline of some turns; it reads the contents of the items that open them."""
-    return [_row(tx, paths, turn) for turn in turns(paths, branch_id, version, numbers)]
+    is_expired = expired_at(tx, paths, session_id, version) is not None
+    found = turns(paths, branch_id, version, numbers)
+    return [_row(tx, paths, turn, is_expired=is_expired) for turn in found]
 
 
-def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
+def expired_at(tx: Transaction, paths: Paths, session_id: str, version: int) -> int | None:
+    """Return when a session expired, if this is its last version; None if it has not."""
+    session = conversations.session(tx, session_id) if version == paths.version else None
+    return session.expires_at if session is not None and session.is_expired(tx.now) else None
+
+
+def _row(tx: Transaction, paths: Paths, turn: Turn, *, is_expired: bool) -> OutlineTurn:
     nodes = [paths.nodes[line.node] for line in turn.lines]
     kinds = [node.kind for node in nodes if node.kind is not None]
     tools = [kind.tool_name for kind in kinds if kind.is_tool_call and kind.tool_name]
-    removed = turn.removed_at
+    removed: str | None = "expired" if is_expired else None
+    if turn.removed_at is not None:
+        removed = HOW.get(paths.changes[turn.removed_at - 1].type, "removed")
     words, withheld = first_words(tx, turn.opening)
     return OutlineTurn(
         turn=turn.number,
@@ -182,7 +197,7 @@ def _row(tx: Transaction, paths: Paths, turn: Turn) -> OutlineTurn:
         time=timestamps.iso(paths.changes[nodes[0].version - 1].occurred_at),
         items=len(nodes),
         tools=list(dict.fromkeys(tools)),
-        removed=None if removed is None else HOW.get(paths.changes[removed - 1].type, "removed"),
+        removed=removed,
     )
 
 
@@ -201,7 +216,7 @@ def rows_at(tx: Transaction, session_id: str, branch_id: str, version: int) -> l
     """Return the whole outline of a branch at a version."""
     paths = Paths.read(tx, session_id)
     last = paths.lifelines(branch_id).last_turn(version)
-    return rows(tx, paths, branch_id, version, range(last + 1))
+    return rows(tx, paths, session_id, branch_id, version, range(last + 1))
 
 
 def document(branch_id: str, turn: OutlineTurn) -> dict[str, Any]:
@@ -230,7 +245,7 @@ async def outline(
         branch = check_branch(tx, paths, session_id, branch_id)
         last = paths.lifelines(branch).last_turn(version)
         end = last if limit is None else min(last, first_turn + limit - 1)
-        return rows(tx, paths, branch, version, range(first_turn, end + 1))
+        return rows(tx, paths, session_id, branch, version, range(first_turn, end + 1))
 
     found: list[OutlineTurn] = await read(unit)
     return found

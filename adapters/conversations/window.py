@@ -161,6 +161,7 @@ def window(
     start = first_turn if after is None else max(first_turn, after + 1)
     end = last_turn if before is None else min(last_turn, before - 1)
     reader_of = ItemReader(tx, paths)
+    expired = reader_of.expiry(outline.expired_at(tx, paths, session_id, version))
     chosen: dict[int, list[Lifeline]] = {}
     for number in _outward(start, end, last_turn if around is None else around, after):
         lines = lifelines.of_turn(number, version)
@@ -184,7 +185,7 @@ def window(
         turns.append(
             ShownTurn(
                 number,
-                [reader_of.shown(line, version) for line in lines[start:end]],
+                [reader_of.shown(line, version, expired) for line in lines[start:end]],
                 used.get(number, []),
                 forks.get(number, []),
                 _beside(paths, lines[:start], -1),
@@ -250,8 +251,16 @@ class ItemReader:
             total += min(size, SHOWN_CHARACTERS * len(list(some)))
         return total
 
-    def shown(self, line: Lifeline, version: int) -> ShownItem:
-        """Return an item at a version."""
+    def expiry(self, expired_at: int | None) -> Removal | None:
+        """Return the removal of the items of a session that expired, which no event has recorded yet."""
+        if expired_at is None:
+            return None
+        last = self._paths.changes[-1]
+        origin = Origin(last.position, self._paths.version, expired_at, None, None)
+        return Removal("expired", origin, None)
+
+    def shown(self, line: Lifeline, version: int, expired: Removal | None = None) -> ShownItem:
+        """Return an item at a version. expired: the removal of items that are on the branch."""
         node = self._paths.nodes[line.node]
         recorded = self.event(node.ref.position)
         content, redaction = self._content(node.ref, version)
@@ -267,7 +276,7 @@ class ItemReader:
             self._origin(node.ref.position, node.version, recorded),
             line.since,
             line.until,
-            self._removal(line.until or 0) if is_removed else None,
+            self._removal(line.until or 0) if is_removed else expired,
             redaction,
             withheld,
         )

@@ -115,6 +115,8 @@ class EventLogSession:
         then return what they return of a cleared session, and the next write clears it. ``log.expire`` and
         ``eventlog expire`` erase its contents. Stored by the next write, so that it holds for all programs.
         None changes nothing; by default a session never expires.
+    max_age: ``get_items`` leaves out turns to which nothing was added for this long; always whole turns, so
+        that a tool call keeps its output. They stay in the session. See ``left_out``.
     first_turn_number: the number of the first turn in all calls and results, 1 or 0.
     auto_usage: record the usage of the Runner's requests automatically; otherwise only ``UsageHooks`` and
         ``store_run_usage`` record usage.
@@ -152,6 +154,7 @@ class EventLogSession:
         user_id: str | None = None,
         metadata: Mapping[str, JSON] | None = None,
         expires_after: timedelta | None = None,
+        max_age: timedelta | None = None,
         first_turn_number: int = 1,
         auto_usage: bool = True,
         prices: Prices = None,
@@ -172,6 +175,8 @@ class EventLogSession:
         self._events = _logging.get_logger(self._logger)
         user_id, metadata = commands.check_labels(user_id, metadata)
         expiry = None if expires_after is None else commands.expiry_seconds(expires_after)
+        self._max_age = None if max_age is None else commands.check_age("max_age", max_age)
+        self._left_out = 0
         kept = projections.default()
         log.join(kept)
         context = SessionContext(
@@ -227,6 +232,11 @@ class EventLogSession:
         return self._context.branch_id if own is None else own.branch_id
 
     @property
+    def left_out(self) -> int:
+        """How many items the last ``get_items`` of this object left out because of ``max_age``."""
+        return self._left_out
+
+    @property
     def _current_branch_id(self) -> str:
         return self.current_branch
 
@@ -275,7 +285,8 @@ class EventLogSession:
 
         limit: None for the limit of ``session_settings``, by default all.
         branch_id: None for the current branch; an unknown one has no items.
-        as_of: return the items at an earlier version of the session, or at a time (without a zone: UTC).
+        as_of: return the items at an earlier version of the session, or at a time (without a zone: UTC);
+            ``max_age`` does not apply.
 
         Raises VersionNotFoundError (a ValueError) for a version that the session never had. At the start of
         a run, raises BudgetExceededError if a budget is used up.
@@ -293,7 +304,7 @@ class EventLogSession:
             await self._budgets.check(wrapper)
         if place is None or branch_id is not None:
             return await self._runner.read(
-                lambda tx: commands.get_items(tx, self._context, branch_id, newest)
+                lambda tx: self._recent_items(tx, self._context, branch_id, newest)
             )
         if wrapper is not None:
             concurrent_runs.start(self._key, place)
@@ -302,9 +313,19 @@ class EventLogSession:
             context = place.context or self._context
             if wrapper is not None:
                 concurrent_runs.has_read(tx, context, place)
-            return commands.get_items(tx, context, None, newest)
+            return self._recent_items(tx, context, None, newest)
 
         return await self._runner.read(unit)
+
+    def _recent_items(
+        self, tx: Transaction, context: SessionContext, branch_id: str | None, limit: int | None
+    ) -> list[JSON]:
+        if self._max_age is None:
+            return commands.get_items(tx, context, branch_id, limit)
+        items, self._left_out = commands.get_recent_items(
+            tx, context, branch_id, limit, self._max_age
+        )
+        return items
 
     async def add_items(
         self, items: list[TResponseInputItem], *, wrapper: Wrapper | None = None
@@ -1069,10 +1090,13 @@ class EventLogSession:
 
         def unit(tx: Transaction) -> tuple[list[ItemRef], list[JSON], bool]:
             here = commands.look(tx, call.context)
-            refs = conversation_queries.refs(tx, here.pointer, limit)
+            newest = limit
+            if self._max_age is not None:
+                newest = commands.recent(tx, here.pointer, limit, self._max_age)
+            refs = conversation_queries.refs(tx, here.pointer, newest)
             complete = len(refs) == here.pointer.length
             items = conversation_queries.items(
-                tx, here.pointer, limit, session_id=call.context.session_id
+                tx, here.pointer, newest, session_id=call.context.session_id
             )
             return refs, items, complete
 

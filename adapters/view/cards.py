@@ -98,7 +98,7 @@ class Group(NamedTuple):
 
     @property
     def until(self) -> int:
-        """The first version at which one of them was removed."""
+        """The first version at which one of them was removed; 0 if they have expired."""
         return min(row.item.until or 0 for row in self.rows)
 
     @property

@@ -479,7 +479,7 @@ class SessionPages:
         wanted = set(range(first, min(last, first + OUTLINE_TURNS) + 1))
         wanted |= {each.turn - 1 for each in leaving if each.depth == 0}
         wanted |= {last}
-        turns = outline.rows(tx, paths, branch_id, version, sorted(wanted))
+        turns = outline.rows(tx, paths, shown.session_id, branch_id, version, sorted(wanted))
         colours = _colours(paths)
         chips = _chips(leaving, last, colours)
         rows: list[OutlineRow] = list(chips.pop(1, ()))
@@ -575,7 +575,7 @@ def _some_turns(
     tx: Transaction, paths: Paths, shown: Window, first: int, last: int
 ) -> list[OutlineRow]:
     numbers = range(first, last + 1)
-    found = outline.rows(tx, paths, shown.branch_id, shown.version, numbers)
+    found = outline.rows(tx, paths, shown.session_id, shown.branch_id, shown.version, numbers)
     colours = _colours(paths)
     return [_turn_row(paths, turn, colours) for turn in found]
 

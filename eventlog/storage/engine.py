@@ -299,6 +299,9 @@ class Engine(Protocol):
     item_text: str
     """An SQL expression: the readable text of that item, or NULL."""
 
+    current_time: str
+    """An SQL expression: the time of the query, in microseconds since 1970 UTC, exact to a second."""
+
     def iso_time(self, microseconds: str) -> str:
         """Return an SQL expression for a time as ISO 8601 text, in UTC."""
 

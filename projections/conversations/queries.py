@@ -73,6 +73,13 @@ ITEMS_TO_FORK = """
     WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
     ORDER BY i.number
 """
+TIMES_OF_ITEMS = """
+    SELECT i.number, i.turn, e.position, e.recorded_at, e.metadata
+    FROM items AS i
+    JOIN events AS e ON e.position = i.position
+    WHERE i.segment_id = ? AND i.number BETWEEN ? AND ?
+    ORDER BY i.number DESC
+"""
 VERSION = "SELECT version FROM events WHERE position = ?"
 ENTRY_COLUMNS = "{o}.position, {o}.version, {o}.branch_id, {o}.recorded_at, {o}.metadata"
 STRUCTURE = """
@@ -306,6 +313,26 @@ def items(
         )
         found += _items_one_by_one(tx, span, session_id, instead) if some is None else some
     return found
+
+
+def recent(tx: Transaction, pointer: Pointer, newest: int | None, since: int) -> int:
+    """
+    Return how many of a branch's newest items belong to turns to which an item was added since a time.
+
+    newest: maximum number of items, as in ``items``. since: microseconds since 1970 UTC.
+
+    Reads one row an item, up to the newest one that is older.
+    """
+    kept, turn = 0, None
+    for span in reversed(_newest_spans(tx, pointer, newest)):
+        for number, of_turn, position, recorded_at, metadata in tx.execute(TIMES_OF_ITEMS, span):
+            is_old = recorded_at < since or occurred_at(recorded_at, metadata, position) < since
+            if is_old and of_turn != turn:
+                return kept
+            if not is_old:
+                turn = of_turn
+            kept = pointer.length - number + 1
+    return kept
 
 
 def _items_one_by_one(
@@ -630,9 +657,7 @@ def _spans_in_order(tx: Transaction, pointer: Pointer) -> Sequence[branch_tree.S
     return list(branch_tree.spans(tx, pointer))[::-1]
 
 
-def _newest_spans(
-    tx: Transaction, pointer: Pointer, newest: int | None
-) -> Iterable[branch_tree.Span]:
+def _newest_spans(tx: Transaction, pointer: Pointer, newest: int | None) -> list[branch_tree.Span]:
     """Return the spans that hold the newest items, in order."""
     start = 1 if newest is None else max(1, pointer.length - newest + 1)
     found = []

@@ -71,6 +71,7 @@ class SessionQuery:
 
     user_names, leaf_names: what the tables may hold for the user id and for each leaf, where that is known;
         in a sealed log there are two of each.
+    now: the time of the transaction, at which a session may have expired.
     """
 
     session_id: str | None = None
@@ -86,6 +87,7 @@ class SessionQuery:
     is_reversed: bool = False
     after: SessionCursor | None = None
     limit: int | None = None
+    now: int = 0
 
     @property
     def matches_all(self) -> bool:

@@ -50,6 +50,12 @@ OF_USER = """
 ALL_OF_USER = """
     SELECT session_id, created_at FROM sessions WHERE user_id = ? ORDER BY created_at, session_id
 """
+HAS_EXPIRED = """
+    (
+        s.expires_after IS NOT NULL AND s.is_filled = 1 AND s.deleted_at IS NULL
+        AND s.updated_at + COALESCE(s.expires_after, 0) <= ?
+    )
+"""
 HAS_LEAF = """
     ? = (SELECT l.value FROM session_labels AS l WHERE l.session_id = s.session_id AND l.path = ?)
 """
@@ -186,10 +192,10 @@ def _find(tx: Transaction, query: SessionQuery) -> list[Session]:
 
 
 def _named(tx: Transaction, query: SessionQuery) -> SessionQuery:
-    """Return a query with what the tables may hold for its user id and metadata."""
+    """Return a query with what the tables may hold for its user id and metadata, and the time."""
     users = () if query.user_id is None else sealing.user_names(tx, query.user_id)
     leaves = tuple(sealing.leaf_names(tx, leaf) for leaf in query.leaves)
-    return replace(query, user_names=users, leaf_names=leaves)
+    return replace(query, user_names=users, leaf_names=leaves, now=tx.now)
 
 
 def _opened(tx: Transaction, session: Session) -> Session:
@@ -278,6 +284,8 @@ def _conditions(query: SessionQuery) -> Iterator[Condition]:
         yield from _within(name, period)
     if query.min_items is not None:
         yield "s.item_count >= ?", (query.min_items,)
+        if query.min_items:
+            yield f"NOT {HAS_EXPIRED}", (query.now,)
     for names in query.leaf_names or ((leaf,) for leaf in query.leaves):
         conditions = " OR ".join([HAS_LEAF] * len(names))
         yield f"({conditions})", tuple(part for path, value in names for part in (value, path))

@@ -51,9 +51,10 @@ class UsageQuery(NamedTuple):
 
     by: any of ``BY``, in the order in which the groups are sorted.
     since, until: microseconds since 1970 UTC, the latter excluded.
-    live: only live usage: not that of popped, deleted or cleared turns.
+    live: only live usage: not that of popped, deleted, cleared or expired turns.
     tz: the time zone of days and months.
     user_names: what the tables may hold for the user id, where that is known.
+    now: the time of the transaction, at which a session may have expired.
     """
 
     by: Sequence[str] = ()
@@ -64,6 +65,7 @@ class UsageQuery(NamedTuple):
     live: bool = False
     tz: tzinfo = UTC
     user_names: tuple[str, ...] = ()
+    now: int = 0
 
 
 class UsageTotals(NamedTuple):
@@ -143,12 +145,19 @@ DAYS_WITH_USAGE = """
 """
 OF_USER = "session_id IN (SELECT session_id FROM sessions WHERE user_id = ?)"
 A_SESSION_OF_USER = "SELECT session_id, metadata FROM sessions WHERE user_id = ? LIMIT 1"
-NOT_DELETED = """
+IS_READ = """
     NOT EXISTS (
-        SELECT 1 FROM sessions
-        WHERE sessions.session_id = usage.session_id AND sessions.deleted_at IS NOT NULL
+        SELECT 1 FROM sessions AS s
+        WHERE s.session_id = usage.session_id AND (
+            s.deleted_at IS NOT NULL
+            OR (
+                s.is_filled = 1 AND s.expires_after IS NOT NULL
+                AND s.updated_at + COALESCE(s.expires_after, 0) <= ?
+            )
+        )
     )
 """
+"""The session is neither deleted nor expired."""
 
 
 def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
@@ -169,6 +178,7 @@ def check_by(by: Iterable[str] | str) -> tuple[str, ...]:
 
 def groups(tx: Transaction, query: UsageQuery) -> list[Group]:
     """Return the usage by groups; without groups, one group of all."""
+    query = query._replace(now=tx.now)
     if query.user_id is not None:
         query = query._replace(user_names=sealing.user_names(tx, query.user_id))
     source, parameters = _source(tx, query)
@@ -307,7 +317,8 @@ def _conditions(query: UsageQuery) -> tuple[list[str], list[Any]]:
         conditions.append(f"({' OR '.join([OF_USER] * len(names))})")
         parameters += names
     if query.live:
-        conditions += ["is_live = 1", NOT_DELETED]
+        conditions += ["is_live = 1", IS_READ]
+        parameters.append(query.now)
     return conditions, parameters
 
 

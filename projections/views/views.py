@@ -35,9 +35,17 @@ LAST_ON_BRANCH: Final = """
         SELECT last FROM line WHERE line.segment_id = g.segment_id
     )
 """
+# An expired session is shown as it will be once it is cleared: without items and branches.
+HAS_EXPIRED: Final = """
+    (
+        s.is_filled = 1 AND s.deleted_at IS NULL AND s.expires_after IS NOT NULL
+        AND s.updated_at + COALESCE(s.expires_after, 0) <= {now}
+    )
+"""
 ON_BRANCHES: Final = f"""
     FROM branches AS b
-    JOIN sessions AS s ON s.session_id = b.session_id AND s.deleted_at IS NULL
+    JOIN sessions AS s
+        ON s.session_id = b.session_id AND s.deleted_at IS NULL AND NOT {HAS_EXPIRED}
     JOIN segments AS g ON g.session_id = b.session_id
     JOIN items AS i ON i.segment_id = g.segment_id AND i.number <= {LAST_ON_BRANCH}
     JOIN events AS e ON e.position = i.position
@@ -104,20 +112,24 @@ TURNS: Final = """
         GROUP BY b.session_id, s.user_id, b.branch_id, s.branch_id, i.turn
     ) AS m
 """
+EXPIRES_AT: Final = """
+    CASE WHEN s.is_filled = 1 AND s.deleted_at IS NULL THEN s.updated_at + s.expires_after END
+"""
 USED_IN_SESSION: Final = "(SELECT {sum} FROM usage AS u WHERE u.session_id = s.session_id)"
 SESSIONS: Final = """
     SELECT
         s.session_id,
         s.user_id,
         s.metadata,
-        s.branch_id AS current_branch_id,
-        s.item_count,
-        s.turn_count,
-        s.branch_count,
+        CASE WHEN {has_expired} THEN 'main' ELSE s.branch_id END AS current_branch_id,
+        CASE WHEN {has_expired} THEN 0 ELSE s.item_count END AS item_count,
+        CASE WHEN {has_expired} THEN 0 ELSE s.turn_count END AS turn_count,
+        CASE WHEN {has_expired} THEN 0 ELSE s.branch_count END AS branch_count,
         {created_at} AS created_at,
         {updated_at} AS updated_at,
         {deleted_at} AS deleted_at,
         {erased_at} AS erased_at,
+        {expires_at} AS expires_at,
         {usage}
     FROM sessions AS s
 """
@@ -127,7 +139,10 @@ COSTS: Final = """
         s.user_id,
         u.branch_id,
         u.turn,
-        CASE WHEN u.is_live = 1 AND s.deleted_at IS NULL THEN 1 ELSE 0 END AS is_active,
+        CASE
+            WHEN u.is_live = 1 AND s.deleted_at IS NULL AND NOT COALESCE({has_expired}, 1 = 0) THEN 1
+            ELSE 0
+        END AS is_active,
         u.run_id,
         {time} AS occurred_at,
         NULLIF(u.model, '') AS model,
@@ -173,7 +188,7 @@ class Views(Projection):
     """The views of the file; they have no rows of their own."""
 
     name: ClassVar[str] = "views"
-    version: ClassVar[int] = 2  # 2: redactions
+    version: ClassVar[int] = 3  # 2: redactions; 3: expired sessions
     schema: ClassVar[Sequence[str]] = ()
     handles: ClassVar[Sequence[type[Event]]] = ()
 
@@ -188,26 +203,30 @@ class Views(Projection):
 @cache  # engines have no state, and making the texts takes longer than creating the views
 def _queries(engine: Engine) -> Mapping[str, str]:
     times = ("created_at", "updated_at", "deleted_at", "erased_at")
+    has_expired = HAS_EXPIRED.format(now=engine.current_time)
+    on_branches = ON_BRANCHES.format(now=engine.current_time)
     return {
         "v_messages": MESSAGES.format(
             text=_present(engine.item_text),
             item=_present(engine.item_json),
             time=engine.iso_time(engine.event_time),
-            on_branches=ON_BRANCHES,
+            on_branches=on_branches,
         ),
         "v_turns": TURNS.format(
             text=_present(engine.item_text),
             time=engine.event_time,
             started_at=engine.iso_time("m.started_at"),
             ended_at=engine.iso_time("m.ended_at"),
-            on_branches=ON_BRANCHES,
+            on_branches=on_branches,
             usage=_sums(USED_IN_TURN),
         ),
         "v_sessions": SESSIONS.format(
             usage=_sums(USED_IN_SESSION),
+            has_expired=has_expired,
+            expires_at=engine.iso_time(EXPIRES_AT),
             **{name: engine.iso_time(f"s.{name}") for name in times},
         ),
-        "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at")),
+        "v_costs": COSTS.format(time=engine.iso_time("u.occurred_at"), has_expired=has_expired),
     }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from cryptography.fernet import Fernet
 
 from agents_eventlog import AdvancedSQLiteSession, EventLog, KeyFile, import_file
 from agents_eventlog.adapters.cli.terminal import ExitCode
+from agents_eventlog.eventlog import HistoryImported
 from agents_eventlog.eventlog.errors import SourceError, WrongKeyError
 from tests.adapters.looking import documents, one, run
 
@@ -89,6 +91,51 @@ async def test_branches_of_an_encrypted_history_come_back(tmp_path: Path) -> Non
     await outcomes(path, source, TEXT)
     with closing(AdvancedSQLiteSession("s", path)) as ours:
         assert await ours.get_items(branch_id="draft") == SAID[3:]
+
+
+async def test_turns_that_their_time_to_live_hides_are_left_out_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = tmp_path / "theirs.db", tmp_path / "ours.db"
+    now = time.time()
+    session = inner(source, "AdvancedSQLiteSession", "s")
+    for age, items in ((900, SAID[4:]), (700, SAID[:2]), (500, SAID[2:4])):
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda age=age: now - age)
+            await EncryptedSession("s", session, TEXT).add_items(items)
+    session.close()
+    ttl = timedelta(minutes=10)  # the call is older, its output is not
+    for dry_run in (True, False):
+        [outcome] = await outcomes(path, source, TEXT, encrypted_ttl=ttl, dry_run=dry_run)
+        assert (outcome.outcome, outcome.problem) == ("imported", None)
+    with closing(AdvancedSQLiteSession("s", path)) as ours:
+        assert await ours.get_items() == SAID[:4]
+        [imported] = [each.event async for each in ours.log.read(types=[HistoryImported])]
+    assert isinstance(imported, HistoryImported)
+    assert imported.counts["expired"] == 1
+    other = tmp_path / "other.db"
+    [outcome] = await outcomes(other, source, TEXT, encrypted_ttl=timedelta(seconds=1))
+    assert (outcome.outcome, outcome.events) == ("imported", 1)
+    with pytest.raises(ValueError, match="encrypted_ttl"):
+        await outcomes(other, source, TEXT, encrypted_ttl=timedelta(0))
+    async with EventLog.open(other) as log:
+        with pytest.raises(TypeError, match="needs an encryption_key"):
+            _ = [each async for each in import_file(log, source, encrypted_ttl=ttl)]
+
+
+async def test_expired_items_and_such_that_do_not_open_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = tmp_path / "theirs.db", tmp_path / "ours.db"
+    with monkeypatch.context() as patched:
+        now = time.time()
+        patched.setattr(time, "time", lambda: now - 900)
+        await write(source, FERNET)
+    unopened = json.dumps({"__enc__": 1, "payload": 5})
+    change(source, "UPDATE agent_messages SET message_data = ? WHERE id = 1", unopened)
+    [outcome] = await outcomes(path, source, FERNET, encrypted_ttl=timedelta(minutes=10))
+    assert (outcome.outcome, outcome.events) == ("imported", 1)
+    assert "the key does not open them: 1 message" in outcome.problem
 
 
 async def test_what_was_planted_or_damaged_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -174,6 +221,12 @@ def test_the_command_takes_the_key_from_an_environment_variable(
     result = run(*words, "--json")
     assert result.exit_code == ExitCode.CLEAN
     assert one(result, "receipt")["imported"] == 1
+    aged = ("import", tmp_path / "recent.db", source, "--encrypted-ttl", "12h")
+    assert run(*aged).exit_code == ExitCode.USAGE
+    assert run(*aged, *words[3:]).exit_code == ExitCode.CLEAN
+    assert documents(run("show", tmp_path / "recent.db", "s", "--json"), "item")
+    for wrong in ("soon", "0m"):
+        assert run(*aged[:4], wrong, *words[3:]).exit_code == ExitCode.USAGE
     assert b"Hamburg" not in path.read_bytes()  # it is sealed again, with keys of its own
     shown = documents(run("show", path, "s", "--json"), "item")
     assert [each["item"] for each in shown] == SAID

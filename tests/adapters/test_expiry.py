@@ -9,6 +9,8 @@ import pytest
 from agents import Agent, Runner
 
 from agents_eventlog import ConversationLog, EventLogSession, projections
+from agents_eventlog.adapters.conversations import timestamps
+from agents_eventlog.adapters.conversations.window import window
 from agents_eventlog.adapters.openai_agents.testing import ScriptedModel
 from agents_eventlog.eventlog import (
     ContentErased,
@@ -18,6 +20,7 @@ from agents_eventlog.eventlog import (
     RootKey,
     payloads,
 )
+from agents_eventlog.eventlog.appender import append_all, encode_checked
 from agents_eventlog.eventlog.errors import (
     KeysMissingError,
     SessionNotFoundError,
@@ -26,6 +29,7 @@ from agents_eventlog.eventlog.errors import (
 )
 from agents_eventlog.eventlog.events import RequestUsage, UsageRecorded
 from agents_eventlog.projections import replay
+from agents_eventlog.projections.conversations.paths import Paths
 from agents_eventlog.projections.erasure import eraser
 from agents_eventlog.projections.erasure.scopes import ErasurePlan, ExpiredSessions
 from tests.adapters.looking import answer, call, output, user
@@ -40,6 +44,11 @@ if TYPE_CHECKING:
 DAY = 86_400_000_000
 MONTH = timedelta(days=30)
 SECRET = "4111 1111 1111"
+
+
+VIEW_OF_SESSION = """
+    SELECT current_branch_id, item_count, turn_count, branch_count, user_id FROM v_sessions
+"""
 
 
 class Place:
@@ -73,7 +82,11 @@ async def log(place: Place) -> AsyncIterator[ConversationLog]:
 
 @pytest.fixture
 async def session(log: ConversationLog) -> EventLogSession:
-    """A session with two branches and usage, that expires after 30 days without use."""
+    return await filled(log)
+
+
+async def filled(log: ConversationLog) -> EventLogSession:
+    """Return a session with two branches and usage, that expires after 30 days without use."""
     labels: Any = {"user_id": "alice", "metadata": {"plan": "free"}}
     opened = EventLogSession("s", log, expires_after=MONTH, **labels)
     await opened.add_items([user(f"my card is {SECRET}"), call("c"), output("c", "stored")])
@@ -100,9 +113,18 @@ async def everything(log: ConversationLog, session: EventLogSession) -> dict[str
         "tools": await session.get_tool_usage(),
         "usage": await session.get_session_usage(),
         "usage of turns": await session.get_turn_usage(),
+        "live usage": await log.usage(live=True),
+        "views": [
+            await log.query(lambda tx, name=name: tx.all(f"SELECT COUNT(*) FROM {name}"))
+            for name in ("v_messages", "v_turns")
+        ],
+        "view of the session": await log.query(lambda tx: tx.all(VIEW_OF_SESSION)),
+        "view of costs": await log.query(lambda tx: tx.all("SELECT is_active FROM v_costs")),
         "found": [dict(each) for each in await session.find_items()],
         "found by text": [dict(each) for each in await log.find_items("once")],
         "sessions by text": await log.sessions(text="once"),
+        "sessions with items": await log.sessions(min_items=1),
+        "outline": [each["items"] for each in await log.outline("s") if not each["removed"]],
         "branch": session.current_branch,
     }
     (row,) = await log.sessions()
@@ -111,15 +133,44 @@ async def everything(log: ConversationLog, session: EventLogSession) -> dict[str
 
 
 async def test_an_expired_session_reads_as_a_cleared_one(
-    log: ConversationLog, session: EventLogSession, place: Place
+    log: ConversationLog, place: Place
 ) -> None:
-    place.days = 29
-    assert len(await session.get_items(branch_id="main")) == 3
-    place.days = 31
+    place.days = -29  # and now 0, as the views have the clock of the database
+    session = await filled(log)
+    place.days = 0
+    full = await everything(log, session)
+    assert [len(full[name]) for name in ("items", "other", "outline")] == [2, 2, 1]
+    assert full["views"] == [[(5,)], [(2,)]]
+    ends = log.query(lambda tx: tx.all("SELECT expires_at FROM v_sessions"))
+    assert (await ends)[0][0][:19] == (await log.session("s"))["expires_at"].replace(" ", "T")
+    await log.set_expiry("s", timedelta(days=28))
     expired = await everything(log, session)
     await session.clear_session()
     assert expired == await everything(log, session)
-    assert expired["items"] == []
+    assert [expired[name] for name in ("items", "outline", "views")] == [[], [], [[(0,)]] * 2]
+    assert expired["view of the session"][0][:4] == ("main", 0, 0, 0)
+
+
+async def test_outlines_and_windows_mark_what_has_expired(
+    log: ConversationLog, session: EventLogSession, place: Place
+) -> None:
+    before = await log.outline("s", branch_id="main")
+    place.days = 31
+    version = await log.version("s")
+    rows = await log.outline("s", branch_id="main")
+    assert [row["removed"] for row in rows] == ["expired"]
+    assert await log.outline("s", branch_id="main", as_of=version - 1) == before
+
+    def unit(tx: Transaction) -> Any:
+        paths = Paths.read(tx, "s")
+        return [window(tx, paths, "s", "main", version=v) for v in (None, version - 1)]
+
+    now, then = await log.query(unit)
+    removals = [item.removal for turn in now.turns for item in turn.items]
+    assert {each.how for each in removals} == {"expired"}
+    assert {item.removal for turn in then.turns for item in turn.items} == {None}
+    expires_at = (await log.session("s"))["expires_at"]
+    assert {timestamps.as_text(each.origin.occurred_at) for each in removals} == {expires_at}
 
 
 async def test_using_a_session_keeps_it(session: EventLogSession, place: Place) -> None:
@@ -381,3 +432,80 @@ async def test_a_run_on_an_expired_session_is_not_taken_for_a_concurrent_one(
     assert result.final_output == "Hello."
     said: list[Any] = list(await careful.get_items())
     assert [each["role"] for each in said] == ["user", "assistant"]
+
+
+# -- max_age ------------------------------------------------------------------------------------
+
+
+async def test_the_model_sees_no_turn_that_is_older_and_always_whole_turns(
+    log: ConversationLog, place: Place
+) -> None:
+    session = EventLogSession("s", log, max_age=timedelta(days=10))
+    first = [user("one"), call("c")]
+    second = [user("two"), answer("2")]
+    await session.add_items(first)
+    assert (await session.get_items(), session.left_out) == (first, 0)
+    place.days = 8
+    await session.add_items([output("c", "found")])
+    place.days = 11  # the call is older than 10 days, its output is not
+    first.append(output("c", "found"))
+    assert (await session.get_items(), session.left_out) == (first, 0)
+    await session.add_items(second)
+    assert (await session.get_items(limit=3), session.left_out) == ([*first[-1:], *second], 0)
+    place.days = 19
+    assert (await session.get_items(), session.left_out) == (second, 3)
+    assert (await session.get_items(limit=1), session.left_out) == (second[-1:], 0)
+    assert (await session.get_items(limit=4), session.left_out) == (second, 2)
+    assert (await session.get_items(limit=0), session.left_out) == ([], 0)
+    place.days = 22
+    assert (await session.get_items(), session.left_out) == ([], 5)
+    assert await session.get_items(as_of=await log.version("s")) == [*first, *second]
+    assert await EventLogSession("s", log).get_items() == [*first, *second]
+
+
+async def test_a_maximum_age_holds_on_each_branch_and_in_a_fork(
+    log: ConversationLog, place: Place
+) -> None:
+    brief: Any = {"max_age": timedelta(days=10)}
+    session = EventLogSession("s", log, **brief)
+    await session.add_items([user("one"), answer("1"), user("two")])
+    place.days = 20
+    await session.create_branch_from_turn(2, "other")
+    await session.add_items([user("deux")])
+    assert (await session.get_items(), session.left_out) == ([user("deux")], 2)
+    assert (await session.get_items(branch_id="main"), session.left_out) == ([], 3)
+    await log.fork("s", "fork", branch_id="other")
+    fork = EventLogSession("fork", log, **brief)
+    assert (await fork.get_items(), fork.left_out) == ([user("deux")], 2)
+
+
+async def test_the_age_of_an_imported_item_is_its_own(log: ConversationLog, place: Place) -> None:
+    session = EventLogSession("s", log, max_age=timedelta(days=10))
+    event = ItemsAdded(items=[user("long ago")])
+    encoded = [(event, encode_checked(event))]
+    occurred_at = log.store.clock() - 11 * DAY
+    await log.write(lambda tx: append_all(tx, "s", encoded, occurred_at=occurred_at))
+    assert (await session.get_items(), session.left_out) == ([], 1)
+
+
+async def test_a_run_gets_no_old_turns(log: ConversationLog, place: Place) -> None:
+    session = EventLogSession("s", log, max_age=timedelta(days=10))
+    await session.add_items([user("one"), answer("1")])
+    place.days = 11
+    model = ScriptedModel(["Hello."])
+    await Runner.run(Agent(name="a", model=model), "Hi.", session=session)
+    (asked,) = model.inputs
+    assert [each["content"] for each in asked] == ["Hi."]
+    assert session.left_out == 2
+    snapshot = await session._get_compaction_snapshot(10)
+    assert [each["role"] for each in snapshot.items] == ["user", "assistant"]
+    assert not snapshot.complete
+
+
+def test_a_maximum_age_that_cannot_be_is_refused() -> None:
+    unused: Any = None
+    for age in (timedelta(), timedelta(days=-1), timedelta(days=400 * 365)):
+        with pytest.raises(ValueError, match="max_age"):
+            EventLogSession("s", unused, max_age=age)
+    with pytest.raises(TypeError, match="max_age"):
+        EventLogSession("s", unused, max_age=600)  # type: ignore[arg-type]

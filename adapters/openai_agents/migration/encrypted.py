@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import hmac
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from agents_eventlog.adapters.conversations.commands import check_age
 from agents_eventlog.eventlog.errors import KeysError, WrongKeyError
 from agents_eventlog.eventlog.events import JSON
 
@@ -33,9 +35,11 @@ class EncryptedItems:
 
     key: the ``encryption_key`` that it was given. Raises WrongKeyError if that is empty, and KeysError
         without the extra ``encrypt``.
+    ttl: turns that are older are left out, whole turns only; None leaves out none.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, ttl: timedelta | None = None) -> None:
+        self.ttl = None if ttl is None else check_age("encrypted_ttl", ttl)
         if not key:
             raise WrongKeyError(
                 "the encryption key is empty: expected that of the EncryptedSession"

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias, TypeVar
@@ -58,6 +59,7 @@ async def import_file(
     *,
     tables: TablePair | None = None,
     encryption_key: str | None = None,
+    encrypted_ttl: timedelta | None = None,
     on_conflict: OnConflict = "refuse",
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
@@ -72,6 +74,8 @@ async def import_file(
     encryption_key: that of the SDK's ``EncryptedSession`` over these sessions: their items are opened with
         the times at which they were encrypted, also after its ``ttl``. Items that are not encrypted are
         left out. Needs the extra ``encrypt``.
+    encrypted_ttl: its ``ttl``: turns that are older as a whole are left out, and counted in the event
+        ``history_imported``.
     on_conflict, dry_run: as in ``eventlog.import_lines``.
     on_progress: called with the amount of the source that was read, and the total amount.
 
@@ -80,7 +84,9 @@ async def import_file(
     format.
     """
     target = SQLITE.resolve(path)
-    encrypted = None if encryption_key is None else EncryptedItems(encryption_key)
+    if encryption_key is None and encrypted_ttl is not None:
+        raise TypeError("encrypted_ttl needs an encryption_key")
+    encrypted = None if encryption_key is None else EncryptedItems(encryption_key, encrypted_ttl)
     if not _is_database(target):
         _check_lines(target, encrypted)
         with Path(target).open("rb") as file:  # noqa: ASYNC230 - line by line

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -94,6 +94,7 @@ class _Messages(NamedTuple):
     unreadable: int
     unopened: int
     in_plaintext: int
+    expired: int = 0
 
 
 class Source:
@@ -160,7 +161,22 @@ class Source:
                 unreadable += 1
                 continue
             found[message_id] = _Message(message_id, item[0], occurred_at)
-        return _Messages(found, unreadable, unopened, in_plaintext)
+        kept = self._unexpired(found)
+        expired = len(found) - len(kept)
+        return _Messages(kept, unreadable, unopened, in_plaintext, expired)
+
+    def _unexpired(self, messages: dict[int, _Message]) -> dict[int, _Message]:
+        """Return the messages of turns that have one which is not older than the time to live."""
+        if self.encrypted is None or self.encrypted.ttl is None:
+            return messages
+        since = self.tx.now - self.encrypted.ttl // timedelta(microseconds=1)
+        turns: list[list[_Message]] = [[]]
+        for message in messages.values():
+            if item_kind.classify(message.item).type == item_kind.USER:
+                turns.append([])
+            turns[-1].append(message)
+        recent = (turn for turn in turns if any(each.occurred_at >= since for each in turn))
+        return {each.message_id: each for turn in recent for each in turn}
 
     def branches(self, session_id: str) -> dict[str, _Branch]:
         """Return a session's branches according to the SDK's structure, main first."""
@@ -224,6 +240,8 @@ class MigratedSession(NamedTuple):
     """Messages of ``EncryptedSession`` that the key does not open; None without a key."""
     in_plaintext: int | None = None
     """Messages beside them that are not encrypted: another program may have added them."""
+    expired: int | None = None
+    """Messages of turns that are older than the time to live; None without one."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -294,13 +312,14 @@ class SessionImport:
     @property
     def needs_another_key(self) -> bool:
         """Whether the key opens none of the encrypted messages."""
-        return self._read.unopened > 0 and not self.messages
+        return self._read.unopened > 0 and not (self.messages or self._read.expired)
 
     def run(self, tx: Transaction, into: str, created_at: int) -> MigratedSession:
         """Append the session's history under this id; return its import counts."""
         self.tx, self.into = tx, into
         for branch in self.branches.values():
             branch.refs = []  # a unit of work may run twice
+        encrypted = self.source.encrypted
         brought = MigratedSession(
             into,
             items=len(self.messages),
@@ -308,8 +327,9 @@ class SessionImport:
             usage=len(self.usage),
             unreadable=self._read.unreadable,
             unreadable_usage=self._unreadable_usage,
-            unopened=None if self.source.encrypted is None else self._read.unopened,
-            in_plaintext=None if self.source.encrypted is None else self._read.in_plaintext,
+            unopened=None if encrypted is None else self._read.unopened,
+            in_plaintext=None if encrypted is None else self._read.in_plaintext,
+            expired=None if encrypted is None or encrypted.ttl is None else self._read.expired,
         )
         self._append(HistoryImported(source=SOURCE, counts=brought.counts), None, created_at)
         with _unattributed(tx):

@@ -159,6 +159,7 @@ class PostgresEngine:
     event_time = expressions.EVENT_TIME
     item_json = expressions.ITEM
     item_text = expressions.ITEM_TEXT
+    current_time = expressions.CURRENT_TIME
 
     def iso_time(self, microseconds: str) -> str:
         """Return an expression for a time as ISO 8601 text, in UTC."""

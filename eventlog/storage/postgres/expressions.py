@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+CURRENT_TIME: Final = "CAST(EXTRACT(EPOCH FROM now()) * 1000000 AS bigint)"
 EVENT_TIME: Final = "event_time(e.metadata, e.recorded_at)"
 ITEM: Final = "item_json(e.data, i.index_in_event)"
 ITEM_TEXT: Final = "item_text(e.data, i.index_in_event)"

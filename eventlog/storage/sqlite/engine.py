@@ -168,6 +168,7 @@ class SQLiteEngine:
     event_time = expressions.EVENT_TIME
     item_json = expressions.ITEM
     item_text = expressions.ITEM_TEXT
+    current_time = expressions.CURRENT_TIME
 
     def iso_time(self, microseconds: str) -> str:
         """Return an expression for a time as ISO 8601 text, in UTC."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+CURRENT_TIME: Final = "CAST(strftime('%s', 'now') AS INTEGER) * 1000000"
+
 EVENT_TIME: Final = """
     CASE
         WHEN json_valid(e.metadata) AND json_type(e.metadata, '$.occurred_at') = 'integer'
