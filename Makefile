@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 # What `make proof` draws by chance; give one to run the same again.
@@ -14,13 +15,17 @@ ADAPTERS_COVERAGE := 95
 .PHONY: demo test test-postgres proof mutants lint format docs bench bench-scale screenshots clean
 .DEFAULT_GOAL := demo
 
-$(READY): pyproject.toml
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $(INSTALLED)
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
 
-demo: $(READY)          ## a conversation on an event log, from Runner.run to a replay
+demo: $(INSTALLED)      ## a conversation on an event log, from Runner.run to a replay
 	$(BIN)/eventlog demo
 
 test: $(READY)          ## all tests; they leave nothing of the core unreached, and little of the adapters

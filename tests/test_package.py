@@ -139,3 +139,21 @@ def test_no_module_is_loaded_twice() -> None:
 def test_a_folder_of_the_checkout_is_refused_under_its_own_name(part: str) -> None:
     with pytest.raises(ImportError, match=f"import agents_eventlog.{part}"):
         importlib.import_module(part)
+
+
+def installed_by(target: str, tmp_path: Path) -> list[str]:
+    """Return what `make` would give to pip for a target, in a checkout without an environment."""
+    done = subprocess.run(
+        ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [line.split()[-1] for line in done.stdout.splitlines() if " pip install " in line]
+
+
+def test_the_demo_installs_no_linters_and_test_tools(tmp_path: Path) -> None:
+    assert installed_by("demo", tmp_path) == ["."]
+    assert installed_by("test", tmp_path) == [".", "'.[dev]'"]
