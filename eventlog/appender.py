@@ -149,22 +149,26 @@ class Appender:
         recorded = []
         rows: list[Row] = []
         head = tx.lane
-        position = position_before(tx, session_id)
+        ends = tx.cache[Ends]
+        end = ends.sessions.get(session_id) or session_end(tx, session_id)
+        position = max(head.position, tx.newest, end.position)
         if position > MOST_EVENTS or version > MOST_EVENTS:
             raise _uncountable(position, version)
+        lanes = tx.engine.lanes
+        lane = head.position % lanes
         seals = tx.cipher is not None or tx.engine.is_sealed(tx)
-        version_of = _version_of(tx, session_id, rows)
         for event, recorded_at in zip(events, times or repeat(tx.now), strict=False):
             name, schema_version, branch, given, given_digest, metadata, given_key = event
             # SQLite would store the number 7 as text "7", which is not what the digest covers.
             branch_id = None if branch is None else codec.check_text("branch_id", branch)
             key = None if given_key is None else codec.check_text("idempotency_key", given_key)
             version += 1
-            position = position_after(tx, position)
+            position = (position // lanes + 1) * lanes + lane
             data, data_digest = given, given_digest or integrity.FIRST
             if given is not None:
                 if seals:
                     columns = (session_id, version, position, name, schema_version, branch_id)
+                    version_of = _version_of(tx, session_id, rows)
                     data = sealing.seal(tx, *columns, given, version_of)
                 data_digest = integrity.data_digest(data or given)
             linked = (position, session_id, version, name, schema_version, branch_id)
@@ -174,8 +178,10 @@ class Appender:
             rows.append(row)
             head = Lane(position, digest)
             recorded.append(RecordedEvent(row))
-        payloads.insert(tx, rows)
-        ends = tx.cache[Ends]
+        if seals:
+            payloads.insert(tx, rows)
+        else:
+            tx.defer(payloads.INSERT_EVENT, rows)
         tx.lane = ends.lane = head
         ends.has_grown = True
         ends.sessions[session_id] = SessionEnd(version, position)
@@ -243,7 +249,7 @@ def append_all(
         session_id,
         events,
         branch_id=branch_id,
-        version=session_version(tx, session_id),
+        version=session_end(tx, session_id).version,
         metadata=metadata_json(recording),
         idempotency_key=None
         if idempotency_key is None

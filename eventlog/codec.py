@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -216,7 +217,12 @@ def contents(payloads: Sequence[StoredPayload], places: Sequence[tuple[int, int]
 
 def older_item_shapes() -> list[tuple[str, int]]:
     """Return (type, schema version) of the older shapes that events with items may have; today none."""
-    return [shape for shape in UPCASTS if "items" in EVENT_TYPES[shape[0]].__struct_fields__]
+    return _with_items(tuple(UPCASTS))
+
+
+@cache
+def _with_items(shapes: tuple[tuple[str, int], ...]) -> list[tuple[str, int]]:
+    return [shape for shape in shapes if "items" in EVENT_TYPES[shape[0]].__struct_fields__]
 
 
 def _present(payloads: Sequence[StoredPayload]) -> list[bytes]:

@@ -238,14 +238,17 @@ def statement(source: str, *, columns: str = "") -> str:
     )
 
 
+AT_POSITION: Final = "events AS e WHERE e.position = ?"
+AT: Final = statement(AT_POSITION)
+
+
 def at(
     tx: Transaction, position: int, *, session_id: str | None = None, is_opened: bool = True
 ) -> Row | None:
     """Return one event's payload as ``stored`` does; None if the event does not exist."""
     if tx.engine.envelope_column(tx) is None:
-        return tx.one(statement("events AS e WHERE e.position = ?"), (position,))
-    source = "events AS e WHERE e.position = ?"
-    rows = stored(tx, source, (position,), session_id=session_id, is_opened=is_opened)
+        return tx.one(AT, (position,))
+    rows = stored(tx, AT_POSITION, (position,), session_id=session_id, is_opened=is_opened)
     return next(rows, None)
 
 

@@ -170,16 +170,13 @@ class Projections:
 
     def project(self, tx: Transaction, events: Sequence[RecordedEvent]) -> None:
         """Apply events that were just appended; of an import, some may be erased."""
-        if any(recorded.data is None for recorded in events):
-            ErasedShapes().fill(tx, events)
-            events = [recorded.outlined() for recorded in events]
-        elif tx.cipher is not None or tx.engine.is_sealed(tx):
-            events = [recorded.outlined() for recorded in events]
-        if len(events) == 1:
+        if len(events) == 1 and type(events[0].data) is bytes:  # neither erased nor sealed
             for projection in self._handlers.get(events[0].type, ()):
                 projection.apply(tx, events)
-        else:
-            apply(tx, self.by_name.values(), events)
+            return
+        if any(recorded.data is None for recorded in events):
+            ErasedShapes().fill(tx, events)
+        apply(tx, self.by_name.values(), [recorded.outlined() for recorded in events])
 
     def before_commit(self, tx: Transaction, head: Lane) -> None:
         """Move the checkpoints, in the transaction of the rows."""
@@ -187,12 +184,14 @@ class Projections:
         if built.to == (self, head):
             return
         built.to = self, head
+        is_complete = tx.engine.lanes > 1  # a checkpoint is complete there, or was left behind
+        if built.is_all:
+            if not is_complete:
+                tx.defer(ADVANCE_ALL, ((head.position,),))
+            return
         own = [checkpoint_name(tx, name) for name in self.by_name]
-        if tx.engine.lanes > 1:  # a checkpoint is complete, or was left behind
-            if not built.is_all:
-                tx.execute(self._leave_behind, (tx.newest, *own, complete_checkpoint(tx)))
-        elif built.is_all:
-            tx.execute(ADVANCE_ALL, (head.position,))
+        if is_complete:
+            tx.execute(self._leave_behind, (tx.newest, *own, complete_checkpoint(tx)))
         else:
             tx.execute(self._advance, (head.position, *own))
 

@@ -214,8 +214,10 @@ def writable(tx: Transaction, context: SessionContext) -> Place:
         raise SessionDeletedError(context.session_id)
     if context.branch_id != MAIN and not here.branch_exists:
         raise BranchNotFoundError(context.branch_id)
-    create_session(tx, context, here)
-    require_lease(tx, context)
+    if not here.session_exists or context.expires_after_seconds is not None:
+        create_session(tx, context, here)
+    if context.lease is not None:
+        require_lease(tx, context)
     return here
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -291,7 +292,8 @@ def both(tx: Transaction, session_id: str, branch_id: str) -> tuple[Session | No
     rows = tx.cache[Rows]
     known = rows.sessions.get(session_id)
     if known is not None:
-        return known, branch(tx, session_id, branch_id)
+        on_it = rows.branches.get((session_id, branch_id))
+        return known, on_it or branch(tx, session_id, branch_id)
     tx.lock_session(session_id)
     row = tx.one(SELECT_BOTH, (branch_id, session_id))
     if row is None:
@@ -472,8 +474,7 @@ class _Batch:
             found = item_kind.of_outline(*columns)
         else:
             found = item_kind.classify_items(recorded.position, *columns)
-        position = recorded.position
-        self.put(recorded, session, branch, [(position, *each) for each in enumerate(found)])
+        self.put(recorded, session, branch, list(zip(repeat(recorded.position), count(), found)))
 
     def put(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
@@ -125,15 +125,20 @@ class UsageRecorder:
         except Exception as error:
             self._log_error(error)
 
-    async def write(self, unit: Unit[T], wrapper: Any = None, call: RunCall | None = None) -> T:
+    def write(
+        self, unit: Unit[T], wrapper: Any = None, call: RunCall | None = None
+    ) -> Awaitable[T]:
         """
-        Run a unit of work, and record usage that is not recorded yet in the same transaction.
+        Submit a unit of work, and record usage that is not recorded yet in the same transaction.
 
         wrapper: the run context of the call: requests that the session missed belong to its items' turn.
         call: the call of a run, which the unit of work is a part of.
         """
         if not self._unrecorded and (call is None or call.place is None):
-            return await self._runner.write(unit)
+            return self._runner.write(unit)
+        return self._write_with_usage(unit, wrapper, call)
+
+    async def _write_with_usage(self, unit: Unit[T], wrapper: Any, call: RunCall | None) -> T:
         left, self._unrecorded = self._unrecorded, {}
         mine = id(getattr(wrapper, "usage", None))
         units = {each: self._recording(usage, runs_of(usage)) for each, usage in left.items()}
